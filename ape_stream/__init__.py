@@ -1,0 +1,1 @@
+"""Words in, tracked masks out, on any video."""

@@ -1,0 +1,76 @@
+"""Every error that ape_stream raises on purpose, as one tree.
+
+    ApeStreamError
+    ├── UsageError            the user can mend it by another value (exit code 2)
+    │   ├── ConfigError       a run configuration or an option is wrong
+    │   ├── PromptError       a prompt cannot be used
+    │   ├── PluginError       a name has no plugin, or an extra is not installed
+    │   └── ModelError        a model cannot be found or read
+    ├── SourceError           a source cannot be opened or read
+    │   └── TruncatedError    a source ended before its own header said so (exit code 3)
+    ├── SinkError             an output cannot be written
+    ├── WireError             bytes are not a message of ours
+    └── PipelineError         a stage failed while running; ``__cause__`` says why
+
+A message is one line that says what to do. The command line prints it without a traceback.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ApeStreamError",
+    "ConfigError",
+    "ModelError",
+    "PipelineError",
+    "PluginError",
+    "PromptError",
+    "SinkError",
+    "SourceError",
+    "TruncatedError",
+    "UsageError",
+    "WireError",
+]
+
+
+class ApeStreamError(Exception):
+    """Root of the tree: catch this to catch everything raised on purpose."""
+
+
+class UsageError(ApeStreamError):
+    """Something the user gave is wrong and another value mends it."""
+
+
+class ConfigError(UsageError):
+    """A run configuration or an option is wrong."""
+
+
+class PromptError(UsageError):
+    """A prompt is empty, too long or otherwise unusable."""
+
+
+class PluginError(UsageError):
+    """A name has no plugin, or the extra that holds it is not installed."""
+
+
+class ModelError(UsageError):
+    """A model cannot be found, read or run here."""
+
+
+class SourceError(ApeStreamError):
+    """A source cannot be opened or read."""
+
+
+class TruncatedError(SourceError):
+    """A source broke off early; everything that could be decoded was delivered first."""
+
+
+class SinkError(ApeStreamError):
+    """An output cannot be written."""
+
+
+class WireError(ApeStreamError):
+    """Bytes from outside are not a message that this version reads."""
+
+
+class PipelineError(ApeStreamError):
+    """A stage of a running pipeline failed; ``__cause__`` holds the stage's own error."""

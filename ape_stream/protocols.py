@@ -1,0 +1,93 @@
+"""The four sockets that a plugin fits in: Source, Perceiver, Tracker, Sink.
+
+A plugin is any object of this shape; nothing of ours needs to be inherited. Sources and sinks are
+context managers: entering opens the device or file, so what cannot work fails before any thread
+starts; leaving closes it, on success and on failure alike.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+    from ape_stream.types import Frame, FrameResult, Instances, PromptSet
+
+__all__ = ["Perceiver", "Sink", "Source", "Tracker"]
+
+
+class _Resource(Protocol):
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
+
+
+@runtime_checkable
+class Source(_Resource, Protocol):
+    """Delivers the frames of one stream in order."""
+
+    name: str
+    """The stream's name, written into every frame."""
+    live: bool
+    """True where time does not wait (camera, network): old frames may be dropped."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield every frame once; no wait inside lasts over 1 s without a way to stop.
+
+        Raises:
+            SourceError: the stream cannot be read on.
+            TruncatedError: the stream broke off early; all that decodes was yielded before.
+        """
+        ...
+
+    @property
+    def frame_count(self) -> int | None:
+        """How many frames there will be, or None where nobody can know."""
+        ...
+
+
+@runtime_checkable
+class Perceiver(Protocol):
+    """Finds what the prompts name. Called from one thread only."""
+
+    def prepare(self, prompts: PromptSet) -> None:
+        """Take these prompts from the next frame on; only new ones are encoded.
+
+        Raises:
+            PromptError: a prompt cannot be used with this model.
+        """
+        ...
+
+    def perceive(self, frames: Sequence[Frame]) -> list[Instances]:
+        """Find the prepared prompts in each frame; several streams make one call."""
+        ...
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Gives the regions of one stream lasting identities."""
+
+    def update(self, found: Instances, time_s: float) -> Instances:
+        """Return `found` with track ids; edits nothing. `time_s` never runs backwards."""
+        ...
+
+
+@runtime_checkable
+class Sink(_Resource, Protocol):
+    """Takes results out of the pipeline. May block: a live run then drops before the model."""
+
+    def write(self, result: FrameResult) -> None:
+        """Write one result; what was written before survives a later failure.
+
+        Raises:
+            SinkError: the output cannot be written.
+        """
+        ...

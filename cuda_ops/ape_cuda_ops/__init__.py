@@ -1,0 +1,1 @@
+"""Deformable-attention and mask kernels for GPU and CPU."""

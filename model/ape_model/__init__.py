@@ -1,0 +1,1 @@
+"""APE, the network: torch modules, presets, weights, text and training."""

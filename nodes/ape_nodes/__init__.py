@@ -1,0 +1,1 @@
+"""Exits over ZeroMQ and ROS 2."""
