@@ -12,7 +12,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ape_stream.errors import PromptError
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     import supervision as sv
+    from numpy.typing import NDArray
 
 __all__ = ["Frame", "FrameResult", "Instances", "Mask", "Prompt", "PromptKind", "PromptSet"]
 
@@ -212,7 +212,7 @@ class Instances:
     size: tuple[int, int]
     """Height and width of the frame in pixels."""
     track_ids: NDArray[np.int64] | None = None
-    """(N,) int64 from 1, unique per stream and never reused; 0 = not yet confirmed; None before tracking."""
+    """(N,) int64 from 1, never reused in a stream; 0 = not yet confirmed; None before tracking."""
 
     def __post_init__(self) -> None:
         """Check that all fields speak of the same N regions."""

@@ -1,0 +1,44 @@
+# make demo    the main job on the clip that ships with the project
+# make test    every check and test
+# make check   format, lint, types, import rules
+# make setup   .venv with everything the above need, at exact versions
+# make clean   forget what was built
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+
+.PHONY: demo test check setup clean format
+
+demo: .venv/.demo
+	$(BIN)/ape-stream annotate examples/demo.mp4 --config examples/demo.toml
+
+test: check
+	$(RUN) pytest
+
+check: .venv/.setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+setup: .venv/.setup
+
+.venv/bin/python:
+	tools/system-packages.sh $(PYTHON)
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: .venv/bin/python pyproject.toml constraints.txt
+	$(RUN) pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/.setup: .venv/bin/python pyproject.toml constraints.txt
+	$(RUN) pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@ .venv/.demo
+
+clean:
+	rm -rf .venv build dist out *.egg-info .mypy_cache .pytest_cache .ruff_cache

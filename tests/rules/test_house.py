@@ -1,0 +1,126 @@
+"""The rules of the house that no linter knows."""
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = {
+    "ape_stream": ROOT / "ape_stream",
+    "ape_model": ROOT / "model/ape_model",
+    "ape_cuda_ops": ROOT / "cuda_ops/ape_cuda_ops",
+    "ape_nodes": ROOT / "nodes/ape_nodes",
+}
+SOURCES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
+DOORS = {
+    "av": ("ape_stream/sources/", "ape_stream/sinks/"),
+    "rclpy": ("nodes/ape_nodes/ros_", "launch/"),
+    "zmq": ("nodes/ape_nodes/zmq_",),
+    "cyclonedds": ("nodes/ape_nodes/",),
+    "cupy": ("cuda_ops/",),
+}
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def public_modules() -> list[str]:
+    names = []
+    for package, folder in PACKAGES.items():
+        for module in pkgutil.walk_packages([str(folder)], f"{package}."):
+            if not any(part.startswith("_") for part in module.name.split(".")):
+                names.append(module.name)
+    return names
+
+
+def imported_roots(tree: ast.AST) -> set[str]:
+    roots = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            roots.add(node.module.split(".")[0])
+    return roots
+
+
+def declared_all(tree: ast.Module) -> list[str] | None:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return ast.literal_eval(node.value)
+    return None
+
+
+def public_definitions(tree: ast.Module) -> set[str]:
+    kinds = (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)
+    return {n.name for n in tree.body if isinstance(n, kinds) and not n.name.startswith("_")}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_file_is_a_room_of_modest_size(path):
+    text = path.read_text()
+    assert text.count("\n") <= MAX_FILE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, node.name
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_outside_libraries_come_in_by_their_one_door(path):
+    for library in imported_roots(ast.parse(path.read_text())) & DOORS.keys():
+        assert relative(path).startswith(DOORS[library]), f"{library} is imported here"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_all_names_what_is_public(path):
+    tree = ast.parse(path.read_text())
+    declared = declared_all(tree)
+    if declared is None:
+        assert path.name in {"__init__.py", "__main__.py"}, "__all__ is missing"
+        return
+    assert list(declared) == sorted(declared), "__all__ is sorted"
+    if path.name != "__init__.py":
+        assert public_definitions(tree) <= set(declared)
+
+
+def test_every_package_folder_ships():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    shipped = set(project["tool"]["setuptools"]["packages"])
+    present = set()
+    for package, folder in PACKAGES.items():
+        for init in folder.rglob("__init__.py"):
+            present.add(".".join((package, *init.parent.relative_to(folder).parts)))
+    assert shipped == present
+
+
+def test_launch_is_no_package():
+    assert not (ROOT / "launch/__init__.py").exists(), "it would shadow ROS's own launch"
+
+
+def test_core_imports_no_torch():
+    code = (
+        "import sys, ape_stream, ape_stream.run, ape_stream.cli;"
+        "heavy = {'torch', 'zmq', 'rclpy', 'cupy', 'ape_model'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_entry_points_lead_somewhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional = {"rclpy"}
+    for group in project["entry-points"].values():
+        for target in group.values():
+            module, _, attribute = target.partition(":")
+            try:
+                assert hasattr(importlib.import_module(module), attribute), target
+            except ModuleNotFoundError as error:
+                assert error.name in optional, target
