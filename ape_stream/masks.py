@@ -1,0 +1,354 @@
+"""Masks: cut, paste, upsample, compress, outline, compare. Always on the crop, never on the frame.
+
+A 1080p mask is 2 MB dense and its crop a few per cent of that, so nothing here touches a pixel
+outside the crop unless the caller asks for a dense array (`paste`, `label_map`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco
+
+from ape_stream.types import Mask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = [
+    "Polygon",
+    "area",
+    "box",
+    "boxes",
+    "cut",
+    "decode_rle",
+    "encode_rle",
+    "from_logits",
+    "iou_matrix",
+    "label_map",
+    "paint_order",
+    "paste",
+    "polygons",
+]
+
+_ROWS_AT_ONCE = 128
+"""Upsampling works on so many rows at a time: two float32 buffers then stay in the L2 cache."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Polygon:
+    """One connected part of a mask as outlines through pixel centres."""
+
+    outer: NDArray[np.int32]
+    """(P, 2) int32, x y in pixels of the frame; a single pixel has P = 1."""
+    holes: tuple[NDArray[np.int32], ...]
+    """Outlines of the holes, each (Q, 2) int32 along the mask's pixels around the hole."""
+
+
+def cut(dense: NDArray[np.bool_]) -> Mask:
+    """Cut a (H, W) bool mask to the box of its true pixels; all false gives the empty mask."""
+    x, y, w, h = cv2.boundingRect(np.ascontiguousarray(dense).view(np.uint8))
+    return Mask(np.array(dense[y : y + h, x : x + w]), x, y) if w else _empty()
+
+
+def _empty() -> Mask:
+    return Mask(np.zeros((0, 0), np.bool_))
+
+
+def paste(mask: Mask, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask as a dense (H, W) bool array of `size` = (H, W).
+
+    Raises:
+        ValueError: the mask does not fit into the frame.
+    """
+    dense = np.zeros(size, np.bool_)
+    dense[_window(mask, size)] = mask.bitmap
+    return dense
+
+
+def _window(mask: Mask, size: tuple[int, int]) -> tuple[slice, slice]:
+    h, w = mask.bitmap.shape
+    if mask.y + h > size[0] or mask.x + w > size[1]:
+        raise ValueError(
+            f"a {w}x{h} mask at ({mask.x}, {mask.y}) is outside a {size[1]}x{size[0]} frame"
+        )
+    return slice(mask.y, mask.y + h), slice(mask.x, mask.x + w)
+
+
+def area(mask: Mask) -> int:
+    """Number of true pixels."""
+    return int(np.count_nonzero(mask.bitmap))
+
+
+def box(mask: Mask) -> tuple[int, int, int, int]:
+    """x1 y1 x2 y2 of the crop in pixels, x2 and y2 exclusive; zeros for the empty mask."""
+    h, w = mask.bitmap.shape
+    return mask.x, mask.y, mask.x + w, mask.y + h
+
+
+def boxes(masks: Sequence[Mask]) -> NDArray[np.float32]:
+    """The boxes of N masks, (N, 4) float32, x1 y1 x2 y2 in pixels."""
+    return np.array([box(mask) for mask in masks], np.float32).reshape(-1, 4)
+
+
+# ------------------------------------------------------------------------------ from the network
+
+
+def from_logits(
+    logits: NDArray[np.float32],
+    size: tuple[int, int],
+    filled: tuple[float, float] | None = None,
+    threshold: float = 0.0,
+) -> Mask:
+    """Upsample a low-resolution logit map to the frame, threshold it, and cut it.
+
+    The map covers the network's canvas, on which the resized frame fills the top left `filled`
+    part and padding the rest. Frame pixel i of n reads the map at (i + 0.5) * filled / n - 0.5,
+    clamped to the map, by ONE bilinear interpolation. That is the convention align_corners=False:
+    equal to ``F.interpolate(logits, scale_factor=n / filled, mode="bilinear",
+    recompute_scale_factor=False)`` cut to the frame, and with a frame that fills its canvas to
+    ``F.interpolate(logits, size)``. (Two steps, map to canvas and canvas to frame, would blur
+    twice.) Only the extent of the mask is computed: a bilinear value is at most the largest of
+    its four neighbours, so no pixel further than one map cell from a cell above the threshold can
+    be above it.
+
+    Args:
+        logits: (h, w) float32, finite.
+        size: height and width of the frame, pixels, at least 1.
+        filled: rows and columns of the map that the frame fills, each in (0, h] and (0, w], may
+            be fractional (a frame resized to 683 rows at stride 4 fills 170.75); None = all.
+        threshold: true where the logit is greater; 0 means a probability above one half.
+
+    Raises:
+        ValueError: `filled` is not inside the map.
+    """
+    height, width = logits.shape
+    rows, cols = filled or (height, width)
+    if not (0 < rows <= height and 0 < cols <= width):
+        raise ValueError(f"filled {(rows, cols)} is not inside the map {(height, width)}")
+    x, y, w, h = cv2.boundingRect((logits > threshold).view(np.uint8))
+    if w == 0:
+        return _empty()
+    top, bottom = _reach(y, y + h, rows / size[0], size[0])
+    left, right = _reach(x, x + w, cols / size[1], size[1])
+    if top >= bottom or left >= right:
+        return _empty()
+    upsampled = _threshold_bilinear(
+        logits,
+        _taps(top, bottom, rows / size[0], height),
+        _taps(left, right, cols / size[1], width),
+        threshold,
+    )
+    found = cut(upsampled)
+    return Mask(found.bitmap, found.x + left, found.y + top) if found.bitmap.size else found
+
+
+def _reach(first: int, last: int, scale: float, limit: int) -> tuple[int, int]:
+    """Frame pixels [from, to) within one cell of the map cells [first, last), one to spare."""
+    low = int((first - 0.5) / scale) - 1
+    high = int((last + 0.5) / scale) + 2
+    return max(low, 0), min(high, limit)
+
+
+class _Taps(NamedTuple):
+    """Where n frame pixels of one axis read the map."""
+
+    lower: NDArray[np.intp]
+    """(n,) the map cell before."""
+    upper: NDArray[np.intp]
+    """(n,) the map cell after; the same one at the border."""
+    weight: NDArray[np.float32]
+    """(n,) share of the cell after, 0..1."""
+
+
+def _taps(first: int, last: int, scale: float, cells: int) -> _Taps:
+    """Where frame pixels [first, last) read a map of so many cells, `scale` cells a pixel."""
+    at = (np.arange(first, last, dtype=np.float32) + np.float32(0.5)) * np.float32(scale)
+    at = np.maximum(at - np.float32(0.5), np.float32(0.0))
+    lower = np.minimum(at.astype(np.intp), cells - 1)
+    upper = np.minimum(lower + 1, cells - 1)
+    return _Taps(lower, upper, np.clip(at - lower.astype(np.float32), 0, 1, dtype=np.float32))
+
+
+def _threshold_bilinear(
+    logits: NDArray[np.float32], rows: _Taps, cols: _Taps, threshold: float
+) -> NDArray[np.bool_]:
+    """Bilinear interpolation at the taps, then > threshold: (len(rows), len(cols)) bool.
+
+    Columns first, on the few map rows; then whole rows are mixed, which is contiguous work.
+    """
+    first = int(rows.lower[0])
+    part = logits[first : int(rows.upper[-1]) + 1]
+    wide = part[:, cols.lower] * (1 - cols.weight) + part[:, cols.upper] * cols.weight
+    out = np.empty((len(rows.lower), len(cols.lower)), np.bool_)
+    for start in range(0, len(out), _ROWS_AT_ONCE):
+        some = slice(start, start + _ROWS_AT_ONCE)
+        down = rows.weight[some, None]
+        mixed = wide[rows.lower[some] - first]
+        mixed *= 1 - down
+        other = wide[rows.upper[some] - first]
+        other *= down
+        mixed += other
+        np.greater(mixed, threshold, out=out[some])
+    return out
+
+
+# ---------------------------------------------------------------------------------- COCO's RLE
+
+
+def encode_rle(mask: Mask, size: tuple[int, int]) -> dict[str, Any]:
+    """Compress a mask as COCO does: ``{"size": [H, W], "counts": bytes}``.
+
+    Byte-equal to ``pycocotools.mask.encode`` of the dense mask. COCO counts run lengths down the
+    columns, zeros first; inside the crop they come from the differences along each column.
+
+    Raises:
+        ValueError: the mask does not fit into the frame.
+    """
+    _window(mask, size)
+    counts = _run_lengths(mask, size)
+    rle: dict[str, Any] = coco.frPyObjects({"size": list(size), "counts": counts}, *size)
+    return rle
+
+
+def _run_lengths(mask: Mask, size: tuple[int, int]) -> NDArray[np.int64]:
+    """Alternating lengths of zeros and ones down the columns of the frame, zeros first."""
+    h, w = mask.bitmap.shape
+    fenced = np.zeros((w, h + 2), np.uint8)  # a zero above and below every column
+    fenced[:, 1:-1] = mask.bitmap.T
+    flat = fenced.ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    column, row = np.divmod(edges, h + 2)
+    ends = (mask.x + column) * size[0] + mask.y + row
+    # A run down to the last row goes on at the top of the next column: drop that edge pair.
+    twice = np.flatnonzero(ends[1:] == ends[:-1])
+    ends = np.delete(ends, np.concatenate([twice, twice + 1]))
+    total = size[0] * size[1]
+    stops = ends if len(ends) and ends[-1] == total else np.append(ends, total)
+    return np.diff(stops, prepend=0)
+
+
+def decode_rle(rle: dict[str, Any]) -> Mask:
+    """Read ``{"size": [H, W], "counts": ...}`` with counts as bytes, text or a list of lengths.
+
+    Raises:
+        ValueError: the counts are damaged or do not fill the frame.
+    """
+    height, width = (int(side) for side in rle["size"])
+    counts = rle["counts"]
+    lengths = (
+        _parse_counts(counts.encode() if isinstance(counts, str) else counts)
+        if isinstance(counts, str | bytes)
+        else np.asarray(counts, np.int64)
+    )
+    if height < 1 or width < 1 or (lengths < 0).any() or lengths.sum() != height * width:
+        raise ValueError(f"run lengths do not fill a {width}x{height} mask")
+    stops = np.cumsum(lengths)
+    starts, ends = stops[0:-1:2], stops[1::2]
+    some = ends > starts
+    return _from_runs(starts[some], ends[some], height)
+
+
+def _parse_counts(text: bytes) -> NDArray[np.int64]:
+    """Undo COCO's text form: base 32 digits + 48, low first, differences to two runs before."""
+    digits = np.frombuffer(text, np.uint8).astype(np.int64) - 48
+    if len(digits) == 0 or (digits < 0).any() or (digits > 63).any() or digits[-1] & 0x20:
+        raise ValueError("the counts of a run-length code are damaged")
+    last = np.flatnonzero((digits & 0x20) == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    place = np.arange(len(digits)) - np.repeat(first, last - first + 1)
+    if place.max() > 6:
+        raise ValueError("the counts of a run-length code are damaged")
+    values = np.add.reduceat((digits & 0x1F) << (5 * place), first)
+    values -= np.where(digits[last] & 0x10, 1 << (5 * (place[last] + 1)), 0)
+    values[1::2] = np.cumsum(values[1::2])  # entries 0, 1 and 2 are lengths, the rest differences
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def _from_runs(starts: NDArray[np.int64], ends: NDArray[np.int64], height: int) -> Mask:
+    """The mask whose true pixels are [start, end) down the columns of a frame of this height."""
+    if len(starts) == 0:
+        return _empty()
+    x, right = int(starts[0]) // height, (int(ends[-1]) - 1) // height + 1
+    wraps = (starts // height != (ends - 1) // height).any()
+    y = 0 if wraps else int((starts % height).min())
+    h = height if wraps else int(((ends - 1) % height).max()) + 1 - y
+    begin = (starts // height - x) * h + starts % height - y
+    steps = np.zeros((right - x) * h + 1, np.int8)
+    steps[begin] += 1
+    steps[begin + ends - starts] -= 1
+    bitmap = np.cumsum(steps[:-1], dtype=np.int8).view(np.bool_).reshape(right - x, h).T
+    return Mask(np.ascontiguousarray(bitmap), x, y)
+
+
+# ---------------------------------------------------------------------------- outlines, overlap
+
+
+def polygons(mask: Mask) -> list[Polygon]:
+    """The connected parts (8-neighbours) of a mask with their holes.
+
+    ``cv2.fillPoly(canvas, [p.outer, *p.holes], 1)`` for every part gives the mask back exactly:
+    cv2's outlines run through the mask's own border pixels and fillPoly draws its outlines too.
+    """
+    if mask.bitmap.size == 0:
+        return []
+    outlines, tree = cv2.findContours(
+        mask.bitmap.view(np.uint8),
+        cv2.RETR_CCOMP,
+        cv2.CHAIN_APPROX_SIMPLE,
+        offset=(mask.x, mask.y),
+    )
+    points = [np.asarray(outline, np.int32).reshape(-1, 2) for outline in outlines]
+    parents = tree[0, :, 3]
+    return [
+        Polygon(points[k], tuple(points[j] for j in np.flatnonzero(parents == k)))
+        for k in np.flatnonzero(parents < 0)
+    ]
+
+
+def iou_matrix(a: Sequence[Mask], b: Sequence[Mask]) -> NDArray[np.float32]:
+    """Intersection over union of N by M masks, (N, M) float32 in 0..1; 0 where both are empty."""
+    if not a or not b:
+        return np.zeros((len(a), len(b)), np.float32)
+    corners = boxes([*a, *b])
+    size = (max(int(corners[:, 3].max()), 1), max(int(corners[:, 2].max()), 1))
+    rles = [encode_rle(mask, size) for mask in (*a, *b)]
+    found = coco.iou(rles[: len(a)], rles[len(a) :], [0] * len(b))
+    return np.asarray(found, np.float32).reshape(len(a), len(b))
+
+
+def paint_order(masks: Sequence[Mask]) -> NDArray[np.intp]:
+    """Positions from the largest to the smallest mask: small ones end up on top.
+
+    Of two equal ones the later is painted first, as ``supervision`` does.
+    """
+    return np.flip(np.argsort([area(mask) for mask in masks], kind="stable")).astype(np.intp)
+
+
+def label_map(
+    masks: Sequence[Mask], size: tuple[int, int], values: Sequence[int] | None = None
+) -> NDArray[np.uint16]:
+    """Paint masks into one (H, W) uint16 map, small ones over large ones; 0 = no mask.
+
+    Args:
+        masks: N masks inside the frame.
+        size: height and width of the frame, pixels.
+        values: what each mask paints, 1..65535; None paints position + 1.
+
+    Raises:
+        ValueError: a mask is outside the frame, or a value does not fit.
+    """
+    painted = np.zeros(size, np.uint16)
+    numbers = range(1, len(masks) + 1) if values is None else values
+    if any(not 1 <= number <= 0xFFFF for number in numbers):
+        raise ValueError("a label map holds the values 1..65535 only")
+    for k in paint_order(masks):
+        target = painted[_window(masks[k], size)]
+        np.copyto(target, numbers[int(k)], where=masks[k].bitmap)
+    return painted
