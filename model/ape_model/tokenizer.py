@@ -1,0 +1,134 @@
+"""The byte-pair tokenizer of CLIP (Radford et al. 2021, section 2.4): text to token ids.
+
+Text is cleaned and lowered, cut into words by a pattern, each word is spelled in bytes, and pairs
+of neighbouring symbols are merged, the pair learnt earliest first. Everything that can be typed has
+an encoding, since single bytes are in the vocabulary.
+
+Two things are unusual and kept, because the released towers were trained so: the last byte of a
+word carries the mark "</w>", and a typed "<end_of_text>" IS the end-of-text token.
+"""
+
+from __future__ import annotations
+
+import gzip
+import html
+from functools import lru_cache
+from importlib import resources
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+import ftfy
+import regex
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["CONTEXT_LENGTH", "VOCABULARY_SIZE", "ClipTokenizer", "clean_text"]
+
+CONTEXT_LENGTH: Final = 77
+"""Tokens a tower reads at most, the start and the end among them."""
+VOCABULARY_SIZE: Final = 49_408
+"""256 bytes, the same ending a word, 48,894 merges and two marks."""
+_MERGES: Final = VOCABULARY_SIZE - 2 * 256 - 2
+_START: Final = "<start_of_text>"
+_END: Final = "<end_of_text>"
+_WORD_END: Final = "</w>"
+_WORDS_KEPT: Final = 16_384  # spelled words kept in memory, about 3 MB
+
+_WORD_PATTERN: Final = regex.compile(
+    rf"{_START}|{_END}|'s|'t|'re|'ve|'m|'ll|'d|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}]+",
+    regex.IGNORECASE,
+)
+
+
+def clean_text(text: str) -> str:
+    """Return `text` as towers see it: mended Unicode, no HTML escapes, single spaces, lower case.
+
+    Two texts with the same clean form have the same tokens, so the clean form names an embedding.
+    """
+    mended = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(mended.split()).lower()
+
+
+def _byte_letters() -> dict[int, str]:
+    """Return a printable letter for each of the 256 bytes, in the vocabulary's own order.
+
+    Bytes that print stand for themselves; the others take the letters from U+0100 on.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    letters = {byte: chr(byte) for byte in printable}
+    hidden = [byte for byte in range(256) if byte not in letters]
+    return letters | {byte: chr(0x100 + n) for n, byte in enumerate(hidden)}
+
+
+def _read_merges() -> list[tuple[str, str]]:
+    packed = (
+        resources.files("ape_model").joinpath("assets/bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    )
+    lines = gzip.decompress(packed).decode("utf-8").split("\n")[1 : 1 + _MERGES]
+    return [(first, second) for first, second in map(str.split, lines)]
+
+
+class ClipTokenizer:
+    """Turns text into CLIP token ids; reads its vocabulary once, safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._letters = _byte_letters()
+        merges = _read_merges()
+        symbols = [*self._letters.values(), *(f"{x}{_WORD_END}" for x in self._letters.values())]
+        symbols += [*("".join(pair) for pair in merges), _START, _END]
+        self._ids = {symbol: number for number, symbol in enumerate(symbols)}
+        self._ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self._spell = lru_cache(maxsize=_WORDS_KEPT)(self._spell_word)
+
+    @property
+    def start_id(self) -> int:
+        """Id of the mark before the first word."""
+        return self._ids[_START]
+
+    @property
+    def end_id(self) -> int:
+        """Id of the mark after the last word; the largest of all ids."""
+        return self._ids[_END]
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text`, uncut and without start and end."""
+        ids: list[int] = []
+        for word in _WORD_PATTERN.findall(clean_text(text)):
+            ids += self._spell(word)
+        return ids
+
+    def __call__(self, texts: Sequence[str], context_length: int = CONTEXT_LENGTH) -> torch.Tensor:
+        """Return (P, context_length) int64 ids: start, words, end, zeros.
+
+        A text of more tokens is cut so that the end mark is its last.
+        """
+        rows = torch.zeros(len(texts), context_length, dtype=torch.int64)
+        for row, text in zip(rows, texts, strict=True):
+            ids = [self.start_id, *self.encode(text)[: context_length - 2], self.end_id]
+            row[: len(ids)] = torch.tensor(ids)
+        return rows
+
+    def _spell_word(self, word: str) -> tuple[int, ...]:
+        if word in (_START, _END):
+            return (self._ids[word],)
+        symbols = [self._letters[byte] for byte in word.encode("utf-8")]
+        symbols[-1] += _WORD_END
+        while len(symbols) > 1:
+            best = min(pairwise(symbols), key=lambda pair: self._ranks.get(pair, _MERGES))
+            if best not in self._ranks:
+                break
+            symbols = _merge(symbols, best)
+        return tuple(self._ids[symbol] for symbol in symbols)
+
+
+def _merge(symbols: list[str], pair: tuple[str, str]) -> list[str]:
+    """Join every occurrence of `pair`, from left to right."""
+    merged: list[str] = []
+    for symbol in symbols:
+        if merged and (merged[-1], symbol) == pair:
+            merged[-1] += symbol
+        else:
+            merged.append(symbol)
+    return merged
