@@ -1,0 +1,182 @@
+"""What an operator may be given: checked before any launch, and without asking the device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+__all__ = ["check_boxes", "check_fused", "check_masks", "check_plain", "check_shapes"]
+
+VALUE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+MAX_LEVELS = 8
+
+
+def _same_device(**tensors: Tensor) -> None:
+    """All tensors live where the first one lives, each one contiguous."""
+    (first, where), *others = ((name, tensor.device) for name, tensor in tensors.items())
+    for name, device in others:
+        if device != where:
+            raise ValueError(f"{name} is on {device} but {first} is on {where}")
+    for name, tensor in tensors.items():
+        if not tensor.is_contiguous():
+            raise ValueError(
+                f"{name} must be contiguous, got strides {tuple(tensor.stride())} for shape "
+                f"{tuple(tensor.shape)}: call .contiguous() first"
+            )
+
+
+def _rank(name: str, tensor: Tensor, axes: str) -> None:
+    """``tensor`` has as many axes as ``axes`` names."""
+    rank = axes.count(",") + 1
+    if tensor.dim() != rank:
+        raise ValueError(f"{name} must be [{axes}] with {rank} axes, got shape {_shape(tensor)}")
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
+
+
+def _expect(name: str, tensor: Tensor, wanted: tuple[int, ...], why: str) -> None:
+    """``tensor`` has the wanted shape."""
+    if _shape(tensor) != wanted:
+        raise ValueError(f"{name} must be {wanted} ({why}), got {_shape(tensor)}")
+
+
+def _dtype(name: str, tensor: Tensor, allowed: tuple[torch.dtype, ...], why: str = "") -> None:
+    """``tensor`` has one of the allowed types."""
+    if tensor.dtype not in allowed:
+        names = " or ".join(str(dtype) for dtype in dict.fromkeys(allowed))
+        raise TypeError(f"{name} must be {names}{why}, got {tensor.dtype}")
+
+
+def check_shapes(
+    shapes: Sequence[tuple[int, int]], tokens: int, starts: Sequence[int] | None = None
+) -> None:
+    """The levels' heights and widths add up to the tokens of ``value``.
+
+    Raises:
+        ValueError: There are no levels or more than eight, a side is not positive, or the
+            sizes do not give the number of tokens or the level starts.
+    """
+    if not 1 <= len(shapes) <= MAX_LEVELS:
+        raise ValueError(f"shapes must hold 1 to {MAX_LEVELS} (height, width), got {len(shapes)}")
+    total, expected = 0, []
+    for level, (height, width) in enumerate(shapes):
+        if height < 1 or width < 1:
+            raise ValueError(f"level {level} must be at least 1 x 1, got {height} x {width}")
+        expected.append(total)
+        total += height * width
+    if total != tokens:
+        raise ValueError(f"shapes {list(shapes)} hold {total} tokens but value holds {tokens}")
+    if starts is not None and list(starts) != expected:
+        raise ValueError(f"starts must be {expected} for shapes {list(shapes)}, got {list(starts)}")
+
+
+def _coordinate_dtype(value: Tensor) -> torch.dtype:
+    """float32 for every value type but float64: coordinates never have 16 bits."""
+    return torch.float64 if value.dtype == torch.float64 else torch.float32
+
+
+def check_plain(
+    value: Tensor,
+    shapes: Sequence[tuple[int, int]],
+    locations: Tensor,
+    weights: Tensor,
+    starts: Sequence[int] | None = None,
+) -> None:
+    """Arguments of ``msda``.
+
+    Raises:
+        TypeError: A dtype is not one the operator computes in.
+        ValueError: Rank, shape, device or layout do not fit.
+    """
+    _rank("value", value, "B, S, H, D")
+    _rank("locations", locations, "B, Q, H, L, P, 2")
+    _rank("weights", weights, "B, Q, H, L, P")
+    check_shapes(shapes, value.shape[1], starts)
+    B, _, H, _ = value.shape
+    Q, P = locations.shape[1], locations.shape[4]
+    wanted = (B, Q, H, len(shapes), P)
+    _expect("locations", locations, (*wanted, 2), "B and H of value, L of shapes")
+    _expect("weights", weights, wanted, "as locations without xy")
+    _dtype("value", value, VALUE_DTYPES)
+    exact = _coordinate_dtype(value)
+    _dtype("locations", locations, (exact,), f" for {value.dtype} values")
+    _dtype("weights", weights, (value.dtype, exact), f" for {value.dtype} values")
+    _same_device(value=value, locations=locations, weights=weights)
+
+
+def check_fused(
+    value: Tensor,
+    reference: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    shapes: Sequence[tuple[int, int]],
+) -> None:
+    """Arguments of ``msda_fused``.
+
+    Raises:
+        TypeError: A dtype is not one the operator computes in.
+        ValueError: Rank, shape, device or layout do not fit.
+    """
+    _rank("value", value, "B, S, H, D")
+    _rank("reference", reference, "B, Q, L, 2 or 4")
+    _rank("offsets", offsets, "B, Q, H, L, P, 2")
+    _rank("logits", logits, "B, Q, H, L*P")
+    check_shapes(shapes, value.shape[1])
+    B, _, H, _ = value.shape
+    L, Q, P = len(shapes), offsets.shape[1], offsets.shape[4]
+    if reference.shape[-1] not in {2, 4}:
+        raise ValueError(f"reference must end in 2 (xy) or 4 (cxcywh), got {_shape(reference)}")
+    _expect("reference", reference, (B, Q, L, reference.shape[-1]), "B, Q, L of the others")
+    _expect("offsets", offsets, (B, Q, H, L, P, 2), "B and H of value, L of shapes")
+    _expect("logits", logits, (B, Q, H, L * P), "L * P of offsets")
+    _dtype("value", value, VALUE_DTYPES)
+    exact = _coordinate_dtype(value)
+    _dtype("reference", reference, (exact,), f" for {value.dtype} values")
+    _dtype("offsets", offsets, (value.dtype, exact), f" for {value.dtype} values")
+    _dtype("logits", logits, (offsets.dtype,), " as offsets")
+    _same_device(value=value, reference=reference, offsets=offsets, logits=logits)
+
+
+def check_boxes(boxes: Tensor, scores: Tensor, groups: Tensor | None) -> None:
+    """Arguments of ``nms_fixed``.
+
+    Raises:
+        TypeError: A dtype is not one the operator computes in.
+        ValueError: Rank, shape, device or layout do not fit.
+    """
+    _rank("boxes", boxes, "G, N, 4")
+    G, N, _ = boxes.shape
+    _expect("boxes", boxes, (G, N, 4), "xyxy")
+    _expect("scores", scores, (G, N), "G and N of boxes")
+    _dtype("boxes", boxes, (torch.float32,))
+    _dtype("scores", scores, (torch.float32,))
+    tensors = {"boxes": boxes, "scores": scores}
+    if groups is not None:
+        _expect("valid", groups, (G, N), "G and N of boxes")
+        _dtype("valid", groups, (torch.bool,))
+        tensors["valid"] = groups
+    _same_device(**tensors)
+
+
+def check_masks(logits: Tensor, size: tuple[int, int]) -> None:
+    """Arguments of ``mask_pack``.
+
+    Raises:
+        TypeError: A dtype is not one the operator computes in.
+        ValueError: Rank, size or layout do not fit.
+    """
+    _rank("logits", logits, "N, H, W")
+    _dtype("logits", logits, VALUE_DTYPES[:3])
+    if min(size) < 1 or min(logits.shape[1:]) < 1:
+        raise ValueError(
+            f"size and logits must be at least 1 x 1, got size {size} and {_shape(logits)}"
+        )
+    _same_device(logits=logits)

@@ -1,0 +1,111 @@
+"""The plain twins: what every kernel must compute, written with torch's own operators.
+
+They are the specification (tests compare every backend with them), the baseline of the
+benchmark, and what the official code runs where its CUDA extension was not built
+(Deformable DETR, arXiv 2010.04159, section 4.1; ``multi_scale_deformable_attn_pytorch``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+__all__ = ["level_sizes", "msda", "msda_fused", "sampling_locations", "sampling_weights"]
+
+OUTSIDE = -10.0
+"""A location far from any image: what a location that is not finite is taken for."""
+
+
+def level_sizes(shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
+    """Width and height of every level in pixels, as ``like``'s dtype and device; (L, 2)."""
+    return torch.tensor(
+        [(width, height) for height, width in shapes], dtype=like.dtype, device=like.device
+    )
+
+
+def sampling_locations(
+    reference: Tensor, offsets: Tensor, shapes: Sequence[tuple[int, int]]
+) -> Tensor:
+    """Where each point is read, as fractions of its level's width and height.
+
+    Args:
+        reference: (B, Q, L, 2) points or (B, Q, L, 4) boxes cxcywh, fractions of the image.
+        offsets: (B, Q, H, L, P, 2), pixels of the level for points, box halves for boxes.
+        shapes: height and width of each of the L levels.
+
+    Returns:
+        (B, Q, H, L, P, 2) in the dtype of ``reference``: coordinates are never rounded to
+        16 bits, which alone would cost up to half a pixel.
+    """
+    steps = offsets.to(reference.dtype)
+    centres = reference[:, :, None, :, None, :2]  # [B, Q, 1, L, 1, 2]
+    if reference.shape[-1] == 2:
+        return centres + steps / level_sizes(shapes, reference)[:, None, :]
+    halves = reference[:, :, None, :, None, 2:] * 0.5
+    return centres + steps / offsets.shape[-2] * halves
+
+
+def sampling_weights(logits: Tensor, levels: int, like: Tensor) -> Tensor:
+    """Softmax of (B, Q, H, L*P) logits over all points of all levels; (B, Q, H, L, P)."""
+    weights = logits.to(like.dtype).softmax(-1)
+    return weights.unflatten(-1, (levels, -1))
+
+
+def msda(
+    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """Multi-scale deformable attention by one ``grid_sample`` per level.
+
+    Args:
+        value: (B, S, H, D), the levels one after another, S = sum of height * width.
+        shapes: height and width of each of the L levels.
+        locations: (B, Q, H, L, P, 2) xy in [0, 1]; outside reads zero, as does a NaN.
+        weights: (B, Q, H, L, P), usually summing to one over L and P.
+
+    Returns:
+        (B, Q, H * D) in the dtype of ``value``; sums are taken in the dtype of ``locations``.
+    """
+    B, _, H, D = value.shape
+    Q = locations.shape[1]
+    finite = torch.where(locations.isfinite(), locations, OUTSIDE)
+    grids = (2 * finite - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # [L, B*H, Q, P, 2]
+    tokens = value.to(locations.dtype).split([h * w for h, w in shapes], dim=1)
+    samples = []
+    for (height, width), level, grid in zip(shapes, tokens, grids, strict=True):
+        image = level.flatten(2).transpose(1, 2).reshape(B * H, D, height, width)
+        samples.append(
+            functional.grid_sample(image, grid, padding_mode="zeros", align_corners=False)
+        )  # [B*H, D, Q, P]
+    mixing = weights.to(locations.dtype).transpose(1, 2).reshape(B * H, 1, Q, -1)
+    mixed = (torch.stack(samples, dim=-2).flatten(-2) * mixing).sum(-1)  # [B*H, D, Q]
+    return mixed.view(B, H * D, Q).transpose(1, 2).contiguous().to(value.dtype)
+
+
+def msda_fused(
+    value: Tensor,
+    reference: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    shapes: Sequence[tuple[int, int]],
+) -> Tensor:
+    """Locations from references and offsets, softmax of the logits, then :func:`msda`.
+
+    Args:
+        value: (B, S, H, D).
+        reference: (B, Q, L, 2) points or (B, Q, L, 4) boxes cxcywh, fractions, float32.
+        offsets: (B, Q, H, L, P, 2).
+        logits: (B, Q, H, L * P).
+        shapes: height and width of each of the L levels.
+
+    Returns:
+        (B, Q, H * D) in the dtype of ``value``.
+    """
+    locations = sampling_locations(reference, offsets, shapes)
+    return msda(value, shapes, locations, sampling_weights(logits, len(shapes), reference))

@@ -1,0 +1,168 @@
+"""Which implementation computes the operators: one per device, chosen once, said aloud.
+
+The order on a CPU is C++ (compiled at first use), numba (when installed), embedding_bag
+(always there). ``APE_STREAM_KERNELS=<name>`` forces one; what cannot work here is an error
+that lists what exists, never a quiet second choice.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
+import torch
+
+from ape_cuda_ops.errors import BackendError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+__all__ = ["BACKENDS", "Backend", "Kernels", "backend_in_use", "choose", "forced", "load"]
+
+FORCE = "APE_STREAM_KERNELS"
+"""The environment variable that names the backend to use."""
+
+
+class Kernels(Protocol):
+    """What a backend's module offers; see :mod:`ape_cuda_ops.reference` for the meaning."""
+
+    def msda(
+        self,
+        value: Tensor,
+        shapes: Sequence[tuple[int, int]],
+        locations: Tensor,
+        weights: Tensor,
+    ) -> Tensor:
+        """(B, Q, H * D)."""
+
+    def msda_backward(
+        self,
+        grad: Tensor,
+        value: Tensor,
+        shapes: Sequence[tuple[int, int]],
+        locations: Tensor,
+        weights: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of value, locations and weights, float32."""
+
+    def msda_fused(
+        self,
+        value: Tensor,
+        reference: Tensor,
+        offsets: Tensor,
+        logits: Tensor,
+        shapes: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        """(B, Q, H * D)."""
+
+    def msda_fused_backward(  # noqa: PLR0913 - the forward's arguments and the gradient
+        self,
+        grad: Tensor,
+        value: Tensor,
+        reference: Tensor,
+        offsets: Tensor,
+        logits: Tensor,
+        shapes: Sequence[tuple[int, int]],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of value, pixel coordinates and logits, float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One way to compute the operators."""
+
+    name: str
+    """What ``APE_STREAM_KERNELS`` calls it."""
+    module: str
+    """The module that holds the functions of :class:`Kernels` and, if it can fail, ``prepare``."""
+    devices: frozenset[str]
+    """Types of the devices whose tensors it takes."""
+    rank: int | None
+    """Lower is tried earlier; None is used only when asked for."""
+
+
+BACKENDS = {
+    backend.name: backend
+    for backend in (
+        Backend("embedding_bag", "ape_cuda_ops.embedding_bag", frozenset({"cpu", "cuda"}), 9),
+    )
+}
+
+
+@cache
+def load(name: str) -> Kernels:
+    """The functions of one backend, compiled and ready.
+
+    Raises:
+        BackendError: There is no such backend, or it cannot work here (remembered).
+    """
+    failed = _failures.get(name)
+    if failed is not None:
+        raise failed
+    if name not in BACKENDS:
+        raise BackendError(f"no kernels are called {name!r}: choose one of {sorted(BACKENDS)}")
+    module = import_module(BACKENDS[name].module)
+    try:
+        getattr(module, "prepare", lambda: None)()
+    except BackendError as error:
+        _failures[name] = error
+        raise
+    return cast("Kernels", module)
+
+
+_failures: dict[str, BackendError] = {}
+
+
+def forced() -> str | None:
+    """The name in ``APE_STREAM_KERNELS``, or None when it is unset or empty."""
+    return os.environ.get(FORCE) or None
+
+
+def choose(device: torch.device) -> Kernels:
+    """The functions that compute on ``device``.
+
+    Raises:
+        BackendError: The forced backend does not exist, does not take this device or cannot
+            work here.
+    """
+    return load(_name(device.type, forced()))
+
+
+@cache
+def _name(kind: str, wanted: str | None) -> str:
+    """The backend for a type of device; a better one that fails is named in a warning."""
+    fit = sorted(
+        (backend for backend in BACKENDS.values() if kind in backend.devices),
+        key=lambda backend: backend.rank or 0,
+    )
+    if wanted is not None:
+        if wanted not in {backend.name for backend in fit}:
+            names = ", ".join(backend.name for backend in fit) or "none"
+            raise BackendError(f"{FORCE}={wanted!r} does not fit {kind} tensors: there is {names}")
+        load(wanted)
+        return wanted
+    for backend in fit:
+        if backend.rank is None:
+            continue
+        try:
+            load(backend.name)
+        except BackendError as error:
+            warnings.warn(f"{backend.name} kernels cannot be used: {error}", stacklevel=3)
+        else:
+            return backend.name
+    raise BackendError(f"no kernels for {kind} tensors")
+
+
+def backend_in_use(device: str | torch.device = "cpu") -> str:
+    """Name of the backend that computes on ``device``; chosen now if nothing ran yet.
+
+    Raises:
+        BackendError: The forced backend does not fit.
+    """
+    return _name(torch.device(device).type, forced())
