@@ -32,7 +32,12 @@ class _Resource(Protocol):
 
 @runtime_checkable
 class Source(_Resource, Protocol):
-    """Delivers the frames of one stream in order."""
+    """Delivers the frames of one stream in order.
+
+    A pipeline that is stopped while `__iter__` waits for a frame leaves the source
+    (`__exit__`) from another thread: the iterator must then end within 1 s. So leaving only
+    signals while an iteration runs, and the iteration itself releases the device.
+    """
 
     name: str
     """The stream's name, written into every frame."""

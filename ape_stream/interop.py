@@ -1,0 +1,128 @@
+"""To and from `supervision.Detections`, the type that other detectors and annotators speak.
+
+Masks stay cut to their boxes on the way: they become a `supervision.CompactMask`, which fills a
+dense (N, H, W) array only for the mask that is touched (300 dense 1080p masks are 622 MB).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import supervision as sv
+
+from ape_stream.masks import cut
+from ape_stream.types import Instances, Mask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ape_stream.types import FrameResult
+
+__all__ = ["UNCONFIRMED", "from_detections", "to_detections"]
+
+UNCONFIRMED = -1
+"""`tracker_id` of a region whose track is not yet confirmed: supervision's own habit."""
+
+
+def to_detections(result: FrameResult) -> sv.Detections:
+    """The instances of a result as `supervision.Detections`.
+
+    Args:
+        result: N instances of one frame.
+
+    Returns:
+        `xyxy` (N, 4) float32 pixels, max exclusive; `confidence` (N,) float32 0..1; `class_id`
+        (N,) int = prompt id; `data["class_name"]` (N,) the prompts' texts; `mask` a
+        `CompactMask` of shape (N, H, W); `tracker_id` (N,) int, `UNCONFIRMED` (-1) where our id
+        is 0, or None before tracking; `metadata` holds stream, frame index and time in seconds.
+    """
+    found = result.instances
+    ids = found.track_ids
+    texts = np.array(result.prompts.texts, dtype=np.str_)
+    return sv.Detections(
+        xyxy=found.boxes.copy(),
+        mask=_compact(found.masks, found.size),
+        confidence=found.scores.copy(),
+        class_id=found.prompt_ids.astype(int),
+        tracker_id=None if ids is None else np.where(ids > 0, ids, UNCONFIRMED).astype(int),
+        data={"class_name": texts[found.prompt_ids]},
+        metadata={
+            "stream": result.frame.stream,
+            "frame_index": result.frame.index,
+            "time_s": result.frame.time_s,
+        },
+    )
+
+
+def from_detections(detections: sv.Detections, size: tuple[int, int]) -> Instances:
+    """Take the detections of another library as instances.
+
+    Args:
+        detections: N detections; `class_id` counts as prompt id (0 where it is None), a missing
+            `confidence` as 1. Where `mask` is None, each region is its whole box.
+        size: Height and width of the frame in pixels.
+
+    Returns:
+        The N instances in the same order; track ids below 1 become 0, "not confirmed".
+
+    Raises:
+        ValueError: a mask is not of the frame's size.
+    """
+    n = len(detections)
+    ids = detections.tracker_id
+    return Instances(
+        boxes=detections.xyxy.astype(np.float32),
+        scores=_column(detections.confidence, n, 1.0).astype(np.float32),
+        prompt_ids=_column(detections.class_id, n, 0).astype(np.int64),
+        masks=tuple(_masks(detections, size)),
+        size=size,
+        track_ids=None if ids is None else np.maximum(ids, 0).astype(np.int64),
+    )
+
+
+def _column(values: NDArray[np.generic] | None, n: int, missing: float) -> NDArray[np.generic]:
+    return np.full(n, missing) if values is None else values
+
+
+def _compact(masks: Sequence[Mask], size: tuple[int, int]) -> sv.CompactMask:
+    """N cut masks as run lengths, without a dense frame in between."""
+    if not masks:
+        none = np.zeros((0, 2), np.int32)
+        return sv.CompactMask([], none, none, size)
+    # CompactMask has no crop of zero pixels: an empty mask becomes one background pixel.
+    crops = [mask.bitmap if mask.bitmap.size else np.zeros((1, 1), np.bool_) for mask in masks]
+    corners = [(mask.x, mask.y) if mask.bitmap.size else (0, 0) for mask in masks]
+    return sv.CompactMask(
+        rles=[_run_lengths(crop) for crop in crops],
+        crop_shapes=np.array([crop.shape for crop in crops], np.int32),
+        offsets=np.array(corners, np.int32),
+        image_shape=size,
+    )
+
+
+def _run_lengths(crop: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Lengths of the runs down the columns of a (h, w) crop, background first (int32)."""
+    flat = crop.ravel(order="F")
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    bounds = np.concatenate(([0], edges, [flat.size]))
+    lengths = np.diff(bounds).astype(np.int32)
+    return np.concatenate((np.zeros(1, np.int32), lengths)) if flat[0] else lengths
+
+
+def _masks(detections: sv.Detections, size: tuple[int, int]) -> list[Mask]:
+    if detections.mask is None:
+        return [_box_mask(box, size) for box in detections.xyxy]
+    if detections.mask.shape[1:] != size:
+        raise ValueError(f"masks are {detections.mask.shape[1:]}, the frame is {size}")
+    return [cut(np.asarray(detections.mask[i], np.bool_)) for i in range(len(detections))]
+
+
+def _box_mask(box: NDArray[np.generic], size: tuple[int, int]) -> Mask:
+    """The pixels of the frame that a box (x1 y1 x2 y2, max exclusive) touches."""
+    height, width = size
+    x1, y1 = np.clip(np.floor(box[:2]), 0, (width, height)).astype(int).tolist()
+    x2, y2 = np.clip(np.ceil(box[2:]), 0, (width, height)).astype(int).tolist()
+    return Mask(np.ones((max(0, y2 - y1), max(0, x2 - x1)), np.bool_), x1, y1)

@@ -1,0 +1,191 @@
+"""Plugins by name: sources, sinks, trackers, perceivers, commands, doctors.
+
+A plugin is an entry point of an installed package; ours are declared in the same way, so there is
+one way to do a thing. The group says what it is, the name is what users write:
+
+    group                  name is                              value is
+    ape_stream.sources     a scheme (rtsp) or kind (video)      (spec, *, name, **options) -> Source
+    ape_stream.sinks       a scheme (zmq), suffix (mp4) or kind (spec, **options) -> Sink
+    ape_stream.trackers    a name (iou)                         (**options) -> Tracker
+    ape_stream.perceivers  a name (ape)                         (**options) -> Perceiver
+    ape_stream.worlds      a name                               (**options) -> renderer of videos
+    ape_stream.commands    a verb of `ape-stream`               a typer.Typer or typer function
+    ape_stream.doctor      a topic                              () -> [(what, finding), ...]
+
+`spec` is the whole string that the user wrote (`rtsp://...`, `out.mp4`, `zmq:pub+bind:tcp://...`);
+`name` is the stream's name, unique within the run. `ape_stream.specs` says which string goes to
+which name. Options are the factory's keyword arguments: what the signature does not name is
+refused with the list of what it does. A factory that cannot use a value raises `UsageError` or
+`ValueError`. A plugin that needs an extra names it in its entry point:
+`zmq = "ape_nodes.zmq_sink:ZmqSink [zmq]"`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+from ape_stream.errors import ConfigError, PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["GROUPS", "Plugin", "find", "load", "make", "names", "option_names", "survey"]
+
+GROUPS = ("sources", "sinks", "trackers", "perceivers", "worlds", "commands", "doctor")
+"""Short names of the entry-point groups; each is `ape_stream.<name>` in full."""
+
+_PLAIN_TYPES: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "None": (type(None),),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """One plugin as `ape-stream list` shows it."""
+
+    group: str
+    """What it is: one of `GROUPS`."""
+    name: str
+    """The name that users write."""
+    target: str
+    """Where it lives, `module:attribute`."""
+    package: str
+    """The installed distribution that declares it."""
+    problem: str | None
+    """Why it cannot be used here, in one line, or None where it loads."""
+
+
+def find(group: str) -> dict[str, EntryPoint]:
+    """The plugins of a group by name, in alphabetical order; nothing is imported."""
+    found = entry_points(group=f"ape_stream.{group}")
+    return {entry.name: entry for entry in sorted(found, key=lambda entry: entry.name)}
+
+
+def names(group: str) -> tuple[str, ...]:
+    """The names in a group, in alphabetical order."""
+    return tuple(find(group))
+
+
+def load(group: str, name: str) -> Any:
+    """Import a plugin.
+
+    Args:
+        group: One of `GROUPS`.
+        name: The name that the user wrote.
+
+    Returns:
+        What the entry point names: usually a factory.
+
+    Raises:
+        PluginError: nobody has that name, an extra is missing, or the plugin does not import.
+    """
+    found = find(group)
+    if name not in found:
+        kind = group.removesuffix("s")
+        raise PluginError(f"no {kind} is called {name!r}; there are: {', '.join(found) or 'none'}")
+    return _import(group, found[name])
+
+
+def _import(group: str, entry: EntryPoint) -> Any:
+    kind = group.removesuffix("s")
+    try:
+        return entry.load()
+    except ModuleNotFoundError as error:
+        extras = ",".join(entry.extras)
+        remedy = f": pip install '{_package(entry)}[{extras}]'" if extras else ""
+        raise PluginError(f"{kind} {entry.name!r} needs {error.name}{remedy}") from error
+    except Exception as error:  # a stranger's module may fail in any way while it is imported
+        raise PluginError(f"{kind} {entry.name!r} ({entry.value}) is broken: {error}") from error
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "ape-stream"
+
+
+def make(group: str, name: str, *given: Any, options: Mapping[str, Any]) -> Any:
+    """Load a plugin's factory and call it.
+
+    Args:
+        group: One of `GROUPS`.
+        name: The name that the user wrote.
+        given: What the convention passes by position (`spec`).
+        options: Keyword arguments from the user.
+
+    Raises:
+        PluginError: the plugin cannot be loaded.
+        ConfigError: an option is unknown, of a wrong type or of a wrong value.
+    """
+    factory = load(group, name)
+    what = f"{group.removesuffix('s')} {name!r}"
+    _check_options(what, factory, options, positional=len(given))
+    try:
+        return factory(*given, **options)
+    except ValueError as error:
+        raise ConfigError(f"{what}: {error}") from error
+
+
+def option_names(factory: Callable[..., Any], *, positional: int) -> tuple[str, ...]:
+    """The keyword arguments of a factory, after those that the convention passes by position."""
+    return tuple(_parameters(factory, positional))
+
+
+def _parameters(factory: Callable[..., Any], positional: int) -> dict[str, inspect.Parameter]:
+    parameters = list(inspect.signature(factory).parameters.values())[positional:]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name: p for p in parameters if p.kind in named}
+
+
+def _takes_anything(factory: Callable[..., Any]) -> bool:
+    kinds = [p.kind for p in inspect.signature(factory).parameters.values()]
+    return inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def _check_options(
+    what: str, factory: Callable[..., Any], options: Mapping[str, Any], *, positional: int
+) -> None:
+    known = _parameters(factory, positional)
+    for name, value in options.items():
+        if name not in known and _takes_anything(factory):
+            continue
+        if name not in known:
+            raise ConfigError(
+                f"unknown option {name!r} of {what}; it has: {', '.join(known) or 'none'}"
+            )
+        _check_type(f"option {name!r} of {what}", value, known[name].annotation)
+    for name, parameter in known.items():
+        if parameter.default is parameter.empty and name not in options:
+            raise ConfigError(f"{what} needs option {name!r}")
+
+
+def _check_type(what: str, value: object, annotation: object) -> None:
+    """Refuse a plain type that the annotation does not allow; judge no richer annotation."""
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    parts = [part.strip() for part in text.split("|")]
+    if not text or not all(part in _PLAIN_TYPES for part in parts):
+        return
+    allowed = tuple(kind for part in parts for kind in _PLAIN_TYPES[part])
+    # bool is an int to Python, but `true` for a number of pixels is a mistake.
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        raise ConfigError(f"{what} must be {text}, got {value!r}")
+
+
+def survey(group: str) -> list[Plugin]:
+    """Every plugin of a group, imported to see whether it works; a broken one is reported."""
+    return [_inspect(group, entry) for entry in find(group).values()]
+
+
+def _inspect(group: str, entry: EntryPoint) -> Plugin:
+    try:
+        _import(group, entry)
+    except PluginError as error:
+        problem: str | None = str(error).splitlines()[0]
+    else:
+        problem = None
+    return Plugin(group, entry.name, entry.value, _package(entry), problem)

@@ -1,0 +1,117 @@
+"""Which plugin a string of the user goes to: sources and sinks are chosen by what they look like.
+
+Sources (entry-point name <- string):
+    <scheme>    `<scheme>://...`: rtsp, http, udp, tcp, synthetic, camera, or any plugin's
+    camera      a device number (`0`) or `/dev/video0`
+    images      a directory, a glob (`shots/*.png`), a picture, or a list of pictures (`.txt`)
+    video       any other file
+    a `.streams` file is a list: each of its lines is a source of its own
+
+Sinks:
+    <scheme>    `<scheme>:...`: zmq, ros2, or any plugin's
+    <suffix>    `out.mp4` -> mp4, `out.jsonl` -> jsonl, `out.json` -> json (COCO), ...
+    labels      a directory: `labels/`
+    <name>      a bare word that names a plugin: `window`
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ape_stream.errors import UsageError
+
+__all__ = ["PICTURE_SUFFIXES", "expand", "sink_plugin", "source_plugin", "stream_name"]
+
+PICTURE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+"""Suffixes of files that are one picture each."""
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_SINK_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)
+_GLOB = re.compile(r"[*?\[]")
+
+
+def source_plugin(spec: str) -> str:
+    """The entry-point name of a source.
+
+    Raises:
+        UsageError: the string is empty, or names a file that does not exist.
+    """
+    if scheme := _SCHEME.match(spec):
+        return scheme[1].lower()
+    if spec.isdecimal() or spec.startswith("/dev/video"):
+        return "camera"
+    return _file_plugin(spec)
+
+
+def _file_plugin(spec: str) -> str:
+    path = Path(spec)
+    # A file whose own name holds a bracket is a file, not a pattern.
+    if spec and not path.exists() and _GLOB.search(spec):
+        return "images"
+    if not spec or not path.exists():
+        raise UsageError(f"no such source: {spec!r} is no file, directory, pattern, device or URL")
+    pictures = path.is_dir() or path.suffix.lower() in {*PICTURE_SUFFIXES, ".txt"}
+    return "images" if pictures else "video"
+
+
+def expand(spec: str) -> list[str]:
+    """The sources that a string stands for: the lines of a `.streams` file, else itself.
+
+    Blank lines and lines that begin with `#` are left out; relative paths count from the list.
+
+    Raises:
+        UsageError: the list cannot be read or names nothing.
+    """
+    path = Path(spec)
+    if path.suffix.lower() != ".streams":
+        return [spec]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the list of sources {spec}: {error}") from error
+    found = [_beside(path, line) for line in lines if line and not line.startswith("#")]
+    if not found:
+        raise UsageError(f"the list of sources {spec} names nothing: write one source a line")
+    return found
+
+
+def _beside(listing: Path, line: str) -> str:
+    if _SCHEME.match(line) or line.isdecimal():
+        return line
+    return str(listing.parent / line)
+
+
+def sink_plugin(spec: str) -> str:
+    """The entry-point name of a sink.
+
+    Raises:
+        UsageError: the string is empty.
+    """
+    if not spec:
+        raise UsageError(
+            "an output is empty: give a file, a directory, window, zmq:... or ros2:..."
+        )
+    if scheme := _SINK_SCHEME.match(spec):
+        return scheme[1].lower()
+    path = Path(spec)
+    if spec.endswith("/") or path.is_dir():
+        return "labels"
+    return path.suffix[1:].lower() or spec
+
+
+def stream_name(spec: str, taken: set[str]) -> str:
+    """A short name for a stream that nobody named, unlike those already taken.
+
+    `clips/red.mp4` gives `red`, `rtsp://user:secret@gate/cam` gives `gate-cam`, `0` gives `0`.
+    A second `red` becomes `red-2`.
+    """
+    scheme = _SCHEME.match(spec)
+    # What stands before @ is a password: names are written into every output.
+    tail = spec[scheme.end() :].rpartition("@")[2].partition("?")[0] if scheme else Path(spec).stem
+    base = re.sub(r"[^\w.]+", "-", tail).strip("-.") or (scheme[1] if scheme else "stream")
+    name, count = base, 1
+    while name in taken:
+        count += 1
+        name = f"{base}-{count}"
+    return name
