@@ -7,6 +7,7 @@ outside the crop unless the caller asks for a dense array (`paste`, `label_map`)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
@@ -36,8 +37,8 @@ __all__ = [
     "polygons",
 ]
 
-_ROWS_AT_ONCE = 128
-"""Upsampling works on so many rows at a time: two float32 buffers then stay in the L2 cache."""
+_BAND = 32
+"""Frame rows upsampled at a time: few enough that they read few map rows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,67 +135,64 @@ def from_logits(
     x, y, w, h = cv2.boundingRect((logits > threshold).view(np.uint8))
     if w == 0:
         return _empty()
-    top, bottom = _reach(y, y + h, rows / size[0], size[0])
-    left, right = _reach(x, x + w, cols / size[1], size[1])
-    if top >= bottom or left >= right:
+    down, across = _axis(size[0], rows, height), _axis(size[1], cols, width)
+    top, bottom = down.reached(y, y + h)
+    left, right = across.reached(x, x + w)
+    if top == bottom or left == right:
         return _empty()
-    upsampled = _threshold_bilinear(
-        logits,
-        _taps(top, bottom, rows / size[0], height),
-        _taps(left, right, cols / size[1], width),
-        threshold,
-    )
-    found = cut(upsampled)
+    found = cut(_upsample(logits, down, across, (top, bottom, left, right)) > threshold)
     return Mask(found.bitmap, found.x + left, found.y + top) if found.bitmap.size else found
 
 
-def _reach(first: int, last: int, scale: float, limit: int) -> tuple[int, int]:
-    """Frame pixels [from, to) within one cell of the map cells [first, last), one to spare."""
-    low = int((first - 0.5) / scale) - 1
-    high = int((last + 0.5) / scale) + 2
-    return max(low, 0), min(high, limit)
-
-
-class _Taps(NamedTuple):
-    """Where n frame pixels of one axis read the map."""
+class _Axis(NamedTuple):
+    """How the n pixels of one axis of the frame read the map."""
 
     lower: NDArray[np.intp]
     """(n,) the map cell before."""
     upper: NDArray[np.intp]
     """(n,) the map cell after; the same one at the border."""
-    weight: NDArray[np.float32]
-    """(n,) share of the cell after, 0..1."""
+    weights: NDArray[np.float32]
+    """(n, cells) share of every map cell, zero but for those two."""
+
+    def reached(self, first: int, last: int) -> tuple[int, int]:
+        """The pixels [from, to) that read one of the map cells [first, last)."""
+        return int(np.searchsorted(self.upper, first)), int(np.searchsorted(self.lower, last))
+
+    def cells(self, first: int, last: int) -> slice:
+        """The map cells that the pixels [first, last) read."""
+        return slice(int(self.lower[first]), int(self.upper[last - 1]) + 1)
 
 
-def _taps(first: int, last: int, scale: float, cells: int) -> _Taps:
-    """Where frame pixels [first, last) read a map of so many cells, `scale` cells a pixel."""
-    at = (np.arange(first, last, dtype=np.float32) + np.float32(0.5)) * np.float32(scale)
-    at = np.maximum(at - np.float32(0.5), np.float32(0.0))
+@lru_cache(maxsize=16)  # a stream keeps its geometry: its weights are made once
+def _axis(pixels: int, filled: float, cells: int) -> _Axis:
+    scale, half = np.float32(filled / pixels), np.float32(0.5)
+    at = np.maximum((np.arange(pixels, dtype=np.float32) + half) * scale - half, 0)
     lower = np.minimum(at.astype(np.intp), cells - 1)
     upper = np.minimum(lower + 1, cells - 1)
-    return _Taps(lower, upper, np.clip(at - lower.astype(np.float32), 0, 1, dtype=np.float32))
+    share = np.clip(at - lower.astype(np.float32), 0, 1, dtype=np.float32)
+    weights = np.zeros((pixels, cells), np.float32)
+    weights[np.arange(pixels), lower] = 1 - share
+    weights[np.arange(pixels), upper] += share
+    return _Axis(lower, upper, weights)
 
 
-def _threshold_bilinear(
-    logits: NDArray[np.float32], rows: _Taps, cols: _Taps, threshold: float
-) -> NDArray[np.bool_]:
-    """Bilinear interpolation at the taps, then > threshold: (len(rows), len(cols)) bool.
+def _upsample(
+    logits: NDArray[np.float32], down: _Axis, across: _Axis, window: tuple[int, int, int, int]
+) -> NDArray[np.float32]:
+    """The map at the frame pixels of a window (top, bottom, left, right), float32.
 
-    Columns first, on the few map rows; then whole rows are mixed, which is contiguous work.
+    Both directions are matrix products with the pixels' weights, columns first on the few map
+    rows. A band of frame rows reads few map rows, so its product is short.
     """
-    first = int(rows.lower[0])
-    part = logits[first : int(rows.upper[-1]) + 1]
-    wide = part[:, cols.lower] * (1 - cols.weight) + part[:, cols.upper] * cols.weight
-    out = np.empty((len(rows.lower), len(cols.lower)), np.bool_)
-    for start in range(0, len(out), _ROWS_AT_ONCE):
-        some = slice(start, start + _ROWS_AT_ONCE)
-        down = rows.weight[some, None]
-        mixed = wide[rows.lower[some] - first]
-        mixed *= 1 - down
-        other = wide[rows.upper[some] - first]
-        other *= down
-        mixed += other
-        np.greater(mixed, threshold, out=out[some])
+    top, bottom, left, right = window
+    rows, cols = down.cells(top, bottom), across.cells(left, right)
+    wide = logits[rows, cols] @ across.weights[left:right, cols].T
+    out = np.empty((bottom - top, right - left), np.float32)
+    for start in range(top, bottom, _BAND):
+        stop = min(start + _BAND, bottom)
+        band = down.cells(start, stop)
+        part = wide[band.start - rows.start : band.stop - rows.start]
+        np.matmul(down.weights[start:stop, band], part, out=out[start - top : stop - top])
     return out
 
 
