@@ -1,0 +1,110 @@
+"""The drawn world: an endless supply of pictures and videos whose truth is known exactly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ape_model.world.scene import Actor, Scene, Stage, random_backdrop
+from ape_model.world.sprites import Pose
+from ape_model.world.words import WorldPrompt, load_vocabulary
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["World"]
+
+KEEP_VISIBLE = 0.6
+"""No paste may hide more than 40 % of another sprite."""
+TRIES = 8
+"""Places tried for one sprite before it is left out."""
+
+
+class World:
+    """Renders scenes of named things on named stuffs; the same seed gives the same pixels.
+
+    Args:
+        object_px: smallest and largest longer side of a sprite, pixels; the same in every picture
+            size, so that a small training crop and a large scene show things equally large.
+        max_objects: most sprites in a scene; at least one is drawn.
+    """
+
+    def __init__(
+        self, *, object_px: tuple[float, float] = (24.0, 88.0), max_objects: int = 6
+    ) -> None:
+        if not 8 <= object_px[0] <= object_px[1]:
+            raise ValueError(f"object_px is smallest, largest and at least 8, got {object_px}")
+        if max_objects < 1:
+            raise ValueError(f"max_objects is at least 1, got {max_objects}")
+        self.words = load_vocabulary()
+        self.object_px = object_px
+        self.max_objects = max_objects
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Main name of every class: things first, then stuffs."""
+        return self.words.names
+
+    @property
+    def things(self) -> int:
+        """How many of the names are things; the rest is stuff."""
+        return self.words.things
+
+    @property
+    def prompts(self) -> tuple[WorldPrompt, ...]:
+        """Every prompt with the classes it is true of; the main names come first."""
+        return self.words.prompts
+
+    @property
+    def truth(self) -> NDArray[np.bool_]:
+        """(prompts, classes) bool: which prompt is true of which class."""
+        return self.words.truth
+
+    def scene(self, seed: int, size: tuple[int, int] = (256, 256)) -> Scene:
+        """Draw a scene of random things.
+
+        Args:
+            seed: any integer >= 0.
+            size: height and width in pixels, each at least 16.
+
+        Raises:
+            ValueError: the seed or the size is out of range.
+        """
+        if seed < 0 or min(size) < 16:
+            raise ValueError(f"a scene needs seed >= 0 and sides >= 16, got {seed} and {size}")
+        rng = np.random.default_rng((seed, *size))
+        backdrop = random_backdrop(rng, self.words, int(rng.integers(1, 4)))
+        stage = Stage(self.words, backdrop, size)
+        for k in range(int(rng.integers(1, self.max_objects + 1))):
+            class_id = int(rng.integers(self.things))
+            self.place(rng, stage, len(backdrop) + 1 + k, class_id)
+        return stage.scene()
+
+    def place(
+        self, rng: np.random.Generator, stage: Stage, id_: int, class_id: int
+    ) -> Actor | None:
+        """Put one thing somewhere on a stage; None where no place was found for it."""
+        first, last = self.words.cells[class_id]
+        cell = int(rng.integers(first, last))
+        for _ in range(TRIES):
+            actor = Actor(id_, class_id, self.random_pose(rng, cell, stage.size))
+            if stage.add(actor, KEEP_VISIBLE):
+                return actor
+        return None
+
+    def random_pose(self, rng: np.random.Generator, cell: int, size: tuple[int, int]) -> Pose:
+        """A pose within a frame of (height, width): size log-uniform, at most 3/4 of the frame."""
+        low, high = np.log(self.object_px)
+        side = min(float(np.exp(rng.uniform(low, high))), 0.75 * min(size))
+        height, width = size
+        inset = 0.35 * side
+        return Pose(
+            cell=cell,
+            x=float(rng.uniform(inset, width - inset)),
+            y=float(rng.uniform(inset, height - inset)),
+            side=side,
+            angle=float(rng.uniform(-25, 25)),
+            flip=bool(rng.integers(2)),
+            light=float(rng.uniform(0.75, 1.1)),
+        )
