@@ -1,0 +1,257 @@
+"""The byte forms inside a wire message: mask runs, packed bits, compressed maps, pictures.
+
+Every decoder here takes the size that must come out and checks it before it allocates, so a few
+hostile bytes can never ask for much memory. docs/wire.md describes the same forms for readers in
+other languages.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+import cv2
+import numpy as np
+
+from ape_stream.errors import PluginError, WireError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from numpy.typing import NDArray
+
+__all__ = [
+    "BITS",
+    "IMAGE_CODECS",
+    "LABEL_CODECS",
+    "RUNS",
+    "compress_labels",
+    "decode_image",
+    "decode_mask",
+    "encode_image",
+    "encode_mask",
+    "expand_labels",
+    "library",
+]
+
+BITS: Final = 0
+"""Mask form: one bit per pixel, row by row, highest bit first, the last byte filled with zeros."""
+RUNS: Final = 1
+"""Mask form: lengths of alternating runs (false first), row by row, each as unsigned LEB128."""
+LABEL_CODECS: Final = ("zstd", "lz4")
+IMAGE_CODECS: Final = ("jpeg", "bgr8")
+LZ4_MAX_RATIO: Final = 256
+"""LZ4 block format: one length byte stands for at most 255 bytes."""
+MAX_RUN_BYTES: Final = 5
+"""A LEB128 run below 2**35 takes at most this many bytes; a longer one is refused."""
+
+
+def library(name: str, extra: str = "zmq") -> ModuleType:
+    """Import an optional library at its first use.
+
+    Raises:
+        PluginError: it is not installed; the message names the extra that brings it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise PluginError(
+            f"{name} is not installed: pip install 'ape-stream[{extra}]' ({error})"
+        ) from error
+
+
+def _run_lengths(bitmap: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Lengths of the alternating runs of an (h, w) mask, row by row, the first one false."""
+    flat = bitmap.ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    bounds = np.concatenate(([0], edges, [flat.size]))
+    runs = np.diff(bounds)
+    return np.concatenate(([0], runs)) if flat[0] else runs
+
+
+def _pack_leb128(values: NDArray[np.int64]) -> bytes:
+    """Unsigned LEB128 of (R,) values: 7 bits a byte, lowest first, bit 7 = more follows."""
+    places = 7 * np.arange(MAX_RUN_BYTES)
+    groups = values[:, None] >> places  # (R, 5)
+    used = groups > 0
+    used[:, 0] = True
+    more = groups >= 128
+    packed = (groups & 0x7F) | np.where(more, 0x80, 0)
+    return packed[used].astype(np.uint8).tobytes()
+
+
+def _unpack_leb128(data: bytes | memoryview) -> NDArray[np.int64]:
+    """The (R,) values of an unsigned LEB128 sequence.
+
+    Raises:
+        WireError: it breaks off inside a value, or a value is longer than five bytes.
+    """
+    raw = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(raw < 0x80)
+    if raw.size == 0 or ends.size == 0 or ends[-1] != raw.size - 1:
+        raise WireError("a mask's run lengths break off inside a number")
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    sizes = ends - starts + 1
+    if sizes.max() > MAX_RUN_BYTES:
+        raise WireError("a mask's run length has more than five bytes")
+    place = np.arange(raw.size) - np.repeat(starts, sizes)
+    digits = (raw & 0x7F).astype(np.int64) << (7 * place)
+    return np.add.reduceat(digits, starts)
+
+
+def encode_mask(bitmap: NDArray[np.bool_]) -> tuple[int, bytes]:
+    """Encode an (h, w) mask in whichever form is shorter.
+
+    Returns:
+        The form (`RUNS` or `BITS`) and its bytes; an empty mask has none.
+    """
+    if bitmap.size == 0:
+        return BITS, b""
+    runs = _pack_leb128(_run_lengths(bitmap))
+    if len(runs) <= (bitmap.size + 7) // 8:
+        return RUNS, runs
+    return BITS, np.packbits(bitmap).tobytes()
+
+
+def decode_mask(form: int, data: bytes | memoryview, height: int, width: int) -> NDArray[np.bool_]:
+    """Decode the (height, width) mask that `encode_mask` wrote.
+
+    Raises:
+        WireError: unknown form, or the bytes do not make exactly height x width pixels.
+    """
+    pixels = height * width
+    if form == BITS:
+        if len(data) != (pixels + 7) // 8:
+            raise WireError(f"a packed mask of {pixels} pixels has {len(data)} bytes")
+        bits = np.unpackbits(np.frombuffer(data, np.uint8), count=pixels)
+        return bits.view(np.bool_).reshape(height, width)
+    if form != RUNS:
+        raise WireError(f"mask form {form} is unknown, this version reads 0 (bits) and 1 (runs)")
+    runs = _unpack_leb128(data)
+    if int(runs.sum()) != pixels:  # five-byte values cannot overflow the sum
+        raise WireError(f"a mask's runs make {int(runs.sum())} pixels instead of {pixels}")
+    values = np.zeros(runs.size, np.bool_)
+    values[1::2] = True
+    return np.repeat(values, runs).reshape(height, width)
+
+
+def compress_labels(label_map: NDArray[np.uint16], codec: str) -> bytes:
+    """Compress an (H, W) uint16 label map, little endian, row by row.
+
+    Args:
+        label_map: The map.
+        codec: "zstd" (smaller) or "lz4" (faster).
+    """
+    raw = np.ascontiguousarray(label_map, "<u2").tobytes()
+    if codec == "zstd":
+        return bytes(library("zstandard").ZstdCompressor(level=1).compress(raw))
+    return bytes(library("lz4.frame").compress(raw, content_checksum=False))
+
+
+def expand_labels(
+    data: bytes | memoryview, codec: str, height: int, width: int
+) -> NDArray[np.uint16]:
+    """Undo `compress_labels`, never allocating more than the map itself.
+
+    Raises:
+        WireError: unknown codec, broken data, or another size comes out.
+    """
+    expected = 2 * height * width
+    if codec == "zstd":
+        raw = _expand_zstd(data, expected)
+    elif codec == "lz4":
+        raw = _expand_lz4(data, expected)
+    else:
+        raise WireError(f"label codec {codec!r} is unknown, this version reads {LABEL_CODECS}")
+    return np.frombuffer(raw, "<u2").astype(np.uint16, copy=False).reshape(height, width)
+
+
+def _expand_zstd(data: bytes | memoryview, expected: int) -> bytes:
+    zstandard: Any = library("zstandard")
+    try:
+        # The frame header's size decides how much is allocated: it must be right beforehand.
+        if zstandard.frame_content_size(data) != expected:
+            raise WireError("the label map's zstd frame does not have the size of the picture")
+        raw = bytes(zstandard.ZstdDecompressor().decompress(data, max_output_size=expected))
+    except zstandard.ZstdError as error:
+        raise WireError(f"the label map is broken: {error}") from error
+    if len(raw) != expected:
+        raise WireError("the label map does not have the size of the picture")
+    return raw
+
+
+def _expand_lz4(data: bytes | memoryview, expected: int) -> bytes:
+    frame: Any = library("lz4.frame")
+    if expected > LZ4_MAX_RATIO * len(data):  # it cannot come out: do not even reserve the room
+        raise WireError("the label map is too short for the size of the picture")
+    reader = frame.LZ4FrameDecompressor()
+    try:
+        raw = bytes(reader.decompress(data, max_length=expected + 1))
+    except (RuntimeError, ValueError, EOFError) as error:
+        raise WireError(f"the label map is broken: {error}") from error
+    if len(raw) != expected:
+        raise WireError("the label map does not have the size of the picture")
+    return raw
+
+
+def encode_image(image: NDArray[np.uint8], codec: str, quality: int = 80) -> bytes:
+    """Encode an (H, W, 3) uint8 blue-green-red picture.
+
+    Args:
+        image: The picture.
+        codec: "jpeg", or "bgr8" for the bare pixels, row by row.
+        quality: JPEG quality, 1..100.
+
+    Raises:
+        WireError: the picture is too large for JPEG (65535 pixels a side).
+    """
+    if codec == "bgr8":
+        return image.tobytes()
+    if max(image.shape) > 65_535:
+        raise WireError(f"a picture of shape {image.shape} is too large for JPEG: send it as bgr8")
+    done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise WireError(f"a picture of shape {image.shape} cannot be written as JPEG")
+    return data.tobytes()
+
+
+def decode_image(
+    data: bytes | memoryview, codec: str, height: int, width: int
+) -> NDArray[np.uint8]:
+    """Decode a picture that must have this size; (H, W, 3) uint8, blue-green-red.
+
+    Raises:
+        WireError: unknown codec, broken data, or another size.
+    """
+    if codec == "bgr8":
+        if len(data) != 3 * height * width:
+            raise WireError(f"a {width}x{height} picture has {len(data)} bytes")
+        return np.frombuffer(data, np.uint8).reshape(height, width, 3)
+    if codec != "jpeg":
+        raise WireError(f"picture codec {codec!r} is unknown, this version reads {IMAGE_CODECS}")
+    if jpeg_size(data) != (height, width):  # before OpenCV allocates what the header asks for
+        raise WireError(f"the JPEG does not have the announced size {width}x{height}")
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None or image.shape != (height, width, 3):
+        raise WireError("the JPEG cannot be decoded")
+    return image.astype(np.uint8, copy=False)
+
+
+def jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:
+    """Height and width from a JPEG's frame header (ITU-T T.81, B.2.2), None where it has none."""
+    if bytes(data[:2]) != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 9 <= len(data):
+        if data[at + 1] == 0xFF:  # a fill byte before a marker
+            at += 1
+            continue
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at] != 0xFF or marker == 0xDA or length < 2:
+            return None
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height = int.from_bytes(data[at + 5 : at + 7], "big")
+            return height, int.from_bytes(data[at + 7 : at + 9], "big")
+        at += 2 + length
+    return None
