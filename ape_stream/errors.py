@@ -17,6 +17,8 @@ A message is one line that says what to do. The command line prints it without a
 
 from __future__ import annotations
 
+from typing import Self
+
 __all__ = [
     "ApeStreamError",
     "ConfigError",
@@ -74,3 +76,13 @@ class WireError(ApeStreamError):
 
 class PipelineError(ApeStreamError):
     """A stage of a running pipeline failed; ``__cause__`` holds the stage's own error."""
+
+    @classmethod
+    def of(cls, stage: str, error: BaseException) -> Self:
+        """One line that names the stage and what it met, with `error` as its cause."""
+        text = " ".join(str(error).split())
+        if not isinstance(error, ApeStreamError):
+            text = f"{type(error).__name__}: {text}"
+        problem = cls(f"{stage} failed: {text}")
+        problem.__cause__ = error
+        return problem

@@ -1,0 +1,72 @@
+"""One stream on its way to the model: source, channel, tracker and books."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ape_stream.channel import Channel
+from ape_stream.stats import StageMeter, StreamLedger
+
+if TYPE_CHECKING:
+    import threading
+
+    from ape_stream.protocols import Source, Tracker
+    from ape_stream.types import Frame
+
+__all__ = ["Port"]
+
+
+class Port:
+    """Where the frames of one source come in.
+
+    Args:
+        source: The stream, already entered when `ingest` runs.
+        tracker: Its own tracker, or None to give no track ids.
+        newest_wins: True drops the waiting frame for a newer one; False makes the source wait.
+        buffer: Frames that may wait where none is dropped.
+        guard: The lock of the whole pipeline.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        tracker: Tracker | None,
+        *,
+        newest_wins: bool,
+        buffer: int,
+        guard: threading.Condition,
+    ) -> None:
+        self.source = source
+        self.tracker = tracker
+        self.name = source.name
+        self.ledger = StreamLedger()
+        self.reading = StageMeter()
+        self.channel: Channel[Frame] = Channel(
+            1 if newest_wins else buffer,
+            newest_wins=newest_wins,
+            guard=guard,
+            on_drop=lambda _frame, cause: self.ledger.drop(cause),
+        )
+
+    def ingest(self) -> None:
+        """Bring the source's frames into the channel until it ends; runs in its own thread.
+
+        Raises:
+            Aborted: the run is over.
+            Exception: what the source raised.
+        """
+        guard = self.channel.guard
+        start = time.monotonic()
+        for frame in self.source:
+            with guard:
+                self.reading.work.add(time.monotonic() - start)
+                self.ledger.capture()
+                self.channel.put(_stamped(frame))
+            start = time.monotonic()
+
+
+def _stamped(frame: Frame) -> Frame:
+    """A source that does not know when it captured a frame delivered it just now."""
+    return frame if frame.captured_ns else replace(frame, captured_ns=time.monotonic_ns())

@@ -1,0 +1,84 @@
+"""A source that is fed from outside: a ROS callback, a message loop, a test."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Self
+
+from ape_stream.channel import Aborted, Channel, Ended
+from ape_stream.types import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["PushSource"]
+
+
+class PushSource:
+    """Frames that somebody pushes from another thread.
+
+    A pushed frame waits only until the pipeline has taken it over, which a live pipeline does at
+    once; what is dropped is then dropped, and counted, by the pipeline.
+
+    Args:
+        name: The stream's name.
+        live: False makes `push` wait while the model is busy, so that no frame is lost.
+    """
+
+    def __init__(self, name: str, *, live: bool = True) -> None:
+        self.name = name
+        self.live = live
+        self._channel: Channel[Frame] = Channel(1)
+        self._count = 0
+
+    @property
+    def frame_count(self) -> None:
+        """Nobody knows."""
+        return
+
+    def push(self, image: NDArray[np.uint8], time_s: float, origin: str | None = None) -> bool:
+        """Hand a picture over.
+
+        Args:
+            image: (H, W, 3) uint8, blue-green-red; not to be written to afterwards.
+            time_s: Seconds on the stream's own clock.
+            origin: The file it came from, if any.
+
+        Returns:
+            False once the run is over: push no more.
+        """
+        frame = Frame(image, self._count, time_s, self.name, time.monotonic_ns(), origin)
+        self._count += 1
+        try:
+            self._channel.put(frame)
+        except (Aborted, RuntimeError):
+            return False
+        return True
+
+    def end(self) -> None:
+        """Say that no more frames come; the pipeline then ends by itself."""
+        self._channel.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Wake whoever waits on either side."""
+        self._channel.abort("stopped")
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield what is pushed until `end`."""
+        while True:
+            try:
+                yield self._channel.get()
+            except (Ended, Aborted):
+                return

@@ -1,0 +1,225 @@
+"""What a run does, in numbers: rates, waits, ages, and drops by cause, each with its unit.
+
+Snapshots (`RunStats`) are plain frozen values of one moment. They add up, exactly and at any
+moment, per stream: captured = published + dropped by every cause + in flight.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "PLACES",
+    "Durations",
+    "Rate",
+    "RunStats",
+    "StageMeter",
+    "StageStats",
+    "StreamLedger",
+    "StreamStats",
+]
+
+PLACES = ("waiting", "perceiving", "ready", "publishing")
+"""Where a frame in flight can be: before the model, in it, before the sinks, in them."""
+
+_RATE_WINDOW_S = 5.0
+_REMEMBERED = 512
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStats:
+    """One stream at one moment."""
+
+    captured: int
+    """Frames that the source delivered."""
+    published: int
+    """Frames whose result went through every sink and to the caller."""
+    dropped: Mapping[str, int]
+    """Frames dropped, by cause: overtaken (a newer one came), stopped, failed."""
+    in_flight: Mapping[str, int]
+    """Frames underway, by place (`PLACES`)."""
+    capture_hz: float
+    """Frames per second from the source, over the last 5 s."""
+    publish_hz: float
+    """Results per second, over the last 5 s."""
+    age_ms_p50: float | None
+    """Milliseconds from capture to the end of the last sink, median of the last 512 frames."""
+    age_ms_p95: float | None
+    """The same, 95th percentile. A steady rise means that something downstream is too slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageStats:
+    """One stage at one moment."""
+
+    calls: int
+    """How often it worked."""
+    busy_s: float
+    """Seconds spent working. Close to the run's time: this stage is the bottleneck."""
+    starved_s: float
+    """Seconds spent waiting for input. Close to the run's time: the stage before is too slow."""
+    blocked_s: float
+    """Seconds spent waiting to hand over. Close to the run's time: the stage after is too slow."""
+    ms_p50: float | None
+    """Milliseconds per call, median of the last 512 calls."""
+    ms_p95: float | None
+    """The same, 95th percentile."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStats:
+    """A whole run at one moment."""
+
+    elapsed_s: float
+    """Seconds since frames began to flow."""
+    streams: Mapping[str, StreamStats] = field(default_factory=dict)
+    """By stream name."""
+    stages: Mapping[str, StageStats] = field(default_factory=dict)
+    """By stage: `source <stream>`, `prepare`, `perceive`, `track`, `publish`."""
+
+    @property
+    def captured(self) -> int:
+        """Frames delivered by all sources."""
+        return sum(stream.captured for stream in self.streams.values())
+
+    @property
+    def published(self) -> int:
+        """Results of all streams."""
+        return sum(stream.published for stream in self.streams.values())
+
+    @property
+    def dropped(self) -> int:
+        """Frames dropped by any cause."""
+        return sum(sum(stream.dropped.values()) for stream in self.streams.values())
+
+    @property
+    def in_flight(self) -> int:
+        """Frames underway."""
+        return sum(sum(stream.in_flight.values()) for stream in self.streams.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values for JSON."""
+        return asdict(self)
+
+
+class Durations:
+    """The last 512 durations of something, and how long they were altogether."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total_s = 0.0
+        self._last: deque[float] = deque(maxlen=_REMEMBERED)
+
+    def add(self, seconds: float) -> None:
+        """Remember one duration in seconds."""
+        self.count += 1
+        self.total_s += seconds
+        self._last.append(seconds)
+
+    def ms(self, quantile: float) -> float | None:
+        """A quantile (0..1) of the last 512 in milliseconds, or None before the first."""
+        if not self._last:
+            return None
+        ordered = sorted(self._last)
+        return 1e3 * ordered[round(quantile * (len(ordered) - 1))]
+
+
+class Rate:
+    """Events per second over the last 5 s."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque()
+        self._first: float | None = None
+
+    def tick(self, now: float) -> None:
+        """Count an event at `now` (monotonic seconds)."""
+        self._first = now if self._first is None else self._first
+        self._times.append(now)
+        self._forget(now)
+
+    def hz(self, now: float) -> float:
+        """Events per second at `now`; it falls to 0 when nothing comes any more."""
+        self._forget(now)
+        if self._first is None:
+            return 0.0
+        return len(self._times) / min(_RATE_WINDOW_S, max(now - self._first, 1e-3))
+
+    def _forget(self, now: float) -> None:
+        while self._times and self._times[0] < now - _RATE_WINDOW_S:
+            self._times.popleft()
+
+
+class StreamLedger:
+    """The books of one stream; every call happens under the pipeline's guard."""
+
+    def __init__(self) -> None:
+        self.captured = 0
+        self.published = 0
+        self.dropped: dict[str, int] = {}
+        self.places: dict[str, int] = dict.fromkeys(PLACES[1:], 0)
+        self.age = Durations()
+        self._capture_rate = Rate()
+        self._publish_rate = Rate()
+
+    def capture(self) -> None:
+        """A frame came from the source."""
+        self.captured += 1
+        self._capture_rate.tick(time.monotonic())
+
+    def enter(self, place: str) -> None:
+        """A frame came to a place."""
+        self.places[place] += 1
+
+    def leave(self, place: str) -> None:
+        """A frame left a place."""
+        self.places[place] -= 1
+
+    def drop(self, cause: str) -> None:
+        """A frame is lost."""
+        self.dropped[cause] = self.dropped.get(cause, 0) + 1
+
+    def publish(self, captured_ns: int) -> None:
+        """A result went out, of a frame captured at `captured_ns` (monotonic nanoseconds)."""
+        self.published += 1
+        self.age.add((time.monotonic_ns() - captured_ns) / 1e9)
+        self._publish_rate.tick(time.monotonic())
+
+    def snapshot(self, waiting: int) -> StreamStats:
+        """The books of this moment; `waiting` frames stand before the model."""
+        now = time.monotonic()
+        return StreamStats(
+            captured=self.captured,
+            published=self.published,
+            dropped=dict(self.dropped),
+            in_flight={"waiting": waiting, **self.places},
+            capture_hz=self._capture_rate.hz(now),
+            publish_hz=self._publish_rate.hz(now),
+            age_ms_p50=self.age.ms(0.5),
+            age_ms_p95=self.age.ms(0.95),
+        )
+
+
+class StageMeter:
+    """The clock of one stage; every call happens under the pipeline's guard."""
+
+    def __init__(self) -> None:
+        self.work = Durations()
+        self.starved_s = 0.0
+        self.blocked_s = 0.0
+
+    def snapshot(self) -> StageStats:
+        """The clock's state of this moment."""
+        return StageStats(
+            calls=self.work.count,
+            busy_s=self.work.total_s,
+            starved_s=self.starved_s,
+            blocked_s=self.blocked_s,
+            ms_p50=self.work.ms(0.5),
+            ms_p95=self.work.ms(0.95),
+        )
