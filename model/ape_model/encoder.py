@@ -1,0 +1,77 @@
+"""The deformable encoder: image tokens look at each other and, where fused, at the text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from ape_model.deform_attn import DeformableAttention
+from ape_model.fusion import VisionLanguageFusion
+from ape_model.layers import FeedForward
+
+if TYPE_CHECKING:
+    from ape_model.config import ApeConfig
+    from ape_model.geometry import Geometry
+
+__all__ = ["Encoder", "EncoderLayer"]
+
+
+class EncoderLayer(nn.Module):
+    """Deformable self attention and feed-forward net, post-norm."""
+
+    def __init__(self, config: ApeConfig) -> None:
+        super().__init__()
+        attention = DeformableAttention(
+            config.hidden, heads=config.heads, levels=config.levels, points=config.points
+        )
+        self.attentions = nn.ModuleList([attention])
+        self.ffns = nn.ModuleList([FeedForward(config.hidden, config.ffn)])
+        self.norms = nn.ModuleList(nn.LayerNorm(config.hidden) for _ in range(2))
+
+    def forward(self, tokens: Tensor, position: Tensor, geometry: Geometry) -> Tensor:
+        """(B, N, C) tokens and positions -> (B, N, C) tokens."""
+        (attention,) = self.attentions
+        value = attention.project_value(tokens, geometry.padded)
+        seen = attention(tokens + position, geometry.reference, value, geometry.levels)
+        tokens = self.norms[0](tokens + seen)
+        out: Tensor = self.norms[1](self.ffns[0](tokens))
+        return out
+
+
+class Encoder(nn.Module):
+    """All encoder layers, each after its fusion block where the model has them."""
+
+    def __init__(self, config: ApeConfig) -> None:
+        super().__init__()
+        count = config.encoder_layers
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(count))
+        if config.fusion:
+            self.vl_layers = nn.ModuleList(VisionLanguageFusion(config) for _ in range(count))
+        self.fused = config.fusion
+
+    def forward(
+        self,
+        tokens: Tensor,
+        position: Tensor,
+        geometry: Geometry,
+        text: Tensor | None,
+        counts: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Encode image tokens and text together.
+
+        Args:
+            tokens: (B, N, C) flattened maps.
+            position: (B, N, C) with the level embedding.
+            geometry: of the batch.
+            text: (B, T, Dl) fusion text; None for a model without fusion.
+            counts: (T,) multiplicity of text tokens, None for one each.
+
+        Returns:
+            (B, N, C) memory and the (B, T, Dl) fused text, or None without fusion.
+        """
+        for index, layer in enumerate(self.layers):
+            if self.fused:
+                tokens, text = self.vl_layers[index](tokens, text, counts)
+            tokens = layer(tokens, position, geometry)
+        return tokens, text if self.fused else None

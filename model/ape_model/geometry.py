@@ -1,0 +1,211 @@
+"""Where tokens, boxes and padding lie: pure functions of sizes, all in float32.
+
+Level l of a pyramid has H_l x W_l tokens; all levels lie one after another, finest first, each
+row-major, N tokens in all. Padding is at the right and the bottom of the canvas.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+__all__ = [
+    "Geometry",
+    "Levels",
+    "box_position",
+    "corners",
+    "geometry",
+    "inverse_sigmoid",
+    "sine_position",
+]
+
+TEMPERATURE = 10_000.0
+SINE_OFFSET = -0.5
+SINE_EPS = 1e-6
+LOGIT_EPS = 1e-3
+"""`inverse_sigmoid` keeps this far from 0 and 1 (the official value; DETR's own is 1e-5)."""
+ANCHOR_MARGIN = 0.01
+"""An anchor that reaches nearer to the border than this is no proposal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """The token grid of every level."""
+
+    shapes: tuple[tuple[int, int], ...]
+    """Rows and columns, finest level first."""
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Tokens of every level."""
+        return tuple(rows * cols for rows, cols in self.shapes)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Index of every level's first token."""
+        return tuple(accumulate(self.counts, initial=0))[:-1]
+
+    @property
+    def total(self) -> int:
+        """N, tokens of all levels."""
+        return sum(self.counts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Geometry:
+    """All that follows from the sizes of a batch, before any pixel is seen."""
+
+    levels: Levels
+    """The token grids."""
+    padded: Tensor
+    """(B, N) bool, True where a token lies in the padding."""
+    valid_ratios: Tensor
+    """(B, L, 2) float32, the share of valid columns and rows, 0..1, as (x, y)."""
+    position: Tensor
+    """(B, N, C) float32 sine embedding of the tokens' places, without the level embedding."""
+    reference: Tensor
+    """(B, N, L, 2) float32, every token's own place on every level, as (x, y) over its width."""
+    anchors: Tensor
+    """(B, N, 4) float32, logits of cx, cy, w, h of every token's anchor; +inf where `invalid`."""
+    invalid: Tensor
+    """(B, N) bool, True where a token can make no proposal: padded, or anchor over the border."""
+
+
+def inverse_sigmoid(x: Tensor) -> Tensor:
+    """Logit of x in 0..1, kept finite: both x and 1 - x count as at least 1e-3."""
+    x = x.clamp(0, 1)
+    return torch.log(x.clamp(min=LOGIT_EPS) / (1 - x).clamp(min=LOGIT_EPS))
+
+
+def corners(boxes: Tensor) -> Tensor:
+    """Turn (..., 4) boxes of cx, cy, w, h into x1, y1, x2, y2."""
+    center, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([center - half, center + half], dim=-1)
+
+
+def _frequencies(features: int, like: Tensor) -> Tensor:
+    index = torch.arange(features, dtype=like.dtype, device=like.device)
+    return TEMPERATURE ** (2 * (index // 2) / features)
+
+
+def _sine(angle: Tensor, features: int) -> Tensor:
+    """(...) angles to (..., features): sines and cosines interleaved."""
+    scaled = angle[..., None] / _frequencies(features, angle)
+    pairs = torch.stack([scaled[..., 0::2].sin(), scaled[..., 1::2].cos()], dim=-1)
+    return pairs.flatten(-2)
+
+
+def sine_position(padded: Tensor, channels: int) -> Tensor:
+    """Embed the place of every cell within the valid part of its map.
+
+    Args:
+        padded: (B, H, W) bool, True for padding.
+        channels: C, a multiple of 4; the first half is for rows, the second for columns.
+
+    Returns:
+        (B, H, W, C) float32.
+    """
+    valid = (~padded).float()
+    halves = []
+    for axis in (1, 2):
+        count = valid.cumsum(axis)
+        last = count.narrow(axis, count.shape[axis] - 1, 1)
+        place = (count + SINE_OFFSET) / (last + SINE_EPS) * (2 * math.pi)
+        halves.append(_sine(place, channels // 2))
+    return torch.cat(halves, dim=-1)
+
+
+def box_position(boxes: Tensor, channels: int) -> Tensor:
+    """Embed (B, Q, 4) boxes of cx, cy, w, h in 0..1 as (B, Q, channels), a quarter for each."""
+    return _sine(boxes * (2 * math.pi), channels // 4).flatten(-2)
+
+
+def _pad_mask(sizes: tuple[tuple[int, int], ...], canvas: tuple[int, int]) -> Tensor:
+    """(B, H, W) bool, True outside each image of `sizes` (rows, columns)."""
+    mask = torch.ones(len(sizes), *canvas, dtype=torch.bool)
+    for image, (rows, cols) in zip(mask, sizes, strict=True):
+        image[:rows, :cols] = False
+    return mask
+
+
+def resize_mask(mask: Tensor, shape: tuple[int, int]) -> Tensor:
+    """(B, H, W) bool to (B, *shape) bool by nearest neighbour (source = floor(target * scale))."""
+    return F.interpolate(mask[None].float(), size=shape)[0].bool()
+
+
+def _valid_share(padded: Tensor) -> Tensor:
+    """(B, H, W) bool to (B, 2) shares of valid columns and rows, as (x, y)."""
+    rows, cols = padded.shape[1:]
+    return torch.stack([(~padded[:, 0]).sum(1) / cols, (~padded[:, :, 0]).sum(1) / rows], dim=-1)
+
+
+def _centers(shape: tuple[int, int]) -> Tensor:
+    """(H * W, 2) float32 centres (x, y) of cells, in cells."""
+    rows, cols = shape
+    y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(cols) + 0.5, indexing="ij")
+    return torch.stack([x, y], dim=-1).flatten(0, 1)
+
+
+def _reference(levels: Levels, valid_ratios: Tensor) -> Tensor:
+    places = []
+    for level, (rows, cols) in enumerate(levels.shapes):
+        valid = valid_ratios[:, level] * torch.tensor([cols, rows])  # (B, 2)
+        places.append(_centers((rows, cols)) / valid[:, None])
+    return torch.cat(places, dim=1)[:, :, None] * valid_ratios[:, None]
+
+
+def _anchors(levels: Levels, masks: list[Tensor], anchor_size: float) -> tuple[Tensor, Tensor]:
+    """Logits of all anchors, (B, N, 4), and which are unusable, (B, N)."""
+    boxes = []
+    for level, (shape, mask) in enumerate(zip(levels.shapes, masks, strict=True)):
+        valid = torch.stack([(~mask[:, 0]).sum(1), (~mask[:, :, 0]).sum(1)], dim=-1)
+        center = _centers(shape) / valid[:, None]
+        boxes.append(torch.cat([center, torch.full_like(center, anchor_size * 2**level)], dim=-1))
+    anchors = torch.cat(boxes, dim=1)
+    inside = ((anchors > ANCHOR_MARGIN) & (anchors < 1 - ANCHOR_MARGIN)).all(-1)
+    invalid = torch.cat([mask.flatten(1) for mask in masks], dim=1) | ~inside
+    logits = torch.log(anchors / (1 - anchors))
+    return logits.masked_fill(invalid[..., None], math.inf), invalid
+
+
+@lru_cache(maxsize=2)
+def geometry(
+    levels: Levels,
+    sizes: tuple[tuple[int, int], ...],
+    canvas: tuple[int, int],
+    channels: int,
+    anchor_size: float,
+    device: torch.device,
+) -> Geometry:
+    """Work out (and keep: a stream's frames are all alike) the geometry of a batch.
+
+    Args:
+        levels: token grids of the padded images.
+        sizes: height and width in pixels of each image inside the canvas.
+        canvas: height and width in pixels of the padded images.
+        channels: C of the position embedding.
+        anchor_size: side of the finest level's anchors over the image's side.
+        device: where the tensors shall live.
+    """
+    # A tensor made in inference mode could never be used in training later.
+    with torch.inference_mode(mode=False), torch.no_grad():
+        pixels = _pad_mask(sizes, canvas)
+        masks = [resize_mask(pixels, shape) for shape in levels.shapes]
+        valid_ratios = torch.stack([_valid_share(mask) for mask in masks], dim=1)
+        anchors, invalid = _anchors(levels, masks, anchor_size)
+        position = [sine_position(mask, channels).flatten(1, 2) for mask in masks]
+        return Geometry(
+            levels=levels,
+            padded=torch.cat([mask.flatten(1) for mask in masks], dim=1).to(device),
+            valid_ratios=valid_ratios.to(device),
+            position=torch.cat(position, dim=1).to(device),
+            reference=_reference(levels, valid_ratios).to(device),
+            anchors=anchors.to(device),
+            invalid=invalid.to(device),
+        )

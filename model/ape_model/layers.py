@@ -1,0 +1,106 @@
+"""Small layers that several boxes of the figure share, under their official key names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the field's name for it)
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["MLP", "ConvNorm", "FeedForward", "LayerNorm2d", "SelfAttention"]
+
+FFN_CHUNK = 8192
+"""Tokens per step of the encoder's feed-forward net: its hidden activations stay small."""
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of every pixel of a (B, C, H, W) map."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ConvNorm(nn.Conv2d):
+    """A bias-free convolution of odd kernel, same size out, with its norm inside it (`.norm`)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, norm: nn.Module) -> None:
+        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H, W), normalised."""
+        normed: Tensor = self.norm(super().forward(x))
+        return normed
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them; the box and mask heads."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Linear(wide, narrow) for wide, narrow in zip(widths, widths[1:], strict=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., widths[0]) -> (..., widths[-1])."""
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        out: Tensor = self.layers[-1](x)
+        return out
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with ReLU, and the residual."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Sequential(nn.Linear(width, hidden), nn.ReLU(inplace=True)),
+            nn.Linear(hidden, width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, C), in chunks of tokens."""
+        parts = [part + self.layers(part) for part in x.split(FFN_CHUNK, dim=1)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention with one packed input matrix."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, query_key: Tensor, value: Tensor) -> Tensor:
+        """Attend among Q tokens; positions enter queries and keys, not values.
+
+        Args:
+            query_key: (B, Q, C), content plus position.
+            value: (B, Q, C), content.
+
+        Returns:
+            (B, Q, C).
+        """
+        C = value.shape[-1]
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        q, k = F.linear(query_key, weight[: 2 * C], bias[: 2 * C]).chunk(2, dim=-1)
+        v = F.linear(value, weight[2 * C :], bias[2 * C :])
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return out

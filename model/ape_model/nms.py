@@ -1,0 +1,48 @@
+"""Non-maximum suppression as the fixed point of its own definition.
+
+A box stays unless a stronger box of its group that itself stays overlaps it. Read as an equation
+and iterated from "all stay", that reaches the greedy answer exactly, in as many steps as the
+longest chain of suppressions is long (a handful), without a loop over boxes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["box_iou", "nms_keep"]
+
+
+def box_iou(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of (..., A, 4) with (..., B, 4) boxes x1, y1, x2, y2: (..., A, B)."""
+    a, b = first[..., :, None, :], second[..., None, :, :]
+    low = torch.maximum(a[..., :2], b[..., :2])
+    high = torch.minimum(a[..., 2:], b[..., 2:])
+    overlap = (high - low).clamp(min=0).prod(-1)
+    area_a = (a[..., 2:] - a[..., :2]).prod(-1)
+    area_b = (b[..., 2:] - b[..., :2]).prod(-1)
+    return overlap / (area_a + area_b - overlap)
+
+
+def nms_keep(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
+    """Greedy NMS within groups.
+
+    Args:
+        boxes: (K, 4) x1, y1, x2, y2.
+        scores: (K,) any order-preserving scores; of equals, the earlier is stronger.
+        groups: (K,) int64; boxes of different groups never touch.
+        threshold: IoU above which the weaker falls.
+
+    Returns:
+        (M,) int64 positions of those that stay, strongest first.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    boxes, groups = boxes[order], groups[order]
+    suppresses = (box_iou(boxes, boxes) > threshold) & (groups[:, None] == groups)
+    suppresses = suppresses.triu(diagonal=1)  # [i, j]: the stronger i would remove j
+    keep = torch.ones_like(order, dtype=torch.bool)
+    while True:
+        after = ~(suppresses & keep[:, None]).any(0)
+        if torch.equal(after, keep):
+            return order[keep]
+        keep = after

@@ -1,0 +1,135 @@
+"""The transformer of the figure: encoder, two-stage proposals, decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ape_model.decoder import Decoded, Decoder
+from ape_model.encoder import Encoder
+from ape_model.geometry import box_position
+from ape_model.proposals import pick_proposals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ape_model.config import ApeConfig
+    from ape_model.geometry import Geometry
+
+__all__ = ["Proposals", "TokenScores", "Transformer"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenScores:
+    """What the two-stage heads say of every token."""
+
+    states: Tensor
+    """(B, N, C) tokens after the output projection; all invalid tokens share one state."""
+    objectness: Tensor
+    """(B, N, K) logits of the K two-stage heads."""
+    boxes: Tensor
+    """(B, N, K, 4) logits of cx, cy, w, h; +inf for invalid tokens."""
+
+    def best(self) -> tuple[Tensor, Tensor]:
+        """(B, N) objectness and (B, N, 4) box logits of each token's stronger head."""
+        objectness, head = self.objectness.max(dim=-1)
+        index = head[..., None, None].expand(*head.shape, 1, 4)
+        return objectness, self.boxes.gather(2, index).squeeze(2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proposals:
+    """The tokens that become queries, best first."""
+
+    tokens: Tensor
+    """(B, Q) int64 token indices."""
+    boxes: Tensor
+    """(B, Q, 4) cx, cy, w, h in 0..1; exactly 1 where the token was invalid."""
+    query: Tensor
+    """(B, Q, C) first content of the queries."""
+    position: Tensor
+    """(B, Q, C) position of the queries."""
+    survivors: tuple[Tensor, ...]
+    """Per image (K,) int64: tokens left after NMS, before the quota."""
+
+
+class Transformer(nn.Module):
+    """Everything between the pyramid and the heads."""
+
+    def __init__(self, config: ApeConfig) -> None:
+        super().__init__()
+        width = config.hidden
+        self.config = config
+        self.level_embeds = nn.Parameter(torch.empty(config.levels, width))
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.enc_output = nn.Linear(width, width)
+        self.enc_output_norm = nn.LayerNorm(width)
+        self.pos_trans = nn.Linear(2 * width, 2 * width)
+        self.pos_trans_norm = nn.LayerNorm(2 * width)
+        self.pix_trans = nn.Linear(width, width)
+        self.pix_trans_norm = nn.LayerNorm(width)
+        nn.init.normal_(self.level_embeds)
+
+    def encode(
+        self,
+        maps: Sequence[Tensor],
+        geometry: Geometry,
+        text: Tensor | None,
+        counts: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Maps of (B, C, H_l, W_l) to (B, N, C) memory, and the fused (B, T, Dl) text."""
+        tokens = torch.cat([level.flatten(2).mT for level in maps], dim=1)
+        counts_per_level = torch.tensor(geometry.levels.counts, device=tokens.device)
+        level_of = self.level_embeds.repeat_interleave(counts_per_level, dim=0)
+        position = geometry.position.to(tokens.dtype) + level_of
+        return self.encoder(tokens, position, geometry, text, counts)  # type: ignore[no-any-return]
+
+    def score(self, memory: Tensor, geometry: Geometry, invalid: Tensor | None) -> TokenScores:
+        """Objectness and boxes of all tokens.
+
+        Args:
+            memory: (B, N, C).
+            geometry: of the batch.
+            invalid: (B, N) bool, tokens that may make no proposal beside those of the geometry.
+        """
+        anchors, unusable = geometry.anchors, geometry.invalid
+        if invalid is not None:
+            unusable = unusable | invalid
+            anchors = anchors.masked_fill(invalid[..., None], torch.inf)
+        states = memory.masked_fill(unusable[..., None], 0.0)
+        states = self.enc_output_norm(self.enc_output(states))
+        objectness, change = self.decoder.score_tokens(states)
+        return TokenScores(states, objectness, change + anchors[:, :, None])
+
+    def propose(self, scores: TokenScores, geometry: Geometry) -> Proposals:
+        """Choose the queries of every image and give them their first states."""
+        objectness, box_logits = scores.best()
+        boxes = box_logits.detach().sigmoid()
+        picked = [
+            pick_proposals(*image, geometry.levels, self.config)
+            for image in zip(objectness.detach(), boxes, strict=True)
+        ]
+        tokens = torch.stack([best for best, _ in picked])
+        image = torch.arange(len(tokens), device=tokens.device)[:, None]
+        chosen = boxes[image, tokens]
+        embedded = box_position(chosen, 2 * self.config.hidden).to(scores.states.dtype)
+        position, query = self.pos_trans_norm(self.pos_trans(embedded)).chunk(2, dim=-1)
+        content = self.pix_trans(scores.states.detach()[image, tokens])
+        return Proposals(
+            tokens=tokens,
+            boxes=chosen,
+            query=query + self.pix_trans_norm(content),
+            position=position,
+            survivors=tuple(survivors for _, survivors in picked),
+        )
+
+    def decode(self, proposals: Proposals, memory: Tensor, geometry: Geometry) -> Decoded:
+        """Run the decoder on the proposals."""
+        decoded: Decoded = self.decoder(
+            proposals.query, proposals.position, proposals.boxes, memory, geometry
+        )
+        return decoded
