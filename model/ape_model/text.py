@@ -69,10 +69,10 @@ class TextConfig:
 
 
 TEXT_TOWERS: Final = {
-    "EVA_CLIP_g_14_X": TextConfig(width=768, layers=12, heads=12, scale_in_text=True),
-    "EVA02-CLIP-bigE-14-plus": TextConfig(width=1280, layers=32, heads=20, scale_in_text=False),
+    "eva01-g": TextConfig(width=768, layers=12, heads=12, scale_in_text=True),
+    "eva02-bigE": TextConfig(width=1280, layers=32, heads=20, scale_in_text=False),
 }
-"""The towers of the released models: the first of A, B and C, the second of D and Ti."""
+"""Towers of the released models: EVA_CLIP_g_14_X of A, B, C; EVA02-CLIP-bigE-14-plus of D, Ti."""
 
 
 class _CausalAttention(nn.Module):

@@ -1,0 +1,152 @@
+"""Safetensors files: written whole or not at all, read with errors that say what to do.
+
+The format (huggingface/safetensors, README "Format"): eight bytes of little-endian header length,
+a JSON header with dtype, shape and offsets of every tensor and a map of strings, then the data
+without holes. Our writer goes tensor by tensor, so that a model of gigabytes is copied from a
+memory-mapped file without ever being in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ape_model.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+__all__ = ["read_metadata", "read_safetensors", "write_safetensors"]
+
+_NAMES: Final = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_ALIGNMENT: Final = 8
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write a file so that `path` is the old file or the complete new one at every moment.
+
+    Args:
+        path: where to; missing folders are made.
+        tensors: any strides, on the CPU.
+        metadata: strings for the header.
+
+    Raises:
+        CheckpointError: the folder cannot be written, or the disk is or becomes full; nothing new
+            is left there then.
+    """
+    # Wide dtypes first: every tensor then starts at a multiple of its own item size.
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    header = _header(names, tensors, metadata)
+    size = len(header) + sum(tensors[name].nbytes for name in names)
+    part: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_space(path, size)
+        handle, named = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        part = Path(named)
+        with os.fdopen(handle, "wb") as file:
+            file.write(header)
+            for name in names:
+                _write_tensor(file, tensors[name])
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(0o644)  # mkstemp's 0600 would shut out the other users of a shared model
+        part.replace(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} ({_megabytes(size)}) cannot be written: {error.strerror or error}"
+        ) from error
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the strings in the header of a file, without reading its tensors.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors (memory-mapped, on the CPU) and the metadata of a file.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+            return tensors, dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    if not path.exists():
+        return CheckpointError(f"there is no file {path}")
+    if path.is_dir():
+        return CheckpointError(f"{path} is a folder, not a file of weights")
+    return CheckpointError(
+        f"{path} is no safetensors file or is damaged ({error}): import the model again"
+    )
+
+
+def _header(names: list[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    entries: dict[str, object] = {"__metadata__": dict(metadata)}
+    offset = 0
+    for name in names:
+        tensor = tensors[name]
+        entries[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + tensor.nbytes],
+        }
+        offset += tensor.nbytes
+    text = json.dumps(entries, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _write_tensor(file: IO[bytes], tensor: Tensor) -> None:
+    if tensor.numel():
+        file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _check_space(path: Path, size: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise CheckpointError(
+            f"{path} needs {_megabytes(size)} and the disk has {_megabytes(free)} left:"
+            " free some, or choose another folder with --output"
+        )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
