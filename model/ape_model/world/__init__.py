@@ -4,8 +4,10 @@ The sprites are Noto Color Emoji (OFL-1.1, see `assets/LICENSE.world`), the name
 numpy and OpenCV only; the network is not imported.
 """
 
+from ape_model.world.film import Film
 from ape_model.world.scene import Instance, Scene
+from ape_model.world.sentences import Phrase, SentenceScene
 from ape_model.world.words import WorldPrompt
 from ape_model.world.world import World
 
-__all__ = ["Instance", "Scene", "World", "WorldPrompt"]
+__all__ = ["Film", "Instance", "Phrase", "Scene", "SentenceScene", "World", "WorldPrompt"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ape_model.world.film import Film
 from ape_model.world.scene import Actor, Scene, Stage, random_backdrop
+from ape_model.world.sentences import SentenceScene, phrases_of
 from ape_model.world.sprites import Pose
 from ape_model.world.words import WorldPrompt, load_vocabulary
 
@@ -80,6 +83,73 @@ class World:
             class_id = int(rng.integers(self.things))
             self.place(rng, stage, len(backdrop) + 1 + k, class_id)
         return stage.scene()
+
+    def sentence_scene(self, seed: int, size: tuple[int, int] = (256, 256)) -> SentenceScene:
+        """Draw a scene with two or three of one noun and say what tells them apart.
+
+        Args:
+            seed: any integer >= 0.
+            size: height and width in pixels, each at least 96.
+
+        Raises:
+            ValueError: the seed or the size is out of range.
+        """
+        if seed < 0 or min(size) < 96:
+            raise ValueError(f"sentences need seed >= 0 and sides >= 96, got {seed} and {size}")
+        # Most layouts allow a sentence; the few that do not are drawn again from the next stream.
+        for attempt in count():
+            rng = np.random.default_rng((seed, *size, 1 + attempt))
+            scene, ground = self._crowd(rng, size)
+            phrases = phrases_of(scene, ground, self.words)
+            if phrases:
+                break
+        return SentenceScene(scene, phrases)
+
+    def _crowd(
+        self, rng: np.random.Generator, size: tuple[int, int]
+    ) -> tuple[Scene, NDArray[np.int32]]:
+        """A scene with several of one noun, and the (H, W) class ids of its empty stage."""
+        backdrop = random_backdrop(rng, self.words, int(rng.integers(1, 4)))
+        stage = Stage(self.words, backdrop, size)
+        ground = np.asarray([region.class_id for region in backdrop], np.int32)[stage.ids - 1]
+        noun, *others = rng.choice(self.things, int(rng.integers(2, 4)), replace=False).tolist()
+        cast = [noun] * int(rng.integers(2, 4)) + others
+        for k, class_id in enumerate(cast):
+            self.place(rng, stage, len(backdrop) + 1 + k, class_id)
+        return stage.scene(), ground
+
+    def film(
+        self,
+        seed: int,
+        size: tuple[int, int] = (240, 320),
+        *,
+        fps: float = 30.0,
+        cast: tuple[str, ...] = (),
+        full_occlusion: bool = False,
+    ) -> Film:
+        """Make a video of moving things; any of its frames can be drawn at any time.
+
+        Args:
+            seed: any integer >= 0.
+            size: height and width in pixels, each at least 64.
+            fps: frames per second, above 0; a thing's speed is per second.
+            cast: main names of the things that may appear; empty = all.
+            full_occlusion: True lets things pass behind one another entirely; False keeps them in
+                lanes, so that they overlap at most in part.
+
+        Raises:
+            ValueError: a value is out of range, or a name is not a thing of this world.
+        """
+        if seed < 0 or min(size) < 64 or not fps > 0:
+            raise ValueError(
+                f"a video needs seed >= 0, sides >= 64 and fps > 0, got {seed}, {size}, {fps}"
+            )
+        names = self.names[: self.things]
+        unknown = [name for name in cast if name not in names]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is not a thing of this world; see `names`")
+        class_ids = tuple(names.index(name) for name in cast) or tuple(range(self.things))
+        return Film(self.words, seed, size, fps, self.object_px, class_ids, full_occlusion)
 
     def place(
         self, rng: np.random.Generator, stage: Stage, id_: int, class_id: int

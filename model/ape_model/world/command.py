@@ -1,0 +1,61 @@
+"""`ape-stream world`: write pictures of the drawn world to disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from ape_model.world.coco import export_coco, write_picture
+from ape_model.world.world import World
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Write scenes or videos of the drawn world to disk.", no_args_is_help=True)
+
+Out = Annotated[Path, typer.Argument(help="Folder to write to; made where it does not exist.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same pixels.")]
+Size = Annotated[str, typer.Option(help="Width x height in pixels.")]
+
+
+def _height_width(size: str) -> tuple[int, int]:
+    width, cross, height = size.lower().partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal()):
+        raise click.UsageError(f"--size is WIDTHxHEIGHT, such as 320x240, not {size!r}")
+    return int(height), int(width)
+
+
+@app.command()
+def export(
+    out: Out,
+    scenes: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 100,
+    seed: Seed = 0,
+    size: Size = "256x256",
+) -> None:
+    """Write scenes as a COCO data set (images/, instances.json, captions.json)."""
+    try:
+        path = export_coco(World(), out, range(seed, seed + scenes), _height_width(size))
+    except (ValueError, OSError) as error:
+        raise click.UsageError(str(error)) from error
+    typer.echo(path)
+
+
+@app.command()
+def video(
+    out: Out,
+    frames: Annotated[int, typer.Option(min=1, help="How many frames.")] = 150,
+    fps: Annotated[float, typer.Option(help="Frames per second of the world's time.")] = 30.0,
+    seed: Seed = 0,
+    size: Size = "320x240",
+) -> None:
+    """Write a video as numbered PNG pictures."""
+    try:
+        film = World().film(seed, _height_width(size), fps=fps)
+        out.mkdir(parents=True, exist_ok=True)
+        for index in range(frames):
+            write_picture(out / f"{index:06d}.png", film.scene(index))
+    except (ValueError, OSError) as error:
+        raise click.UsageError(str(error)) from error
+    typer.echo(out)

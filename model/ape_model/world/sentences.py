@@ -1,0 +1,184 @@
+"""Sentences about scenes: phrases of size and place that are true of exactly one region.
+
+The scenes hold two or three of the same noun, so that the noun alone does not tell which is meant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from ape_model.world.scene import Scene
+    from ape_model.world.words import Vocabulary
+
+__all__ = ["Phrase", "SentenceScene", "phrases_of"]
+
+SIZE_RATIO = 1.35
+"""One thing is bigger than another where its longer side is this many times as long."""
+PLACE_GAP = 0.10
+"""One thing is left of (above) another where centres differ by this part of the frame's side."""
+EXTREMES = {"leftmost": (-1, 0), "rightmost": (1, 0), "topmost": (0, -1), "lowest": (0, 1)}
+"""Adjectives of place, and the direction (x, y) that each points in."""
+SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
+"""Relations between two things, and the direction (x, y) that each points in."""
+STANDS_ON = 0.8
+"""A thing is on a stuff where this part of it lies over that region."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """A description that fits one region of its scene and no other."""
+
+    text: str
+    """The sentence, such as "the red apple left of the taxi"."""
+    target: int
+    """Id of the one right instance."""
+    distractors: tuple[int, ...]
+    """Ids of the other instances of the same noun; at least one."""
+    relation: str
+    """What tells them apart: "size", "extreme", "beside" or "on"."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SentenceScene:
+    """A scene and everything that was said about it."""
+
+    scene: Scene
+    """The picture with its truth."""
+    phrases: tuple[Phrase, ...]
+    """At least one phrase, in a fixed order."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    id: int
+    class_id: int
+    name: str
+    x: float
+    y: float
+    side: float
+    ground: int | None
+    """Class id of the stuff that it is on."""
+
+
+def _placed(scene: Scene, ground: NDArray[np.int32], words: Vocabulary) -> list[_Placed]:
+    """The things that are asked for, measured as a viewer sees them: by their visible boxes.
+
+    Args:
+        scene: the finished scene.
+        ground: (H, W) int32 class ids of the empty stage.
+        words: the vocabulary.
+    """
+    found = []
+    for instance in scene.instances:
+        if instance.stuff:
+            continue
+        x1, y1, x2, y2 = instance.box
+        stuffs, counts = np.unique(ground[scene.mask(instance)], return_counts=True)
+        on = int(stuffs[counts.argmax()]) if counts.max() >= STANDS_ON * counts.sum() else None
+        found.append(
+            _Placed(
+                id=instance.id,
+                class_id=instance.class_id,
+                name=words.names[instance.class_id],
+                x=(x1 + x2) / 2,
+                y=(y1 + y2) / 2,
+                side=max(x2 - x1, y2 - y1),
+                ground=on,
+            )
+        )
+    return found
+
+
+def _ahead(values: list[float], gap: float) -> int | None:
+    """Position of the largest value, where it is at least `gap` above the second."""
+    second, first = np.argsort(values)[-2:]
+    return int(first) if values[first] - values[second] >= gap else None
+
+
+def _size_phrases(same: list[_Placed]) -> Iterator[tuple[str, _Placed]]:
+    name = same[0].name
+    more = ("bigger", "smaller") if len(same) == 2 else ("biggest", "smallest")
+    for word, sign in zip(more, (1, -1), strict=True):
+        found = _ahead([sign * log(p.side) for p in same], log(SIZE_RATIO))
+        if found is not None:
+            yield f"the {word} {name}", same[found]
+
+
+def _extreme_phrases(same: list[_Placed], size: tuple[int, int]) -> Iterator[tuple[str, _Placed]]:
+    name = same[0].name
+    height, width = size
+    for word, (dx, dy) in EXTREMES.items():
+        found = _ahead([dx * p.x / width + dy * p.y / height for p in same], PLACE_GAP)
+        if found is not None:
+            yield f"the {word} {name}", same[found]
+
+
+def _beside_phrases(
+    same: list[_Placed], others: list[_Placed], size: tuple[int, int]
+) -> Iterator[tuple[str, _Placed]]:
+    """Relations to a thing that is the only one of its name."""
+    height, width = size
+    for other in others:
+        if sum(o.class_id == other.class_id for o in others) > 1:
+            continue
+        for words, (dx, dy) in SIDES.items():
+            ahead = {
+                p.id: dx * (p.x - other.x) / width + dy * (p.y - other.y) / height for p in same
+            }
+            right = [p for p in same if ahead[p.id] >= PLACE_GAP]
+            wrong = [p for p in same if ahead[p.id] <= -PLACE_GAP / 2]
+            # One nearly level with the other thing would make the sentence a matter of taste.
+            if len(right) == 1 and len(right) + len(wrong) == len(same):
+                yield f"the {same[0].name} {words} the {other.name}", right[0]
+
+
+def _on_phrases(same: list[_Placed], words: Vocabulary) -> Iterator[tuple[str, _Placed]]:
+    if any(p.ground is None for p in same):
+        return
+    for ground in sorted({p.ground for p in same if p.ground is not None}):
+        there = [p for p in same if p.ground == ground]
+        if len(there) == 1:
+            yield f"the {same[0].name} on the {words.names[ground]}", there[0]
+
+
+def _about(
+    same: list[_Placed], others: list[_Placed], words: Vocabulary, size: tuple[int, int]
+) -> Iterator[Phrase]:
+    """Everything that can be said of one noun that occurs more than once."""
+    said = {
+        "size": _size_phrases(same),
+        "extreme": _extreme_phrases(same, size),
+        "beside": _beside_phrases(same, others, size),
+        "on": _on_phrases(same, words),
+    }
+    for relation, pairs in said.items():
+        for text, target in pairs:
+            rest = tuple(p.id for p in same if p.id != target.id)
+            yield Phrase(text, target.id, rest, relation)
+
+
+def phrases_of(scene: Scene, ground: NDArray[np.int32], words: Vocabulary) -> tuple[Phrase, ...]:
+    """Everything that can be said of the nouns that occur more than once in a scene.
+
+    Args:
+        scene: the finished scene.
+        ground: (H, W) int32 class ids of the empty stage.
+        words: the vocabulary.
+    """
+    placed = _placed(scene, ground, words)
+    phrases: list[Phrase] = []
+    for class_id in sorted({p.class_id for p in placed}):
+        same = [p for p in placed if p.class_id == class_id]
+        others = [p for p in placed if p.class_id != class_id]
+        if len(same) > 1:
+            phrases += _about(same, others, words, scene.instance_map.shape)
+    return tuple(phrases)
