@@ -1,1 +1,55 @@
 """Words in, tracked masks out, on any video."""
+
+from ape_stream.api import open  # noqa: A004 (ape_stream.open reads as what it does)
+from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig
+from ape_stream.errors import (
+    ApeStreamError,
+    ConfigError,
+    ModelError,
+    PipelineError,
+    PluginError,
+    PromptError,
+    SinkError,
+    SourceError,
+    TruncatedError,
+    UsageError,
+    WireError,
+)
+from ape_stream.pipeline import Pipeline
+from ape_stream.protocols import Perceiver, Sink, Source, Tracker
+from ape_stream.sources.push import PushSource
+from ape_stream.stats import RunStats
+from ape_stream.types import Frame, FrameResult, Instances, Mask, Prompt, PromptKind, PromptSet
+
+__all__ = [
+    "ApeStreamError",
+    "ConfigError",
+    "Frame",
+    "FrameResult",
+    "Instances",
+    "Mask",
+    "ModelError",
+    "OutputConfig",
+    "Perceiver",
+    "Pipeline",
+    "PipelineError",
+    "PluginConfig",
+    "PluginError",
+    "Prompt",
+    "PromptError",
+    "PromptKind",
+    "PromptSet",
+    "PushSource",
+    "RunConfig",
+    "RunStats",
+    "Sink",
+    "SinkError",
+    "Source",
+    "SourceConfig",
+    "SourceError",
+    "Tracker",
+    "TruncatedError",
+    "UsageError",
+    "WireError",
+    "open",
+]

@@ -1,0 +1,83 @@
+"""From a `RunConfig` to a `Pipeline`: the one place where things are put together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ape_stream.pipeline import Pipeline
+from ape_stream.plugins import load, make
+from ape_stream.specs import expand, sink_plugin, source_plugin, stream_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig
+    from ape_stream.protocols import Perceiver, Sink, Source, Tracker
+
+__all__ = ["assemble"]
+
+
+def assemble(
+    config: RunConfig,
+    *,
+    sources: Sequence[Source] = (),
+    sinks: Sequence[Sink] = (),
+    perceiver: Perceiver | None = None,
+) -> Pipeline:
+    """Load every plugin that a run names and join them.
+
+    Cheap and mistake-prone parts come first, so that a wrong path is told before a model loads.
+
+    Args:
+        config: The run.
+        sources: Ready sources, beside those of the configuration.
+        sinks: Ready sinks, after those of the configuration.
+        perceiver: A ready model in place of the configuration's.
+
+    Raises:
+        UsageError: a source, output, plugin or option cannot be used.
+    """
+    watched = [*sources, *_sources(config.sources, {source.name for source in sources})]
+    outputs = [*(_sink(output) for output in config.outputs), *sinks]
+    tracker = _tracker_maker(config.tracker)
+    if perceiver is None:
+        perceiver = make("perceivers", config.model.plugin, options=config.model.options)
+    return Pipeline(
+        watched,
+        perceiver,
+        config.prompts,
+        tracker=tracker,
+        sinks=outputs,
+        threshold=config.threshold,
+        policy=config.policy,
+        buffer=config.buffer,
+    )
+
+
+def _sources(configs: Iterable[SourceConfig], taken: set[str]) -> list[Source]:
+    expanded = [(config, spec) for config in configs for spec in expand(config.source)]
+    taken = taken | {config.name for config, _ in expanded if config.name is not None}
+    sources: list[Source] = []
+    for config, spec in expanded:
+        plugin = source_plugin(spec)
+        name = config.name or stream_name(spec, taken)
+        taken.add(name)
+        sources.append(make("sources", plugin, spec, options={**config.options, "name": name}))
+    return sources
+
+
+def _sink(config: OutputConfig) -> Sink:
+    sink: Sink = make("sinks", sink_plugin(config.output), config.output, options=config.options)
+    return sink
+
+
+def _tracker_maker(config: PluginConfig | None) -> Callable[[], Tracker] | None:
+    if config is None:
+        return None
+    load("trackers", config.plugin)  # a wrong name is told now, not with the first stream
+
+    def tracker() -> Tracker:
+        made: Tracker = make("trackers", config.plugin, options=config.options)
+        return made
+
+    return tracker
