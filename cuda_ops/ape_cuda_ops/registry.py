@@ -61,7 +61,7 @@ class Kernels(Protocol):
     ) -> Tensor:
         """(B, Q, H * D)."""
 
-    def msda_fused_backward(  # noqa: PLR0913 - the forward's arguments and the gradient
+    def msda_fused_backward(
         self,
         grad: Tensor,
         value: Tensor,
@@ -90,6 +90,7 @@ class Backend:
 BACKENDS = {
     backend.name: backend
     for backend in (
+        Backend("cpp", "ape_cuda_ops.cpp", frozenset({"cpu"}), 1),
         Backend("embedding_bag", "ape_cuda_ops.embedding_bag", frozenset({"cpu", "cuda"}), 9),
     )
 }
