@@ -237,6 +237,6 @@ def test_a_missing_library_names_its_extra(monkeypatch):
             raise ImportError(name)
         return real(name, *rest)
 
-    monkeypatch.setattr(wire_codecs.importlib, "import_module", lambda name: without(name))
+    monkeypatch.setattr(wire_codecs.importlib, "import_module", without)
     with pytest.raises(PluginError, match=r"ape-stream\[zmq\]"):
         encode_end(ENVELOPE)
