@@ -93,12 +93,17 @@ class RawOutputs:
 
 
 class Ape(MaskHead):
-    """Backbone, neck, transformer and heads."""
+    """Backbone, neck, transformer and heads.
 
-    def __init__(self, config: ApeConfig) -> None:
+    Args:
+        config: every size.
+        backbone: makes the maps; None for the one that `config.backbone` describes.
+    """
+
+    def __init__(self, config: ApeConfig, backbone: nn.Module | None = None) -> None:
         super().__init__(config)
         self.config = config
-        self.backbone = build_backbone(config)
+        self.backbone = build_backbone(config) if backbone is None else backbone
         if config.neck:
             self.neck = ChannelMapper(
                 levels=config.levels, channels=config.hidden, groups=config.norm_groups

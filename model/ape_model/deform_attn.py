@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ape_model.reference import deformable_sample
+from ape_cuda_ops.ops import msda_fused
 
 if TYPE_CHECKING:
     from ape_model.geometry import Levels
@@ -69,9 +69,9 @@ class DeformableAttention(nn.Module):
         """
         grid = (self.heads, self.n_levels, self.points)
         offsets = self.sampling_offsets(query).unflatten(-1, (*grid, 2))
-        logits = self.attention_weights(query).unflatten(-1, grid)
+        logits = self.attention_weights(query).unflatten(-1, (self.heads, -1))
         value = value.unflatten(-1, (self.heads, -1))
         out: Tensor = self.output_proj(
-            deformable_sample(value, reference, offsets, logits, levels.shapes)
+            msda_fused(value.contiguous(), reference.contiguous(), offsets, logits, levels.shapes)
         )
         return out

@@ -1,0 +1,56 @@
+"""The nano preset: a network of four million weights that sees the drawn world on two CPU cores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ape_model.config import ApeConfig, VitConfig
+from ape_model.nano_text import NanoTextConfig
+
+__all__ = ["NANO", "NanoConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class NanoConfig:
+    """What nano has beside the fields of `ApeConfig`."""
+
+    ape: ApeConfig
+    """Sizes of the modules that nano shares with the released models."""
+    text: NanoTextConfig
+    """Sizes of the text tower."""
+    stem: tuple[int, int, int] = (24, 48, 96)
+    """Channels of the convolutional stem at strides 2, 4 and 8."""
+    unit: int = 256
+    """Pixels that coordinate 1.0 stands for, whatever the picture's size."""
+    mask_channels: int = 48
+    """Channels of the mask feature."""
+
+
+NANO = NanoConfig(
+    ape=ApeConfig(
+        name="nano",
+        backbone=VitConfig(
+            width=192, depth=4, heads=6, window=16, window_blocks=(), pretrain_grid=16
+        ),
+        canvas=256,
+        levels=3,
+        hidden=128,
+        heads=4,
+        points=4,
+        ffn=256,
+        encoder_layers=2,
+        decoder_layers=3,
+        queries=64,
+        fusion_width=256,
+        fusion_heads=4,
+        text_width=128,
+        text_tower="nano",
+        bank_size=0,
+        anchor_size=28 / 256,
+        pre_nms_topk=160,
+        proposal_nms=0.8,
+        norm_groups=8,
+    ),
+    text=NanoTextConfig(),
+)
+"""The shipped network."""
