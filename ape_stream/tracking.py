@@ -1,0 +1,198 @@
+"""Give regions lasting identities: class-aware IoU association, counted in seconds.
+
+The rule is SORT's (Bewley et al., 2016, section 3) without the Kalman filter: predict every track
+to the frame's time at constant velocity, match tracks and regions of the SAME prompt one to one so
+that the sum of overlaps is largest, start a track for what is left. Weak regions may go on with a
+track but start none, as in ByteTrack (Zhang et al., 2022, section 3). Everything is counted in
+seconds of the stream and not in frames: dropped frames and variable frame rates change nothing.
+
+    tentative --enough hits--> confirmed --missed--> lost --found again--> confirmed
+        |missed                                        |max_lost_s
+        v                                              v
+      removed                                        removed (its id is never given again)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from ape_stream.masks import iou_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from ape_stream.types import Instances, Mask
+
+__all__ = ["IouTracker", "box_iou"]
+
+_NEWEST = 0.5
+"""Share of the newest measured velocity in a track's velocity; the rest is its past."""
+
+
+def box_iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Intersection over union of (N, 4) and (M, 4) boxes x1 y1 x2 y2: (N, M) float32, 0..1."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    common = np.clip(high - low, 0, None).prod(axis=2)
+    sizes = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1) for boxes in (a, b)]
+    union = sizes[0][:, None] + sizes[1][None, :] - common
+    overlap: NDArray[np.float32] = np.zeros_like(common)
+    np.divide(common, union, out=overlap, where=union > 0)
+    return overlap
+
+
+@dataclass(slots=True)
+class _Track:
+    """One object as it was last seen."""
+
+    prompt_id: int
+    box: NDArray[np.float32]
+    """(4,) x1 y1 x2 y2, pixels."""
+    mask: Mask
+    born_s: float
+    seen_s: float
+    velocity: NDArray[np.float32] | None = None
+    """(2,) pixels a second of the centre; None before it was seen twice."""
+    hits: int = 1
+    track_id: int = 0
+    """From 1; 0 while tentative."""
+
+    @classmethod
+    def born(cls, found: Instances, k: int, time_s: float) -> Self:
+        return cls(int(found.prompt_ids[k]), found.boxes[k], found.masks[k], time_s, time_s)
+
+    def box_at(self, time_s: float) -> NDArray[np.float32]:
+        """The box moved on at constant velocity, (4,)."""
+        if self.velocity is None:
+            return self.box
+        return self.box + np.tile(self.velocity * np.float32(time_s - self.seen_s), 2)
+
+    def see(self, found: Instances, k: int, time_s: float) -> None:
+        box = found.boxes[k]
+        if time_s > self.seen_s:
+            moved = (box - self.box).reshape(2, 2).mean(axis=0)
+            newest = moved / np.float32(time_s - self.seen_s)
+            past = newest if self.velocity is None else self.velocity
+            self.velocity = np.float32(_NEWEST) * newest + np.float32(1 - _NEWEST) * past
+        self.box, self.mask, self.seen_s = box, found.masks[k], time_s
+        self.hits += 1
+
+
+class IouTracker:
+    """Tracks one stream; make one tracker per stream.
+
+    Args:
+        overlap: "box" compares boxes predicted to the frame's time; "mask" compares masks as last
+            seen (dearer, and better for regions that lie inside each other).
+        min_iou: Overlap below which a region is never the track, 0..1.
+        min_hits: Sightings after which a track is confirmed and gets its id; before that its
+            regions have id 0, and one miss ends it.
+        confirm_s: Seconds for which it must have been seen as well.
+        max_lost_s: Seconds without a sighting after which a confirmed track ends.
+        start_score: A region with a lower score continues a track but starts none, 0..1.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        overlap: Literal["box", "mask"] = "box",
+        min_iou: float = 0.3,
+        min_hits: int = 2,
+        confirm_s: float = 0.0,
+        max_lost_s: float = 1.0,
+        start_score: float = 0.0,
+    ) -> None:
+        if overlap not in {"box", "mask"}:
+            raise ValueError(f"overlap is 'box' or 'mask', not {overlap!r}")
+        if not 0 < min_iou <= 1 or not 0 <= start_score <= 1:
+            raise ValueError("min_iou must be within 0..1 and above 0, start_score within 0..1")
+        if min_hits < 1 or confirm_s < 0 or max_lost_s < 0:
+            raise ValueError("min_hits must be at least 1, confirm_s and max_lost_s at least 0")
+        self._overlap = overlap
+        self._min_iou = min_iou
+        self._min_hits = min_hits
+        self._confirm_s = confirm_s
+        self._max_lost_s = max_lost_s
+        self._start_score = start_score
+        self._tracks: list[_Track] = []
+        self._last_id = 0
+        self._time_s = -np.inf
+
+    def update(self, found: Instances, time_s: float) -> Instances:
+        """Return the N regions in their order with track ids.
+
+        Args:
+            found: What was found in the stream's next frame.
+            time_s: The frame's time, seconds, not before the last one's.
+
+        Raises:
+            ValueError: time runs backwards.
+        """
+        if time_s < self._time_s:
+            raise ValueError(f"time runs backwards, from {self._time_s} s to {time_s} s")
+        self._time_s = time_s
+        self._tracks = [t for t in self._tracks if time_s - t.seen_s <= self._max_lost_s]
+        owners = self._see(found)
+        ids = np.array([self._confirmed_id(owners.get(k)) for k in range(len(found))], np.int64)
+        return found.with_track_ids(ids)
+
+    def _see(self, found: Instances) -> dict[int, _Track]:
+        """Match, start and end tracks; return the track of every region that has one."""
+        owners: dict[int, _Track] = {}
+        free = list(self._tracks)
+        strong = found.scores >= self._start_score
+        for group in (np.flatnonzero(strong), np.flatnonzero(~strong)):
+            for track, k in list(self._matches(free, found, group)):
+                track.see(found, k, self._time_s)
+                owners[k] = track
+                free.remove(track)
+        missed = {id(track) for track in free if track.track_id == 0}
+        self._tracks = [track for track in self._tracks if id(track) not in missed]
+        for k in np.flatnonzero(strong).tolist():
+            if k not in owners:
+                owners[k] = _Track.born(found, k, self._time_s)
+                self._tracks.append(owners[k])
+        return owners
+
+    def _matches(
+        self, tracks: list[_Track], found: Instances, group: NDArray[np.intp]
+    ) -> Iterator[tuple[_Track, int]]:
+        """The best one-to-one pairs of tracks and regions of `group`, each over `min_iou`."""
+        if not tracks or len(group) == 0:
+            return
+        overlaps = self._overlaps(tracks, found, group)
+        prompts = np.array([track.prompt_id for track in tracks])
+        allowed = prompts[:, None] == found.prompt_ids[group][None, :]
+        # Zero before the assignment: it must not give up a good pair for two unusable ones.
+        overlaps = np.where(allowed & (overlaps >= self._min_iou), overlaps, 0)
+        rows, cols = linear_sum_assignment(overlaps, maximize=True)
+        for row, col in zip(rows.tolist(), cols.tolist(), strict=True):
+            if overlaps[row, col] > 0:
+                yield tracks[row], int(group[col])
+
+    def _overlaps(
+        self, tracks: list[_Track], found: Instances, group: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        if self._overlap == "mask":
+            return iou_matrix([track.mask for track in tracks], [found.masks[k] for k in group])
+        predicted = np.array([track.box_at(self._time_s) for track in tracks], np.float32)
+        return box_iou(predicted, found.boxes[group])
+
+    def _confirmed_id(self, track: _Track | None) -> int:
+        """The id of a region's track, 0 where it has none; a track of enough hits gets one."""
+        if track is None:
+            return 0
+        old_enough = self._time_s - track.born_s >= self._confirm_s
+        if track.track_id == 0 and track.hits >= self._min_hits and old_enough:
+            self._last_id += 1
+            track.track_id = self._last_id
+        return track.track_id
