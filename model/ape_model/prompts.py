@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ape_model.bank import PromptBank
     from ape_model.embedding_cache import EmbeddingCache, EmbeddingSpace
 
-__all__ = ["PromptEmbedder", "PromptFeatures", "PromptKind", "TextEncoder", "classify"]
+__all__ = ["EmbeddedPrompts", "PromptEmbedder", "PromptKind", "TextEncoder", "classify"]
 
 _MEMORY_LIMIT: Final = 16_384  # embeddings of 4 KB: 64 MB
 _CHUNK: Final = 256  # prompts between two saves: what an interruption can cost
@@ -51,7 +51,7 @@ class TextEncoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PromptFeatures:
+class EmbeddedPrompts:
     """The prompts as the network reads them."""
 
     embeddings: Tensor
@@ -73,9 +73,9 @@ class PromptFeatures:
         """Return the (K,) int64 positions of the prompts of one kind, ascending."""
         return torch.tensor([n for n, is_ in enumerate(self.kinds) if is_ is kind]).long()
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> PromptFeatures:
+    def to(self, device: torch.device, dtype: torch.dtype) -> EmbeddedPrompts:
         """Return the same prompts with embeddings on `device` as `dtype`."""
-        return PromptFeatures(self.embeddings.to(device, dtype), self.kinds)
+        return EmbeddedPrompts(self.embeddings.to(device, dtype), self.kinds)
 
 
 def classify(

@@ -1,0 +1,142 @@
+"""`ape-stream models`: what is here, and how more gets here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path  # noqa: TC003 (typer reads the annotations)
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ape_model.commands.common import one_line_errors, print_json, print_table, size
+
+if TYPE_CHECKING:
+    from ape_model.checkpoint import ImportReport
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True, help="List, import and fetch the weights of models.", add_completion=False
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Name = Annotated[
+    str | None, typer.Option("--name", help="What to call the model; its variant by default.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace a model that is already here.")]
+
+
+@app.command("list")
+def list_(*, as_json: Json = False) -> None:
+    """List the models that are here and those that can be fetched."""
+    from ape_model.store import list_models  # noqa: PLC0415 (torch takes seconds)
+
+    lines = list_models()
+    if as_json:
+        print_json([asdict(line) for line in lines])
+        return
+    print_table(
+        ("model", "variant", "state", "vision", "text"),
+        [
+            (line.name, line.variant, line.state, size(line.vision_bytes), size(line.text_bytes))
+            for line in lines
+        ],
+    )
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Say where a model's files are and what they were made from."""
+    from ape_model.files import read_metadata  # noqa: PLC0415 (torch takes seconds)
+    from ape_model.store import resolve  # noqa: PLC0415
+
+    with one_line_errors():
+        files = resolve(model)
+        label = read_metadata(files.vision)
+    content = {
+        "name": files.name,
+        "variant": files.variant,
+        "vision": str(files.vision),
+        "text": None if files.text is None else str(files.text),
+        "text_tower": files.text_tower,
+        "text_sha256": files.text_digest,
+        "vocabulary": len(files.vocabulary),
+        "origin": label.get("origin"),
+        "origin_sha256": label.get("origin_sha256"),
+    }
+    if as_json:
+        print_json(content)
+    else:
+        print_table(("", ""), [(key, str(value)) for key, value in content.items() if value])
+
+
+@app.command("import")
+def import_(
+    checkpoint: Annotated[Path, typer.Argument(help="model_final.pth of a released model.")],
+    *,
+    variant: Annotated[str, typer.Option(help="Which released model it is: A, B, C, D or Ti.")],
+    name: Name = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the files, instead of the model store.")
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Import an official checkpoint: checked, without its optimizer, text tower apart.
+
+    The file is read without running anything in it.
+    """
+    with one_line_errors():
+        _import(checkpoint, variant, output or _place(name or variant), force, as_json)
+
+
+@app.command()
+def pull(
+    variant: Annotated[str, typer.Argument(help="A, B, C, D or Ti.")],
+    *,
+    name: Name = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a released checkpoint (2 to 6 GB, resumable) and import it."""
+    from ape_model.checkpoint import check_target  # noqa: PLC0415 (torch takes seconds)
+    from ape_model.hub import fetch  # noqa: PLC0415
+
+    with one_line_errors():
+        folder = _place(name or variant)
+        check_target(folder, replace=force)  # before gigabytes are fetched for nothing
+        _import(fetch(variant), variant, folder, force, as_json)
+
+
+def _place(name: str) -> Path:
+    from ape_model.store import check_name, models_root  # noqa: PLC0415 (torch takes seconds)
+
+    return models_root() / check_name(name)
+
+
+def _import(checkpoint: Path, variant: str, folder: Path, force: bool, as_json: bool) -> None:  # noqa: FBT001
+    from ape_model.checkpoint import import_checkpoint  # noqa: PLC0415 (torch takes seconds)
+
+    report = import_checkpoint(checkpoint, variant, folder, replace=force)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        _print_report(report)
+
+
+def _print_report(report: ImportReport) -> None:
+    typer.echo(f"{report.origin} is a whole APE-{report.variant} (SHA-256 {report.origin_sha256})")
+    for part in (report.vision, report.text):
+        dtypes = ", ".join(f"{count} {dtype}" for dtype, count in part.dtypes.items())
+        typer.echo(
+            f"  {part.file}: {part.tensors} tensors ({dtypes}), {part.parameters / 1e6:,.1f} M"
+            f" parameters, {size(part.bytes)}"
+        )
+    typer.echo(
+        f"  {report.aliases} keys were second names, {report.ignored} are recomputed or of training"
+        f" alone; dropped: {', '.join(report.dropped) or 'nothing'}"
+    )

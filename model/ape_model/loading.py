@@ -1,0 +1,160 @@
+"""From a model's files to what runs: its text tower and the embedder around it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from ape_model.bank import PromptBank
+from ape_model.embedding_cache import EmbeddingCache, EmbeddingSpace, cache_root
+from ape_model.errors import CheckpointError, PromptTextError, VariantError
+from ape_model.files import read_metadata
+from ape_model.nano_config import NANO
+from ape_model.nano_text import NanoText, NanoTokenizer
+from ape_model.prompts import PromptEmbedder
+from ape_model.text import TEXT_TOWERS, ClipTextEncoder, Pooling, TextTower
+from ape_model.weights import load_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from ape_model.prompts import TextEncoder
+    from ape_model.store import ModelFiles
+
+__all__ = ["NanoTextEncoder", "load_text_encoder", "open_embedder"]
+__all__ += ["parse_device", "parse_pooling", "text_dtype"]
+
+_BATCH: Final = 256  # prompts that nano's small tower takes at once: a few megabytes
+
+
+def text_dtype(device: torch.device) -> torch.dtype:
+    """Return the arithmetic of a text tower: half where it is fast, as the released ones ran."""
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def parse_device(name: str) -> torch.device:
+    """Return the device a user names; "auto" is the first GPU, else the CPU.
+
+    Raises:
+        VariantError: there is no such device here.
+    """
+    here = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if here else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise VariantError(f"no device {name!r}: choose auto, cpu or cuda") from None
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not here):
+        raise VariantError(f"no device {name!r} on this machine: choose auto or cpu")
+    return device
+
+
+def parse_pooling(name: str) -> Pooling:
+    """Return the pooling a user names.
+
+    Raises:
+        VariantError: there is no such pooling.
+    """
+    if name not in set(Pooling):
+        raise VariantError(f"no pooling {name!r}: choose one of {', '.join(Pooling)}")
+    return Pooling(name)
+
+
+class NanoTextEncoder:
+    """Texts to vectors with nano's tower."""
+
+    def __init__(self, tower: NanoText, words: Sequence[str]) -> None:
+        self._tower = tower.eval()
+        self._tokenizer = NanoTokenizer(words, tower.config)
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> Tensor:
+        """Return (P, D) float32 vectors of length one, on the CPU.
+
+        Raises:
+            PromptTextError: a text has no letter and no digit, which is all nano can read.
+        """
+        rows = []
+        for first in range(0, len(texts), _BATCH):
+            try:
+                ids = self._tokenizer(texts[first : first + _BATCH])
+            except ValueError as error:
+                raise PromptTextError(f"{error}, and nano reads nothing else") from error
+            rows.append(self._tower(ids).float())
+            if progress is not None:
+                progress(min(first + _BATCH, len(texts)))
+        return torch.cat(rows)
+
+
+def load_text_encoder(
+    files: ModelFiles, device: torch.device, dtype: torch.dtype, pooling: Pooling = Pooling.EOT
+) -> TextEncoder:
+    """Load the text tower of a model.
+
+    Args:
+        files: of the model; its text weights must be here.
+        device: where the tower runs; nano's always runs on the CPU, in float32.
+        dtype: arithmetic of the tower.
+        pooling: how word states become one vector; nano's tower has its own.
+
+    Raises:
+        PromptTextError: the text weights are not here.
+        CheckpointError: they cannot be read or do not fit.
+    """
+    if files.text is None:
+        raise PromptTextError(
+            f"model {files.name} came without text weights: bring a bank"
+            " (`ape-stream prompts embed`), or import the model again"
+        )
+    if files.text_tower not in TEXT_TOWERS:
+        return _load_nano(files.text)
+    with torch.device("meta"):
+        tower = TextTower(TEXT_TOWERS[files.text_tower])
+    tower = tower.to(dtype).to_empty(device=device)
+    load_weights(tower, files.text)
+    return ClipTextEncoder(tower, pooling)
+
+
+def open_embedder(
+    files: ModelFiles,
+    device: torch.device,
+    *,
+    bank: Path | None = None,
+    pooling: Pooling = Pooling.EOT,
+    cache: Path | None = None,
+) -> PromptEmbedder:
+    """Make what turns a model's prompts into embeddings; loads no weights yet.
+
+    Args:
+        files: of the model.
+        device: where the text tower would run.
+        bank: file of embeddings that came with the model.
+        pooling: how word states become one vector.
+        cache: folder of the shared cache; None for the user's own.
+
+    Raises:
+        BankError: the bank cannot be read or belongs to another model.
+    """
+    dtype = text_dtype(device)
+    return PromptEmbedder(
+        EmbeddingSpace(files.text_digest, str(dtype).removeprefix("torch."), pooling.value),
+        (lambda: load_text_encoder(files, device, dtype, pooling)) if files.text else None,
+        cache=EmbeddingCache(cache or cache_root()),
+        bank=None if bank is None else PromptBank.load(bank),
+    )
+
+
+def _load_nano(path: Path) -> NanoTextEncoder:
+    tower = NanoText(NANO.text)
+    load_weights(tower, path)
+    try:
+        words = json.loads(read_metadata(path)["words"])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} names no words: install ape-stream again") from error
+    return NanoTextEncoder(tower, words)
