@@ -10,7 +10,6 @@ What is unusual about it:
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 import zlib
@@ -22,24 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ape_model.errors import CheckpointError, PromptTextError
-from ape_model.files import read_metadata
-from ape_model.weights import load_weights, save_weights
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
-__all__ = [
-    "NanoText",
-    "NanoTextConfig",
-    "NanoTextEncoder",
-    "NanoTokenizer",
-    "WordIds",
-    "split_words",
-]
-
-_BATCH = 256
+__all__ = ["NanoText", "NanoTextConfig", "NanoTokenizer", "WordIds", "split_words"]
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -216,59 +201,3 @@ class NanoText(nn.Module):
         weight = ids.mask.unsqueeze(-1).to(x.dtype)
         pooled = (self.norm(x) * weight).sum(1) / weight.sum(1)
         return functional.normalize(self.out(pooled), dim=-1)
-
-
-class NanoTextEncoder:
-    """The tower and its words: texts in, vectors out.
-
-    Args:
-        tower: trained.
-        words: the words that own a row, in row order from row 1.
-    """
-
-    def __init__(self, tower: NanoText, words: Sequence[str]) -> None:
-        self.tower = tower.eval().requires_grad_(requires_grad=False)
-        self.words = tuple(words)
-        self._tokenize = NanoTokenizer(words, tower.config)
-
-    @classmethod
-    def load(cls, path: Path) -> NanoTextEncoder:
-        """Read a tower that `save` wrote.
-
-        Raises:
-            CheckpointError: the file cannot be read or is of another size.
-        """
-        try:
-            words = json.loads(read_metadata(path)["words"])
-        except (KeyError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"{path} holds no words: it is no text tower of nano") from error
-        tower = NanoText(NanoTextConfig())
-        load_weights(tower, path)
-        return cls(tower, words)
-
-    def save(self, path: Path) -> None:
-        """Write the tower in float16.
-
-        Raises:
-            CheckpointError: the file cannot be written.
-        """
-        tensors = {name: tensor.half() for name, tensor in self.tower.state_dict().items()}
-        save_weights(path, tensors, {}, {"words": json.dumps(self.words, ensure_ascii=False)})
-
-    @torch.no_grad()
-    def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> Tensor:
-        """Encode P texts to (P, hidden) float32 of length one.
-
-        Raises:
-            PromptTextError: a text holds no letter or digit.
-        """
-        parts = []
-        for first in range(0, len(texts), _BATCH):
-            chunk = texts[first : first + _BATCH]
-            for text in chunk:
-                if not split_words(text):
-                    raise PromptTextError(f"nano reads letters and digits, {text!r} has none")
-            parts.append(self.tower(self._tokenize(chunk)))
-            if progress is not None:
-                progress(first + len(chunk))
-        return torch.cat(parts)

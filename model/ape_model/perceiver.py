@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from ape_model.build import build_embedder, build_network
+from ape_model.build import build_network
 from ape_model.detect import keep_regions
 from ape_model.errors import ModelError as NetworkError
 from ape_model.errors import PromptTextError
+from ape_model.loading import open_embedder, parse_device
 from ape_model.preprocess import prepare_images
 from ape_model.prompts import PromptKind, classify
 from ape_model.store import resolve
@@ -47,11 +48,10 @@ class ApePerceiver:
     Args:
         model: "nano", a model that was imported or pulled, or the path of one.
         threshold: lowest score kept for prompts without one of their own, 0..1.
-        device: where the network runs, such as "cpu" or "cuda:0".
+        device: where the network runs: "auto" (the first GPU, else the CPU), "cpu", "cuda:1" ...
         canvas: long edge of the picture that the network sees, pixels; None for the model's own.
         official: class prompts as the official code does: one with a space makes all sentences.
         bank: file of prompt embeddings made by `ape-stream prompts embed`.
-        cache: keep embeddings on disk between runs.
         per_prompt: most regions of one prompt in one frame.
 
     Raises:
@@ -63,19 +63,18 @@ class ApePerceiver:
         *,
         model: str = "nano",
         threshold: float | None = None,
-        device: str = "cpu",
+        device: str = "auto",
         canvas: int | None = None,
         official: bool = False,
         bank: str | None = None,
-        cache: bool = True,
         per_prompt: int = 100,
     ) -> None:
         with _told_as_ours():
             files = resolve(model)
-            self.device = _device(device)
+            self.device = parse_device(device)
             self.network = build_network(files, self.device)
             path = None if bank is None else Path(bank)
-            self._embedder = build_embedder(files, bank=path, cache=cache)
+            self._embedder = open_embedder(files, self.device, bank=path)
         self._vocabulary = files.vocabulary
         self._official = official
         self._per_prompt = per_prompt
@@ -227,16 +226,6 @@ def _stuff_united(found: Instances, stuff: np.ndarray) -> Instances:
             )
         )
     return _concatenated(whole)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        cause = str(error).splitlines()[0]
-        raise ModelError(f"device {name!r} cannot be used ({cause}): try device=cpu") from error
-    return device
 
 
 @contextmanager
