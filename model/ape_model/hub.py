@@ -74,7 +74,7 @@ def _download(hub: ModuleType, file: str) -> str:
     endpoint = os.environ.get("HF_ENDPOINT") or None
     try:
         found: str = hub.hf_hub_download(REPOSITORY, file, endpoint=endpoint)
-    except (OSError, ValueError, RuntimeError, hub.errors.HfHubHTTPError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise HubError(
             f"{REPOSITORY} cannot be fetched ({reason}): check the network and pull again, what"
