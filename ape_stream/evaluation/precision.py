@@ -1,0 +1,171 @@
+"""Average precision, precision and recall of masks, by pycocotools."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from ape_stream.masks import area, cut, encode_rle
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ape_stream.types import Instances
+    from ape_stream.worlds import Picture, Region
+
+__all__ = ["Average", "Judged", "agnostic_recall", "average_precision", "precision_recall"]
+
+IOU_50 = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """One picture's truth beside what was found in it."""
+
+    picture: Picture
+    """The truth."""
+    found: Instances
+    """What the perceiver found."""
+    class_ids: NDArray[np.int64]
+    """(N,) int64: the class that each found region claims to be."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Average:
+    """Average precision per class; classes without truth are NaN."""
+
+    ap50: NDArray[np.float64]
+    """(C,) at mask IoU 0.5."""
+    ap: NDArray[np.float64]
+    """(C,) mean over IoU 0.5, 0.55 .. 0.95."""
+
+    def mean50(self, classes: slice = slice(None)) -> float:
+        """Mean AP50 over the classes that occur; 0 where none does."""
+        return _mean(self.ap50[classes])
+
+    def mean(self) -> float:
+        """Mean AP over the classes that occur; 0 where none does."""
+        return _mean(self.ap)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else 0.0
+
+
+def _truth(judged: Sequence[Judged], classes: int) -> COCO:
+    """The truth as a COCO index; regions that may be missed are crowds."""
+    annotations: list[dict[str, Any]] = []
+    for k, one in enumerate(judged):
+        annotations += [_annotation(one.picture, r, k, crowd=0) for r in one.picture.instances]
+        annotations += [_annotation(one.picture, r, k, crowd=1) for r in one.picture.ignored]
+    for number, annotation in enumerate(annotations):
+        annotation["id"] = number + 1
+    truth = COCO()
+    truth.dataset = {
+        "images": [{"id": k} for k in range(len(judged))],
+        "categories": [{"id": c} for c in range(classes)],
+        "annotations": annotations,
+    }
+    truth.createIndex()
+    return truth
+
+
+def _annotation(picture: Picture, region: Region, image_id: int, *, crowd: int) -> dict[str, Any]:
+    size = picture.instance_map.shape
+    mask = cut(picture.instance_map == region.id)
+    return {
+        "image_id": image_id,
+        "category_id": region.class_id,
+        "segmentation": encode_rle(mask, (size[0], size[1])),
+        "area": area(mask),
+        "bbox": [0, 0, 1, 1],
+        "iscrowd": crowd,
+    }
+
+
+def _found(judged: Sequence[Judged]) -> COCO:
+    """What was found as a COCO index of results."""
+    annotations: list[dict[str, Any]] = []
+    for k, one in enumerate(judged):
+        for n in range(len(one.found)):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": k,
+                    "category_id": int(one.class_ids[n]),
+                    "segmentation": encode_rle(one.found.masks[n], one.found.size),
+                    "area": area(one.found.masks[n]),
+                    "score": float(one.found.scores[n]),
+                    "iscrowd": 0,
+                }
+            )
+    results = COCO()
+    results.dataset = {
+        "images": [{"id": k} for k in range(len(judged))],
+        "categories": [],
+        "annotations": annotations,
+    }
+    results.createIndex()
+    return results
+
+
+def _run(judged: Sequence[Judged], classes: int, *, agnostic: bool = False) -> COCOeval:
+    with contextlib.redirect_stdout(io.StringIO()):  # the library prints its progress
+        judge = COCOeval(_truth(judged, classes), _found(judged), "segm")
+        judge.params.areaRng = [[0, 1e10]]
+        judge.params.areaRngLbl = ["all"]
+        judge.params.maxDets = [100]
+        judge.params.useCats = 0 if agnostic else 1
+        judge.evaluate()
+        judge.accumulate()
+    return judge
+
+
+def average_precision(judged: Sequence[Judged], classes: int) -> Average:
+    """COCO's average precision of masks, per class.
+
+    Args:
+        judged: pictures with what was found, at a low threshold: AP needs the weak ones too.
+        classes: how many classes there are.
+    """
+    precision = _run(judged, classes).eval["precision"][..., 0, 0]  # (IoU, recall, class)
+    precision = np.where(precision < 0, np.nan, precision)
+    per_iou = precision.mean(axis=1)
+    return Average(ap50=per_iou[IOU_50], ap=per_iou.mean(axis=0))
+
+
+def agnostic_recall(judged: Sequence[Judged]) -> float:
+    """Share of the true regions that any of the 100 best masks covers at IoU 0.5, named or not.
+
+    It bounds the average precision that better naming alone could reach.
+    """
+    recall = _run(judged, 0, agnostic=True).eval["recall"][IOU_50, 0, 0, 0]
+    return max(0.0, float(recall))
+
+
+def precision_recall(judged: Sequence[Judged], classes: int) -> tuple[float, float]:
+    """Precision and recall at mask IoU 0.5 of all that was found, whatever its score.
+
+    Args:
+        judged: pictures with what was found at the threshold in question.
+        classes: how many classes there are.
+    """
+    right = wrong = asked = 0
+    for image in _run(judged, classes).evalImgs:
+        if image is None:
+            continue
+        counted = ~image["dtIgnore"][IOU_50].astype(bool)
+        matched = image["dtMatches"][IOU_50] > 0
+        right += int((matched & counted).sum())
+        wrong += int((~matched & counted).sum())
+        asked += int((~np.asarray(image["gtIgnore"], bool)).sum())
+    return right / max(1, right + wrong), right / max(1, asked)
