@@ -2,7 +2,7 @@
 
     features = model.encode_image(images, sizes)          # once per frame
     outputs = model.head(features, model.vocabulary(words))   # once per kind of prompt
-    masks = model.mask_logits(features, outputs, image, queries)   # for what was kept
+    masks = model.region_masks(outputs, image, queries)   # for what was kept
 
 Module names are those of the official checkpoints without their common prefix `model_vision.`;
 heads that appear there twice are one module here, too, registered under both names.
@@ -180,6 +180,10 @@ class Ape(MaskHead):
             logits=align(decoded.hidden[-1], text),
             mask_feature=self.mask_feature(features.lateral, finest),
         )
+
+    def region_masks(self, outputs: RawOutputs, image: int, queries: Tensor) -> Tensor:
+        """Mask logits (K, H, W) of (K,) int64 queries of one image, over the whole canvas."""
+        return self.mask_logits(outputs.hidden[image, queries], outputs.mask_feature[image])
 
     def forward(
         self,

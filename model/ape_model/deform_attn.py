@@ -71,7 +71,8 @@ class DeformableAttention(nn.Module):
         offsets = self.sampling_offsets(query).unflatten(-1, (*grid, 2))
         logits = self.attention_weights(query).unflatten(-1, (self.heads, -1))
         value = value.unflatten(-1, (self.heads, -1))
+        reference = reference.to(torch.promote_types(value.dtype, torch.float32)).contiguous()
         out: Tensor = self.output_proj(
-            msda_fused(value.contiguous(), reference.contiguous(), offsets, logits, levels.shapes)
+            msda_fused(value.contiguous(), reference, offsets, logits, levels.shapes)
         )
         return out

@@ -76,16 +76,14 @@ class BiAttention(nn.Module):
         out: Tensor = self.out_l_proj((pooled @ weight.mT + bias).transpose(1, 2).flatten(2))
         return out
 
-    def forward(
-        self, vision: Tensor, text: Tensor, counts: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, vision: Tensor, text: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor]:
         """Updates for both sides.
 
         Args:
             vision: (B, N, C), normalised.
             text: (B, T, Dl), normalised.
-            counts: (T,) how many equal text tokens each column stands for, 0 to ignore it; None
-                for one each.
+            counts: (T,) or (B, T), how many equal text tokens each one stands for, 0 to hide it
+                from the image; None for one each.
 
         Returns:
             (B, N, C) and (B, T, Dl).
@@ -111,7 +109,8 @@ def _to_vision(scores: Tensor, values: Tensor, counts: Tensor | None) -> Tensor:
     if scores.shape[2] == 1:  # one text token takes the whole softmax
         return values.sum(1)
     if counts is not None:
-        scores = scores + counts.to(scores.dtype).log()[:, None]
+        share = counts.to(scores.dtype).log()[..., None]  # (T, 1) or (B, T, 1)
+        scores = scores + (share[:, None] if share.ndim == 3 else share)
     return scores.softmax(2).flatten(1, 2).mT @ values.flatten(1, 2)
 
 

@@ -89,14 +89,15 @@ def corners(boxes: Tensor) -> Tensor:
     return torch.cat([center - half, center + half], dim=-1)
 
 
-def _frequencies(features: int, like: Tensor) -> Tensor:
-    index = torch.arange(features, dtype=like.dtype, device=like.device)
+def _frequencies(features: int, device: torch.device) -> Tensor:
+    """(features,) float32 whatever the angles are: so the official code has them."""
+    index = torch.arange(features, dtype=torch.float32, device=device)
     return TEMPERATURE ** (2 * (index // 2) / features)
 
 
 def _sine(angle: Tensor, features: int) -> Tensor:
     """(...) angles to (..., features): sines and cosines interleaved."""
-    scaled = angle[..., None] / _frequencies(features, angle)
+    scaled = angle[..., None] / _frequencies(features, angle.device)
     pairs = torch.stack([scaled[..., 0::2].sin(), scaled[..., 1::2].cos()], dim=-1)
     return pairs.flatten(-2)
 

@@ -24,6 +24,18 @@ def box_iou(first: Tensor, second: Tensor) -> Tensor:
     return overlap / (area_a + area_b - overlap)
 
 
+def _survivors(boxes: Tensor, threshold: float) -> Tensor:
+    """Greedy NMS of one group: (K, 4) boxes, strongest first, to (K,) bool."""
+    # [i, j]: the stronger i would remove j
+    suppresses = (box_iou(boxes, boxes) > threshold).triu(diagonal=1)
+    keep = torch.ones(boxes.shape[0], dtype=torch.bool, device=boxes.device)
+    while True:
+        after = ~(suppresses & keep[:, None]).any(0)
+        if torch.equal(after, keep):
+            return keep
+        keep = after
+
+
 def nms_keep(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
     """Greedy NMS within groups.
 
@@ -38,11 +50,8 @@ def nms_keep(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) ->
     """
     order = scores.argsort(descending=True, stable=True)
     boxes, groups = boxes[order], groups[order]
-    suppresses = (box_iou(boxes, boxes) > threshold) & (groups[:, None] == groups)
-    suppresses = suppresses.triu(diagonal=1)  # [i, j]: the stronger i would remove j
-    keep = torch.ones_like(order, dtype=torch.bool)
-    while True:
-        after = ~(suppresses & keep[:, None]).any(0)
-        if torch.equal(after, keep):
-            return order[keep]
-        keep = after
+    keep = torch.zeros_like(groups, dtype=torch.bool)
+    for group in groups.unique():
+        members = torch.nonzero(groups == group).squeeze(1)
+        keep[members] = _survivors(boxes[members], threshold)
+    return order[keep]

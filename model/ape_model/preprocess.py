@@ -1,82 +1,67 @@
-"""Pictures of any size to one normalised, padded batch (detectron2's ResizeShortestEdge + pad)."""
+"""Frames to network input, pixel for pixel as the official models were fed.
+
+BGR is flipped to RGB, the long side becomes the canvas side (small frames grow), resampled by
+Pillow's antialiased bilinear filter on bytes; then normalised; then zero-padded right and bottom.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
-__all__ = ["fitted_size", "prepare_images", "resize"]
+    from ape_model.config import ApeConfig
 
-
-def fitted_size(height: int, width: int, canvas: int) -> tuple[int, int]:
-    """Height and width, pixels, of a picture whose long edge is scaled to `canvas`.
-
-    In two steps as the official code computes it, so that it rounds alike; no side gets under 1.
-    """
-    scale = canvas / min(height, width)
-    rows, cols = (canvas, scale * width) if height < width else (scale * height, canvas)
-    longest = max(rows, cols)
-    if longest > canvas:
-        rows, cols = rows * (canvas / longest), cols * (canvas / longest)
-    return max(1, int(rows + 0.5)), max(1, int(cols + 0.5))
+__all__ = ["fitted_size", "normalise", "prepare", "resize_rgb"]
 
 
-def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Scale (H, W, 3) uint8 to `size` = (rows, columns) by Pillow's antialiased bilinear filter.
+def fitted_size(size: tuple[int, int], canvas: int) -> tuple[int, int]:
+    """Height and width of an image of `size` (height, width) whose long side becomes `canvas`."""
+    # In this order of operations, as the official resize does: rounding depends on it.
+    scale = canvas / min(size)
+    height, width = (scale * side for side in size)
+    shrink = canvas / max(height, width)
+    if shrink < 1:
+        height, width = height * shrink, width * shrink
+    return max(1, int(height + 0.5)), max(1, int(width + 0.5))
 
-    OpenCV's bilinear filter does not average when shrinking, and is not what the models saw.
-    """
-    if image.shape[:2] == size:
-        return image
-    scaled = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(scaled)
+
+def resize_rgb(bgr: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(H, W, 3) BGR bytes to (height, width, 3) RGB bytes."""
+    rgb = Image.fromarray(np.ascontiguousarray(bgr[..., ::-1]))
+    return np.asarray(rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def prepare_images(
-    images: Sequence[NDArray[np.uint8]],
-    canvas: int,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    grain: int | None = None,
+def normalise(rgb: Tensor, config: ApeConfig) -> Tensor:
+    """(3, H, W) RGB, 0..255, any float dtype, minus the mean over the deviation."""
+    mean, std = (torch.tensor(v).to(rgb) for v in (config.pixel_mean, config.pixel_std))
+    return (rgb - mean[:, None, None]) / std[:, None, None]
+
+
+def prepare(
+    frames: Sequence[NDArray[np.uint8]], config: ApeConfig, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, tuple[tuple[int, int], ...]]:
-    """Make one batch.
+    """Make one batch of frames.
 
     Args:
-        images: B pictures, each (H, W, 3) uint8 blue-green-red.
-        canvas: long edge of every picture in the batch, pixels.
-        mean: of red, green, blue, on the 0..255 scale.
-        std: likewise.
-        grain: pad no further than to a multiple of this; None pads to the full square.
+        frames: (H, W, 3) BGR bytes each, of any sizes.
+        config: of the model that will see them.
+        dtype: of the batch.
 
     Returns:
-        (B, 3, rows, columns) float32, normalised RGB, zero-padded right and bottom, and the height
-        and width of each picture inside it.
+        (B, 3, canvas, canvas) normalised RGB, and height and width of each frame inside it.
     """
-    sizes = tuple(fitted_size(*image.shape[:2], canvas) for image in images)
-    rows, cols = (canvas, canvas) if grain is None else _common(sizes, grain)
-    batch = torch.zeros(len(images), 3, rows, cols)
-    low, scale = _column(mean), _column(std)
-    for target, image, (h, w) in zip(batch, images, sizes, strict=True):
-        rgb: Any = np.ascontiguousarray(resize(image, (h, w))[:, :, ::-1])
-        target[:, :h, :w] = (torch.from_numpy(rgb).permute(2, 0, 1).float() - low) / scale
+    sizes = tuple(fitted_size(frame.shape[:2], config.canvas) for frame in frames)
+    batch = torch.zeros(len(frames), 3, config.canvas, config.canvas, dtype=dtype)
+    for place, frame, (height, width) in zip(batch, frames, sizes, strict=True):
+        rgb = torch.from_numpy(resize_rgb(frame, (height, width)).copy()).permute(2, 0, 1)
+        place[:, :height, :width] = normalise(rgb.to(dtype), config)
     return batch, sizes
-
-
-def _column(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values)[:, None, None]
-
-
-def _common(sizes: Sequence[tuple[int, int]], grain: int) -> tuple[int, int]:
-    """The smallest multiple of `grain` that holds all sizes."""
-    rows, cols = (-(-max(sides) // grain) * grain for sides in zip(*sizes, strict=True))
-    return rows, cols

@@ -20,19 +20,25 @@ __all__ = ["candidates_per_level", "pick_proposals"]
 def candidates_per_level(objectness: Tensor, levels: Levels, topk: int) -> Tensor:
     """The strongest tokens of every level, level after level.
 
+    The top is taken over all tokens with those of other levels at zero, as the official code
+    does: only so do exact ties (invalid tokens share one state) fall the same way. A level with
+    fewer than `topk` tokens is filled up with tokens of other levels, which then count for their
+    own.
+
     Args:
         objectness: (N,) logits.
         levels: token grids.
-        topk: how many of a level at most.
+        topk: how many per level.
 
     Returns:
-        (K,) int64 token indices.
+        (levels * min(topk, N),) int64 token indices.
     """
-    picked = [
-        # By score and not by logit: saturated logits tie, and ties must fall as they always did.
-        part.sigmoid().topk(min(topk, part.shape[0])).indices + start
-        for part, start in zip(objectness.split(levels.counts), levels.starts, strict=True)
-    ]
+    scores = objectness.sigmoid()
+    picked = []
+    for start, count in zip(levels.starts, levels.counts, strict=True):
+        alone = torch.zeros_like(scores)
+        alone[start : start + count] = scores[start : start + count]
+        picked.append(alone.topk(min(topk, levels.total)).indices)
     return torch.cat(picked)
 
 

@@ -15,7 +15,74 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["deformable_sample", "sampling_locations"]
+    from ape_model.fusion import BiAttention
+    from ape_model.layers import SelfAttention
+    from ape_model.vit import Attention
+
+__all__ = [
+    "bi_attention",
+    "deformable_sample",
+    "rope_attention",
+    "sampling_locations",
+    "self_attention",
+]
+
+SCORE_LIMIT = 50_000.0
+
+
+def bi_attention(
+    block: BiAttention, vision: Tensor, text: Tensor, counts: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Bi-directional attention with all projections made (GLIP): twin of `BiAttention.forward`."""
+    q = block._by_head(block.v_proj(vision)) * block.head_dim**-0.5  # noqa: SLF001 (its twin)
+    k = block._by_head(block.l_proj(text))  # noqa: SLF001
+    scores = q @ k.mT  # (B, heads, N, T)
+    scores = (scores - scores.max()).clamp(-SCORE_LIMIT, SCORE_LIMIT)
+    of_text = scores.mT - scores.mT.amax(-1, keepdim=True)
+    of_text = of_text.clamp(-SCORE_LIMIT, SCORE_LIMIT).softmax(-1)  # (B, heads, T, N)
+    if counts is not None:
+        share = counts.to(scores.dtype).log()[..., None, :]  # (1, T) or (B, 1, T)
+        scores = scores + (share[:, None] if share.ndim == 3 else share)
+    of_vision = scores.softmax(-1)
+    from_text = of_vision @ block._by_head(block.values_l_proj(text))  # noqa: SLF001
+    from_vision = of_text @ block._by_head(block.values_v_proj(vision))  # noqa: SLF001
+    return (
+        block.out_v_proj(from_text.transpose(1, 2).flatten(2)),
+        block.out_l_proj(from_vision.transpose(1, 2).flatten(2)),
+    )
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """(B, T, C) queries, keys, values by an explicit score matrix: (B, T, C)."""
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+    return (weights @ v).transpose(1, 2).flatten(2)
+
+
+def self_attention(block: SelfAttention, query_key: Tensor, value: Tensor) -> Tensor:
+    """Twin of `SelfAttention.forward`."""
+    weights = block.in_proj_weight.chunk(3)
+    biases = block.in_proj_bias.chunk(3)
+    inputs = (query_key, query_key, value)
+    q, k, v = (F.linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True))
+    out: Tensor = block.out_proj(_attend(q, k, v, block.heads))
+    return out
+
+
+def rope_attention(block: Attention, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Twin of `Attention.forward`."""
+    q, k, v = block.project(x)
+    q, k = (
+        block.rope(t.unflatten(-1, (block.heads, -1)).transpose(1, 2), grid)
+        .transpose(1, 2)
+        .flatten(2)
+        for t in (q, k)
+    )
+    mixed = _attend(q, k, v, block.heads)
+    if block.inner_norm:
+        mixed = block.inner_attn_ln(mixed)
+    out: Tensor = block.proj(mixed)
+    return out
 
 
 def sampling_locations(

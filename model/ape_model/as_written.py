@@ -1,0 +1,74 @@
+"""Run a model in the plain form, as papers and official code write it: the baseline.
+
+    with as_written(model):
+        outputs = model(images, prompts)
+
+Every exact rewrite is undone at once: fusion by full projections of all image tokens, attention by
+an explicit score matrix, sampling by `grid_sample`, one value projection per decoder layer.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from types import MethodType
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ape_model import reference
+from ape_model.decoder import Decoder
+from ape_model.deform_attn import DeformableAttention
+from ape_model.fusion import BiAttention
+from ape_model.layers import SelfAttention
+from ape_model.vit import Attention
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+    from ape_model.geometry import Levels
+
+__all__ = ["as_written"]
+
+
+def _deformable(
+    self: DeformableAttention, query: Tensor, places: Tensor, value: Tensor, levels: Levels
+) -> Tensor:
+    grid = (self.heads, self.n_levels, self.points)
+    sampled = reference.deformable_sample(
+        value.unflatten(-1, (self.heads, -1)),
+        places,
+        self.sampling_offsets(query).unflatten(-1, (*grid, 2)),
+        self.attention_weights(query).unflatten(-1, grid),
+        levels.shapes,
+    )
+    out: Tensor = self.output_proj(sampled)
+    return out
+
+
+def _values(self: Decoder, memory: Tensor, padded: Tensor) -> tuple[Tensor, ...]:
+    return tuple(layer.cross.project_value(memory, padded) for layer in self.layers)  # type: ignore[operator, union-attr]
+
+
+@contextmanager
+def as_written(model: nn.Module) -> Iterator[None]:
+    """Inside the block, `model` computes in the plain form; not for use from several threads."""
+    twins = {
+        DeformableAttention: ("forward", _deformable),
+        BiAttention: ("forward", reference.bi_attention),
+        SelfAttention: ("forward", reference.self_attention),
+        Attention: ("forward", reference.rope_attention),
+        Decoder: ("project_values", _values),
+    }
+    changed = []
+    for module in model.modules():
+        for kind, (name, twin) in twins.items():
+            if isinstance(module, kind):
+                setattr(module, name, MethodType(twin, module))
+                changed.append((module, name))
+    try:
+        yield
+    finally:
+        for module, name in changed:
+            delattr(module, name)
