@@ -6,7 +6,7 @@
     buffer = 4                       # frames per stream that wait for the model
 
     sources = ["clip.mp4", { source = "rtsp://gate/cam", name = "gate" }]
-    outputs = ["out/overlay.mp4", { output = "out/tracks.json" }]
+    outputs = ["out/tracks.json", { output = "out/gate.mp4", stream = "gate" }]
     model = { plugin = "ape", model = "nano" }
     tracker = { plugin = "iou" }     # or tracker = "none"
 
@@ -51,6 +51,8 @@ class OutputConfig:
 
     output: str
     """A file, a directory, `window`, or `scheme:...` of a plugin."""
+    stream: str | None = None
+    """Takes only this stream's results; None takes those of all."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the output's plugin."""
 
@@ -205,7 +207,8 @@ def _source(item: Any) -> SourceConfig:
 
 def _output(item: Any) -> OutputConfig:
     def long(table: _Table) -> OutputConfig:
-        return OutputConfig(table.take("output", str, ...), table.rest())
+        output, stream = table.take("output", str, ...), table.take("stream", str, None)
+        return OutputConfig(output, stream, table.rest())
 
     return _text_or_table("an output", item, OutputConfig, long)
 

@@ -16,8 +16,8 @@ one way to do a thing. The group says what it is, the name is what users write:
 `name` is the stream's name, unique within the run. `ape_stream.specs` says which string goes to
 which name. Options are the factory's keyword arguments: what the signature does not name is
 refused with the list of what it does. A factory that cannot use a value raises `UsageError` or
-`ValueError`. A plugin that needs an extra names it in its entry point:
-`zmq = "ape_nodes.zmq_sink:ZmqSink [zmq]"`.
+`ValueError`. A plugin of another package that needs an extra names it in its entry point:
+`cam = "my_package:Camera [cam]"`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,18 @@ __all__ = ["GROUPS", "Plugin", "find", "load", "make", "names", "option_names", 
 
 GROUPS = ("sources", "sinks", "trackers", "perceivers", "worlds", "commands", "doctor")
 """Short names of the entry-point groups; each is `ape_stream.<name>` in full."""
+
+_EXTRAS = {
+    "cyclonedds": "dds",
+    "huggingface_hub": "hub",
+    "lz4": "zmq",
+    "msgpack": "zmq",
+    "rosbags": "bags",
+    "trackers": "trackers",
+    "zmq": "zmq",
+    "zstandard": "zmq",
+}
+"""Our extra that brings an import name; other packages name theirs in the entry point."""
 
 _PLAIN_TYPES: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
@@ -98,8 +110,8 @@ def _import(group: str, entry: EntryPoint) -> Any:
     try:
         return entry.load()
     except ModuleNotFoundError as error:
-        extras = ",".join(entry.extras)
-        remedy = f": pip install '{_package(entry)}[{extras}]'" if extras else ""
+        extra = ",".join(entry.extras) or _EXTRAS.get(error.name or "", "")
+        remedy = f": pip install '{_package(entry)}[{extra}]'" if extra else ""
         raise PluginError(f"{kind} {entry.name!r} needs {error.name}{remedy}") from error
     except Exception as error:  # a stranger's module may fail in any way while it is imported
         raise PluginError(f"{kind} {entry.name!r} ({entry.value}) is broken: {error}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ape_stream.pipeline import Pipeline
 from ape_stream.plugins import load, make
@@ -10,11 +10,13 @@ from ape_stream.specs import expand, sink_plugin, source_plugin, stream_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from types import TracebackType
 
     from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig
     from ape_stream.protocols import Perceiver, Sink, Source, Tracker
+    from ape_stream.types import FrameResult
 
-__all__ = ["assemble"]
+__all__ = ["OneStream", "assemble"]
 
 
 def assemble(
@@ -68,7 +70,38 @@ def _sources(configs: Iterable[SourceConfig], taken: set[str]) -> list[Source]:
 
 def _sink(config: OutputConfig) -> Sink:
     sink: Sink = make("sinks", sink_plugin(config.output), config.output, options=config.options)
-    return sink
+    return sink if config.stream is None else OneStream(sink, config.stream)
+
+
+class OneStream:
+    """Passes the results of one stream to a sink.
+
+    Args:
+        sink: Where they go.
+        stream: The stream's name.
+    """
+
+    def __init__(self, sink: Sink, stream: str) -> None:
+        self.name = f"{getattr(sink, 'name', type(sink).__name__)} of {stream}"
+        self._sink = sink
+        self._stream = stream
+
+    def write(self, result: FrameResult) -> None:
+        """Pass the result on if it is the stream's."""
+        if result.frame.stream == self._stream:
+            self._sink.write(result)
+
+    def __enter__(self) -> Self:
+        self._sink.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._sink.__exit__(kind, error, trace)
 
 
 def _tracker_maker(config: PluginConfig | None) -> Callable[[], Tracker] | None:

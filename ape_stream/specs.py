@@ -3,7 +3,8 @@
 Sources (entry-point name <- string):
     <scheme>    `<scheme>://...`: rtsp, http, udp, tcp, synthetic, camera, or any plugin's
     camera      a device number (`0`) or `/dev/video0`
-    images      a directory, a glob (`shots/*.png`), a picture, or a list of pictures (`.txt`)
+    images      a directory, a glob (`shots/*.png`), a numbered sequence (`frame_%04d.png`), a
+                picture, or a list of pictures (`.txt`)
     video       any other file
     a `.streams` file is a list: each of its lines is a source of its own
 
@@ -28,7 +29,7 @@ PICTURE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", 
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _SINK_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)
-_GLOB = re.compile(r"[*?\[]")
+_PATTERN = re.compile(r"[*?\[]|%0?\d*d")
 
 
 def source_plugin(spec: str) -> str:
@@ -47,7 +48,7 @@ def source_plugin(spec: str) -> str:
 def _file_plugin(spec: str) -> str:
     path = Path(spec)
     # A file whose own name holds a bracket is a file, not a pattern.
-    if spec and not path.exists() and _GLOB.search(spec):
+    if spec and not path.exists() and _PATTERN.search(spec):
         return "images"
     if not spec or not path.exists():
         raise UsageError(f"no such source: {spec!r} is no file, directory, pattern, device or URL")

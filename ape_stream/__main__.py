@@ -1,0 +1,7 @@
+"""`python -m ape_stream` is `ape-stream`."""
+
+import sys
+
+from ape_stream.cli import main
+
+sys.exit(main())
