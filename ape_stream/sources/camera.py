@@ -1,0 +1,104 @@
+"""USB and V4L2 cameras by OpenCV."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+import cv2
+import numpy as np
+
+from ape_stream.errors import SourceError
+from ape_stream.types import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+__all__ = ["CameraSource"]
+
+SILENT_S: Final = 5.0
+"""A camera that gives no frame for this long is gone."""
+
+
+class CameraSource:
+    """A local camera; time is that of its first frame onwards.
+
+    Args:
+        spec: a device number (`0`) or path (`/dev/video0`).
+        name: of the stream, written into every frame; None for the spec itself.
+        width: wanted width in pixels; None leaves it to the camera.
+        height: wanted height in pixels; likewise.
+        fps: wanted frames per second; likewise.
+
+    Raises:
+        SourceError: on entering, there is no such camera; while reading, it went away.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        *,
+        name: str | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        fps: float | None = None,
+    ) -> None:
+        self.spec = spec
+        self.name = name or spec
+        self.live = True
+        self._wishes = {
+            cv2.CAP_PROP_FRAME_WIDTH: width,
+            cv2.CAP_PROP_FRAME_HEIGHT: height,
+            cv2.CAP_PROP_FPS: fps,
+        }
+        self._closed = False
+
+    @property
+    def frame_count(self) -> None:
+        """Nobody knows."""
+        return
+
+    def __enter__(self) -> Self:
+        """Open the device."""
+        device: int | str = int(self.spec) if self.spec.isdecimal() else self.spec
+        path = Path(f"/dev/video{self.spec}" if self.spec.isdecimal() else self.spec)
+        if Path("/dev").is_dir() and not path.exists():
+            raise SourceError(f"there is no camera {self.spec} ({path} does not exist)")
+        self._capture = cv2.VideoCapture(device, cv2.CAP_V4L2)
+        if not self._capture.isOpened():
+            raise SourceError(f"camera {self.spec} cannot be opened: another program may use it")
+        for wish, value in self._wishes.items():
+            if value is not None:
+                self._capture.set(wish, value)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        """Give the device back."""
+        self._closed = True
+        self._capture.release()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Read until the camera goes away; see `Source`."""
+        start_ns = heard_ns = time.monotonic_ns()
+        index = 0
+        while not self._closed:
+            good, image = self._capture.read()
+            now_ns = time.monotonic_ns()
+            if not good:
+                if now_ns - heard_ns > SILENT_S * 1e9:
+                    raise SourceError(f"camera {self.spec} gives no more frames: is it plugged in?")
+                time.sleep(0.01)
+                continue
+            heard_ns = now_ns
+            yield Frame(
+                np.asarray(image, np.uint8), index, (now_ns - start_ns) / 1e9, self.name, now_ns
+            )
+            index += 1

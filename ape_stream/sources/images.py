@@ -1,0 +1,118 @@
+"""Pictures as a stream: one picture, a directory, a pattern, a list file, a numbered sequence."""
+
+from __future__ import annotations
+
+import glob
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+import cv2
+import numpy as np
+
+from ape_stream.errors import SourceError
+from ape_stream.specs import PICTURE_SUFFIXES
+from ape_stream.types import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+__all__ = ["ImagesSource"]
+
+_NUMBERED: Final = re.compile(r"%0?(\d*)d")
+_DIGITS: Final = re.compile(r"(\d+)")
+
+
+class ImagesSource:
+    """Pictures in natural order (frame2 before frame10), one every `1 / fps` seconds.
+
+    Args:
+        spec: a picture; a directory; a pattern (`shots/*.png`, `frame_%04d.png`); or a `.txt` file
+            with a path a line, relative to itself.
+        name: of the stream, written into every frame; None for the spec itself.
+        fps: pictures per second of the stream's clock, above 0.
+
+    Raises:
+        SourceError: on entering, nothing is there; while reading, a picture cannot be read.
+    """
+
+    def __init__(self, spec: str, *, name: str | None = None, fps: float = 30.0) -> None:
+        if fps <= 0:
+            raise SourceError(f"fps is above 0, got {fps}")
+        self.spec = spec
+        self.name = name or spec
+        self.live = False
+        self._fps = fps
+        self._paths: list[Path] = []
+
+    @property
+    def frame_count(self) -> int | None:
+        """Number of pictures."""
+        return len(self._paths) or None
+
+    def __enter__(self) -> Self:
+        """Find the pictures."""
+        self._paths = _paths(self.spec)
+        if not self._paths:
+            kinds = ", ".join(sorted(PICTURE_SUFFIXES))
+            raise SourceError(f"{self.spec} holds no pictures ({kinds})")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        """Nothing is held open."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Read picture after picture; see `Source`."""
+        for index, path in enumerate(self._paths):
+            image = _read(path)
+            yield Frame(image, index, index / self._fps, self.name, time.monotonic_ns(), str(path))
+
+
+def _paths(spec: str) -> list[Path]:
+    path = Path(spec)
+    if path.is_dir():
+        inside = [p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES]
+        return sorted(inside, key=_natural)
+    if path.suffix.lower() == ".txt" and path.is_file():
+        return _listed(path)
+    if path.is_file():
+        return [path]
+    pattern = glob.escape(spec) if _NUMBERED.search(spec) else spec
+    found = [Path(p) for p in glob.glob(_NUMBERED.sub("[0-9]*", pattern))]  # noqa: PTH207 (absolute patterns)
+    return sorted((p for p in found if p.is_file()), key=_natural)
+
+
+def _listed(path: Path) -> list[Path]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"cannot read the list of pictures {path}: {error}") from error
+    return [path.parent / line.strip() for line in lines if line.strip()]
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    """Numbers inside a name count as numbers."""
+    parts = _DIGITS.split(str(path))
+    return [(1, int(p), "") if p.isdecimal() else (0, 0, p) for p in parts]
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 blue-green-red, turned as its EXIF says; 16 bit and grey are converted."""
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}") from error
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise SourceError(f"{path} is no picture that can be read: it may be damaged")
+    return np.asarray(image, np.uint8)
