@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -48,7 +47,7 @@ def synthetic(
     try:
         report = _run(model, threshold, plan, quiet=as_json)
     except (UsageError, ValueError) as error:
-        raise click.UsageError(str(error)) from error
+        raise typer.BadParameter(str(error)) from error
     if as_json:
         typer.echo(json.dumps({"model": model, **report}))
     else:
@@ -58,7 +57,7 @@ def synthetic(
 def _height_width(size: str) -> tuple[int, int]:
     width, cross, height = size.lower().partition("x")
     if not (cross and width.isdecimal() and height.isdecimal()):
-        raise click.UsageError(f"--size is WIDTHxHEIGHT, such as 320x240, not {size!r}")
+        raise typer.BadParameter(f"--size is WIDTHxHEIGHT, such as 320x240, not {size!r}")
     return int(height), int(width)
 
 

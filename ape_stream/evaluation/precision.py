@@ -61,6 +61,13 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(known.mean()) if known.size else 0.0
 
 
+def _images(judged: Sequence[Judged]) -> list[dict[str, int]]:
+    return [
+        {"id": k, "height": one.found.size[0], "width": one.found.size[1]}
+        for k, one in enumerate(judged)
+    ]
+
+
 def _truth(judged: Sequence[Judged], classes: int) -> COCO:
     """The truth as a COCO index; regions that may be missed are crowds."""
     annotations: list[dict[str, Any]] = []
@@ -71,7 +78,7 @@ def _truth(judged: Sequence[Judged], classes: int) -> COCO:
         annotation["id"] = number + 1
     truth = COCO()
     truth.dataset = {
-        "images": [{"id": k} for k in range(len(judged))],
+        "images": _images(judged),
         "categories": [{"id": c} for c in range(classes)],
         "annotations": annotations,
     }
@@ -110,7 +117,7 @@ def _found(judged: Sequence[Judged]) -> COCO:
             )
     results = COCO()
     results.dataset = {
-        "images": [{"id": k} for k in range(len(judged))],
+        "images": _images(judged),
         "categories": [],
         "annotations": annotations,
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from ape_model.world.coco import export_coco, write_picture
@@ -23,7 +22,7 @@ Size = Annotated[str, typer.Option(help="Width x height in pixels.")]
 def _height_width(size: str) -> tuple[int, int]:
     width, cross, height = size.lower().partition("x")
     if not (cross and width.isdecimal() and height.isdecimal()):
-        raise click.UsageError(f"--size is WIDTHxHEIGHT, such as 320x240, not {size!r}")
+        raise typer.BadParameter(f"--size is WIDTHxHEIGHT, such as 320x240, not {size!r}")
     return int(height), int(width)
 
 
@@ -38,7 +37,7 @@ def export(
     try:
         path = export_coco(World(), out, range(seed, seed + scenes), _height_width(size))
     except (ValueError, OSError) as error:
-        raise click.UsageError(str(error)) from error
+        raise typer.BadParameter(str(error)) from error
     typer.echo(path)
 
 
@@ -57,5 +56,5 @@ def video(
         for index in range(frames):
             write_picture(out / f"{index:06d}.png", film.scene(index))
     except (ValueError, OSError) as error:
-        raise click.UsageError(str(error)) from error
+        raise typer.BadParameter(str(error)) from error
     typer.echo(out)
