@@ -40,13 +40,13 @@ class Endpoint:
         """Read an endpoint string; one without a kind takes the first of `kinds`.
 
         Args:
-            text: For instance "pub+bind:tcp://127.0.0.1:5557". A leading "zmq:" is skipped.
+            text: For instance "pub+bind:tcp://127.0.0.1:5557", perhaps after "zmq:" or "zmq://".
             kinds: The socket kinds that make sense here.
 
         Raises:
             ConfigError: it has another form, or names another kind.
         """
-        form = _FORM.fullmatch(text.removeprefix("zmq:"))
+        form = _FORM.fullmatch(text.removeprefix("zmq:").removeprefix("//"))
         if form is None:
             raise ConfigError(
                 f"{text!r} is no endpoint: write {kinds[0]}+bind:tcp://127.0.0.1:5557,"

@@ -87,8 +87,8 @@ class Link:
         try:
             if self.endpoint.binds:
                 self.socket.bind(self.endpoint.address)
-                bound = self.socket.getsockopt(zmq.LAST_ENDPOINT)
-                self.endpoint = self.endpoint.at(bound.rstrip(b"\0").decode())
+                bound = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+                self.endpoint = self.endpoint.at(bound.rstrip("\0"))
             else:
                 self.socket.connect(self.endpoint.address)
         except zmq.ZMQError as error:

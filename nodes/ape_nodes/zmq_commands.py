@@ -1,0 +1,39 @@
+"""The verbs `ape-stream keys` and `ape-stream control`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ape_nodes.zmq_control import ControlClient
+from ape_nodes.zmq_socket import make_keys
+
+__all__ = ["control", "keys"]
+
+
+def keys(
+    folder: Annotated[Path, typer.Argument(help="Where the keys go; made if need be.")],
+) -> None:
+    """Make CURVE keys, so that ZeroMQ sockets can leave this machine.
+
+    The binding end keeps the whole folder; the connecting end gets server.key, client.key and
+    client.key_secret. Both say keys=FOLDER.
+    """
+    for path in make_keys(folder):
+        typer.echo(path)
+
+
+def control(
+    endpoint: Annotated[str, typer.Argument(help="Where it listens: tcp://127.0.0.1:5560.")],
+    op: Annotated[str, typer.Argument(help="get, set, status, stats or stop.")] = "get",
+    prompts: Annotated[str | None, typer.Option(help="New prompts: 'cat, dog'.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="New threshold, 0..1.")] = None,
+    keys: Annotated[str | None, typer.Option(help="Folder of `ape-stream keys`.")] = None,
+) -> None:
+    """Ask or change a running pipeline over its control socket."""
+    given: dict[str, Any] = {"prompts": prompts, "threshold": threshold}
+    wanted = {name: value for name, value in given.items() if value is not None}
+    typer.echo(json.dumps(ControlClient(endpoint, keys=keys).ask(op, **wanted), indent=2))
