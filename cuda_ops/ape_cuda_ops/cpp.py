@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["msda", "msda_backward", "msda_fused", "msda_fused_backward", "prepare"]
 
-SOURCE = Path(__file__).parent / "kernels" / "msda.cpp"
+SOURCE = Path(__file__).parent / "msda.cpp"
 _POINTERS = (
     "value",
     "reference",
