@@ -49,6 +49,8 @@ class ApeConfig:
     """What makes the feature maps."""
     canvas: int = 1024
     """Side in pixels of the square that images are resized into and padded to."""
+    grain: int | None = None
+    """Images are padded to a multiple of this many pixels; None pads to the whole square."""
     levels: int = 5
     """Feature levels that the transformer attends to, finest first."""
     hidden: int = 256

@@ -30,9 +30,16 @@ NANO = NanoConfig(
     ape=ApeConfig(
         name="nano",
         backbone=VitConfig(
-            width=192, depth=4, heads=6, window=16, window_blocks=(), pretrain_grid=16
+            width=192,
+            depth=4,
+            heads=6,
+            window=16,
+            window_blocks=(),
+            pretrain_grid=16,
+            mlp_ratio=1.75,
         ),
         canvas=256,
+        grain=32,
         levels=3,
         hidden=128,
         heads=4,

@@ -6,6 +6,7 @@ The only file here that imports `ape_stream`.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,13 +14,13 @@ import numpy as np
 import torch
 
 from ape_model.build import build_network
-from ape_model.detect import keep_regions
 from ape_model.errors import ModelError as NetworkError
 from ape_model.errors import PromptTextError
 from ape_model.loading import open_embedder, parse_device
-from ape_model.preprocess import prepare_images
+from ape_model.preprocess import prepare
 from ape_model.prompts import PromptKind, classify
-from ape_model.store import resolve
+from ape_model.select import find_regions
+from ape_model.store import BUILT_IN, resolve
 from ape_stream import masks
 from ape_stream.errors import ModelError, PromptError
 from ape_stream.types import Instances
@@ -27,19 +28,22 @@ from ape_stream.types import Instances
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
-    from ape_model.ape import ImageFeatures, RawOutputs
-    from ape_stream.types import Frame, Mask, PromptSet
+    from ape_model.ape import PromptFeatures
+    from ape_model.select import Regions
+    from ape_stream.types import Frame, PromptSet
 
 __all__ = ["ApePerceiver"]
 
-THRESHOLDS: Final = {"nano": 0.5}
+NANO_THRESHOLD: Final = 0.5
 OFFICIAL_THRESHOLD: Final = 0.3
-"""Score that is kept where nobody says otherwise; quality focal loss needs the higher one."""
-OVERLAP: Final = 0.7
-"""IoU above which the weaker of two regions of one prompt falls (the official value)."""
-NANO_GRAIN: Final = 32
+"""Scores kept where nobody says otherwise; nano's quality focal loss asks for the higher one."""
+NANO_MARGIN: Final = 0.08
+"""Nano learns masks inside boxes only: beyond the box grown by this share there is no mask."""
+OUTSIDE: Final = -20.0
+"""Mask logit of what is cut off; low enough that no upsampled pixel next to it is inside."""
 
 
 class ApePerceiver:
@@ -61,7 +65,7 @@ class ApePerceiver:
     def __init__(
         self,
         *,
-        model: str = "nano",
+        model: str = BUILT_IN,
         threshold: float | None = None,
         device: str = "auto",
         canvas: int | None = None,
@@ -75,17 +79,16 @@ class ApePerceiver:
             self.network = build_network(files, self.device)
             path = None if bank is None else Path(bank)
             self._embedder = open_embedder(files, self.device, bank=path)
+        config = self.network.config
+        self._config = config if canvas is None else replace(config, canvas=canvas)
+        nano = files.variant == BUILT_IN
+        self._margin = NANO_MARGIN if nano else None
+        usual = NANO_THRESHOLD if nano else OFFICIAL_THRESHOLD
+        self._threshold = usual if threshold is None else threshold
         self._vocabulary = files.vocabulary
         self._official = official
         self._per_prompt = per_prompt
-        # Nano learns masks inside boxes only; the official masks are of the whole picture.
-        self._boxed = files.variant == "nano"
-        self._grain = NANO_GRAIN if self._boxed else None
-        self._canvas = canvas or self.network.config.canvas
-        self._threshold = (
-            THRESHOLDS.get(files.variant, OFFICIAL_THRESHOLD) if threshold is None else threshold
-        )
-        self._groups: dict[PromptKind, tuple[Tensor, Tensor]] = {}
+        self._passes: list[tuple[PromptFeatures, list[int]]] = []
         self._least = torch.zeros(0)
         self._stuff = np.zeros(0, np.bool_)
 
@@ -99,124 +102,82 @@ class ApePerceiver:
         with _told_as_ours():
             kinds = classify(prompts.texts, given, self._vocabulary, official=self._official)
             embedded = self._embedder.embed(prompts.texts).to(self.device)
-        groups = {}
-        for kind in dict.fromkeys(kinds):
-            rows = torch.tensor([k for k, own in enumerate(kinds) if own is kind])
-            groups[kind] = rows.to(self.device), embedded[rows]
+        self._passes = [self._pass(kind, kinds, embedded) for kind in dict.fromkeys(kinds)]
         least = [self._threshold if p.threshold is None else p.threshold for p in prompts]
-        self._groups, self._least = groups, torch.tensor(least, device=self.device)
+        self._least = torch.tensor(least, device=self.device)
         self._stuff = np.array([prompt.stuff for prompt in prompts])
+
+    def _pass(
+        self, kind: PromptKind, kinds: Sequence[PromptKind], embedded: Tensor
+    ) -> tuple[PromptFeatures, list[int]]:
+        """The prompts of one kind, and their ids: they go through the head together."""
+        ids = [prompt for prompt, own in enumerate(kinds) if own is kind]
+        vocabulary = kind is PromptKind.VOCABULARY
+        features = self.network.vocabulary if vocabulary else self.network.sentences
+        return features(embedded[ids]), ids
 
     @torch.inference_mode()
     def perceive(self, frames: Sequence[Frame]) -> list[Instances]:
         """Find the prepared prompts in each frame, all frames in one call of the network."""
-        config = self.network.config
-        images, sizes = prepare_images(
-            [frame.image for frame in frames],
-            self._canvas,
-            mean=config.pixel_mean,
-            std=config.pixel_std,
-            grain=self._grain,
-        )
-        features = self.network.encode_image(images.to(self.device), sizes)
-        found: list[list[Instances]] = [[] for _ in frames]
-        for kind, (rows, embedded) in self._groups.items():
-            name = kind is PromptKind.VOCABULARY
-            prompts = (self.network.vocabulary if name else self.network.sentences)(embedded)
-            outputs = self.network.head(features, prompts)
-            for index, frame in enumerate(frames):
-                found[index].append(self._instances(features, outputs, index, rows, frame.size))
-        return [self._joined(parts) for parts in found]
-
-    def _instances(
-        self,
-        features: ImageFeatures,
-        outputs: RawOutputs,
-        index: int,
-        rows: Tensor,
-        size: tuple[int, int],
-    ) -> Instances:
-        """Regions of one frame for the prompts of one kind; `rows` are their prompt ids."""
-        kept = keep_regions(
-            outputs.logits[index],
-            outputs.boxes[index],
-            self._least[rows],
-            overlap=OVERLAP,
+        images, sizes = prepare([frame.image for frame in frames], self._config)
+        found = find_regions(
+            self.network,
+            self.network.encode_image(images.to(self.device), sizes),
+            self._passes,
+            self._least,
             per_prompt=self._per_prompt,
         )
-        # A query that answers to several prompts has one mask.
-        queries, which = kept.queries.unique(return_inverse=True)
-        logits = self.network.mask_logits(
-            outputs.hidden[index][queries], outputs.mask_feature[index]
-        )
-        boxes = outputs.boxes[index][queries] if self._boxed else None
-        cut = _cut(logits, features, index, size, boxes)
-        own = [cut[k] for k in which.tolist()]
-        solid = [k for k, mask in enumerate(own) if mask.bitmap.size]
-        chosen = [own[k] for k in solid]
-        return Instances(
-            boxes=masks.boxes(chosen),
-            scores=kept.scores.cpu().numpy()[solid],
-            prompt_ids=rows[kept.prompts].cpu().numpy()[solid],
-            masks=tuple(chosen),
+        return [
+            self._instances(regions, frame.size)
+            for regions, frame in zip(found, frames, strict=True)
+        ]
+
+    def _instances(self, regions: Regions, size: tuple[int, int]) -> Instances:
+        """Regions of one frame of (height, width), each mask cut to its extent."""
+        logits = regions.mask_logits.float()
+        rows, cols = (n * part for n, part in zip(logits.shape[-2:], regions.extent, strict=True))
+        if self._margin is not None:
+            logits = _inside_boxes(logits, regions.boxes, (rows, cols), self._margin)
+        cut = [masks.from_logits(one, size, (rows, cols)) for one in logits.cpu().numpy()]
+        solid = [index for index, mask in enumerate(cut) if mask.bitmap.size]
+        kept = tuple(cut[index] for index in solid)
+        found = Instances(
+            boxes=masks.boxes(kept),
+            scores=_column(regions.scores, solid, np.float32),
+            prompt_ids=_column(regions.prompts, solid, np.int64),
+            masks=kept,
             size=size,
         )
-
-    def _joined(self, parts: list[Instances]) -> Instances:
-        """All kinds of prompts of one frame in one, stuff as one region per prompt."""
-        whole = parts[0] if len(parts) == 1 else _concatenated(parts)
-        return _stuff_united(whole, self._stuff) if self._stuff.any() else whole
+        return _stuff_united(found, self._stuff) if self._stuff.any() else found
 
 
-def _cut(
-    logits: Tensor,
-    features: ImageFeatures,
-    index: int,
-    size: tuple[int, int],
-    boxes: Tensor | None,
-) -> list[Mask]:
-    """Low-resolution mask logits (K, h, w) to masks of the frame, inside boxes if given."""
-    h, w = features.sizes[index]
-    cells = logits.shape[-2:]
-    filled = (h * cells[0] / features.canvas[0], w * cells[1] / features.canvas[1])
-    low = logits.float()
-    if boxes is not None:
-        low = _only_near_boxes(low, boxes, filled)
-    return [masks.from_logits(one, size, filled) for one in low.cpu().numpy()]
+def _column(values: Tensor, rows: list[int], dtype: type[np.generic]) -> NDArray[np.generic]:
+    return values.cpu().numpy()[rows].astype(dtype)
 
 
-def _only_near_boxes(logits: Tensor, boxes: Tensor, filled: tuple[float, float]) -> Tensor:
-    """Mask logits without what lies outside their grown (K, 4) boxes: a far speck is no part."""
-    middle, half = boxes[:, :2], boxes[:, 2:] * 0.58
-    scale = torch.tensor([filled[1], filled[0]], device=boxes.device)
-    low, high = (middle - half) * scale - 1, (middle + half) * scale + 1
+def _inside_boxes(
+    logits: Tensor, boxes: Tensor, filled: tuple[float, float], margin: float
+) -> Tensor:
+    """(K, H, W) mask logits without what lies outside (K, 4) boxes grown by a margin."""
+    scale = boxes.new_tensor([filled[1], filled[0]])
+    grown = margin * (boxes[:, 2:] - boxes[:, :2])
+    low, high = (boxes[:, :2] - grown) * scale - 1, (boxes[:, 2:] + grown) * scale + 1
     x = torch.arange(logits.shape[2], device=boxes.device) + 0.5
     y = torch.arange(logits.shape[1], device=boxes.device) + 0.5
     inside_x = (x >= low[:, :1]) & (x <= high[:, :1])
     inside_y = (y >= low[:, 1:]) & (y <= high[:, 1:])
-    outside = ~(inside_y[:, :, None] & inside_x[:, None])
-    return logits.masked_fill(outside, -20.0)
+    return logits.masked_fill(~(inside_y[:, :, None] & inside_x[:, None]), OUTSIDE)
 
 
-def _concatenated(parts: list[Instances]) -> Instances:
-    return Instances(
-        boxes=np.concatenate([part.boxes for part in parts]),
-        scores=np.concatenate([part.scores for part in parts]),
-        prompt_ids=np.concatenate([part.prompt_ids for part in parts]),
-        masks=tuple(mask for part in parts for mask in part.masks),
-        size=parts[0].size,
-    )
-
-
-def _stuff_united(found: Instances, stuff: np.ndarray) -> Instances:
+def _stuff_united(found: Instances, stuff: NDArray[np.bool_]) -> Instances:
     """Unite the regions of every stuff prompt: one sky, however many clouds divide it."""
     things = ~stuff[found.prompt_ids]
-    whole = [found.select(things)]
+    parts = [found.select(things)]
     for prompt in np.unique(found.prompt_ids[~things]):
         regions = found.select(found.prompt_ids == prompt)
         dense = np.any([masks.paste(mask, found.size) for mask in regions.masks], axis=0)
         united = (masks.cut(dense),)
-        whole.append(
+        parts.append(
             Instances(
                 boxes=masks.boxes(united),
                 scores=regions.scores.max(keepdims=True),
@@ -225,7 +186,13 @@ def _stuff_united(found: Instances, stuff: np.ndarray) -> Instances:
                 size=found.size,
             )
         )
-    return _concatenated(whole)
+    return Instances(
+        boxes=np.concatenate([part.boxes for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        prompt_ids=np.concatenate([part.prompt_ids for part in parts]),
+        masks=tuple(mask for part in parts for mask in part.masks),
+        size=found.size,
+    )
 
 
 @contextmanager

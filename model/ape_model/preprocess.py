@@ -57,11 +57,21 @@ def prepare(
         dtype: of the batch.
 
     Returns:
-        (B, 3, canvas, canvas) normalised RGB, and height and width of each frame inside it.
+        (B, 3, rows, columns) normalised RGB, and height and width of each frame inside it.
     """
     sizes = tuple(fitted_size(frame.shape[:2], config.canvas) for frame in frames)
-    batch = torch.zeros(len(frames), 3, config.canvas, config.canvas, dtype=dtype)
+    batch = torch.zeros(len(frames), 3, *_padded(sizes, config), dtype=dtype)
     for place, frame, (height, width) in zip(batch, frames, sizes, strict=True):
         rgb = torch.from_numpy(resize_rgb(frame, (height, width)).copy()).permute(2, 0, 1)
         place[:, :height, :width] = normalise(rgb.to(dtype), config)
     return batch, sizes
+
+
+def _padded(sizes: Sequence[tuple[int, int]], config: ApeConfig) -> tuple[int, int]:
+    """The whole square, or the least multiple of the grain that holds all sizes."""
+    if config.grain is None:
+        return config.canvas, config.canvas
+    rows, cols = (
+        -(-max(sides) // config.grain) * config.grain for sides in zip(*sizes, strict=True)
+    )
+    return rows, cols
