@@ -95,7 +95,6 @@ class Nano(Ape):
     def __init__(self, config: NanoConfig) -> None:
         super().__init__(config.ape, NanoBackbone(config))
         self.nano = config
-        self.backbone = NanoBackbone(config)
         hidden, narrow = config.ape.hidden, config.mask_channels
         groups = config.ape.norm_groups
         self.lateral_conv = ConvNorm(config.stem[1], narrow, 1, nn.GroupNorm(groups, narrow))
@@ -110,7 +109,7 @@ class Nano(Ape):
         """Let regions and prompts speak to each other from the first step on."""
         for align in self.class_embed[:-1]:
             nn.init.orthogonal_(align.dot_product_projection_text.weight)  # type: ignore[union-attr, arg-type]
-            nn.init.constant_(align.log_scale, -1.0)  # type: ignore[union-attr, arg-type]
+            nn.init.constant_(align.log_scale, -0.5)  # type: ignore[union-attr, arg-type]
 
     def encode_image(
         self, images: Tensor, sizes: Sequence[tuple[int, int]] | None = None
@@ -126,6 +125,17 @@ class Nano(Ape):
         levels, lateral = self.backbone(images.contiguous(memory_format=torch.channels_last))
         place = _geometry(self.nano, canvas, sizes, images.device)
         return ImageFeatures(tuple(levels), lateral, place, sizes, canvas)
+
+    def place_of(self, images: Tensor) -> Geometry:
+        """Geometry of an unpadded batch (B, 3, H, W)."""
+        canvas = (images.shape[2], images.shape[3])
+        return _geometry(self.nano, canvas, (canvas,) * len(images), images.device)
+
+    def to_units(self, boxes: Tensor, canvas: tuple[int, int]) -> Tensor:
+        """(..., 4) boxes in shares of an unpadded canvas (rows, columns) to coordinate units."""
+        height, width = canvas
+        scale = torch.tensor([width, height, width, height], device=boxes.device) / self.nano.unit
+        return boxes * scale
 
     def head(
         self, features: ImageFeatures, prompts: PromptFeatures, region: Tensor | None = None

@@ -1,1 +1,1 @@
-"""Training: losses, assigners, the embedding bank, data and the loop. The model never imports it."""
+"""Training: losses, assigners, prompts, data, the loop. The model never imports it."""

@@ -1,8 +1,4 @@
-"""The whole training loss: what the network says of a batch against the truth.
-
-As in the paper, both stages are assigned one-to-many (DETA), every region counts the same whether
-it is a thing or stuff, and names are judged against all names of the world at every step.
-"""
+"""What is asked of the network at every stage, as one weighted sum."""
 
 from __future__ import annotations
 
@@ -10,131 +6,193 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
+from ape_model.align import Align
 from ape_model.geometry import corners
-from ape_model.nano import STRIDES
-from ape_model.training.assign import assign_queries, assign_tokens, box_iou
-from ape_model.training.losses import box_loss, mask_loss, name_loss, pick_loss, quality_focal
-from ape_model.training.samples import MASK_STRIDE
+from ape_model.training.assign import assign_queries, assign_tokens, equal_weights
+from ape_model.training.losses import box_losses, dice_loss, quality_focal_loss
 
 if TYPE_CHECKING:
     from ape_model.ape import RawOutputs
     from ape_model.nano import Nano
-    from ape_model.training.samples import Batch
+    from ape_model.training.batch import Batch
 
-__all__ = ["Truth", "criterion"]
+__all__ = ["Criterion", "Targets"]
 
-MATCH_IOU = (0.5, 0.6, 0.6)
-"""Least IoU of a query with its region, per decoder layer."""
-MASKS_PER_BATCH = 256
-TERMS = ("objectness", "token_box", "token_name", "score", "name", "box", "mask")
+THRESHOLDS = (0.5, 0.6, 0.6)
+"""IoU from which a query answers for a region, by decoder layer; the last holds for all later."""
+WEIGHTS = {
+    "objectness": 2.0,
+    "token_l1": 5.0,
+    "token_giou": 2.0,
+    "token_name": 1.0,
+    "pooled_name": 1.0,
+    "align": 2.0,
+    "l1": 5.0,
+    "giou": 2.0,
+    "name": 0.5,
+    "mask": 2.0,
+    "dice": 2.0,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Truth:
-    """What is true of every pair of a region and a prompt."""
+class Targets:
+    """What the regions of a batch are called."""
 
-    matches: Tensor
-    """(B, G, L) bool."""
-    sentences: bool
-    """The prompts are sentences: regions are picked per prompt, not prompts per region."""
-
-
-def _rows(boxes: Tensor, assigned: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Image, prediction and region of every assigned prediction, each (K,)."""
-    image, prediction = (assigned >= 0).nonzero(as_tuple=True)
-    return image, prediction, assigned[image, prediction]
+    truth: Tensor
+    """(B, G, P) float32, 1 where a prompt is true of a region."""
+    names: Tensor | None
+    """(C, D) main names' vectors, for the losses that choose one name; None in a sentence step."""
 
 
-def _token_terms(model: Nano, outputs: RawOutputs, batch: Batch, truth: Truth) -> dict[str, Tensor]:
-    unit, config = float(model.nano.unit), model.config
-    levels = outputs_levels(outputs, batch)
-    anchors = torch.tensor([config.anchor_size * unit * 2**k for k in range(len(STRIDES))])
-    assigned = assign_tokens(
-        batch.boxes, batch.valid, levels, STRIDES, anchors.to(batch.boxes.device)
-    )
-    image, token, region = _rows(batch.boxes, assigned)
-    boxes = corners(outputs.tokens.boxes[:, :, 0].sigmoid()) * unit
-    true_boxes = batch.boxes[image, region]
-    found = boxes[image, token]
-    quality = torch.zeros_like(outputs.tokens.objectness[..., 0])
-    quality[image, token] = box_iou(found.detach(), true_boxes)
-    count = max(1, len(image))
-    terms = {
-        "objectness": 2 * quality_focal(outputs.tokens.objectness[..., 0], quality) / count,
-        "token_box": box_loss(found, true_boxes, unit) / count,
+class Criterion(nn.Module):
+    """All losses of one step; its own weights (a head on tokens) exist in training only.
+
+    Args:
+        width: channels of a token.
+        text_width: channels of a prompt.
+    """
+
+    def __init__(self, width: int, text_width: int) -> None:
+        super().__init__()
+        self.token_align = Align(width, text_width)
+        nn.init.orthogonal_(self.token_align.dot_product_projection_text.weight)
+        nn.init.constant_(self.token_align.log_scale, -1.0)
+
+    def forward(
+        self, model: Nano, outputs: RawOutputs, batch: Batch, targets: Targets
+    ) -> dict[str, Tensor]:
+        """Compute every loss, already weighted.
+
+        Args:
+            model: whose heads are asked.
+            outputs: of the model for this batch.
+            batch: pictures and regions.
+            targets: what they are called.
+        """
+        losses = self._tokens(model, outputs, batch, targets)
+        for layer in range(len(outputs.decoded.hidden)):
+            for name, value in self._layer(model, outputs, batch, targets, layer).items():
+                losses[name] = losses[name] + value if name in losses else value
+        return {name: WEIGHTS[name] * value for name, value in losses.items()}
+
+    def _tokens(
+        self, model: Nano, outputs: RawOutputs, batch: Batch, targets: Targets
+    ) -> dict[str, Tensor]:
+        """First stage: objectness and boxes of tokens, and the names of regions."""
+        features = model.place_of(batch.images)
+        region = assign_tokens(
+            corners(features.anchors[0].sigmoid()), corners(batch.boxes), batch.valid
+        )
+        objectness, logits = outputs.tokens.best()
+        boxes = logits.sigmoid()
+        positive = region >= 0
+        weight = equal_weights(region, batch.boxes.shape[1])[positive]
+        image, _ = positive.nonzero(as_tuple=True)
+        target = batch.boxes[image, region[positive]]
+        l1, giou = box_losses(boxes[positive], target)
+        quality = torch.zeros_like(objectness)
+        quality[positive] = (1 - giou.detach()).clamp(0, 1)
+        regions = batch.valid.sum().clamp(min=1)
+        found = {
+            "objectness": quality_focal_loss(objectness, quality).sum()
+            / positive.sum().clamp(min=1),
+            "token_l1": (l1 * weight).sum() / regions,
+            "token_giou": (giou * weight).sum() / regions,
+        }
+        if targets.names is not None:
+            states = outputs.tokens.states
+            wanted = batch.classes[image, region[positive]]
+            found["token_name"] = (
+                self._choose(states[positive], targets.names, wanted, weight) / regions
+            )
+            pooled = _pool(states, batch)
+            wanted, ones = (
+                batch.classes[batch.valid],
+                torch.ones(int(regions), device=states.device),
+            )
+            found["pooled_name"] = (
+                self._choose(pooled[batch.valid], targets.names, wanted, ones) / regions
+            )
+        return found
+
+    def _choose(self, states: Tensor, names: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+        """Cross entropy of choosing one of all main names, summed with weights."""
+        logits = self.token_align(states[None], names[None])[0]
+        chosen = functional.cross_entropy(logits, wanted, reduction="none")
+        return (chosen * weight).sum()
+
+    def _layer(
+        self, model: Nano, outputs: RawOutputs, batch: Batch, targets: Targets, layer: int
+    ) -> dict[str, Tensor]:
+        """Second stage: alignment, boxes and (last layer) masks of the queries of one layer."""
+        hidden = outputs.decoded.hidden[layer]
+        boxes = model.to_units(outputs.decoded.boxes[layer], batch.images.shape[-2:])
+        threshold = THRESHOLDS[min(layer, len(THRESHOLDS) - 1)]
+        region, overlap = assign_queries(
+            corners(boxes.detach()), corners(batch.boxes), batch.valid, threshold
+        )
+        positive = region >= 0
+        count = positive.sum().clamp(min=1)
+        image, _ = positive.nonzero(as_tuple=True)
+        l1, giou = box_losses(boxes[positive], batch.boxes[image, region[positive]])
+        align = model.class_embed[layer]
+        logits = align(hidden, outputs.text)
+        quality = targets.truth[image, region[positive]] * overlap[positive][:, None]
+        wanted = torch.zeros_like(logits)
+        wanted[positive] = quality
+        found = {
+            "align": quality_focal_loss(logits, wanted).sum() / count,
+            "l1": l1.sum() / count,
+            "giou": giou.sum() / count,
+        }
+        if targets.names is not None:
+            chosen = align(hidden[positive][None], targets.names[None])[0]
+            right = batch.classes[image, region[positive]]
+            found["name"] = functional.cross_entropy(chosen, right, reduction="sum") / count
+        if layer == len(outputs.decoded.hidden) - 1:
+            found |= _masks(model, outputs, batch, region)
+        return found
+
+
+def _pool(states: Tensor, batch: Batch) -> Tensor:
+    """Mean token state under each region's mask over strides 8 and 16: (B, G, C)."""
+    pools = []
+    cells = 0
+    for factor in (2, 4):
+        share = functional.avg_pool2d(batch.masks, factor).flatten(2)  # (B, G, N_l)
+        level = states[:, cells : cells + share.shape[-1]]
+        cells += share.shape[-1]
+        pools.append(share @ level / share.sum(-1, keepdim=True).clamp(min=1e-3))
+    return (pools[0] + pools[1]) / 2
+
+
+def _masks(model: Nano, outputs: RawOutputs, batch: Batch, region: Tensor) -> dict[str, Tensor]:
+    """Mask losses of the last layer's assigned queries, every region weighing the same."""
+    logits = model.mask_logits(outputs.decoded.hidden[-1], outputs.mask_feature)
+    positive = region >= 0
+    weight = equal_weights(region, batch.boxes.shape[1])[positive]
+    image, _ = positive.nonzero(as_tuple=True)
+    logits = logits[positive]
+    wanted = batch.masks[image, region[positive]]
+    near = _near(batch.boxes[image, region[positive]], wanted, model)
+    cells = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * near
+    total = weight.sum().clamp(min=1)
+    return {
+        "mask": ((cells.sum((1, 2)) / near.sum((1, 2))) * weight).sum() / total,
+        "dice": (dice_loss(logits, wanted, (1, 2)) * weight).sum() / total,
     }
-    if not truth.sentences:
-        align = model.class_embed[0]
-        logits = align(outputs.tokens.states[image, token][None], outputs.text)[0]
-        terms["token_name"] = name_loss(logits, truth.matches[image, region]) / count
-    return terms
 
 
-def outputs_levels(outputs: RawOutputs, batch: Batch):  # noqa: ANN201
-    """Token grids of a batch of unpadded pictures."""
-    from ape_model.geometry import Levels  # noqa: PLC0415
-
-    rows, cols = batch.images.shape[-2:]
-    return Levels(tuple((rows // stride, cols // stride) for stride in STRIDES))
-
-
-def _layer_terms(
-    model: Nano, outputs: RawOutputs, batch: Batch, truth: Truth, layer: int
-) -> dict[str, Tensor]:
-    rows, cols = batch.images.shape[-2:]
-    scale = torch.tensor([cols, rows, cols, rows], device=batch.boxes.device)
-    boxes = corners(outputs.decoded.boxes[layer]) * scale
-    hidden = outputs.decoded.hidden[layer]
-    assigned, iou = assign_queries(boxes.detach(), batch.boxes, batch.valid, MATCH_IOU[layer])
-    image, query, region = _rows(boxes, assigned)
-    count = max(1, len(image))
-    logits = model.class_embed[layer](hidden, outputs.text)
-    right = torch.zeros_like(logits, dtype=torch.bool)
-    right[image, query] = truth.matches[image, region]
-    terms = {
-        "score": 2 * quality_focal(logits, right * iou[..., None]) / count,
-        "box": box_loss(boxes[image, query], batch.boxes[image, region], float(model.nano.unit))
-        / count,
-    }
-    if truth.sentences:
-        told = [pick_loss(*pair) for pair in zip(logits, right, strict=True)]
-        terms["name"] = torch.stack(told).sum() / max(1, int(right.any(1).sum()))
-    else:
-        own = logits[image, query]
-        terms["name"] = 0.5 * name_loss(own, truth.matches[image, region]) / count
-    if layer > 0:
-        few = torch.randperm(len(image), device=image.device)[:MASKS_PER_BATCH]
-        terms["mask"] = _mask_term(model, outputs, batch, hidden, (image[few], query[few], region[few]))
-    return terms
-
-
-def _mask_term(
-    model: Nano, outputs: RawOutputs, batch: Batch, hidden: Tensor, rows: tuple[Tensor, ...]
-) -> Tensor:
-    image, query, region = rows
-    vectors = model.mask_embed(hidden[image, query])  # (K, M)
-    order = image.argsort()
-    image, region, vectors = image[order], region[order], vectors[order]
-    counts = torch.bincount(image, minlength=len(batch.images)).tolist()
-    logits = torch.cat(
-        [
-            (part @ feature.flatten(1)).unflatten(-1, feature.shape[1:])
-            for part, feature in zip(vectors.split(counts), outputs.mask_feature, strict=True)
-        ]
-    )
-    logits = logits + model.mask_bias
-    truth, boxes = batch.masks[image, region], batch.boxes[image, region]
-    return mask_loss(logits, truth, boxes, MASK_STRIDE) / max(1, len(image))
-
-
-def criterion(
-    model: Nano, outputs: RawOutputs, batch: Batch, truth: Truth
-) -> dict[str, Tensor]:
-    """All terms of the loss by name, each averaged over assigned predictions and layers."""
-    terms = _token_terms(model, outputs, batch, truth)
-    for layer in range(model.config.decoder_layers):
-        for name, value in _layer_terms(model, outputs, batch, truth, layer).items():
-            terms[name] = terms.get(name, torch.zeros(())) + value
-    return terms
+def _near(boxes: Tensor, masks: Tensor, model: Nano) -> Tensor:
+    """Weight of mask cells, (K, h, w): 1 within 1.3 boxes, 0.1 beyond, where no mask is read."""
+    grown = torch.cat([boxes[:, :2], boxes[:, 2:] * 1.3], dim=-1)
+    x1, y1, x2, y2 = (corners(grown) * (model.nano.unit / 4)).unbind(-1)
+    rows = torch.arange(masks.shape[1], device=masks.device) + 0.5
+    cols = torch.arange(masks.shape[2], device=masks.device) + 0.5
+    in_rows = (rows > y1[:, None]) & (rows < y2[:, None])
+    in_cols = (cols > x1[:, None]) & (cols < x2[:, None])
+    return torch.where(in_rows[:, :, None] & in_cols[:, None], 1.0, 0.1)

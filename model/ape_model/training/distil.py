@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ape_model.nano_text import NanoText, NanoTextConfig, NanoTokenizer, WordIds, split_words
-from ape_model.training.phrases import RELATIONS, Phrase, random_phrase
+from ape_model.training.phrases import RELATIONS, random_phrase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,87 +1,103 @@
-"""The terms of the training loss, each a sum over what it is given; callers divide."""
+"""The losses, element by element; who calls them chooses weights and sums."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torch.nn import functional
 
-from ape_model.training.assign import generalised_iou
+from ape_model.geometry import corners
 
-__all__ = ["box_loss", "mask_loss", "name_loss", "pick_loss", "quality_focal"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-L1_WEIGHT, GIOU_WEIGHT = 5.0, 2.0
-OUTSIDE_WEIGHT, MARGIN = 0.1, 0.15
-"""Mask cells further outside than this part of the box count little: inference cuts them off."""
+__all__ = ["box_losses", "dice_loss", "focal_loss", "generalised_iou", "quality_focal_loss"]
 
 
-def quality_focal(logits: Tensor, quality: Tensor) -> Tensor:
-    """Quality focal loss (Li et al. 2020, gamma 2): the score shall be the quality itself.
+def focal_loss(
+    logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0
+) -> Tensor:
+    """Focal loss (Lin et al. 2017, eq. 5).
 
     Args:
         logits: any shape.
-        quality: the same shape, 0..1; the IoU of a right answer, 0 of a wrong one.
+        targets: same shape, 0 or 1.
+        alpha: weight of positives; negatives weigh 1 - alpha.
+        gamma: how strongly easy cases fade.
+
+    Returns:
+        loss of each element.
     """
-    gap = (quality - logits.sigmoid()).abs()
-    plain = F.binary_cross_entropy_with_logits(logits, quality, reduction="none")
-    return (gap.square() * plain).sum()
+    score = logits.sigmoid()
+    plain = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    miss = score * (1 - targets) + (1 - score) * targets
+    return (alpha * targets + (1 - alpha) * (1 - targets)) * miss**gamma * plain
 
 
-def box_loss(predicted: Tensor, truth: Tensor, unit: float) -> Tensor:
-    """5 L1 + 2 GIoU of (K, 4) boxes x1 y1 x2 y2, pixels; `unit` pixels are 1.0 of L1."""
-    distance = (predicted - truth).abs().sum() / unit
-    return L1_WEIGHT * distance + GIOU_WEIGHT * (1 - generalised_iou(predicted, truth)).sum()
-
-
-def name_loss(logits: Tensor, true: Tensor) -> Tensor:
-    """Cross entropy of (K, L) alignments, where several prompts may be true of one region.
+def quality_focal_loss(logits: Tensor, quality: Tensor, gamma: float = 2.0) -> Tensor:
+    """Quality focal loss (Li et al. 2020, eq. 2): the score shall say how well the box fits.
 
     Args:
-        logits: of K regions with L prompts.
-        true: (K, L) bool, at least one a row; the others that are true are left out of the sum.
+        logits: any shape.
+        quality: same shape, 0..1; 0 for what is not there.
+        gamma: how strongly easy cases fade.
+
+    Returns:
+        loss of each element.
     """
-    best = logits.masked_fill(~true, -torch.inf).amax(1)
-    rivals = logits.masked_fill(true, -torch.inf).logsumexp(1)
-    return F.softplus(rivals - best).sum()
+    plain = functional.binary_cross_entropy_with_logits(logits, quality, reduction="none")
+    return (logits.sigmoid() - quality).abs() ** gamma * plain
 
 
-def pick_loss(logits: Tensor, right: Tensor) -> Tensor:
-    """Cross entropy over regions: -log of the share that the right ones have in each column.
+def generalised_iou(first: Tensor, second: Tensor) -> Tensor:
+    """GIoU of boxes pair by pair (Rezatofighi et al. 2019).
 
     Args:
-        logits: (Q, T), Q regions against T sentences.
-        right: (Q, T) bool; columns without a right region do not count.
+        first: (..., 4) x1, y1, x2, y2.
+        second: the same shape.
+
+    Returns:
+        (...) in -1..1.
     """
-    known = right.any(0)
-    every = logits[:, known].logsumexp(0)
-    return (every - logits[:, known].masked_fill(~right[:, known], -torch.inf).logsumexp(0)).sum()
+    low = torch.maximum(first[..., :2], second[..., :2])
+    high = torch.minimum(first[..., 2:], second[..., 2:])
+    overlap = (high - low).clamp(min=0).prod(-1)
+    hull = torch.maximum(first[..., 2:], second[..., 2:]) - torch.minimum(
+        first[..., :2], second[..., :2]
+    )
+    area = [(box[..., 2:] - box[..., :2]).clamp(min=0).prod(-1) for box in (first, second)]
+    union = (area[0] + area[1] - overlap).clamp(min=1e-9)
+    around = hull.clamp(min=0).prod(-1).clamp(min=1e-9)
+    return overlap / union - (around - union) / around
 
 
-def mask_loss(logits: Tensor, truth: Tensor, boxes: Tensor, stride: int) -> Tensor:
-    """2 BCE + 2 dice of K masks.
+def box_losses(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """L1 and GIoU loss of boxes pair by pair.
 
     Args:
-        logits: (K, H, W).
-        truth: (K, H, W) bool.
-        boxes: (K, 4) x1 y1 x2 y2 of the true regions, pixels.
-        stride: pixels per cell.
+        predicted: (K, 4) cx, cy, w, h.
+        target: (K, 4) cx, cy, w, h.
+
+    Returns:
+        (K,) sum of absolute differences, (K,) 1 - GIoU.
     """
-    weight = _near(boxes / stride, logits.shape[-2:])
-    target = truth.float()
-    plain = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    bce = (plain * weight).sum((1, 2)) / weight.sum((1, 2))
-    soft = logits.sigmoid() * weight
-    shared = (soft * target).sum((1, 2))
-    dice = 1 - (2 * shared + 1) / (soft.sum((1, 2)) + (target * weight).sum((1, 2)) + 1)
-    return 2 * (bce + dice).sum()
+    distance = (predicted - target).abs().sum(-1)
+    return distance, 1 - generalised_iou(corners(predicted), corners(target))
 
 
-def _near(boxes: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """(K, H, W) weights: 1 in and round each (K, 4) box, in cells, little elsewhere."""
-    rows = torch.arange(shape[0], device=boxes.device) + 0.5
-    cols = torch.arange(shape[1], device=boxes.device) + 0.5
-    grown = MARGIN * (boxes[:, 2:] - boxes[:, :2])
-    low, high = boxes[:, :2] - grown - 1, boxes[:, 2:] + grown + 1
-    inside_x = (cols >= low[:, :1]) & (cols <= high[:, :1])
-    inside_y = (rows >= low[:, 1:]) & (rows <= high[:, 1:])
-    return torch.where(inside_y[:, :, None] & inside_x[:, None], 1.0, OUTSIDE_WEIGHT)
+def dice_loss(logits: Tensor, targets: Tensor, axes: Sequence[int]) -> Tensor:
+    """Dice loss with a smoothing of one cell (Milletari et al. 2016).
+
+    Args:
+        logits: masks before the sigmoid.
+        targets: same shape, 0..1.
+        axes: axes of a mask, summed over.
+
+    Returns:
+        loss of each mask.
+    """
+    score = logits.sigmoid()
+    both = (score * targets).sum(tuple(axes))
+    return 1 - (2 * both + 1) / (score.sum(tuple(axes)) + targets.sum(tuple(axes)) + 1)

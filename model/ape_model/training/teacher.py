@@ -6,7 +6,6 @@ and `vocab.txt`. Nothing of it ships; the tiny tower learns from its vectors.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +18,7 @@ from ape_model.nano_text import split_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 __all__ = ["Teacher"]
 

@@ -1,0 +1,93 @@
+"""One training batch: pictures and the regions in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["Batch", "Example", "collate"]
+
+MASK_STRIDE = 4
+_MEAN = (123.675, 116.28, 103.53)
+_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """One picture with its regions."""
+
+    image: NDArray[np.uint8]
+    """(H, W, 3) blue-green-red; every picture of a batch has the same size."""
+    ids: NDArray[np.int32]
+    """(H, W): 1 + row of the region that shows at each pixel, 0 for none."""
+    boxes: NDArray[np.float32]
+    """(G, 4) x1, y1, x2, y2, pixels."""
+    classes: NDArray[np.int64]
+    """(G,) class ids."""
+    sentences: tuple[tuple[str, int], ...] = ()
+    """Descriptions and the row of the region that each means; empty for a vocabulary step."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Examples, padded to the largest number of regions."""
+
+    images: Tensor
+    """(B, 3, H, W) float32 normalised RGB."""
+    boxes: Tensor
+    """(B, G, 4) cx, cy, w, h in coordinate units."""
+    classes: Tensor
+    """(B, G) int64; 0 in padding."""
+    valid: Tensor
+    """(B, G) bool, False for padding."""
+    masks: Tensor
+    """(B, G, H / 4, W / 4) float32, the share of each cell that the region shows in, 0..1."""
+    sentences: tuple[tuple[tuple[str, int], ...], ...]
+    """Of each picture; all empty in a vocabulary step."""
+
+
+def _pad(rows: Sequence[NDArray[np.generic]], length: int) -> Tensor:
+    out = np.zeros((len(rows), length, *rows[0].shape[1:]), rows[0].dtype)
+    for row, values in zip(out, rows, strict=True):
+        row[: len(values)] = values
+    return torch.from_numpy(out)
+
+
+def _masks(ids: Tensor, regions: int) -> Tensor:
+    """(B, H, W) ids to (B, G, H / 4, W / 4) shares."""
+    member = ids[:, None] == torch.arange(1, regions + 1)[:, None, None]
+    return functional.avg_pool2d(member.float(), MASK_STRIDE)
+
+
+def collate(examples: Sequence[Example], unit: int) -> Batch:
+    """Stack examples of one size.
+
+    Args:
+        examples: B pictures.
+        unit: pixels that coordinate 1.0 stands for.
+    """
+    longest = max(1, *(len(e.classes) for e in examples)) if examples else 1
+    images = torch.from_numpy(np.stack([e.image for e in examples])[..., ::-1].copy())
+    mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
+    pixels = ((images.float() - mean) / std).permute(0, 3, 1, 2)
+    rectangles = _pad([e.boxes for e in examples], longest) / unit
+    low, high = rectangles.chunk(2, dim=-1)
+    counts = torch.tensor([len(e.classes) for e in examples])
+    return Batch(
+        images=pixels,
+        boxes=torch.cat([(low + high) / 2, high - low], dim=-1),
+        classes=_pad([e.classes for e in examples], longest),
+        valid=torch.arange(longest) < counts[:, None],
+        masks=_masks(torch.from_numpy(np.stack([e.ids for e in examples])), longest),
+        sentences=tuple(e.sentences for e in examples),
+    )

@@ -1,0 +1,120 @@
+"""Endless training batches of the drawn world; batch k is a function of the seed and k alone."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ape_model.training.batch import Batch, Example, collate
+from ape_model.world import World
+
+if TYPE_CHECKING:
+    from ape_model.world import Scene
+
+__all__ = ["Canvas", "SceneBatches", "Stage"]
+
+SEEDS_PER_STEP = 1024
+FIRST_SEED = 1_000_000_000
+"""Training scenes begin here: lower seeds are for validation and tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """A kind of batch."""
+
+    height: int
+    width: int
+    batch: int
+    """Pictures at once."""
+    most: int
+    """Most things in a picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of a run."""
+
+    first: int
+    """Its first step."""
+    canvases: tuple[Canvas, ...]
+    """Drawn from at random, one for each batch."""
+    sentence_share: float
+    """Share of batches that speak in sentences, 0..1."""
+
+
+class SceneBatches:
+    """A map-style data set of whole batches.
+
+    Args:
+        stages: parts of the run, ascending, the first from step 0.
+        seed: of the run.
+        unit: pixels that coordinate 1.0 stands for.
+        steps: length of the run.
+        rank: of this process among several: all draw the same kind of batch, each its own scenes.
+    """
+
+    def __init__(
+        self,
+        stages: tuple[Stage, ...],
+        *,
+        seed: int,
+        unit: int,
+        steps: int,
+        rank: int = 0,
+    ) -> None:
+        self.stages, self.seed, self.unit = stages, seed, unit
+        self.steps = steps
+        self.rank = rank
+        self.worlds: dict[int, World] = {}
+
+    def __len__(self) -> int:
+        """Steps of the run."""
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        """Draw the batch of one step."""
+        rng = random.Random(f"{self.seed}/{step}")  # noqa: S311 - a seed, not a secret
+        stage = [s for s in self.stages if s.first <= step][-1]
+        canvas = rng.choice(stage.canvases)
+        speaking = rng.random() < stage.sentence_share
+        world = self._world(canvas.most)
+        size = (canvas.height, canvas.width)
+        first = FIRST_SEED * (self.seed + 1) + step * SEEDS_PER_STEP + self.rank * canvas.batch
+        seeds = range(first, first + canvas.batch)
+        make = _speaking if speaking else _naming
+        return collate([make(world, s, size) for s in seeds], self.unit)
+
+    def _world(self, most: int) -> World:
+        if most not in self.worlds:
+            self.worlds[most] = World(max_objects=most)
+        return self.worlds[most]
+
+
+def _naming(world: World, seed: int, size: tuple[int, int]) -> Example:
+    return _example(world.scene(seed, size))
+
+
+def _speaking(world: World, seed: int, size: tuple[int, int], most: int = 6) -> Example:
+    spoken = world.sentence_scene(seed, size)
+    example = _example(spoken.scene)
+    rows = {instance.id: row for row, instance in enumerate(spoken.scene.instances)}
+    rng = random.Random(seed)  # noqa: S311
+    said = rng.sample(spoken.phrases, min(most, len(spoken.phrases), rng.randint(1, most)))
+    sentences = tuple((p.text, rows[p.target]) for p in said)
+    return Example(example.image, example.ids, example.boxes, example.classes, sentences)
+
+
+def _example(scene: Scene) -> Example:
+    """Number a scene's instances by row."""
+    rows = np.zeros(1 + int(scene.instance_map.max()), np.int32)
+    for row, instance in enumerate(scene.instances, start=1):
+        rows[instance.id] = row
+    return Example(
+        image=scene.image,
+        ids=rows[scene.instance_map],
+        boxes=np.array([i.box for i in scene.instances], np.float32).reshape(-1, 4),
+        classes=np.array([i.class_id for i in scene.instances], np.int64),
+    )

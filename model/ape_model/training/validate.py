@@ -1,0 +1,123 @@
+"""A light check while training: average precision and recall on scenes nobody trains on."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor
+
+from ape_model.geometry import corners
+from ape_model.nms import box_iou
+from ape_model.training.batch import collate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ape_model.nano import Nano
+    from ape_model.training.batch import Example
+
+__all__ = ["validate"]
+
+CANDIDATES = 100
+"""Detections kept of each picture, the best of all (query, name) pairs."""
+
+
+@torch.no_grad()
+def validate(
+    model: Nano, names: Tensor, things: int, examples: Sequence[Example]
+) -> dict[str, float]:
+    """Measure boxes of a network whose prompts are all main names.
+
+    Args:
+        model: in eval mode.
+        names: (C, D) vectors of the main names, things first.
+        things: how many of them are things.
+        examples: pictures with their regions.
+
+    Returns:
+        things_ap50, stuff_ap50 and agnostic_recall50 (share of regions that some query's box
+        overlaps by half), all 0..1, and absent, names an image that score over 0.5 and are not
+        in it.
+    """
+    found: list[list[float]] = []
+    hits = total = absent = 0
+    for index, example in enumerate(examples, start=1):
+        batch = collate([example], model.nano.unit)
+        outputs = model(batch.images, model.vocabulary(names))
+        boxes = corners(outputs.boxes[0]) * _scale(example)
+        best = box_iou(torch.from_numpy(example.boxes), boxes).amax(1)
+        hits, total = hits + int((best >= 0.5).sum()), total + len(best)
+        scores = outputs.logits[0].sigmoid()
+        spoken = set((scores > 0.5).any(0).nonzero()[:, 0].tolist())
+        absent += len(spoken - set(example.classes.tolist()))
+        found += _rows(index, boxes, scores)
+    truth = _truth(examples, len(names))
+    return {
+        "things_ap50": _ap50(truth, found, list(range(things))),
+        "stuff_ap50": _ap50(truth, found, list(range(things, len(names)))),
+        "agnostic_recall50": hits / max(1, total),
+        "absent": absent / len(examples),
+    }
+
+
+def _scale(example: Example) -> Tensor:
+    height, width = example.image.shape[:2]
+    return torch.tensor([width, height, width, height])
+
+
+def _rows(index: int, boxes: Tensor, scores: Tensor) -> list[list[float]]:
+    """Best pairs as rows of image, x, y, w, h, score, class."""
+    best = scores.flatten().topk(min(CANDIDATES, scores.numel()))
+    query, name = best.indices // scores.shape[1], best.indices % scores.shape[1]
+    sides = torch.cat([boxes[query, :2], boxes[query, 2:] - boxes[query, :2]], dim=1)
+    image = torch.full((len(query), 1), float(index))
+    rows = torch.cat([image, sides, best.values[:, None], name[:, None]], dim=1)
+    return rows.tolist()  # type: ignore[no-any-return]
+
+
+def _truth(examples: Sequence[Example], classes: int) -> COCO:
+    annotations = []
+    for index, example in enumerate(examples, start=1):
+        for (x1, y1, x2, y2), name in zip(example.boxes, example.classes, strict=True):
+            box = [float(x1), float(y1), float(x2 - x1), float(y2 - y1)]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": index,
+                    "category_id": int(name),
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
+            )
+    truth = COCO()
+    truth.dataset = {
+        "images": [{"id": k + 1} for k in range(len(examples))],
+        "annotations": annotations,
+        "categories": [{"id": k} for k in range(classes)],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+    return truth
+
+
+def _ap50(truth: COCO, found: list[list[float]], classes: list[int]) -> float:
+    """Mean average precision at IoU 0.5 over the classes that occur."""
+    table: NDArray[np.float64] = np.array(found)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator = COCOeval(truth, truth.loadRes(table), "bbox")
+        evaluator.params.catIds = classes
+        evaluator.params.iouThrs = np.array([0.5])
+        evaluator.evaluate()
+        evaluator.accumulate()
+    precision = evaluator.eval["precision"][0, :, :, 0, -1]
+    seen = precision[precision > -1]
+    return float(seen.mean()) if seen.size else 0.0
