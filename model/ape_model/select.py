@@ -170,7 +170,7 @@ def pick(
 
 def _ranks(scores: Tensor) -> Tensor:
     """(Q, P) place of every query among those of its prompt, 0 for the strongest."""
-    return scores.argsort(0, descending=True, stable=True).argsort(0)
+    return scores.argsort(dim=0, descending=True, stable=True).argsort(dim=0)
 
 
 def find_regions(
