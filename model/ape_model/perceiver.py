@@ -21,6 +21,8 @@ from ape_model.preprocess import prepare
 from ape_model.prompts import PromptKind, classify
 from ape_model.select import find_regions
 from ape_model.store import BUILT_IN, resolve
+from ape_model.tokenizer import clean_text
+from ape_model.world.words import load_vocabulary
 from ape_stream import masks
 from ape_stream.errors import ModelError, PromptError
 from ape_stream.types import Instances
@@ -86,6 +88,7 @@ class ApePerceiver:
         usual = NANO_THRESHOLD if nano else OFFICIAL_THRESHOLD
         self._threshold = usual if threshold is None else threshold
         self._vocabulary = files.vocabulary
+        self._known_stuff = _drawn_stuff() if nano else frozenset()
         self._official = official
         self._per_prompt = per_prompt
         self._passes: list[tuple[PromptFeatures, list[int]]] = []
@@ -105,7 +108,9 @@ class ApePerceiver:
         self._passes = [self._pass(kind, kinds, embedded) for kind in dict.fromkeys(kinds)]
         least = [self._threshold if p.threshold is None else p.threshold for p in prompts]
         self._least = torch.tensor(least, device=self.device)
-        self._stuff = np.array([prompt.stuff for prompt in prompts])
+        self._stuff = np.array(
+            [prompt.stuff or clean_text(prompt.text) in self._known_stuff for prompt in prompts]
+        )
 
     def _pass(
         self, kind: PromptKind, kinds: Sequence[PromptKind], embedded: Tensor
@@ -137,7 +142,9 @@ class ApePerceiver:
         logits = regions.mask_logits.float()
         rows, cols = (n * part for n, part in zip(logits.shape[-2:], regions.extent, strict=True))
         if self._margin is not None:
-            logits = _inside_boxes(logits, regions.boxes, (rows, cols), self._margin)
+            things = torch.from_numpy(~self._stuff).to(logits.device)[regions.prompts]
+            inside = _inside_boxes(logits, regions.boxes, (rows, cols), self._margin)
+            logits = torch.where(things[:, None, None], inside, logits)
         cut = [masks.from_logits(one, size, (rows, cols)) for one in logits.cpu().numpy()]
         solid = [index for index, mask in enumerate(cut) if mask.bitmap.size]
         kept = tuple(cut[index] for index in solid)
@@ -149,6 +156,13 @@ class ApePerceiver:
             size=size,
         )
         return _stuff_united(found, self._stuff) if self._stuff.any() else found
+
+
+def _drawn_stuff() -> frozenset[str]:
+    """Names in nano's world that can only mean stuff."""
+    words = load_vocabulary()
+    only_stuff = (p.text for p in words.prompts if min(p.class_ids) >= words.things)
+    return frozenset(clean_text(text) for text in only_stuff)
 
 
 def _column(values: Tensor, rows: list[int], dtype: type[np.generic]) -> NDArray[np.generic]:
