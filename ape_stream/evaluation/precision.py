@@ -150,12 +150,16 @@ def average_precision(judged: Sequence[Judged], classes: int) -> Average:
     return Average(ap50=per_iou[IOU_50], ap=per_iou.mean(axis=0))
 
 
-def agnostic_recall(judged: Sequence[Judged]) -> float:
+def agnostic_recall(judged: Sequence[Judged], classes: int) -> float:
     """Share of the true regions that any of the 100 best masks covers at IoU 0.5, named or not.
 
     It bounds the average precision that better naming alone could reach.
+
+    Args:
+        judged: pictures with what was found, at a low threshold.
+        classes: how many classes there are; the library gathers regions by class first.
     """
-    recall = _run(judged, 0, agnostic=True).eval["recall"][IOU_50, 0, 0, 0]
+    recall = _run(judged, classes, agnostic=True).eval["recall"][IOU_50, 0, 0, 0]
     return max(0.0, float(recall))
 
 

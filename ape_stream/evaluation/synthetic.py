@@ -182,7 +182,7 @@ def _names(bench: _Bench, world: World, plan: EvaluationPlan) -> Report:
         "stuff_ap50": average.mean50(slice(world.things, None)),
         "ap50": average.mean50(),
         "mask_ap": average.mean(),
-        "agnostic_recall50": agnostic_recall(weak),
+        "agnostic_recall50": agnostic_recall(weak, classes),
         "precision": precision,
         "recall": recall,
         "absent_fp_per_image": _absent(sure, world, plan.seed),

@@ -213,7 +213,7 @@ def test_precision_and_recall_by_hand():
 
 
 def test_agnostic_recall_forgives_names_alone():
-    assert agnostic_recall([_judged((1, 0, 10, 0.9), (0, 10, 20, 0.1))]) == pytest.approx(2 / 3)
+    assert agnostic_recall([_judged((1, 0, 10, 0.9), (0, 10, 20, 0.1))], 3) == pytest.approx(2 / 3)
 
 
 def test_what_shows_too_little_may_be_found_or_not():
