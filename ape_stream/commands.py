@@ -26,7 +26,7 @@ __all__ = ["EXIT_TRUNCATED", "annotate", "doctor", "list_plugins", "run"]
 EXIT_TRUNCATED = 3
 """Exit code where a source broke off early and all that decodes was processed."""
 
-DEFAULT_OUTPUTS = ("overlay.mp4", "tracks.json", "results.jsonl")
+DEFAULT_OUTPUTS = ("overlay.mp4", "tracks.json", "results.jsonl", "sheet.png")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
 

@@ -1,0 +1,75 @@
+"""Numbers mean what their names say."""
+
+import json
+import time
+
+import pytest
+
+from ape_stream.stats import Durations, Rate, RunStats, StageMeter, StreamLedger
+
+
+def test_quantiles_are_milliseconds_of_what_was_added():
+    durations = Durations()
+    assert durations.ms(0.5) is None
+    for ms in (5, 1, 3, 2, 4):
+        durations.add(ms / 1e3)
+    assert [durations.ms(q) for q in (0, 0.5, 1)] == pytest.approx([1, 3, 5])
+    assert durations.total_s == pytest.approx(0.015)
+
+
+def test_only_the_last_512_durations_count_for_quantiles():
+    durations = Durations()
+    for _ in range(512):
+        durations.add(9.0)
+    for _ in range(512):
+        durations.add(1.0)
+    assert durations.ms(1.0) == 1000
+    assert durations.count == 1024
+
+
+def test_rate_counts_the_last_five_seconds():
+    rate = Rate()
+    assert rate.hz(0.0) == 0
+    for tick in range(101):
+        rate.tick(tick / 10)  # 10 Hz for 10 s
+    assert rate.hz(10.0) == pytest.approx(10, rel=0.05)
+    assert rate.hz(12.5) == pytest.approx(5, rel=0.05)
+    assert rate.hz(16.0) == 0
+
+
+def test_rate_is_right_before_the_window_is_full():
+    rate = Rate()
+    for tick in range(21):
+        rate.tick(tick / 20)
+    assert rate.hz(1.0) == pytest.approx(21)
+
+
+def test_ledger_counts_ages_from_capture():
+    ledger = StreamLedger()
+    ledger.capture()
+    ledger.publish(time.monotonic_ns() - 40_000_000)
+    snapshot = ledger.snapshot(waiting=0)
+    assert 40 <= snapshot.age_ms_p50 < 1000
+    assert (snapshot.captured, snapshot.published) == (1, 1)
+
+
+def test_a_snapshot_does_not_change_afterwards():
+    ledger = StreamLedger()
+    ledger.drop("overtaken")
+    before = ledger.snapshot(waiting=0)
+    ledger.drop("overtaken")
+    ledger.enter("ready")
+    assert before.dropped == {"overtaken": 1}
+    assert before.in_flight["ready"] == 0
+
+
+def test_totals_are_sums_over_streams_and_json():
+    a, b = StreamLedger(), StreamLedger()
+    for _ in range(3):
+        a.capture()
+    a.drop("stopped")
+    b.capture()
+    b.publish(time.monotonic_ns())
+    stats = RunStats(1.0, {"a": a.snapshot(2), "b": b.snapshot(0)}, {"x": StageMeter().snapshot()})
+    assert (stats.captured, stats.published, stats.dropped, stats.in_flight) == (4, 1, 1, 2)
+    assert json.loads(json.dumps(stats.as_dict()))["streams"]["a"]["dropped"] == {"stopped": 1}
