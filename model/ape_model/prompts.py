@@ -9,7 +9,6 @@ tower loaded.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from ape_model.bank import PromptBank
     from ape_model.embedding_cache import EmbeddingCache, EmbeddingSpace
 
-__all__ = ["EmbeddedPrompts", "PromptEmbedder", "PromptKind", "TextEncoder", "classify"]
+__all__ = ["PromptEmbedder", "PromptKind", "TextEncoder", "classify"]
 
 _MEMORY_LIMIT: Final = 16_384  # embeddings of 4 KB: 64 MB
 _CHUNK: Final = 256  # prompts between two saves: what an interruption can cost
@@ -48,34 +47,6 @@ class TextEncoder(Protocol):
     def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> Tensor:
         """Return (P, D) float32 on the CPU for P texts; `progress` hears how many are done."""
         ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EmbeddedPrompts:
-    """The prompts as the network reads them."""
-
-    embeddings: Tensor
-    """(P, D) float32, not normalised, in the order of the prompts."""
-    kinds: tuple[PromptKind, ...]
-    """P kinds."""
-
-    def __post_init__(self) -> None:
-        """Check that both speak of the same prompts.
-
-        Raises:
-            ValueError: the numbers of rows and kinds differ.
-        """
-        if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.kinds):
-            shape = tuple(self.embeddings.shape)
-            raise ValueError(f"{len(self.kinds)} kinds of prompts with embeddings {shape}")
-
-    def rows(self, kind: PromptKind) -> Tensor:
-        """Return the (K,) int64 positions of the prompts of one kind, ascending."""
-        return torch.tensor([n for n, is_ in enumerate(self.kinds) if is_ is kind]).long()
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> EmbeddedPrompts:
-        """Return the same prompts with embeddings on `device` as `dtype`."""
-        return EmbeddedPrompts(self.embeddings.to(device, dtype), self.kinds)
 
 
 def classify(

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from ape_model.bank import PromptBank
 from ape_model.embedding_cache import CachedPrompt, EmbeddingCache, EmbeddingSpace, cache_root
 from ape_model.errors import BankError, CheckpointError, PromptTextError
-from ape_model.prompts import EmbeddedPrompts, PromptEmbedder, PromptKind, classify
+from ape_model.prompts import PromptEmbedder, PromptKind, classify
 from ape_model.text import ClipTextEncoder, TextConfig, TextTower
 
 if TYPE_CHECKING:
@@ -76,19 +76,6 @@ def test_official_mode_one_space_flips_all() -> None:
 def test_official_mode_knows_no_single_kind() -> None:
     with pytest.raises(PromptTextError, match="leave out the kind of 'cat'"):
         classify(["cat"], [VOCABULARY], official=True)
-
-
-def test_features_split_by_kind() -> None:
-    features = EmbeddedPrompts(torch.zeros(3, 8), (SENTENCE, VOCABULARY, SENTENCE))
-    assert features.rows(SENTENCE).tolist() == [0, 2]
-    assert features.rows(VOCABULARY).tolist() == [1]
-    assert features.to(torch.device("cpu"), torch.float16).embeddings.dtype == torch.float16
-    assert EmbeddedPrompts(torch.zeros(1, 8), (SENTENCE,)).rows(VOCABULARY).dtype == torch.int64
-
-
-def test_features_refuse_other_lengths() -> None:
-    with pytest.raises(ValueError, match="2 kinds"):
-        EmbeddedPrompts(torch.zeros(3, 8), (SENTENCE, VOCABULARY))
 
 
 # ---- embedder
