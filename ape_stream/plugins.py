@@ -16,7 +16,7 @@ one way to do a thing. The group says what it is, the name is what users write:
 `name` is the stream's name, unique within the run. `ape_stream.specs` says which string goes to
 which name. Options are the factory's keyword arguments: what the signature does not name is
 refused with the list of what it does. A factory that cannot use a value raises `UsageError` or
-`ValueError`. A plugin of another package that needs an extra names it in its entry point:
+`ValueError`. A plugin that needs an extra of its package may name it in its entry point:
 `cam = "my_package:Camera [cam]"`.
 """
 
@@ -47,7 +47,7 @@ _EXTRAS = {
     "zmq": "zmq",
     "zstandard": "zmq",
 }
-"""Our extra that brings an import name; other packages name theirs in the entry point."""
+"""Our extra that brings an import name; a plugin may also name it in its entry point."""
 
 _PLAIN_TYPES: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
@@ -110,11 +110,16 @@ def _import(group: str, entry: EntryPoint) -> Any:
     try:
         return entry.load()
     except ModuleNotFoundError as error:
-        extra = ",".join(entry.extras) or _EXTRAS.get(error.name or "", "")
-        remedy = f": pip install '{_package(entry)}[{extra}]'" if extra else ""
+        remedy = _remedy(entry, error.name or "")
         raise PluginError(f"{kind} {entry.name!r} needs {error.name}{remedy}") from error
     except Exception as error:  # a stranger's module may fail in any way while it is imported
         raise PluginError(f"{kind} {entry.name!r} ({entry.value}) is broken: {error}") from error
+
+
+def _remedy(entry: EntryPoint, missing: str) -> str:
+    if entry.extras:
+        return f": pip install '{_package(entry)}[{','.join(entry.extras)}]'"
+    return f": pip install 'ape-stream[{_EXTRAS[missing]}]'" if missing in _EXTRAS else ""
 
 
 def _package(entry: EntryPoint) -> str:
