@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ape_model.backbone import build_backbone
-from ape_model.geometry import Geometry, Levels, geometry, resize_mask
+from ape_model.geometry import Geometry, Levels, geometry
 from ape_model.mask_head import MaskHead
 from ape_model.pyramid import ChannelMapper
 from ape_model.transformer import Proposals, TokenScores, Transformer
@@ -206,5 +207,9 @@ def _outside(region: Tensor, levels: Levels) -> Tensor | None:
     """(B, H, W) bool over the canvas to (B, N) bool, True for tokens outside the region."""
     if not bool(region.any()):
         return None
-    inside = [resize_mask(region, shape).flatten(1) for shape in levels.shapes]
+    # A cell is inside where bilinear resize leaves anything of the region.
+    inside = [
+        F.interpolate(region[None].float(), size=shape, mode="bilinear")[0].flatten(1) > 0
+        for shape in levels.shapes
+    ]
     return ~torch.cat(inside, dim=1)

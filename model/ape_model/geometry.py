@@ -72,7 +72,7 @@ class Geometry:
     reference: Tensor
     """(B, N, L, 2) float32, every token's own place on every level, as (x, y) over its width."""
     anchors: Tensor
-    """(B, N, 4) float32, logits of cx, cy, w, h of every token's anchor; +inf where `invalid`."""
+    """(B, N, 4) float64 or float32, logits of cx, cy, w, h of every token's anchor; +inf where `invalid`."""
     invalid: Tensor
     """(B, N) bool, True where a token can make no proposal: padded, or anchor over the border."""
 
@@ -171,7 +171,8 @@ def _anchors(levels: Levels, masks: list[Tensor], anchor_size: float) -> tuple[T
     anchors = torch.cat(boxes, dim=1)
     inside = ((anchors > ANCHOR_MARGIN) & (anchors < 1 - ANCHOR_MARGIN)).all(-1)
     invalid = torch.cat([mask.flatten(1) for mask in masks], dim=1) | ~inside
-    logits = torch.log(anchors / (1 - anchors))
+    exact = anchors.double()
+    logits = torch.log(exact / (1 - exact))
     return logits.masked_fill(invalid[..., None], math.inf), invalid
 
 

@@ -36,9 +36,11 @@ class Vocabulary:
     """Which columns of the logits are things and which are stuff."""
 
     things: tuple[int, ...]
-    """Columns of countable classes."""
+    """Columns of countable classes, the first ones; none if nobody said."""
     columns: int
     """All columns."""
+    overlapping: bool = False
+    """The stuff names hold the things, too: one column may be both."""
     background: bool = False
     """The stuff classes begin with one that stands for all things together."""
 
@@ -62,8 +64,10 @@ class Segment:
 
 def instance_logits(logits: Tensor, words: Vocabulary) -> Tensor:
     """(Q, P) logits with only things able to win."""
-    if words.separate or not words.things or len(words.things) == words.columns:
-        return logits[:, : len(words.things)] if words.separate else logits
+    if not words.things:
+        return logits
+    if not words.overlapping:
+        return logits[:, : len(words.things)]
     others = torch.ones(words.columns, dtype=torch.bool, device=logits.device)
     others[list(words.things)] = False
     return logits.masked_fill(others, -math.inf)

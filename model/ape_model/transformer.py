@@ -103,7 +103,8 @@ class Transformer(nn.Module):
         states = memory.masked_fill(unusable[..., None], 0.0)
         states = self.enc_output_norm(self.enc_output(states))
         objectness, change = self.decoder.score_tokens(states)
-        return TokenScores(states, objectness, change + anchors[:, :, None])
+        exact = torch.promote_types(change.dtype, torch.float32)
+        return TokenScores(states, objectness, change + anchors[:, :, None].to(exact))
 
     def propose(self, scores: TokenScores, geometry: Geometry) -> Proposals:
         """Choose the queries of every image and give them their first states."""
