@@ -1,0 +1,107 @@
+"""Results out as ROS 2 topics: `ros2:/ape`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from ape_nodes.ros_dds import DdsNode, DdsWriter
+from ape_nodes.ros_messages import ResultPublisher
+from ape_nodes.ros_topics import OUTPUTS
+from ape_nodes.ros_types import plain_encoder
+from ape_stream.errors import ConfigError, SinkError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ape_stream.types import FrameResult
+
+__all__ = ["Ros2Sink"]
+
+
+class _DdsPort:
+    """The output topics of one node (or of one stream of it) over DDS."""
+
+    def __init__(self, node: DdsNode, prefix: str) -> None:
+        self._writers: dict[str, DdsWriter] = {
+            spec.name: node.writer(f"~/{prefix}{spec.name}", spec) for spec in OUTPUTS
+        }
+
+    def has_readers(self, name: str) -> bool:
+        return self._writers[name].readers > 0
+
+    def publish(self, name: str, message: Any) -> None:
+        self._writers[name].write(message)
+
+
+class Ros2Sink:
+    """Publishes results as the topics of a ROS 2 node, without a ROS installation.
+
+    Args:
+        spec: `ros2:/ape` or `ros2:/robot/ape`: the node's full name.
+        mask_encoding: "mono16", or "mono8" where all values fit.
+        per_stream: True puts each stream under its own name: `~/<stream>/detections`.
+        domain_id: ROS_DOMAIN_ID; None reads the environment.
+        distro: Whose message definitions are used (humble ... lyrical).
+
+    Raises:
+        ConfigError: the name or an option cannot be used.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        *,
+        mask_encoding: str = "mono16",
+        per_stream: bool = False,
+        domain_id: int | None = None,
+        distro: str = "jazzy",
+    ) -> None:
+        path = spec.removeprefix("ros2:").strip("/") or "ape"
+        if not all(part.isidentifier() for part in path.split("/")):
+            raise ConfigError(f"{spec!r}: a node is named like /robot/ape, by letters and digits")
+        namespace, _, self._node_name = path.rpartition("/")
+        self.name = spec
+        self._place = f"/{namespace}"
+        self._mask_encoding = mask_encoding
+        self._per_stream = per_stream
+        self._domain_id = domain_id
+        self._distro = distro
+        self._node: DdsNode | None = None
+        self._publishers: dict[str, ResultPublisher] = {}
+
+    def __enter__(self) -> Self:
+        """Join the graph."""
+        self._node = DdsNode(self._node_name, self._place, self._domain_id, self._distro)
+        if not self._per_stream:
+            self._publisher("")  # so that the topics are there before the first frame
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the graph."""
+        if self._node is not None:
+            self._publishers.clear()
+            self._node.close()
+            self._node = None
+
+    def _publisher(self, stream: str) -> ResultPublisher:
+        if self._node is None:
+            raise SinkError(f"{self.name} is not open: use it in a with statement")
+        if stream not in self._publishers:
+            letters = "".join(c if c.isalnum() and c.isascii() else "_" for c in stream)
+            prefix = f"{'s' if letters[0].isdigit() else ''}{letters}/" if stream else ""
+            encoder = plain_encoder(self._node.store, self._mask_encoding)
+            self._publishers[stream] = ResultPublisher(encoder, _DdsPort(self._node, prefix))
+        return self._publishers[stream]
+
+    def write(self, result: FrameResult) -> None:
+        """Publish a result.
+
+        Raises:
+            SinkError: DDS does not take it.
+        """
+        self._publisher(result.frame.stream if self._per_stream else "").publish(result)

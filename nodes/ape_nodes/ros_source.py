@@ -1,0 +1,128 @@
+"""Frames in from ROS 2 topics: `ros2:///camera/image_raw`, raw or compressed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from ape_nodes.ros_dds import DdsNode, DdsReader
+from ape_nodes.ros_images import from_compressed, to_bgr
+from ape_nodes.ros_messages import RosFrame
+from ape_nodes.ros_topics import TopicSpec
+from ape_stream.errors import ConfigError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+__all__ = ["Ros2Source", "frame_of"]
+
+_SLICE_S = 0.2
+_log = logging.getLogger("ape_stream")
+
+
+def frame_of(message: Any, index: int, stream: str) -> RosFrame:
+    """The frame of an Image or CompressedImage, its header kept.
+
+    Raises:
+        SourceError: the pixels cannot be read.
+    """
+    compressed = not hasattr(message, "encoding")
+    stamp_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+    return RosFrame(
+        image=from_compressed(message.data) if compressed else to_bgr(message),
+        index=index,
+        time_s=stamp_ns / 1e9,
+        stream=stream,
+        captured_ns=time.monotonic_ns(),
+        stamp_ns=stamp_ns,
+        frame_id=message.header.frame_id,
+    )
+
+
+class Ros2Source:
+    """The images of a topic, without a ROS installation; only the newest waits.
+
+    Args:
+        spec: `ros2:///camera/image_raw`; a topic that ends in `/compressed` holds CompressedImage.
+        name: The stream's name.
+        reliable: True asks for reliable delivery (the writer must offer it).
+        domain_id: ROS_DOMAIN_ID; None reads the environment.
+        timeout_s: Longest silence.
+        distro: Whose message definitions are used (humble ... lyrical).
+
+    Raises:
+        ConfigError: the topic's name cannot be used.
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        spec: str,
+        *,
+        name: str = "0",
+        reliable: bool = False,
+        domain_id: int | None = None,
+        timeout_s: float = 30.0,
+        distro: str = "jazzy",
+    ) -> None:
+        topic = "/" + spec.removeprefix("ros2://").strip("/")
+        if not all(part.isidentifier() for part in topic[1:].split("/")):
+            raise ConfigError(f"{spec!r}: write ros2:///camera/image_raw, a topic's full name")
+        kind = "CompressedImage" if topic.endswith("/compressed") else "Image"
+        self._spec = TopicSpec(topic, f"sensor_msgs/msg/{kind}", reliable, False, 5, False, "")
+        self.name = name
+        self._domain_id = domain_id
+        self._timeout_s = timeout_s
+        self._distro = distro
+        self._node: DdsNode | None = None
+        self._reader: DdsReader | None = None
+
+    def __enter__(self) -> Self:
+        """Join the graph and subscribe."""
+        letters = "".join(c if c.isalnum() and c.isascii() else "_" for c in self.name)
+        node = DdsNode(f"ape_source_{letters}", "/", self._domain_id, self._distro)
+        self._node, self._reader = node, node.reader(self._spec.name, self._spec)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the graph; the loop over frames ends."""
+        node, self._node, self._reader = self._node, None, None
+        if node is not None:
+            node.close()
+
+    @property
+    def frame_count(self) -> int | None:
+        """Nobody can know."""
+        return None
+
+    def __iter__(self) -> Iterator[RosFrame]:
+        """Yield the images that come.
+
+        Raises:
+            SourceError: nothing came for `timeout_s`.
+        """
+        index, heard_s = 0, time.monotonic()
+        while (reader := self._reader) is not None:
+            for message in reader.take(_SLICE_S):
+                heard_s = time.monotonic()
+                try:
+                    frame = frame_of(message, index, self.name)
+                except SourceError as error:
+                    _log.warning("%s: image left out: %s", self._spec.name, error)
+                    continue
+                finally:
+                    index += 1
+                yield frame
+            if time.monotonic() - heard_s > self._timeout_s:
+                raise SourceError(
+                    f"no image came on {self._spec.name} for {self._timeout_s:g} s: is it"
+                    " published, in this ROS_DOMAIN_ID?"
+                )

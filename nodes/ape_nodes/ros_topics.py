@@ -1,0 +1,68 @@
+"""Every topic of the node as data: the node, the DDS endpoint and docs/ros2.md read this table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["INPUTS", "OUTPUTS", "TopicSpec", "as_table"]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """One topic."""
+
+    name: str
+    """Relative to the node (outputs: below `~/`)."""
+    type: str
+    """ROS 2 type."""
+    reliable: bool
+    """Reliability: RELIABLE or BEST_EFFORT."""
+    latched: bool
+    """Durability: TRANSIENT_LOCAL or VOLATILE."""
+    depth: int
+    """History: KEEP_LAST of this depth."""
+    lazy: bool
+    """True: made only while someone listens."""
+    what: str
+    """What it holds."""
+
+
+OUTPUTS: Final = (
+    TopicSpec("label_info", "vision_msgs/msg/LabelInfo", True, True, 1, False,
+              "names of the values in `label_image`; sent before the first frame they hold for"),
+    TopicSpec("detections", "vision_msgs/msg/Detection2DArray", True, False, 10, False,
+              "`class_id` = the phrase, `id` = the track, box in pixels of the input"),
+    TopicSpec("label_image", "sensor_msgs/msg/Image", True, False, 2, True,
+              "0 = background, k = class k of `label_info`"),
+    TopicSpec("instance_image", "sensor_msgs/msg/Image", True, False, 2, True,
+              "0 = none, k = `detections[k-1]` of the same stamp"),
+    TopicSpec("label_image/compressed", "sensor_msgs/msg/CompressedImage", False, False, 5, True,
+              "the same as PNG; the right one for a remote reader"),
+    TopicSpec("instance_image/compressed", "sensor_msgs/msg/CompressedImage", False, False, 5, True,
+              "the same as PNG"),
+    TopicSpec("overlay", "sensor_msgs/msg/Image", True, False, 2, True,
+              "the picture with masks and names drawn in, bgr8"),
+    TopicSpec("overlay/compressed", "sensor_msgs/msg/CompressedImage", False, False, 5, True,
+              "the same as JPEG"),
+)  # fmt: skip
+
+INPUTS: Final = (
+    TopicSpec("image", "sensor_msgs/msg/Image", False, False, 5, True,
+              "the picture; subscribed only while an output has a reader"),
+    TopicSpec("image/compressed", "sensor_msgs/msg/CompressedImage", False, False, 5, True,
+              "instead, with `image_transport:=compressed`"),
+    TopicSpec("~/prompts", "std_msgs/msg/String", True, True, 1, False,
+              "new prompts as a comma-separated line"),
+)  # fmt: skip
+
+
+def as_table(topics: tuple[TopicSpec, ...], prefix: str = "") -> str:
+    """A Markdown table of topics."""
+    lines = ["| topic | type | QoS | made | what |", "|---|---|---|---|---|"]
+    for topic in topics:
+        qos = f"{'reliable' if topic.reliable else 'best effort'}, "
+        qos += f"{'transient local' if topic.latched else 'volatile'}, depth {topic.depth}"
+        made = "while someone listens" if topic.lazy else "always"
+        lines.append(f"| `{prefix}{topic.name}` | {topic.type} | {qos} | {made} | {topic.what} |")
+    return "\n".join(lines)

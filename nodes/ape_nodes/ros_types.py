@@ -1,0 +1,49 @@
+"""ROS 2 types without ROS: rosbags' type stores, with vision_msgs added."""
+
+from __future__ import annotations
+
+import functools
+import re
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ape_nodes.ros_messages import Encoder
+from ape_stream.errors import ConfigError
+from ape_stream.wire_codecs import library
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["plain_encoder", "type_store"]
+
+
+@functools.cache
+def type_store(distro: str = "jazzy") -> Any:
+    """The messages of a ROS 2 release (humble, iron, jazzy, kilted, lyrical) and vision_msgs.
+
+    Raises:
+        ConfigError: the release is unknown.
+        PluginError: the extra `dds` is not installed.
+    """
+    typesys = library("rosbags.typesys", "dds")
+    try:
+        store = typesys.get_typestore(typesys.Stores[f"ROS2_{distro.upper()}"])
+    except KeyError as error:
+        raise ConfigError(f"ROS 2 release {distro!r} is unknown: humble ... lyrical") from error
+    texts = files("ape_nodes").joinpath("vision_msgs.msg").read_text()
+    for name, text in re.findall(r"^=== (\S+)\n((?:(?!===).*\n)*)", texts, re.MULTILINE):
+        store.register(typesys.get_types_from_msg(text, name))
+    return store
+
+
+def _blob(data: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(data, np.uint8)
+
+
+def plain_encoder(store: Any, mask_encoding: str = "mono16") -> Encoder:
+    """An encoder that builds the messages of a type store."""
+    if mask_encoding not in ("mono8", "mono16"):
+        raise ConfigError(f"mask_encoding={mask_encoding!r} is none of mono8, mono16")
+    return Encoder(store.types.__getitem__, _blob, mask_encoding)

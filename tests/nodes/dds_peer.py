@@ -1,0 +1,62 @@
+"""The other side of the DDS tests: `camera [height width]` publishes, `watch [word]` reports."""
+
+import json
+import sys
+import time
+
+import numpy as np
+
+from ape_nodes.ros_dds import DdsNode
+from ape_nodes.ros_messages import RosFrame
+from ape_nodes.ros_topics import OUTPUTS, TopicSpec
+from ape_nodes.ros_types import plain_encoder
+
+
+def camera(height=48, width=64):
+    node = DdsNode("camera")
+    spec = TopicSpec("", "sensor_msgs/msg/Image", True, False, 2, False, "")
+    writer = node.writer("/camera/image_raw", spec)
+    encoder = plain_encoder(node.store)
+    pixels = np.random.default_rng(1).integers(0, 256, (int(height), int(width), 3), np.uint8)
+    for index in range(3000):
+        stamp = 1_700_000_000_000_000_001 + index
+        frame = RosFrame(pixels, index, 0.0, stamp_ns=stamp, frame_id="lens")
+        writer.write(encoder.image(encoder.header(frame), pixels))
+        time.sleep(0.03)
+
+
+def stamp_of(message):
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+
+
+def watch(word=None):
+    node = DdsNode("watcher")
+    specs = {spec.name: spec for spec in OUTPUTS}
+    wanted = ("label_info", "detections", "label_image")
+    readers = {name: node.reader(f"/robot/ape/{name}", specs[name]) for name in wanted}
+    latest = {}
+    while True:
+        for name, reader in readers.items():
+            for message in reader.take(0.02):
+                latest[name] = message
+        if len(latest) < 3 or stamp_of(latest["detections"]) != stamp_of(latest["label_image"]):
+            continue
+        found = latest["detections"].detections
+        classes = [entry.class_name for entry in latest["label_info"].class_map]
+        ids = [entry.results[0].hypothesis.class_id for entry in found]
+        if word is not None and (word not in classes or ids != [word]):
+            continue
+        image = latest["label_image"]
+        report = {
+            "classes": classes,
+            "ids": ids,
+            "labels": np.unique(image.data.view("<u2")).tolist(),
+            "frame_id": latest["detections"].header.frame_id,
+            "stamp": stamp_of(latest["detections"]),
+            "image_stamp": stamp_of(image),
+        }
+        print(json.dumps(report), flush=True)
+
+
+if __name__ == "__main__":
+    {"camera": camera, "watch": watch}[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,105 @@
+"""Real ROS 2 topics between two processes over loopback, without ROS."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cyclonedds")
+ROOT = Path(__file__).resolve().parents[2]
+PEER = Path(__file__).with_name("dds_peer.py")
+
+
+@pytest.fixture
+def domain(monkeypatch):
+    """A domain of our own on loopback."""
+    monkeypatch.setenv("ROS_LOCALHOST_ONLY", "1")
+    number = random.randint(1, 100)
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
+    return number
+
+
+class Peer:
+    """The other process; one JSON line per message that it saw."""
+
+    def __init__(self, *arguments):
+        paths = os.pathsep.join(str(ROOT / part) for part in (".", "nodes", "model"))
+        self.process = subprocess.Popen(
+            [sys.executable, str(PEER), *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+
+    def lines(self, count):
+        return [json.loads(self.process.stdout.readline()) for _ in range(count)]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def test_images_in_results_out_and_every_side_restarts(domain):
+    """One node, watched and fed by peers that come late, are killed and come again."""
+    from ape_nodes.ros_sink import Ros2Sink
+    from ape_nodes.ros_source import Ros2Source
+    from ape_stream.pipeline import Pipeline
+    from ape_stream.testing import OraclePerceiver
+    from ape_stream.types import PromptSet
+
+    source = Ros2Source("ros2:///camera/image_raw", timeout_s=40)
+    sink = Ros2Sink("ros2:/robot/ape")
+    run = Pipeline([source], OraclePerceiver(), PromptSet.of("red apple, dog"), sinks=[sink])
+    import threading
+
+    looping = threading.Thread(target=lambda: [None for _ in run])
+    with run:
+        looping.start()
+        for turn in range(2):  # both peers are killed and started anew
+            with Peer("camera") as camera, Peer("watch") as watcher:
+                seen = watcher.lines(1)[0]
+                assert seen["classes"] == ["red apple", "dog"], turn
+                assert seen["ids"] == ["red apple", "dog"]
+                assert seen["labels"] == [0, 1, 2]
+                assert seen["frame_id"] == "lens"
+                assert seen["stamp"] >= 1_700_000_000_000_000_001
+                assert seen["stamp"] == seen["image_stamp"]
+                assert camera.process.poll() is None
+        with Peer("camera"), Peer("watch", "bird") as watcher:
+            run.set_prompts("bird")
+            seen = watcher.lines(1)[0]
+            assert seen["classes"] == ["bird"]
+            assert seen["ids"] == ["bird"]
+        run.stop()
+        looping.join()
+
+
+def test_a_large_image_arrives_byte_for_byte(domain):
+    from ape_nodes.ros_source import Ros2Source
+
+    with Ros2Source("ros2:///camera/image_raw", reliable=True, timeout_s=30) as source:
+        with Peer("camera", 1080, 1920):
+            frame = next(iter(source))
+    expected = np.random.default_rng(1).integers(0, 256, (1080, 1920, 3), np.uint8)
+    np.testing.assert_array_equal(frame.image, expected)
+
+
+def test_silence_is_told(domain):
+    from ape_nodes.ros_source import Ros2Source
+    from ape_stream.errors import SourceError
+
+    with Ros2Source("ros2:///nobody", timeout_s=0.5) as source:
+        start = time.monotonic()
+        with pytest.raises(SourceError, match="no image came"):
+            next(iter(source))
+        assert time.monotonic() - start < 5
