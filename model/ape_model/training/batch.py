@@ -55,6 +55,11 @@ class Batch:
     sentences: tuple[tuple[tuple[str, int], ...], ...]
     """Of each picture; all empty in a vocabulary step."""
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        moved = (self.images, self.boxes, self.classes, self.valid, self.masks)
+        return Batch(*(tensor.to(device) for tensor in moved), self.sentences)
+
 
 def _pad(rows: Sequence[NDArray[np.generic]], length: int) -> Tensor:
     out = np.zeros((len(rows), length, *rows[0].shape[1:]), rows[0].dtype)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ape_model.ape import PromptFeatures
 from ape_model.training.criterion import Criterion, Targets
+from ape_model.training.errors import TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +39,8 @@ class LoopConfig:
     """Part of the run after which the learning rate falls, 0..1."""
     clip: float = 5.0
     ema: float = 0.998
+    layer_decay: float = 1.0
+    """Learning rate of a backbone block over that of the next one; the stem comes first."""
     strangers: int = 96
     seed: int = 0
     save_every_s: float = 120.0
@@ -66,12 +69,22 @@ class Trainer:
         bank: embedded prompts.
         config: the recipe.
         folder: where states and the log go.
+        say: takes progress lines.
     """
 
-    def __init__(self, model: Nano, bank: PromptBank, config: LoopConfig, folder: Path) -> None:
+    def __init__(
+        self,
+        model: Nano,
+        bank: PromptBank,
+        config: LoopConfig,
+        folder: Path,
+        say: Callable[[str], None],
+    ) -> None:
         torch.manual_seed(config.seed)
+        self.say = say
+        self.device = next(model.parameters()).device
         self.model, self.bank, self.config, self.folder = model, bank, config, folder
-        self.criterion = Criterion(model.config.hidden, model.config.text_width)
+        self.criterion = Criterion(model.config.hidden, model.config.text_width).to(self.device)
         self.optimizer = torch.optim.AdamW(
             self._groups(), lr=config.learning_rate, betas=(0.9, 0.98), fused=True
         )
@@ -83,14 +96,24 @@ class Trainer:
 
     def _groups(self) -> list[dict[str, Any]]:
         """Weights decay; norms, biases and gates do not; sampling offsets learn slowly."""
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
         for name, p in [*self.model.named_parameters(), *self.criterion.named_parameters()]:
-            groups.setdefault((p.ndim >= 2, "sampling_offsets" in name), []).append(p)
+            groups.setdefault((p.ndim >= 2, self._scale(name)), []).append(p)
         decay = self.config.weight_decay
         return [
-            {"params": ps, "weight_decay": decay if wide else 0.0, "scale": 0.1 if slow else 1.0}
-            for (wide, slow), ps in groups.items()
+            {"params": ps, "weight_decay": decay if wide else 0.0, "scale": scale}
+            for (wide, scale), ps in groups.items()
         ]
+
+    def _scale(self, name: str) -> float:
+        """Learning rate of a weight over that of most weights."""
+        if "sampling_offsets" in name:
+            return 0.1
+        depth = self.model.config.backbone.depth
+        if name.startswith("backbone.blocks."):
+            return self.config.layer_decay ** (depth - int(name.split(".")[2]))
+        stem = name.startswith("backbone.stem")
+        return self.config.layer_decay ** (depth + 1) if stem else 1.0
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: warm-up, constant, cosine to zero."""
@@ -135,12 +158,13 @@ class Trainer:
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step) * group["scale"]
+        batch = batch.to(self.device)
         features, targets = self._prompts(batch)
         outputs = self.model(batch.images, features)
         losses = self.criterion(self.model, outputs, batch, targets)
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
-            raise FloatingPointError(
+            raise TrainingError(
                 f"the loss is {total.item()} at step {self.step}; lower the learning rate"
             )
         self.optimizer.zero_grad(set_to_none=True)
@@ -172,7 +196,9 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
         if not any(batch.sentences):
             vectors, truth = self.bank.draw(batch.classes, self.config.strangers, generator)
-            return self.model.vocabulary(vectors), Targets(truth, self.bank.names)
+            names = self.bank.names.to(self.device)
+            prompts = self.model.vocabulary(vectors.to(self.device))
+            return prompts, Targets(truth.to(self.device), names)
         longest = max(len(s) for s in batch.sentences)
         rows = [[s[k % len(s)] for k in range(longest)] for s in batch.sentences]
         flat = [text for row in rows for text, _ in row]
@@ -180,7 +206,8 @@ class Trainer:
         meant = torch.tensor([[region for _, region in row] for row in rows])
         regions = torch.arange(batch.boxes.shape[1])
         truth = (meant[:, None] == regions[:, None]).float()  # (B, G, L)
-        return PromptFeatures(fusion=vectors, classes=None), Targets(truth, None)
+        prompts = PromptFeatures(fusion=vectors.to(self.device), classes=None)
+        return prompts, Targets(truth.to(self.device), None)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -200,6 +227,8 @@ class Trainer:
         line |= {k: round(sum(v) / len(v), 4) for k, v in sums.items()}
         with (self.folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
+        total = sum(sum(v) / len(v) for k, v in sums.items() if k != "norm")
+        self.say(f"step {self.step}/{self.config.steps}: loss {total:.3f}, {self.images} pictures")
 
     def save(self) -> None:
         """Write the whole state; an interrupted write leaves the last one."""
@@ -219,7 +248,7 @@ class Trainer:
         path = self.folder / "state.pt"
         if not path.is_file():
             return False
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location=self.device)
         self.model.load_state_dict(state["model"])
         self.criterion.load_state_dict(state["criterion"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -227,9 +256,3 @@ class Trainer:
         counts = state["counts"]
         self.step, self.images, self.seconds = counts["step"], counts["images"], counts["seconds"]
         return True
-
-
-def use_average(model: Nano, ema: dict[str, Tensor]) -> Nano:
-    """Load averaged weights into a model and return it in eval mode."""
-    model.load_state_dict(ema)
-    return model.eval()

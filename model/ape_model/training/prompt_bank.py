@@ -63,13 +63,8 @@ class PromptBank:
         Returns:
             (P + S, D) vectors and (B, G, P + S) float32 truth.
         """
-        rows = (
-            torch.randint(
-                len(self.strangers), (min(strangers, len(self.strangers)),), generator=generator
-            )
-            if len(self.strangers)
-            else torch.zeros(0, dtype=torch.int64)
-        )
+        count = min(strangers, len(self.strangers))
+        rows = torch.randperm(len(self.strangers), generator=generator)[:count]
         vectors = torch.cat([self.prompts, self.strangers[rows]])
         truth = torch.cat([self.truth, torch.zeros(len(rows), self.classes)])
-        return vectors, truth.T[classes]
+        return vectors, truth.T[classes.cpu()]

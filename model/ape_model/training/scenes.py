@@ -87,6 +87,11 @@ class SceneBatches:
         make = _speaking if speaking else _naming
         return collate([make(world, s, size) for s in seeds], self.unit)
 
+    def unseen(self, seed: int) -> Example:
+        """A scene that no run trains on, on the last stage's first canvas."""
+        canvas = self.stages[-1].canvases[0]
+        return _naming(World(), seed, (canvas.height, canvas.width))
+
     def _world(self, most: int) -> World:
         if most not in self.worlds:
             self.worlds[most] = World(max_objects=most)

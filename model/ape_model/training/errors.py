@@ -1,0 +1,17 @@
+"""What can be wrong with a training run, said in one line."""
+
+from ape_model.errors import ModelError
+
+__all__ = ["DataError", "RecipeError", "TrainingError"]
+
+
+class TrainingError(ModelError):
+    """A run cannot go on."""
+
+
+class DataError(TrainingError):
+    """A data set cannot be trained on; the message names the file and what is wrong in it."""
+
+
+class RecipeError(TrainingError):
+    """A recipe has a key or a value that does not exist."""
