@@ -4,7 +4,15 @@ Importing this package compiles nothing: the first call of an operator does, onc
 """
 
 from ape_cuda_ops.errors import BackendError, CompileError
-from ape_cuda_ops.ops import msda, msda_fused
+from ape_cuda_ops.ops import mask_pack, msda, msda_fused, nms_fixed
 from ape_cuda_ops.registry import backend_in_use
 
-__all__ = ["BackendError", "CompileError", "backend_in_use", "msda", "msda_fused"]
+__all__ = [
+    "BackendError",
+    "CompileError",
+    "backend_in_use",
+    "mask_pack",
+    "msda",
+    "msda_fused",
+    "nms_fixed",
+]

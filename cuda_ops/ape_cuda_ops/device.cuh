@@ -5,8 +5,9 @@ typedef long long i64;
 typedef unsigned int u32;
 typedef unsigned short u16;
 
-#ifndef APE_UNROLL
-#define APE_UNROLL(count) _Pragma("unroll")
+#ifndef APE_EMULATED
+#define APE_UNROLL _Pragma("unroll")
+#define APE_ROLLED _Pragma("unroll 1")
 #endif
 
 struct alignas(16) Quad {
@@ -67,7 +68,13 @@ __device__ inline u32 bfloat16_bits(float x) {  // to nearest, ties to even; NaN
   return x != x ? 0x7fc0u : (word + 0x7fffu + ((word >> 16) & 1u)) >> 16;
 }
 template <> __device__ inline u32 pack<Bfloat16>(float low, float high) {
+#if __CUDA_ARCH__ >= 800
+  u32 word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+#else
   return bfloat16_bits(low) | bfloat16_bits(high) << 16;
+#endif
 }
 
 // 16 bytes of a row as float32: 4 numbers of float, 8 of the others.

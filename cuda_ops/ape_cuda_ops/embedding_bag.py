@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["msda", "msda_backward", "msda_fused", "msda_fused_backward"]
+__all__ = ["msda", "msda_backward", "msda_fused", "msda_fused_backward", "prepare"]
 
 MARGIN = 2.0
 """Pixels beyond the border to which far locations are clamped: they read nothing there, and
 the clamped number is safe to convert to an integer."""
+
+
+def prepare() -> None:
+    """Nothing to do: torch is there."""
 
 
 class Corners(NamedTuple):
@@ -143,7 +147,7 @@ def msda_backward(
     return table_grad.view(value.shape), pixel_grad * sizes, (bilinear * dots).sum(-1)
 
 
-def msda_fused_backward(  # noqa: PLR0913 - the forward's arguments and the gradient
+def msda_fused_backward(
     grad: Tensor,
     value: Tensor,
     reference: Tensor,

@@ -2,17 +2,19 @@
 // compiles it alone; tests/ops/emu compiles the same text with g++.
 //
 // One block computes one head of an 8 x 8 tile of queries: neighbours read neighbouring
-// pixels, so most reads are served by the L1 cache. A warp takes QUERIES of the tile at a time:
+// pixels, so most reads are served by the L1 cache. A warp takes QUERIES of the tile at a time,
+// LANES lanes to a query:
 //
-//     shares   LANES lanes per query:  exp(logit - largest), their sum         -> shared
-//     stage    one lane per sample:    4 row offsets and 4 bilinear weights    -> shared
-//     gather   LANES lanes per query:  16 bytes of a row each, float32 sums    -> output
+//     shares   a lane per sample:   exp(logit - largest), their sum by shuffles  (registers)
+//     stage    a lane per sample:   4 row offsets and 4 bilinear weights         -> shared
+//     gather   16 bytes of a row per lane, all samples in turn, float32 sums     -> output
 //
 //     lane:    0 1 2 3 | 4 5 6 7 | ...      (32 bfloat16 numbers of a head: 4 lanes x 16 bytes)
 //     query:     q0    |   q1    | ...
 //
 // Coordinates and sums are float32 whatever the values are. A sample outside the image, or
-// whose offset is NaN or infinite, has weight 0 and the offset of a pixel that exists.
+// whose offset is NaN or infinite, has weight 0 and the offset of a pixel that exists. Places
+// of a tile beyond the last query compute query 0 with weight 0 and store nothing.
 
 // Mirrored by ape_cuda_ops.launch.MsdaArguments.
 struct Arguments {
@@ -37,13 +39,14 @@ constexpr int TILE = 8;
 
 // How a head of D numbers of type V is spread over a warp, for N samples per query.
 template <class V, int D, int N> struct Layout {
-  static constexpr int LANES = D / Row<V>::COUNT;      // lanes per query
-  static constexpr int QUERIES = 32 / LANES;           // queries per warp at a time
-  static constexpr int LIMIT = 256 / QUERIES;          // samples whose corners shared memory holds
-  static constexpr int CHUNKS = (N + LIMIT - 1) / LIMIT;
-  static constexpr int CHUNK = (N + CHUNKS - 1) / CHUNKS;
-  static constexpr int STEPS = TILE * TILE / (WARPS * QUERIES) > 0
-                                   ? TILE * TILE / (WARPS * QUERIES) : 1;
+  static constexpr int LANES = D / Row<V>::COUNT;  // lanes per query
+  static constexpr int QUERIES = 32 / LANES;       // queries per warp at a time
+  static constexpr int ROUNDS = (N + LANES - 1) / LANES;
+  static constexpr int LIMIT = 8;                  // rounds whose corners shared memory holds
+  static constexpr int CHUNKS = (ROUNDS + LIMIT - 1) / LIMIT;
+  static constexpr int PER_CHUNK = (ROUNDS + CHUNKS - 1) / CHUNKS;  // rounds per chunk
+  static constexpr int CHUNK = PER_CHUNK * LANES;  // samples per chunk
+  static constexpr int STEPS = (TILE * TILE + WARPS * QUERIES - 1) / (WARPS * QUERIES);
 };
 
 // Query number of the `local`-th place of this block's tile; -1 where the tile sticks out.
@@ -76,10 +79,11 @@ __device__ inline Neighbours neighbours(float pixel, int count) {
   const int floor = int(whole);
   const float part = pixel - whole;
   Neighbours n;
-  n.has_low = inside && floor >= 0 ? 1.0f : 0.0f;
-  n.has_high = inside && floor + 1 < count ? 1.0f : 0.0f;
-  n.low_weight = n.has_low * (1.0f - part);
-  n.high_weight = n.has_high * part;
+  const bool low = inside && floor >= 0, high = inside && floor + 1 < count;
+  n.has_low = low ? 1.0f : 0.0f;
+  n.has_high = high ? 1.0f : 0.0f;
+  n.low_weight = low ? 1.0f - part : 0.0f;
+  n.high_weight = high ? part : 0.0f;
   n.low = floor < 0 ? 0 : floor;
   n.high = floor + 1 < count ? floor + 1 : count - 1;
   return n;
@@ -90,22 +94,23 @@ struct Sample {
   int width, height, first;
 };
 
-// Sample n of (query row, head); `row` counts (b, q), `at` counts (b, q, h).
+// Sample n of a query; the pointers are those of that query (and head).
 template <class O, int L, int P, int AXES>
-__device__ inline Sample sample_at(const Arguments& a, i64 row, i64 at, int n) {
+__device__ inline Sample sample_at(const Arguments& a, const O* positions, const float* reference,
+                                   int n) {
   const int level = n / P;
   Sample s;
   s.width = a.width[level];
   s.height = a.height[level];
   s.first = a.first[level];
-  const O* position = static_cast<const O*>(a.positions) + (at * (L * P) + n) * 2;
+  const O* position = positions + n * 2;
   const float w = float(s.width), h = float(s.height);
   float x = to_float(position[0]), y = to_float(position[1]);
   if (AXES == 0) {
     x = x * w - 0.5f;
     y = y * h - 0.5f;
   } else {
-    const float* box = a.reference + (row * L + level) * AXES;
+    const float* box = reference + level * AXES;
     if (AXES == 4) {
       x *= box[2] * w * (0.5f / P);
       y *= box[3] * h * (0.5f / P);
@@ -129,180 +134,173 @@ __device__ inline void corners(const Sample& s, float share, int stride, Quad* o
                    bottom * s.x.high_weight}};
 }
 
-// Attention shares of one query into shared memory, unnormalised; returns 1 / their sum.
-template <class O, int N, int AXES, int LANES>
-__device__ inline float set_shares(const Arguments& a, i64 at, bool real, int lane, float* shares) {
-  const O* mixing = static_cast<const O*>(a.mixing) + at * N;
-  float largest = -1e30f, total = 0.0f;
-  APE_UNROLL(8)
-  for (int n = lane; n < N; n += LANES) {
-    const float x = real ? to_float(mixing[n]) : 0.0f;
-    shares[n] = x;
-    largest = fmaxf(largest, x);
-  }
-  if (AXES == 0) return 1.0f;
-  for (int step = LANES / 2; step > 0; step /= 2)
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
-  APE_UNROLL(8)
-  for (int n = lane; n < N; n += LANES) {  // the lane's own entries: no barrier needed
-    const float e = exp2_fast((shares[n] - largest) * 1.44269504088896341f);
-    shares[n] = e;
-    total += e;
-  }
-  for (int step = LANES / 2; step > 0; step /= 2)
-    total += __shfl_xor_sync(0xffffffffu, total, step);
-  return 1.0f / total;
-}
+// One thread's place: its query, and where that query's arguments are.
+template <class V, class O, int D, int L, int P, int AXES> struct Place {
+  typedef Layout<V, D, L * P> Lay;
+  int lane;                 // among the query's lanes
+  bool real;                // false beyond the last query
+  i64 at;                   // (b, query, head) as one number
+  const O *positions, *mixing;
+  const float* reference;
 
-// Writes the gradient of one sample's coordinates; returns that of its share.
-template <int AXES>
-__device__ inline float finish_sample(const Arguments& a, const Sample& s, const Quadf& dots,
-                                      float share, i64 place) {
+  __device__ inline Place(const Arguments& a, i64 b, int head, int local, int lane) : lane(lane) {
+    const int found = query_at(a, local);
+    real = found >= 0;
+    const i64 row = b * a.Q + (real ? found : 0);
+    at = row * a.H + head;
+    positions = static_cast<const O*>(a.positions) + at * (L * P * 2);
+    mixing = static_cast<const O*>(a.mixing) + at * (L * P);
+    reference = AXES == 0 ? nullptr : a.reference + row * (L * AXES);
+  }
+
+  // The lane's sample of a round; the last one's again where the rounds exceed the samples.
+  __device__ inline int sample(int round) const {
+    const int n = round * Lay::LANES + lane;
+    return n < L * P ? n : L * P - 1;
+  }
+  __device__ inline bool counts(int round) const {
+    return real && round * Lay::LANES + lane < L * P;
+  }
+
+  // The lane's attention shares, normalised.
+  __device__ inline void shares(float* share) const {
+    float largest = -3e38f, total = 0.0f;
+    APE_UNROLL
+    for (int r = 0; r < Lay::ROUNDS; ++r) {
+      share[r] = to_float(mixing[sample(r)]);
+      largest = fmaxf(largest, share[r]);
+    }
+    if (AXES != 0) {
+      for (int far = Lay::LANES / 2; far > 0; far /= 2)
+        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, far));
+      APE_UNROLL
+      for (int r = 0; r < Lay::ROUNDS; ++r) {
+        share[r] = exp2_fast((share[r] - largest) * 1.44269504088896341f);
+        total += counts(r) ? share[r] : 0.0f;
+      }
+      for (int far = Lay::LANES / 2; far > 0; far /= 2)
+        total += __shfl_xor_sync(0xffffffffu, total, far);
+    }
+    const float scale = AXES == 0 ? 1.0f : 1.0f / total;
+    APE_UNROLL
+    for (int r = 0; r < Lay::ROUNDS; ++r) share[r] = counts(r) ? share[r] * scale : 0.0f;
+  }
+};
+
+struct Slope {
+  float x, y;
+};
+
+// Gradient of one sample's coordinates (of its location, or of its pixel); returns its share's.
+__device__ inline float finish_sample(const Sample& s, const Quadf& dots, float share,
+                                      bool of_location, Slope* by) {
   const float upper = s.x.low_weight * dots.number[0] + s.x.high_weight * dots.number[1];
   const float lower = s.x.low_weight * dots.number[2] + s.x.high_weight * dots.number[3];
   const float west = s.y.low_weight * dots.number[0] + s.y.high_weight * dots.number[2];
   const float east = s.y.low_weight * dots.number[1] + s.y.high_weight * dots.number[3];
   const float by_x = share * (s.x.has_high * east - s.x.has_low * west);
   const float by_y = share * (s.y.has_high * lower - s.y.has_low * upper);
-  a.position_grad[place * 2] = AXES == 0 ? by_x * float(s.width) : by_x;
-  a.position_grad[place * 2 + 1] = AXES == 0 ? by_y * float(s.height) : by_y;
+  by->x = of_location ? by_x * float(s.width) : by_x;
+  by->y = of_location ? by_y * float(s.height) : by_y;
   return s.y.low_weight * upper + s.y.high_weight * lower;
-}
-
-// Through the softmax: gradient of logit = share * (gradient of share - their weighted mean).
-template <int N, int AXES, int LANES>
-__device__ inline void finish_shares(const Arguments& a, i64 at, bool real, int lane,
-                                     const float* shares, const float* slopes, float scale) {
-  float mean = 0.0f;
-  for (int n = lane; n < N && real && AXES != 0; n += LANES) mean += shares[n] * scale * slopes[n];
-  for (int far = LANES / 2; far > 0; far /= 2) mean += __shfl_xor_sync(0xffffffffu, mean, far);
-  for (int n = lane; n < N && real; n += LANES)
-    a.mixing_grad[at * N + n] = AXES == 0 ? slopes[n] : shares[n] * scale * (slopes[n] - mean);
 }
 
 // V: values. O: offsets and logits (locations and weights are always float when AXES = 0).
 template <class V, class O, int D, int L, int P, int AXES>
 __global__ void __launch_bounds__(WARPS * 32) msda_forward(const Arguments a) {
-  constexpr int N = L * P;
-  typedef Layout<V, D, N> Lay;
+  typedef Layout<V, D, L * P> Lay;
+  constexpr int COUNT = Row<V>::COUNT;
   __shared__ Quad offsets[WARPS][Lay::QUERIES * Lay::CHUNK];
   __shared__ Quadf weights[WARPS][Lay::QUERIES * Lay::CHUNK];
-  __shared__ float shares[WARPS][Lay::QUERIES * N];
-  __shared__ int queries[WARPS][Lay::QUERIES];
   const int warp = threadIdx.x / 32, thread = threadIdx.x % 32;
   const int mine = thread / Lay::LANES, lane = thread % Lay::LANES;
   const int head = blockIdx.y, stride = a.H * D;
+  Quad* own_offsets = offsets[warp] + mine * Lay::CHUNK;
+  Quadf* own_weights = weights[warp] + mine * Lay::CHUNK;
   for (i64 b = blockIdx.z; b < a.B; b += gridDim.z) {
-    const V* image = static_cast<const V*>(a.value) + b * a.S * stride + head * D;
-    const V* columns = image + lane * Row<V>::COUNT;
-#pragma unroll 1
+    const V* columns = static_cast<const V*>(a.value) + b * a.S * stride + head * D + lane * COUNT;
+    APE_ROLLED
     for (int step = 0; step < Lay::STEPS; ++step) {
-      const int base = (step * WARPS + warp) * Lay::QUERIES;
-      if (base >= TILE * TILE) break;
-      const int query = query_at(a, base + mine);
-      queries[warp][mine] = query;
-      const i64 at = ((b * a.Q + query) * a.H) + head;
-      float* own = shares[warp] + mine * N;
-      const float scale = set_shares<O, N, AXES, Lay::LANES>(a, at, query >= 0, lane, own);
-      float sum[Row<V>::COUNT] = {};
-#pragma unroll 1
+      const int local = (step * WARPS + warp) * Lay::QUERIES + mine;
+      const Place<V, O, D, L, P, AXES> place(a, b, head, local, lane);
+      float share[Lay::ROUNDS], sum[COUNT] = {};
+      place.shares(share);
+      APE_UNROLL
       for (int chunk = 0; chunk < Lay::CHUNKS; ++chunk) {
-        __syncwarp();
-        APE_UNROLL(8)
-        for (int i = thread; i < Lay::QUERIES * Lay::CHUNK; i += 32) {
-          const int local = i / Lay::CHUNK, n = chunk * Lay::CHUNK + i % Lay::CHUNK;
-          const int other = queries[warp][local];
-          Quad offset = {};
-          Quadf weight = {};
-          if (other >= 0 && n < N) {
-            const i64 row = b * a.Q + other;
-            const Sample s = sample_at<O, L, P, AXES>(a, row, row * a.H + head, n);
-            corners(s, shares[warp][local * N + n], stride, &offset, &weight);
-          }
-          offsets[warp][i] = offset;
-          weights[warp][i] = weight;
+        APE_UNROLL
+        for (int r = 0; r < Lay::PER_CHUNK; ++r) {
+          const int round = chunk * Lay::PER_CHUNK + r;
+          if (round >= Lay::ROUNDS) break;
+          const int n = place.sample(round);
+          const Sample s = sample_at<O, L, P, AXES>(a, place.positions, place.reference, n);
+          const int slot = r * Lay::LANES + lane;
+          corners(s, share[round], stride, own_offsets + slot, own_weights + slot);
         }
         __syncwarp();
-        APE_UNROLL(32)
+        APE_UNROLL
         for (int n = 0; n < Lay::CHUNK; ++n) {
-          const Quad offset = offsets[warp][mine * Lay::CHUNK + n];
-          const Quadf weight = weights[warp][mine * Lay::CHUNK + n];
-          APE_UNROLL(4)
+          if (chunk * Lay::CHUNK + n >= L * P) break;
+          const Quad offset = own_offsets[n];
+          const Quadf weight = own_weights[n];
+          APE_UNROLL
           for (int corner = 0; corner < 4; ++corner) {
-            float row[Row<V>::COUNT];
+            float row[COUNT];
             unpack(load_quad(columns + offset.word[corner]), row, V{});
-            for (int i = 0; i < Row<V>::COUNT; ++i) sum[i] += weight.number[corner] * row[i];
+            for (int i = 0; i < COUNT; ++i) sum[i] += weight.number[corner] * row[i];
           }
         }
+        __syncwarp();  // before the next chunk or query overwrites the corners
       }
-      if (query >= 0) {
-        for (int i = 0; i < Row<V>::COUNT; ++i) sum[i] *= scale;
-        store_row(static_cast<V*>(a.output) + at * D + lane * Row<V>::COUNT, sum);
-      }
-      __syncwarp();
+      if (place.real) store_row(static_cast<V*>(a.output) + place.at * D + lane * COUNT, sum);
     }
   }
 }
 
 // Same layout as the forward. Per chunk: stage the corners, then per sample add
 // weight * gradient to the value's gradient and leave the four dot products
-// <gradient, row> in shared memory, then one lane per sample finishes its coordinates.
+// <gradient, row> in shared memory, then the sample's lane finishes its coordinates.
 template <class V, class O, int D, int L, int P, int AXES>
 __global__ void __launch_bounds__(WARPS * 32) msda_backward(const Arguments a) {
-  constexpr int N = L * P;
-  typedef Layout<V, D, N> Lay;
-  constexpr int COUNT = Row<V>::COUNT;
+  typedef Layout<V, D, L * P> Lay;
+  constexpr int COUNT = Row<V>::COUNT, N = L * P;
   __shared__ Quad offsets[WARPS][Lay::QUERIES * Lay::CHUNK];
   __shared__ Quadf weights[WARPS][Lay::QUERIES * Lay::CHUNK];  // then the dot products
-  __shared__ float shares[WARPS][Lay::QUERIES * N];
-  __shared__ float slopes[WARPS][Lay::QUERIES * N];             // gradient by the share
-  __shared__ int queries[WARPS][Lay::QUERIES];
-  __shared__ float scales[WARPS][Lay::QUERIES];
   const int warp = threadIdx.x / 32, thread = threadIdx.x % 32;
   const int mine = thread / Lay::LANES, lane = thread % Lay::LANES;
   const int head = blockIdx.y, stride = a.H * D;
+  Quad* own_offsets = offsets[warp] + mine * Lay::CHUNK;
+  Quadf* own_weights = weights[warp] + mine * Lay::CHUNK;
   for (i64 b = blockIdx.z; b < a.B; b += gridDim.z) {
     const i64 column = b * a.S * stride + head * D + lane * COUNT;
     const V* columns = static_cast<const V*>(a.value) + column;
     float* value_grad = a.value_grad + column;
-#pragma unroll 1
+    APE_ROLLED
     for (int step = 0; step < Lay::STEPS; ++step) {
-      const int base = (step * WARPS + warp) * Lay::QUERIES;
-      if (base >= TILE * TILE) break;
-      const int query = query_at(a, base + mine);
-      const i64 at = ((b * a.Q + query) * a.H) + head;
-      float* own = shares[warp] + mine * N;
-      const float scale = set_shares<O, N, AXES, Lay::LANES>(a, at, query >= 0, lane, own);
-      queries[warp][mine] = query;
-      scales[warp][mine] = scale;
-      float g[COUNT];
+      const int local = (step * WARPS + warp) * Lay::QUERIES + mine;
+      const Place<V, O, D, L, P, AXES> place(a, b, head, local, lane);
+      float share[Lay::ROUNDS], slope[Lay::ROUNDS], g[COUNT], mean = 0.0f;
+      place.shares(share);
       for (int i = 0; i < COUNT; ++i)
-        g[i] = query < 0 ? 0.0f : a.output_grad[at * D + lane * COUNT + i];
-#pragma unroll 1
+        g[i] = place.real ? a.output_grad[place.at * D + lane * COUNT + i] : 0.0f;
+      APE_UNROLL
       for (int chunk = 0; chunk < Lay::CHUNKS; ++chunk) {
-        __syncwarp();
-#pragma unroll 1
-        for (int i = thread; i < Lay::QUERIES * Lay::CHUNK; i += 32) {
-          const int local = i / Lay::CHUNK, n = chunk * Lay::CHUNK + i % Lay::CHUNK;
-          const int other = queries[warp][local];
-          Quad offset = {};
-          Quadf weight = {};
-          if (other >= 0 && n < N) {
-            const i64 row = b * a.Q + other;
-            const Sample s = sample_at<O, L, P, AXES>(a, row, row * a.H + head, n);
-            corners(s, shares[warp][local * N + n] * scales[warp][local], stride, &offset, &weight);
-          }
-          offsets[warp][i] = offset;
-          weights[warp][i] = weight;
+        APE_UNROLL
+        for (int r = 0; r < Lay::PER_CHUNK; ++r) {
+          const int round = chunk * Lay::PER_CHUNK + r;
+          if (round >= Lay::ROUNDS) break;
+          const int n = place.sample(round);
+          const Sample s = sample_at<O, L, P, AXES>(a, place.positions, place.reference, n);
+          const int slot = r * Lay::LANES + lane;
+          corners(s, share[round], stride, own_offsets + slot, own_weights + slot);
         }
         __syncwarp();
-#pragma unroll 1
+        APE_ROLLED
         for (int n = 0; n < Lay::CHUNK; ++n) {
-          const int i = mine * Lay::CHUNK + n;
-          const Quad offset = offsets[warp][i];
-          const Quadf weight = weights[warp][i];
+          if (chunk * Lay::CHUNK + n >= N) break;
+          const Quad offset = own_offsets[n];
+          const Quadf weight = own_weights[n];
           Quadf dots = {};
-          APE_UNROLL(4)
+          APE_UNROLL
           for (int corner = 0; corner < 4; ++corner) {
             float row[COUNT], dot = 0.0f;
             unpack(load_quad(columns + offset.word[corner]), row, V{});
@@ -318,23 +316,32 @@ __global__ void __launch_bounds__(WARPS * 32) msda_backward(const Arguments a) {
             dots.number[corner] = dot;
           }
           __syncwarp();  // every lane of the query has read its weights
-          if (lane == 0) weights[warp][i] = dots;
+          if (lane == 0) own_weights[n] = dots;
         }
         __syncwarp();
-#pragma unroll 1
-        for (int i = thread; i < Lay::QUERIES * Lay::CHUNK; i += 32) {
-          const int local = i / Lay::CHUNK, n = chunk * Lay::CHUNK + i % Lay::CHUNK;
-          const int other = queries[warp][local];
-          if (other < 0 || n >= N) continue;
-          const i64 row = b * a.Q + other, place = (row * a.H + head) * N + n;
-          const Sample s = sample_at<O, L, P, AXES>(a, row, row * a.H + head, n);
-          const float share = shares[warp][local * N + n] * scales[warp][local];
-          slopes[warp][local * N + n] = finish_sample<AXES>(a, s, weights[warp][i], share, place);
+        APE_UNROLL
+        for (int r = 0; r < Lay::PER_CHUNK; ++r) {
+          const int round = chunk * Lay::PER_CHUNK + r;
+          if (round >= Lay::ROUNDS) break;
+          const int n = place.sample(round);
+          const Sample s = sample_at<O, L, P, AXES>(a, place.positions, place.reference, n);
+          const Quadf dots = own_weights[n - chunk * Lay::CHUNK];
+          Slope by;
+          slope[round] = finish_sample(s, dots, share[round], AXES == 0, &by);
+          mean += share[round] * slope[round];
+          if (!place.counts(round)) continue;
+          a.position_grad[(place.at * N + n) * 2] = by.x;
+          a.position_grad[(place.at * N + n) * 2 + 1] = by.y;
         }
+        __syncwarp();
       }
-      __syncwarp();
-      finish_shares<N, AXES, Lay::LANES>(a, at, query >= 0, lane, own, slopes[warp] + mine * N, scale);
-      __syncwarp();
+      for (int far = Lay::LANES / 2; far > 0; far /= 2)
+        mean += __shfl_xor_sync(0xffffffffu, mean, far);
+      APE_UNROLL
+      for (int r = 0; r < Lay::ROUNDS; ++r)
+        if (place.counts(r))
+          a.mixing_grad[place.at * N + place.sample(r)] =
+              AXES == 0 ? slope[r] : share[r] * (slope[r] - mean);
     }
   }
 }

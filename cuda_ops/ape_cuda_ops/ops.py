@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ape_cuda_ops import checks, embedding_bag, registry
+from ape_cuda_ops import reference as plain
 from ape_cuda_ops.reference import level_sizes
 
-__all__ = ["msda", "msda_fused"]
+__all__ = ["mask_pack", "msda", "msda_fused", "nms_fixed"]
 
 
 def msda(
@@ -76,6 +77,54 @@ def msda_fused(
     if value.dtype == torch.float64:
         return embedding_bag.msda_fused(value, reference, offsets, logits, shapes)
     return _msda_fused(value, reference, offsets, logits, _flat(shapes))
+
+
+def nms_fixed(
+    boxes: Tensor, scores: Tensor, threshold: float, valid: Tensor | None = None
+) -> Tensor:
+    """Greedy non-maximum suppression of a fixed number of boxes in every group.
+
+    On a GPU the host never waits, so a CUDA graph can hold it.
+
+    Args:
+        boxes: (G, N, 4) float32 xyxy; a group is a level, a class, an image: they never touch.
+        scores: (G, N) float32, any order-preserving scores; of equals the earlier is stronger.
+        threshold: intersection over union above which the weaker box falls.
+        valid: (G, N) bool, False for padding; None means all are boxes.
+
+    Returns:
+        (G, N) bool in the order given: which boxes stay.
+
+    Raises:
+        TypeError: A dtype does not fit.
+        ValueError: A shape, device or layout does not fit.
+    """
+    checks.check_boxes(boxes, scores, valid)
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    ranked = boxes.gather(1, order[..., None].expand_as(boxes))
+    real = torch.ones_like(scores, dtype=torch.bool) if valid is None else valid
+    keep = _nms_fixed(ranked, real.gather(1, order), threshold)
+    return torch.zeros_like(keep).scatter(1, order, keep)
+
+
+def mask_pack(logits: Tensor, size: tuple[int, int], threshold: float = 0.0) -> Tensor:
+    """Mask logits to bits at full size: bilinear upsampling, threshold, packing in one.
+
+    Args:
+        logits: (N, h, w) float32, float16 or bfloat16.
+        size: height H and width W of the masks in pixels.
+        threshold: a pixel is set where its logit is above this (0 is probability 1/2).
+
+    Returns:
+        (N, H, ceil(W / 32)) int32; bit k of word j is pixel 32 j + k of the line, the bits
+        beyond W are 0.
+
+    Raises:
+        TypeError: The dtype does not fit.
+        ValueError: A shape or layout does not fit.
+    """
+    checks.check_masks(logits, size)
+    return _mask_pack(logits, size[0], size[1], threshold)
 
 
 def _flat(shapes: Sequence[tuple[int, int]]) -> list[int]:
@@ -162,7 +211,7 @@ def _(
 
 
 @torch.library.custom_op("ape_stream::msda_fused_backward", mutates_args=())
-def _msda_fused_backward(  # noqa: PLR0913 - the forward's arguments and the gradient
+def _msda_fused_backward(
     grad: Tensor,
     value: Tensor,
     reference: Tensor,
@@ -177,7 +226,7 @@ def _msda_fused_backward(  # noqa: PLR0913 - the forward's arguments and the gra
 
 
 @_msda_fused_backward.register_fake
-def _(  # noqa: PLR0913
+def _(
     grad: Tensor,  # noqa: ARG001
     value: Tensor,
     reference: Tensor,  # noqa: ARG001
@@ -221,7 +270,7 @@ def _through_locations(
     reference: Tensor,
     offsets: Tensor,
     shapes: Sequence[tuple[int, int]],
-    wanted: bool,
+    wanted: bool,  # noqa: FBT001 - autograd's own answer
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of offsets and reference from those of the pixel coordinates.
 
@@ -241,3 +290,30 @@ def _through_locations(
 
 
 _msda_fused.register_autograd(_fused_gradients, setup_context=_save_fused)
+
+
+def _post_kernels(device: torch.device) -> Any:
+    """What suppresses and packs on a device: the CPU has one way only."""
+    return plain if device.type == "cpu" else registry.choose(device)
+
+
+@torch.library.custom_op("ape_stream::nms_fixed", mutates_args=())
+def _nms_fixed(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
+    keep: Tensor = _post_kernels(boxes.device).nms_fixed(boxes, valid, threshold)
+    return keep.clone() if keep is valid else keep
+
+
+@_nms_fixed.register_fake
+def _(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:  # noqa: ARG001
+    return torch.empty_like(valid)
+
+
+@torch.library.custom_op("ape_stream::mask_pack", mutates_args=())
+def _mask_pack(logits: Tensor, height: int, width: int, threshold: float) -> Tensor:
+    words: Tensor = _post_kernels(logits.device).mask_pack(logits, (height, width), threshold)
+    return words
+
+
+@_mask_pack.register_fake
+def _(logits: Tensor, height: int, width: int, threshold: float) -> Tensor:  # noqa: ARG001
+    return logits.new_empty((logits.shape[0], height, -(-width // 32)), dtype=torch.int32)

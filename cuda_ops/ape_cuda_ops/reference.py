@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -17,7 +18,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["level_sizes", "msda", "msda_fused", "sampling_locations", "sampling_weights"]
+__all__ = [
+    "level_sizes",
+    "mask_pack",
+    "msda",
+    "msda_fused",
+    "nms_fixed",
+    "sampling_locations",
+    "sampling_weights",
+]
 
 OUTSIDE = -10.0
 """A location far from any image: what a location that is not finite is taken for."""
@@ -109,3 +118,52 @@ def msda_fused(
     """
     locations = sampling_locations(reference, offsets, shapes)
     return msda(value, shapes, locations, sampling_weights(logits, len(shapes), reference))
+
+
+def nms_fixed(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
+    """Greedy non-maximum suppression of sorted boxes, every group on its own.
+
+    A box stays unless an earlier box that itself stays overlaps it by more than
+    ``threshold``: read as an equation and iterated from "all stay", which settles at least
+    one more box a turn, and usually all after a handful.
+
+    Args:
+        boxes: (G, N, 4) xyxy, the strongest first.
+        valid: (G, N) bool; the others neither stay nor suppress.
+        threshold: intersection over union above which the later box falls.
+
+    Returns:
+        (G, N) bool: which stay.
+    """
+    low = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
+    high = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
+    overlap = (high - low).clamp(min=0).prod(-1)  # [G, N, N]
+    area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+    iou = overlap / (area[:, :, None] + area[:, None, :] - overlap)
+    strikes = (iou > threshold).triu(1)
+    keep, before = valid, torch.zeros_like(valid)
+    while not torch.equal(keep, before):
+        keep, before = valid & ~(strikes & keep[:, :, None]).any(1), keep
+    return keep
+
+
+def mask_pack(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+    """Upsample mask logits bilinearly, threshold them, 32 pixels to a word.
+
+    Args:
+        logits: (N, h, w) on the CPU.
+        size: height and width of the masks.
+        threshold: a pixel is set where its logit is above this.
+
+    Returns:
+        (N, H, ceil(W / 32)) int32; bit k of word j is pixel 32 j + k of the line.
+    """
+    height, width = size
+    packed = torch.zeros((len(logits), height, -(-width // 32) * 4), dtype=torch.uint8)
+    for mask, line in zip(logits, packed, strict=True):  # one at a time: 300 dense ones are GBs
+        image = functional.interpolate(
+            mask[None, None].float(), size, mode="bilinear", align_corners=False
+        )[0, 0]
+        bits = np.packbits((image > threshold).numpy(), axis=-1, bitorder="little")
+        line[:, : bits.shape[1]] = torch.from_numpy(bits)
+    return packed.view(torch.int32)

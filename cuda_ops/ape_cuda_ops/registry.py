@@ -1,7 +1,8 @@
 """Which implementation computes the operators: one per device, chosen once, said aloud.
 
 The order on a CPU is C++ (compiled at first use), numba (when installed), embedding_bag
-(always there). ``APE_STREAM_KERNELS=<name>`` forces one; what cannot work here is an error
+(always there); on a GPU the CUDA kernels by CuPy, by the driver alone, then embedding_bag with
+a warning. ``APE_STREAM_KERNELS=<name>`` forces one; what cannot work here is an error
 that lists what exists, never a quiet second choice.
 """
 
@@ -12,7 +13,7 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 
@@ -80,17 +81,20 @@ class Backend:
     name: str
     """What ``APE_STREAM_KERNELS`` calls it."""
     module: str
-    """The module that holds the functions of :class:`Kernels` and, if it can fail, ``prepare``."""
+    """``module`` or ``module:object`` with the functions of :class:`Kernels` and ``prepare``."""
     devices: frozenset[str]
     """Types of the devices whose tensors it takes."""
-    rank: int | None
-    """Lower is tried earlier; None is used only when asked for."""
+    rank: int
+    """Lower is tried earlier."""
 
 
 BACKENDS = {
     backend.name: backend
     for backend in (
+        Backend("cupy", "ape_cuda_ops.cuda:by_cupy", frozenset({"cuda"}), 1),
+        Backend("driver", "ape_cuda_ops.cuda:by_driver", frozenset({"cuda"}), 2),
         Backend("cpp", "ape_cuda_ops.cpp", frozenset({"cpu"}), 1),
+        Backend("numba", "ape_cuda_ops.numba_path", frozenset({"cpu"}), 2),
         Backend("embedding_bag", "ape_cuda_ops.embedding_bag", frozenset({"cpu", "cuda"}), 9),
     )
 }
@@ -108,13 +112,16 @@ def load(name: str) -> Kernels:
         raise failed
     if name not in BACKENDS:
         raise BackendError(f"no kernels are called {name!r}: choose one of {sorted(BACKENDS)}")
-    module = import_module(BACKENDS[name].module)
+    path, _, attribute = BACKENDS[name].module.partition(":")
+    kernels: Any = import_module(path)
+    if attribute:
+        kernels = getattr(kernels, attribute)
     try:
-        getattr(module, "prepare", lambda: None)()
+        kernels.prepare()
     except BackendError as error:
         _failures[name] = error
         raise
-    return cast("Kernels", module)
+    return cast("Kernels", kernels)
 
 
 _failures: dict[str, BackendError] = {}
@@ -140,7 +147,7 @@ def _name(kind: str, wanted: str | None) -> str:
     """The backend for a type of device; a better one that fails is named in a warning."""
     fit = sorted(
         (backend for backend in BACKENDS.values() if kind in backend.devices),
-        key=lambda backend: backend.rank or 0,
+        key=lambda backend: backend.rank,
     )
     if wanted is not None:
         if wanted not in {backend.name for backend in fit}:
@@ -149,8 +156,6 @@ def _name(kind: str, wanted: str | None) -> str:
         load(wanted)
         return wanted
     for backend in fit:
-        if backend.rank is None:
-            continue
         try:
             load(backend.name)
         except BackendError as error:

@@ -1,0 +1,127 @@
+"""Deformable attention compiled by numba: for machines with the extra but no C++ compiler.
+
+Only the forward pass; gradients come from :mod:`ape_cuda_ops.embedding_bag`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ape_cuda_ops.embedding_bag import msda_backward, msda_fused_backward
+from ape_cuda_ops.errors import BackendError
+from ape_cuda_ops.reference import sampling_locations, sampling_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+__all__ = ["msda", "msda_backward", "msda_fused", "msda_fused_backward", "prepare"]
+
+
+def _gather(
+    value: Any, sizes: Any, starts: Any, locations: Any, weights: Any, out: Any, queries: Any
+) -> None:
+    """Sum the samples of every (image, query, head); compiled, so loops are meant.
+
+    Args:
+        value: (B, S, H, D) float32.
+        sizes: (L, 2) int64 height and width.
+        starts: (L,) int64 first token of a level.
+        locations: (B * Q, H, L, P, 2) float32.
+        weights: (B * Q, H, L, P) float32.
+        out: (B * Q, H, D) float32, zeroed.
+        queries: Q, queries of an image.
+    """
+    rows, H, L, P = weights.shape
+    for row in prange(rows):  # type: ignore[name-defined]  # noqa: F821 - numba's, bound below
+        image = value[row // queries]
+        for h in range(H):
+            total = out[row, h]
+            for level in range(L):
+                height, width = sizes[level, 0], sizes[level, 1]
+                for p in range(P):
+                    x = locations[row, h, level, p, 0] * width - np.float32(0.5)
+                    y = locations[row, h, level, p, 1] * height - np.float32(0.5)
+                    if not (x > -1 and x < width and y > -1 and y < height):
+                        continue  # outside, or not a number
+                    x0, y0 = int(np.floor(x)), int(np.floor(y))
+                    fx, fy = x - np.float32(x0), y - np.float32(y0)
+                    share = weights[row, h, level, p]
+                    for dy in range(2):
+                        line = y0 + dy
+                        if line < 0 or line >= height:
+                            continue
+                        wy = share * (fy if dy else np.float32(1) - fy)
+                        for dx in range(2):
+                            column = x0 + dx
+                            if column < 0 or column >= width:
+                                continue
+                            w = wy * (fx if dx else np.float32(1) - fx)
+                            token = image[starts[level] + line * width + column, h]
+                            for d in range(total.shape[0]):
+                                total[d] += w * token[d]
+
+
+@cache
+def _compiled() -> tuple[Any, Any]:
+    """The compiled loop and the numba module.
+
+    Raises:
+        BackendError: numba is not installed.
+    """
+    try:
+        numba: Any = importlib.import_module("numba")
+    except ImportError as error:
+        raise BackendError(f"numba cannot be imported ({error}): pip install numba") from error
+    _gather.__globals__["prange"] = numba.prange
+    return numba.njit(parallel=True, fastmath={"contract", "nsz"})(_gather), numba
+
+
+def prepare() -> None:
+    """Compile when first called; here only see that numba is there.
+
+    Raises:
+        BackendError: numba is not installed.
+    """
+    _compiled()
+
+
+def msda(
+    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """See :func:`ape_cuda_ops.reference.msda`."""
+    B, _, H, D = value.shape
+    Q = locations.shape[1]
+    sizes = np.array(shapes, dtype=np.int64)
+    areas = sizes.prod(1)
+    out = torch.zeros((B * Q, H, D), dtype=torch.float32)
+    loop, numba = _compiled()
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    loop(
+        value.float().numpy(),
+        sizes,
+        areas.cumsum() - areas,
+        locations.flatten(0, 1).numpy(),
+        weights.float().flatten(0, 1).numpy(),
+        out.numpy(),
+        Q,
+    )
+    return out.view(B, Q, H * D).to(value.dtype)
+
+
+def msda_fused(
+    value: Tensor,
+    reference: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    shapes: Sequence[tuple[int, int]],
+) -> Tensor:
+    """See :func:`ape_cuda_ops.reference.msda_fused`."""
+    locations = sampling_locations(reference, offsets, shapes)
+    return msda(value, shapes, locations, sampling_weights(logits, len(shapes), reference))
