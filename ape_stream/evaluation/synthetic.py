@@ -142,14 +142,20 @@ def evaluate(
     return {**report, **given, "stage_ms": bench.milliseconds()}
 
 
-def _name_prompts(
-    world: World, texts: Sequence[str], threshold: float | None, stop: int | None = None
-) -> PromptSet:
-    """One prompt per class, under these texts; a prompt's id is its class id."""
+def _name_prompts(texts: Sequence[str], threshold: float | None, stuff_from: int) -> PromptSet:
+    """One prompt per class, under these texts; a prompt's id is its class id.
+
+    Args:
+        texts: one per class.
+        threshold: of every prompt; None for the model's own.
+        stuff_from: prompts from here on are stuff. For average precision there are none: all
+            regions of a stuff prompt become one, and at a low threshold that is the whole picture.
+    """
+    kind = PromptKind.VOCABULARY
     return PromptSet(
         tuple(
-            Prompt(text, PromptKind.VOCABULARY, stuff=k >= world.things, threshold=threshold)
-            for k, text in enumerate(texts[:stop])
+            Prompt(text, kind, stuff=k >= stuff_from, threshold=threshold)
+            for k, text in enumerate(texts)
         )
     )
 
@@ -171,10 +177,10 @@ def _pictures(bench: _Bench, world: World, plan: EvaluationPlan) -> list[Picture
 def _names(bench: _Bench, world: World, plan: EvaluationPlan) -> Report:
     """Every main name asked for in every picture."""
     pictures, classes = _pictures(bench, world, plan), len(world.names)
-    weak = _judge(bench, pictures, _name_prompts(world, world.names, LOW))
+    weak = _judge(bench, pictures, _name_prompts(world.names, LOW, classes))
     average = average_precision(weak, classes)
     before = bench.seconds["perceive"]
-    sure = _judge(bench, pictures, _name_prompts(world, world.names, None))
+    sure = _judge(bench, pictures, _name_prompts(world.names, None, world.things))
     seconds = bench.seconds["perceive"] - before
     precision, recall = precision_recall(sure, classes)
     return {
@@ -212,7 +218,7 @@ def _synonyms(bench: _Bench, world: World, plan: EvaluationPlan) -> Report:
             others.setdefault(prompt.class_ids[0], []).append(prompt.text)
     for class_id, words in others.items():
         texts[class_id] = str(rng.choice(words))
-    judged = _judge(bench, _pictures(bench, world, plan), _name_prompts(world, texts, LOW))
+    judged = _judge(bench, _pictures(bench, world, plan), _name_prompts(texts, LOW, len(texts)))
     return {"synonym_ap50": average_precision(judged, len(texts)).mean50()}
 
 
@@ -296,7 +302,7 @@ def _tracks(
     """Videos of moving things, every thing's name asked for in every frame."""
     if plan.videos == 0:
         return {}
-    bench.prepare(_name_prompts(world, world.names, None, world.things))
+    bench.prepare(_name_prompts(world.names[: world.things], None, world.things))
     books = []
     for seed in range(plan.seed, plan.seed + plan.videos):
         film = world.film(seed, plan.size, fps=plan.fps)
