@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["read_metadata", "read_safetensors", "write_safetensors"]
+__all__ = ["raw_bytes", "read_metadata", "read_safetensors", "write_safetensors"]
 
 _NAMES: Final = {
     torch.float64: "F64",
@@ -67,7 +67,7 @@ def write_safetensors(
         with os.fdopen(handle, "wb") as file:
             file.write(header)
             for name in names:
-                _write_tensor(file, tensors[name])
+                file.write(raw_bytes(tensors[name]))
             file.flush()
             os.fsync(file.fileno())
         part.chmod(0o644)  # mkstemp's 0600 would shut out the other users of a shared model
@@ -79,6 +79,15 @@ def write_safetensors(
     finally:
         if part is not None:
             part.unlink(missing_ok=True)
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """Return the values of a CPU tensor as row-major bytes, copied only where strides ask."""
+    if not tensor.numel():
+        return memoryview(b"")
+    # A single value may have stride 0 and count as contiguous all the same.
+    flat = tensor.contiguous().as_strided((tensor.numel(),), (1,))
+    return flat.view(torch.uint8).numpy().data
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -132,11 +141,6 @@ def _header(names: list[str], tensors: Mapping[str, Tensor], metadata: Mapping[s
     text = json.dumps(entries, ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     return len(text).to_bytes(8, "little") + text
-
-
-def _write_tensor(file: IO[bytes], tensor: Tensor) -> None:
-    if tensor.numel():
-        file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _check_space(path: Path, size: int) -> None:

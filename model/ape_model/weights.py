@@ -11,10 +11,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Final
 
-import torch
-
 from ape_model.errors import CheckpointError
-from ape_model.files import read_safetensors, write_safetensors
+from ape_model.files import raw_bytes, read_safetensors, write_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -83,8 +81,7 @@ def content_digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        if tensor.numel():
-            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(raw_bytes(tensor))
     return digest.hexdigest()
 
 

@@ -36,6 +36,8 @@ def test_every_dtype_and_shape_survives(tmp_path: Path) -> None:
         "bool": torch.tensor([True, False]),
         "strided": torch.randn(4, 6).T[::2],
         "expanded": torch.zeros(()).expand(3, 3),
+        "expanded to one": torch.full((), 1.5).expand(1),
+        "part": torch.arange(9.0)[4:7],
     }
     write_safetensors(tmp_path / "t.safetensors", tensors, {"note": "“quoted”"})
     back, label = read_safetensors(tmp_path / "t.safetensors")
