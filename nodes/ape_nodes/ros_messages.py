@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 
 from ape_nodes.ros_images import to_png
-from ape_stream.draw import draw
 from ape_stream.masks import label_map
 from ape_stream.types import Frame
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Encoder", "Port", "ResultPublisher", "RosFrame", "as_array"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RosFrame(Frame):
     """A frame that came in a ROS message: its header goes out again, to the nanosecond."""
 
@@ -168,6 +167,12 @@ class Encoder:
         return values
 
 
+def _overlay(result: FrameResult) -> NDArray[np.uint8]:
+    from ape_stream.draw import draw  # noqa: PLC0415 (it brings supervision: a second to import)
+
+    return draw(result)
+
+
 class ResultPublisher:
     """Sends what a result holds to the topics of a node, each map made once and only if wanted.
 
@@ -198,7 +203,7 @@ class ResultPublisher:
         makers: dict[str, Callable[[FrameResult], NDArray[Any]]] = {
             "label_image": encoder.class_map,
             "instance_image": encoder.instance_map,
-            "overlay": draw,
+            "overlay": _overlay,
         }
         for name, make in makers.items():
             raw, packed = wanted(name), wanted(f"{name}/compressed")
