@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -11,7 +12,14 @@ from ape_stream.errors import SinkError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["open_output", "written"]
+__all__ = ["file_name", "open_output", "written"]
+
+_UNSAFE = re.compile(r"[^\w.-]+")
+
+
+def file_name(stream: str) -> str:
+    """A stream's name as one part of a path: it may be a path itself, or a stranger's."""
+    return _UNSAFE.sub("-", stream).strip("-.") or "stream"
 
 
 @contextmanager

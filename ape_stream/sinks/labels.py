@@ -10,7 +10,7 @@ import cv2
 
 from ape_stream import masks
 from ape_stream.errors import SinkError
-from ape_stream.sinks.files import open_output, written
+from ape_stream.sinks.files import file_name, open_output, written
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -59,7 +59,7 @@ class LabelsSink:
             SinkError: a file cannot be written.
         """
         frame, found = result.frame, result.instances
-        path = self.folder / frame.stream / f"{frame.index:06d}.png"
+        path = self.folder / file_name(frame.stream) / f"{frame.index:06d}.png"
         encoded, png = cv2.imencode(".png", masks.label_map(found.masks, found.size))
         if not encoded:
             raise SinkError(f"cannot encode {path} as PNG: {found.size[1]}x{found.size[0]} pixels")
@@ -72,7 +72,11 @@ class LabelsSink:
                 zip(found.prompt_ids, tracks, strict=True), start=1
             )
         ]
-        line = {"file": f"{frame.stream}/{path.name}", "time_s": frame.time_s, "regions": regions}
+        line = {
+            "file": f"{path.parent.name}/{path.name}",
+            "time_s": frame.time_s,
+            "regions": regions,
+        }
         with written(self.folder):
             self._legend.write(json.dumps(line, ensure_ascii=False) + "\n")
             self._legend.flush()

@@ -34,7 +34,7 @@ class SheetSink:
         spec: the file; it is replaced.
         columns: pictures in a row.
         rows: rows of pictures.
-        width: of one picture, pixels.
+        width: of one picture's longer side, pixels.
 
     Raises:
         SinkError: the file cannot be written.
@@ -61,8 +61,10 @@ class SheetSink:
         self._seen += 1
 
     def _small(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        height = max(1, round(self.width * image.shape[0] / image.shape[1]))
-        small = cv2.resize(image, (self.width, height), interpolation=cv2.INTER_AREA)
+        # A picture that is high beyond measure is made narrower: no cell is higher than wide.
+        scale = self.width / max(image.shape[:2])
+        height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         return np.asarray(small, np.uint8)
 
     def __exit__(
@@ -92,5 +94,5 @@ class SheetSink:
         for k, picture in enumerate(pictures):
             top = GAP + (k // self.columns) * (tallest + GAP)
             left = GAP + (k % self.columns) * (self.width + GAP)
-            sheet[top : top + len(picture), left : left + self.width] = picture
+            sheet[top : top + len(picture), left : left + picture.shape[1]] = picture
         return sheet

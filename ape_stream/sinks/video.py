@@ -6,18 +6,21 @@ moment; a plain mp4 keeps its index for the end and is lost without it.
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 
 from ape_stream.draw import draw
 from ape_stream.errors import SinkError
+from ape_stream.sinks.files import file_name, open_output
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
     from av.container import OutputContainer
@@ -55,11 +58,9 @@ class VideoSink:
         self._writers: dict[str, _Writer] = {}
 
     def __enter__(self) -> Self:
-        """Make the folder."""
-        try:
-            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SinkError(f"cannot write {self.path}: {error.strerror}") from error
+        """Make sure that the file can be written."""
+        if "{stream}" not in self.path:
+            open_output(self.path, "wb").close()
         return self
 
     def write(self, result: FrameResult) -> None:
@@ -74,7 +75,8 @@ class VideoSink:
                 raise SinkError(
                     f"{self.path} takes one stream: name the file with {{stream}} for several"
                 )
-            path = self.path.replace("{stream}", stream)
+            path = self.path.replace("{stream}", file_name(stream))
+            open_output(path, "wb").close()
             self._writers[stream] = _Writer(path, result.frame.size, self._encoder)
         self._writers[stream].write(draw(result), result.frame.time_s)
 
@@ -85,9 +87,20 @@ class VideoSink:
         trace: TracebackType | None,
         /,
     ) -> None:
-        """Flush the encoders and close the files."""
-        for writer in self._writers.values():
-            writer.close()
+        """Flush the encoders and close the files, all of them whatever one of them does."""
+        with ExitStack() as stack:
+            for writer in self._writers.values():
+                stack.callback(writer.close)
+
+
+@contextmanager
+def _encoded(path: str) -> Iterator[None]:
+    """Turn what FFmpeg and the operating system refuse into a `SinkError` of one line."""
+    try:
+        yield
+    except (OSError, av.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SinkError(f"cannot write {path}: {reason}") from error
 
 
 class _Writer:
@@ -98,33 +111,35 @@ class _Writer:
         # 4:2:0 colour needs even sides; the odd row or column is repeated.
         self.size = (size[0] + size[0] % 2, size[1] + size[1] % 2)
         self._last = -1
-        try:
+        with _encoded(path):
             self._container: OutputContainer = av.open(path, "w", options=_container_options(path))
             self._stream: VideoStream = self._container.add_stream(
                 "libx264", rate=NOMINAL_RATE, options=encoder
             )
-        except (OSError, av.FFmpegError, ValueError) as error:
-            raise SinkError(f"cannot write {path}: {error}") from error
         self._stream.height, self._stream.width = self.size
         self._stream.pix_fmt = "yuv420p"
+        # What OpenCV's conversion makes; untagged, players would take a large picture for BT.709.
+        self._stream.codec_context.colorspace = Colorspace.ITU601
+        self._stream.codec_context.color_range = ColorRange.MPEG
         self._stream.time_base = self._stream.codec_context.time_base = CLOCK
 
     def write(self, image: NDArray[np.uint8], time_s: float) -> None:
+        even = tuple(side + side % 2 for side in image.shape[:2])
+        if even != self.size:  # the stream changed its size, an encoder cannot
+            image = np.asarray(cv2.resize(image, self.size[::-1]), np.uint8)
         frame = av.VideoFrame.from_ndarray(_planes(image, self.size), format="yuv420p")
         # Encoders want rising timestamps: a stream that repeats one gets the next tick.
         self._last = max(self._last + 1, round(time_s / CLOCK))
         frame.pts, frame.time_base = self._last, CLOCK
-        try:
+        with _encoded(self.path):
             self._container.mux(self._stream.encode(frame))
-        except (OSError, av.FFmpegError) as error:
-            raise SinkError(f"cannot write {self.path}: {error}") from error
 
     def close(self) -> None:
-        try:
-            self._container.mux(self._stream.encode(None))
-            self._container.close()
-        except (OSError, av.FFmpegError) as error:
-            raise SinkError(f"cannot write {self.path}: {error}") from error
+        with _encoded(self.path):
+            try:
+                self._container.mux(self._stream.encode(None))
+            finally:
+                self._container.close()
 
 
 def _container_options(path: str) -> dict[str, str]:

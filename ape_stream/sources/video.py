@@ -320,5 +320,5 @@ def _pixels(frame: VideoFrame) -> NDArray[np.uint8]:
 
 
 def _reason(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) else None
+    text = getattr(error, "strerror", None)
     return _SECRET.sub("", str(text or error)).partition("\n")[0]
