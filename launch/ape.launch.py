@@ -1,6 +1,5 @@
 """One lifecycle node `ape`: ros2 launch ape_stream ape.launch.py image_topic:=/camera/image_raw."""
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, RegisterEventHandler
 from launch.conditions import IfCondition
 from launch.events import matches_action
@@ -9,6 +8,8 @@ from launch_ros.actions import LifecycleNode
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from lifecycle_msgs.msg import Transition
+
+from launch import LaunchDescription
 
 ARGUMENTS = {
     "namespace": ("", "Namespace of the node."),
@@ -27,8 +28,13 @@ def _node() -> LifecycleNode:
         namespace=LaunchConfiguration("namespace"),
         name=LaunchConfiguration("name"),
         remappings=[("image", LaunchConfiguration("image_topic"))],
-        arguments=["--params", LaunchConfiguration("params_file"),
-                   "--ros-args", "--log-level", LaunchConfiguration("log_level")],  # fmt: skip
+        arguments=[
+            "--params",
+            LaunchConfiguration("params_file"),
+            "--ros-args",
+            "--log-level",
+            LaunchConfiguration("log_level"),
+        ],
         output="screen",
     )
 

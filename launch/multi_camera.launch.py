@@ -1,9 +1,10 @@
 """Several cameras, one model, one process: cameras:=/front/image_raw,/rear/image_raw."""
 
-from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+
+from launch import LaunchContext, LaunchDescription
 
 
 def _nodes(context: LaunchContext) -> list[Node]:

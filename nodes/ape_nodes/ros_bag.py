@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ape_stream.types import FrameResult
 
 _IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+_OURS = {"label_image", "instance_image", "overlay"}
 _RECORDED_IMAGE = TopicSpec("image", _IMAGES[0], True, False, 10, False, "the input")
 
 
@@ -36,7 +37,7 @@ class BagSource:
     Args:
         spec: `bag://FOLDER` (rosbag2) or `bag://FILE.mcap`.
         name: The stream's name.
-        topic: Which image topic; None takes the only one.
+        topic: Which image topic; None takes the only one that is no mask or overlay.
 
     Raises:
         ConfigError: there is no such bag.
@@ -73,7 +74,8 @@ class BagSource:
     def _choose(self, connections: list[Any]) -> list[Any]:
         pictures = [c for c in connections if c.msgtype in _IMAGES]
         topics = sorted({c.topic for c in pictures})
-        wanted = self._topic or (topics[0] if len(topics) == 1 else None)
+        cameras = [topic for topic in topics if not _OURS & set(topic.split("/"))]
+        wanted = self._topic or (cameras[0] if len(cameras) == 1 else None)
         if wanted not in topics:
             raise ConfigError(f"{self._bag}: say topic=, one of {topics or 'no image topics'}")
         return [c for c in pictures if c.topic == wanted]
