@@ -26,6 +26,13 @@ from ape_model.training.scenes import Canvas, SceneBatches, Stage
 from ape_model.weights import load_weights
 from ape_model.world import World
 
+ODD_CANVAS = """
+steps = 1
+[[stage]]
+first = 0
+sentence_share = 0.0
+canvases = [{height = 50, width = 64, batch = 1, most = 1}]
+"""
 TINY = (Stage(0, (Canvas(64, 64, 2, 3),), 0.5),)
 
 
@@ -155,11 +162,7 @@ def test_shipped_recipes_are_complete(name):
         ("steps = 0", "steps is a whole number"),
         ("steps =", "is no recipe"),
         ("steps = 1\n[[stage]]\nfirst = 0", "not complete"),
-        (
-            "steps = 1\n[[stage]]\nfirst = 0\nsentence_share = 0.0\n"
-            "canvases = [{height = 50, width = 64, batch = 1, most = 1}]",
-            "multiples of 32",
-        ),
+        (ODD_CANVAS, "multiples of 32"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_refused(tmp_path, text, said):
