@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from ape_nodes.ros_messages import ResultPublisher, RosFrame
-from ape_nodes.ros_source import frame_of
+from ape_nodes.ros_messages import ResultPublisher, RosFrame, frame_of
 from ape_nodes.ros_topics import OUTPUTS, TopicSpec
 from ape_nodes.ros_types import plain_encoder, type_store
 from ape_stream.errors import ConfigError, SinkError, SourceError

@@ -7,13 +7,14 @@ Both are made from keyword arguments, so the messages are built in one place onl
 from __future__ import annotations
 
 import array
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
 
-from ape_nodes.ros_images import to_png
+from ape_nodes.ros_images import from_compressed, to_bgr, to_png
 from ape_stream.masks import label_map
 from ape_stream.types import Frame
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from ape_stream.types import FrameResult, PromptSet
 
-__all__ = ["Encoder", "Port", "ResultPublisher", "RosFrame", "as_array"]
+__all__ = ["Encoder", "Port", "ResultPublisher", "RosFrame", "as_array", "frame_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -45,6 +46,25 @@ class Port(Protocol):
 
     def publish(self, name: str, message: Any) -> None:
         """Send a message to this output topic."""
+
+
+def frame_of(message: Any, index: int, stream: str) -> RosFrame:
+    """The frame of an Image or CompressedImage, its header kept.
+
+    Raises:
+        SourceError: the pixels cannot be read.
+    """
+    compressed = not hasattr(message, "encoding")
+    stamp_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+    return RosFrame(
+        image=from_compressed(message.data) if compressed else to_bgr(message),
+        index=index,
+        time_s=stamp_ns / 1e9,
+        stream=stream,
+        captured_ns=time.monotonic_ns(),
+        stamp_ns=stamp_ns,
+        frame_id=message.header.frame_id,
+    )
 
 
 def as_array(data: bytes | memoryview) -> array.array[int]:

@@ -18,15 +18,15 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParametersResult
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
 from ape_nodes.push import PushSource, SharedModel
-from ape_nodes.ros_messages import Encoder, ResultPublisher, as_array
+from ape_nodes.ros_messages import Encoder, ResultPublisher, as_array, frame_of
 from ape_nodes.ros_parameters import PARAMETERS, read_prompts
-from ape_nodes.ros_source import frame_of
 from ape_nodes.ros_topics import INPUTS, OUTPUTS, TopicSpec
 from ape_stream.errors import ApeStreamError, SourceError
 from ape_stream.pipeline import Pipeline
@@ -256,7 +256,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
 
     def _on_prompts(self, message: Any) -> None:
         words = [word.strip() for word in message.data.split(",") if word.strip()]
-        parameter = rclpy.parameter.Parameter("prompts", value=words or [""])
+        parameter = Parameter("prompts", value=words or [""])
         outcome = self.set_parameters([parameter])[0]
         if not outcome.successful:
             self.get_logger().error(f"prompts refused: {outcome.reason}")
@@ -321,18 +321,19 @@ def main() -> None:
     """Run the node, or one node per camera with one model for all."""
     parsed, ros_arguments = _arguments(sys.argv[1:])
     model = SharedModel()
+    rclpy.init(args=ros_arguments)  # Humble's is no context manager
     try:
-        with rclpy.init(args=ros_arguments):
-            nodes = _nodes(parsed.cameras, model)
-            executor = MultiThreadedExecutor()
-            for node in nodes:
-                executor.add_node(node)
-                if parsed.autostart:
-                    node.trigger_configure()
-                    node.trigger_activate()
-            executor.spin()
+        executor = MultiThreadedExecutor()
+        for node in _nodes(parsed.cameras, model):
+            executor.add_node(node)
+            if parsed.autostart:
+                node.trigger_configure()
+                node.trigger_activate()
+        executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    finally:
+        rclpy.try_shutdown()
 
 
 def _nodes(cameras: Sequence[str], model: SharedModel) -> list[ApeNode]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from ape_nodes.ros_dds import DdsNode, DdsReader
-from ape_nodes.ros_images import from_compressed, to_bgr
-from ape_nodes.ros_messages import RosFrame
+from ape_nodes.ros_messages import frame_of
 from ape_nodes.ros_topics import TopicSpec
 from ape_stream.errors import ConfigError, SourceError
 
@@ -16,29 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-__all__ = ["Ros2Source", "frame_of"]
+    from ape_nodes.ros_messages import RosFrame
+
+__all__ = ["Ros2Source"]
 
 _SLICE_S = 0.2
 _log = logging.getLogger("ape_stream")
-
-
-def frame_of(message: Any, index: int, stream: str) -> RosFrame:
-    """The frame of an Image or CompressedImage, its header kept.
-
-    Raises:
-        SourceError: the pixels cannot be read.
-    """
-    compressed = not hasattr(message, "encoding")
-    stamp_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-    return RosFrame(
-        image=from_compressed(message.data) if compressed else to_bgr(message),
-        index=index,
-        time_s=stamp_ns / 1e9,
-        stream=stream,
-        captured_ns=time.monotonic_ns(),
-        stamp_ns=stamp_ns,
-        frame_id=message.header.frame_id,
-    )
 
 
 class Ros2Source:

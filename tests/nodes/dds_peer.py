@@ -55,7 +55,7 @@ def watch(word=None):
             "stamp": stamp_of(latest["detections"]),
             "image_stamp": stamp_of(image),
         }
-        print(json.dumps(report), flush=True)
+        print(json.dumps(report), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from wire_samples import a_result
 
 pytest.importorskip("rosbags")
 
+from rosbags.highlevel import AnyReader
+
 from ape_nodes.ros_bag import BagSink, BagSource
 from ape_nodes.ros_messages import RosFrame
 from ape_nodes.ros_types import type_store
@@ -35,8 +37,6 @@ def test_a_bag_gives_back_images_and_stamps(tmp_path, storage):
 
 
 def test_a_bag_holds_detections_masks_and_names(tmp_path):
-    from rosbags.highlevel import AnyReader
-
     with BagSink(f"bag:{tmp_path / 'run'}") as sink:
         sink.write(ros_result(1))
     with AnyReader([tmp_path / "run"], default_typestore=type_store()) as reader:

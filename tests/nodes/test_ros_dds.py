@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,17 +13,24 @@ import numpy as np
 import pytest
 
 pytest.importorskip("cyclonedds")
+
+from ape_nodes.ros_sink import Ros2Sink
+from ape_nodes.ros_source import Ros2Source
+from ape_stream.errors import SourceError
+from ape_stream.pipeline import Pipeline
+from ape_stream.testing import OraclePerceiver
+from ape_stream.types import PromptSet
+
 ROOT = Path(__file__).resolve().parents[2]
 PEER = Path(__file__).with_name("dds_peer.py")
 
 
-@pytest.fixture
-def domain(monkeypatch):
+@pytest.fixture(autouse=True)
+def _domain(monkeypatch):
     """A domain of our own on loopback."""
     monkeypatch.setenv("ROS_LOCALHOST_ONLY", "1")
     number = random.randint(1, 100)
     monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
-    return number
 
 
 class Peer:
@@ -49,19 +57,11 @@ class Peer:
         self.process.stdout.close()
 
 
-def test_images_in_results_out_and_every_side_restarts(domain):
+def test_images_in_results_out_and_every_side_restarts():
     """One node, watched and fed by peers that come late, are killed and come again."""
-    from ape_nodes.ros_sink import Ros2Sink
-    from ape_nodes.ros_source import Ros2Source
-    from ape_stream.pipeline import Pipeline
-    from ape_stream.testing import OraclePerceiver
-    from ape_stream.types import PromptSet
-
-    source = Ros2Source("ros2:///camera/image_raw", timeout_s=40)
+    source = Ros2Source("ros2:///camera/image_raw", timeout_s=100)
     sink = Ros2Sink("ros2:/robot/ape")
     run = Pipeline([source], OraclePerceiver(), PromptSet.of("red apple, dog"), sinks=[sink])
-    import threading
-
     looping = threading.Thread(target=lambda: [None for _ in run])
     with run:
         looping.start()
@@ -84,20 +84,15 @@ def test_images_in_results_out_and_every_side_restarts(domain):
         looping.join()
 
 
-def test_a_large_image_arrives_byte_for_byte(domain):
-    from ape_nodes.ros_source import Ros2Source
-
-    with Ros2Source("ros2:///camera/image_raw", reliable=True, timeout_s=30) as source:
-        with Peer("camera", 1080, 1920):
-            frame = next(iter(source))
+def test_a_large_image_arrives_byte_for_byte():
+    source = Ros2Source("ros2:///camera/image_raw", reliable=True, timeout_s=60)
+    with source, Peer("camera", 1080, 1920):
+        frame = next(iter(source))
     expected = np.random.default_rng(1).integers(0, 256, (1080, 1920, 3), np.uint8)
     np.testing.assert_array_equal(frame.image, expected)
 
 
-def test_silence_is_told(domain):
-    from ape_nodes.ros_source import Ros2Source
-    from ape_stream.errors import SourceError
-
+def test_silence_is_told():
     with Ros2Source("ros2:///nobody", timeout_s=0.5) as source:
         start = time.monotonic()
         with pytest.raises(SourceError, match="no image came"):

@@ -1,0 +1,38 @@
+"""The root of the repository builds with colcon, plainly and by symlinks."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COLCON = shutil.which("colcon") or shutil.which(str(Path(sys.executable).with_name("colcon")))
+PARTS = ("ape_stream", "model", "cuda_ops", "nodes", "launch", "resource", "pyproject.toml",
+         "setup.py", "setup.cfg", "package.xml", "README.md", "LICENSE")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(COLCON is None, reason="colcon is not installed")
+@pytest.mark.parametrize("flags", [[], ["--symlink-install"]])
+def test_it_builds(tmp_path, flags):
+    source = tmp_path / "src/ape_stream"
+    source.mkdir(parents=True)
+    ignore = shutil.ignore_patterns("__pycache__", "*.safetensors")
+    for part in PARTS:
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, source / part, **({"ignore": ignore} if (ROOT / part).is_dir() else {}))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    built = subprocess.run(
+        [COLCON, "--log-base", "log", "build", *flags],
+        cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stdout + built.stderr
+    install = tmp_path / "install/ape_stream"
+    assert (install / "lib/ape_stream/ape_node").is_file()
+    assert (install / "share/ape_stream/package.xml").is_file()
+    assert (install / "share/ape_stream/launch/ape.launch.py").is_file()
+    assert (install / "share/ament_index/resource_index/packages/ape_stream").is_file()

@@ -1,0 +1,57 @@
+import threading
+
+import pytest
+
+from ape_nodes.push import PushSource, SharedModel
+from ape_stream.errors import ModelError
+from ape_stream.pipeline import Pipeline
+from ape_stream.testing import OraclePerceiver, frames
+from ape_stream.types import PromptSet
+
+
+def test_only_the_newest_frame_waits():
+    with PushSource("cam") as source:
+        for frame in frames(5):
+            source.push(frame)
+        assert next(iter(source)).index == 4
+
+
+def test_closing_ends_the_loop():
+    source = PushSource("cam")
+    threading.Timer(0.1, source.__exit__, (None, None, None)).start()
+    assert list(source) == []
+
+
+def test_cameras_share_one_model_each_with_its_own_prompts():
+    model, made = SharedModel(), []
+
+    def make():
+        made.append(OraclePerceiver())
+        return made[-1]
+
+    for _ in range(2):
+        model.load(make)
+    assert len(made) == 1
+    views = [model.view(), model.view()]
+    views[0].prepare(PromptSet.of("cat"))
+    views[1].prepare(PromptSet.of("dog, bird"))
+    (frame,) = frames(1)
+    assert [len(view.perceive([frame])[0]) for view in views * 2] == [1, 2, 1, 2]
+    model.release()
+    views[0].perceive([frame])
+    model.release()
+    with pytest.raises(ModelError, match="freed"):
+        views[0].perceive([frame])
+
+
+def test_a_pushed_pipeline_stops_and_leaves_no_thread():
+    source, model, seen = PushSource("cam"), SharedModel(), threading.Event()
+    model.load(OraclePerceiver)
+    with Pipeline([source], model.view(), PromptSet.of("cat")) as run:
+        loop = threading.Thread(target=lambda: [seen.set() for _ in run])
+        loop.start()
+        source.push(next(frames(1)))
+        assert seen.wait(10)
+        run.stop()
+        loop.join(5)
+        assert not loop.is_alive()
