@@ -11,7 +11,7 @@ RUN := $(BIN)/python -m
 .PHONY: demo test check setup clean format
 
 demo: .venv/.demo
-	$(BIN)/ape-stream annotate examples/demo.mp4 --config examples/demo.toml
+	$(BIN)/ape-stream run examples/demo.toml
 
 test: check
 	$(RUN) pytest

@@ -18,7 +18,7 @@ def blocks():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", blocks())
+@pytest.mark.parametrize("code", list(blocks()))
 def test_python_blocks_run(code, monkeypatch, tmp_path):
     if "# needs " in code:  # a camera, a robot or official weights: compiled, not run
         compile(code, "<document>", "exec")
