@@ -90,12 +90,12 @@ def draw(result: FrameResult) -> NDArray[np.uint8]:
     Returns:
         (H, W, 3) uint8 blue-green-red, a new array.
     """
-    import supervision as sv  # noqa: PLC0415 (it takes a second to import)
-
     image = result.frame.image.copy()
     found = result.instances
     if not len(found):
         return image
+    import supervision as sv  # noqa: PLC0415 (it takes a second to import)
+
     keys = _colour_keys(found)
     tint(image, found.masks, _palette()[keys])
     outlined = sv.Detections(xyxy=found.boxes.copy(), class_id=found.prompt_ids.astype(int))
