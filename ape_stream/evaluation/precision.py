@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -28,14 +29,25 @@ IOU_50 = 0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """One picture's truth beside what was found in it."""
+    """One picture's truth beside what was found in it.
+
+    Masks are kept as run lengths: at a low threshold there are a thousand of them in a picture.
+    """
 
     picture: Picture
     """The truth."""
-    found: Instances
-    """What the perceiver found."""
     class_ids: NDArray[np.int64]
     """(N,) int64: the class that each found region claims to be."""
+    scores: NDArray[np.float32]
+    """(N,) float32, 0..1."""
+    codes: tuple[dict[str, Any], ...]
+    """N COCO run-length codes of the frame."""
+
+    @classmethod
+    def of(cls, picture: Picture, found: Instances) -> Judged:
+        """Enter what was found; prompt ids are class ids."""
+        codes = tuple(encode_rle(mask, found.size) for mask in found.masks)
+        return cls(picture, found.prompt_ids, found.scores, codes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,10 +74,8 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 
 def _images(judged: Sequence[Judged]) -> list[dict[str, int]]:
-    return [
-        {"id": k, "height": one.found.size[0], "width": one.found.size[1]}
-        for k, one in enumerate(judged)
-    ]
+    shapes = [one.picture.instance_map.shape for one in judged]
+    return [{"id": k, "height": h, "width": w} for k, (h, w) in enumerate(shapes)]
 
 
 def _truth(judged: Sequence[Judged], classes: int) -> COCO:
@@ -103,15 +113,16 @@ def _found(judged: Sequence[Judged]) -> COCO:
     """What was found as a COCO index of results."""
     annotations: list[dict[str, Any]] = []
     for k, one in enumerate(judged):
-        for n in range(len(one.found)):
+        areas = rle.area(list(one.codes)).tolist() if one.codes else []
+        for n, code in enumerate(one.codes):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": k,
                     "category_id": int(one.class_ids[n]),
-                    "segmentation": encode_rle(one.found.masks[n], one.found.size),
-                    "area": area(one.found.masks[n]),
-                    "score": float(one.found.scores[n]),
+                    "segmentation": code,
+                    "area": areas[n],
+                    "score": float(one.scores[n]),
                     "iscrowd": 0,
                 }
             )

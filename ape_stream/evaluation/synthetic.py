@@ -162,11 +162,7 @@ def _name_prompts(texts: Sequence[str], threshold: float | None, stuff_from: int
 
 def _judge(bench: _Bench, pictures: Sequence[Picture], prompts: PromptSet) -> list[Judged]:
     bench.prepare(prompts)
-    judged = []
-    for index, picture in enumerate(pictures):
-        found = bench.see(picture, index)
-        judged.append(Judged(picture, found, found.prompt_ids))
-    return judged
+    return [Judged.of(picture, bench.see(picture, k)) for k, picture in enumerate(pictures)]
 
 
 def _pictures(bench: _Bench, world: World, plan: EvaluationPlan) -> list[Picture]:
@@ -228,7 +224,7 @@ def _unknown(bench: _Bench, world: World, plan: EvaluationPlan) -> Report:
     words = [word for word in UNKNOWN_WORDS if word not in known]
     prompts = PromptSet(tuple(Prompt(word, PromptKind.VOCABULARY) for word in words))
     judged = _judge(bench, _pictures(bench, world, plan), prompts)
-    named = sum(len(set(one.found.prompt_ids.tolist())) for one in judged)
+    named = sum(len(set(one.class_ids.tolist())) for one in judged)
     return {"unknown_word_rate": named / (len(words) * len(judged)), "unknown_words": len(words)}
 
 
@@ -311,7 +307,7 @@ def _tracks(
             picture, now = film.scene(index), index / plan.fps
             found = bench.see(picture, index, now)
             tracked = bench.timed("track", lambda f=found, t=now: follow.update(f, t))  # type: ignore[misc]  # noqa: B023
-            book.add(Judged(picture, tracked, tracked.prompt_ids))
+            book.add(picture, tracked)
         books.append(book)
     score = score_tracks(books)
     return {

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ape_stream.evaluation.precision import Judged
+    from ape_stream.types import Instances
+    from ape_stream.worlds import Picture
 
 __all__ = ["TrackBook", "TrackScore", "score_tracks"]
 
@@ -34,12 +35,14 @@ class TrackBook:
     overlaps: list[NDArray[np.float64]] = field(default_factory=list)
     """Per frame (G, N) mask IoU; 0 between different classes."""
 
-    def add(self, judged: Judged) -> None:
-        """Enter the next frame; `judged.found` is tracked and holds things only.
+    def add(self, picture: Picture, found: Instances) -> None:
+        """Enter the next frame's truth and its tracked things; prompt ids are class ids.
 
         Tracks that lie on a thing that shows too little to be asked for count neither way.
+
+        Raises:
+            ValueError: nothing was tracked.
         """
-        found, picture = judged.found, judged.picture
         if found.track_ids is None:
             raise ValueError("the regions have no track ids")
         asked = [r for r in picture.instances if not r.stuff]
@@ -48,7 +51,7 @@ class TrackBook:
         keep = np.flatnonzero(found.track_ids > 0)
         overlap = iou_matrix(masks, [found.masks[k] for k in keep]).astype(np.float64)
         classes = np.array([r.class_id for r in regions], np.int64)
-        overlap[classes[:, None] != judged.class_ids[keep][None]] = 0
+        overlap[classes[:, None] != found.prompt_ids[keep][None]] = 0
         ignored = overlap[len(asked) :].max(axis=0, initial=0.0) >= MATCH
         self.true_ids.append(np.array([r.id for r in asked], np.int64))
         self.track_ids.append(found.track_ids[keep][~ignored])

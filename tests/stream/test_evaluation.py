@@ -189,9 +189,8 @@ def _found(*items, tracks=None):
     )
 
 
-def _judged(*items, ignored=False, tracks=None):
-    found = _found(*items, tracks=tracks)
-    return Judged(_picture(ignored=ignored), found, found.prompt_ids)
+def _judged(*items, ignored=False):
+    return Judged.of(_picture(ignored=ignored), _found(*items))
 
 
 def test_average_precision_by_hand():
@@ -227,7 +226,7 @@ def test_tracks_by_hand():
     # Four frames, two things; thing 3 changes its track after two frames.
     book = TrackBook()
     for second in (8, 8, 9, 9):
-        book.add(_judged((0, 0, 10, 0.9), (1, 10, 20, 0.9), tracks=[7, second]))
+        book.add(_picture(), _found((0, 0, 10, 0.9), (1, 10, 20, 0.9), tracks=[7, second]))
     score = score_tracks([book])
     assert score.switches == 1
     assert score.mota == pytest.approx(1 - 1 / 8)
@@ -236,20 +235,20 @@ def test_tracks_by_hand():
 
 def test_a_track_of_another_class_is_no_match_and_an_unconfirmed_one_counts_not():
     book = TrackBook()
-    book.add(_judged((1, 0, 10, 0.9), (1, 10, 20, 0.9), tracks=[7, 0]))
+    book.add(_picture(), _found((1, 0, 10, 0.9), (1, 10, 20, 0.9), tracks=[7, 0]))
     assert book.overlaps[0].tolist() == [[0.0], [0.0]]
 
 
 def test_a_track_on_what_shows_too_little_counts_neither_way():
     book = TrackBook()
-    book.add(_judged((0, 0, 10, 0.9), (1, 10, 20, 0.9), ignored=True, tracks=[7, 8]))
+    book.add(_picture(ignored=True), _found((0, 0, 10, 0.9), (1, 10, 20, 0.9), tracks=[7, 8]))
     assert book.track_ids[0].tolist() == [7]
     assert score_tracks([book]).mota == pytest.approx(1.0)
 
 
 def test_regions_without_track_ids_are_refused():
     with pytest.raises(ValueError, match="track ids"):
-        TrackBook().add(_judged((0, 0, 10, 0.9)))
+        TrackBook().add(_picture(), _found((0, 0, 10, 0.9)))
 
 
 @pytest.mark.parametrize(
