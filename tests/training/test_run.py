@@ -33,7 +33,7 @@ first = 0
 sentence_share = 0.0
 canvases = [{height = 50, width = 64, batch = 1, most = 1}]
 """
-TINY = (Stage(0, (Canvas(64, 64, 2, 3),), 0.5),)
+TINY = (Stage(0, (Canvas(96, 96, 2, 3),), 0.5),)
 
 
 @pytest.fixture(scope="module")

@@ -57,8 +57,14 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        moved = (self.images, self.boxes, self.classes, self.valid, self.masks)
-        return Batch(*(tensor.to(device) for tensor in moved), self.sentences)
+        return Batch(
+            images=self.images.to(device),
+            boxes=self.boxes.to(device),
+            classes=self.classes.to(device),
+            valid=self.valid.to(device),
+            masks=self.masks.to(device),
+            sentences=self.sentences,
+        )
 
 
 def _pad(rows: Sequence[NDArray[np.generic]], length: int) -> Tensor:

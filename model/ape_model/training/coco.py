@@ -85,10 +85,16 @@ def read_coco(path: Path, folder: Path | None = None) -> CocoData:
         if annotation.get("image_id") not in sizes or annotation.get("category_id") not in rows:
             raise DataError(f"{path}: annotation row {k} speaks of no known image or category")
         _, height, width = sizes[annotation["image_id"]]
-        shape = _shape(annotation, height, width, skips)
-        if shape is not None:
-            region = rows[annotation["category_id"]], shape, (height, width)
-            found[annotation["image_id"]].append(region)
+        fault = _fault(annotation, height, width)
+        if fault is not None:
+            skips.add(fault)
+            continue
+        region = (
+            rows[annotation["category_id"]],
+            _shape(annotation, height, width),
+            (height, width),
+        )
+        found[annotation["image_id"]].append(region)
     if not any(found.values()):
         raise DataError(f"{path} holds no usable region: {skips.counts or 'no annotations'}")
     used = [key for key, regions in found.items() if regions]
@@ -103,7 +109,7 @@ def read_coco(path: Path, folder: Path | None = None) -> CocoData:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{path} is no COCO file: {error}") from error
     for key in ("images", "annotations", "categories"):
@@ -112,20 +118,26 @@ def _load(path: Path) -> dict[str, Any]:
     return table
 
 
-def _shape(annotation: dict[str, Any], height: int, width: int, skips: Skips) -> Any | None:
-    """The outline of an annotation, or None (counted) where it cannot be used."""
+def _fault(annotation: dict[str, Any], height: int, width: int) -> str | None:
+    """Why an annotation cannot be used; None where it can."""
     x, y, w, h = annotation.get("bbox", (0, 0, width, height))
-    if annotation.get("iscrowd"):
-        return skips.add("crowd")
-    if w <= 0 or h <= 0:
-        return skips.add("box without area")
-    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        return skips.add("outside the picture")
     shape = annotation.get("segmentation")
-    if not shape:
-        return [[x, y, x + w, y, x + w, y + h, x, y + h]]
-    if isinstance(shape, list) and all(len(part) < 6 for part in shape):
-        return skips.add("outline of fewer than three points")
+    if annotation.get("iscrowd"):
+        return "crowd"
+    if w <= 0 or h <= 0:
+        return "box without area"
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        return "outside the picture"
+    if shape and isinstance(shape, list) and all(len(part) < 6 for part in shape):
+        return "outline of fewer than three points"
+    return None
+
+
+def _shape(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any] | list[Any]:
+    """The outline of an annotation, its box where it has none."""
+    x, y, w, h = annotation.get("bbox", (0, 0, width, height))
+    box = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    shape: dict[str, Any] | list[Any] = annotation.get("segmentation") or box
     return shape
 
 

@@ -247,7 +247,7 @@ def distil(
         vectors = tower(_take(ids, rows, config.forget))
         loss = _loss(vectors, corpus, rows, config) + 0.5 * probes.loss(vectors, corpus, rows)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
@@ -267,9 +267,9 @@ def _start(corpus: Corpus, sizes: NanoTextConfig) -> NanoText:
         for linear in (tower.lift, tower.out):
             nn.init.eye_(linear.weight)
             nn.init.zeros_(linear.bias)
-        for layer in tower.layers:
-            layer.proj.weight *= 0.1
-            layer.fc2.weight *= 0.1
+        for name, weight in tower.named_parameters():
+            if name.endswith(("proj.weight", "fc2.weight")):
+                weight *= 0.1
     return tower
 
 
