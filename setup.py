@@ -9,11 +9,15 @@ ROOT = Path(__file__).resolve().parent  # through colcon's symlink, if any
 LAUNCH_FILES = sorted(os.path.relpath(path, ROOT) for path in ROOT.glob("launch/*.launch.py"))
 NEEDED = ("pyproject.toml", "README.md", "LICENSE", "package.xml", "resource", "launch")
 FOLDERS = ("ape_stream", "model", "cuda_ops", "nodes")
+PACKAGES = ("model/ape_model", "cuda_ops/ape_cuda_ops", "nodes/ape_nodes")
 
-# `colcon build --symlink-install` runs in a folder that holds no more than a link to this file.
-for name in (*NEEDED, *FOLDERS):
-    if not Path(name).exists():
-        Path(name).symlink_to(ROOT / name)
+# `colcon build --symlink-install` runs in a folder that holds no more than a link to this file,
+# and imports from there later: the packages must lie at its top.
+if Path.cwd() != ROOT:
+    for name in (*NEEDED, *FOLDERS, *PACKAGES):
+        link = Path(Path(name).name)
+        if not link.exists():
+            link.symlink_to(ROOT / name)
 
 setup(
     python_requires=">=3.11",

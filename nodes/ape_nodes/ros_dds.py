@@ -20,7 +20,7 @@ from cyclonedds import _clayer
 from cyclonedds.core import InstanceState, ReadCondition, SampleState, ViewState, WaitSet
 from cyclonedds.domain import DomainParticipant
 from cyclonedds.idl import make_idl_struct
-from cyclonedds.idl import types as idl
+from cyclonedds.idl import types as idl_types
 from cyclonedds.pub import DataWriter
 from cyclonedds.qos import Policy, Qos
 from cyclonedds.sub import DataReader
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DdsNode", "DdsReader", "DdsWriter"]
 
+idl: Any = idl_types  # its generics are made at run time
 _BASES: Final = {
     "bool": bool, "byte": idl.uint8, "char": idl.uint8, "uint8": idl.uint8, "int8": idl.int8,
     "uint16": idl.uint16, "int16": idl.int16, "uint32": idl.uint32, "int32": idl.int32,

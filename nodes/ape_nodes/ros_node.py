@@ -272,7 +272,10 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         if self._pipeline is None:
             return
         stats = self._pipeline.stats()
-        values = {"subscribed": self._subscription is not None, "state": self._pipeline.outcome}
+        values: dict[str, Any] = {
+            "subscribed": self._subscription is not None,
+            "state": self._pipeline.outcome,
+        }
         for stream in stats.streams.values():
             values |= {
                 "published": stream.published,
