@@ -269,7 +269,7 @@ def _start(corpus: Corpus, sizes: NanoTextConfig) -> NanoText:
             nn.init.zeros_(linear.bias)
         for name, weight in tower.named_parameters():
             if name.endswith(("proj.weight", "fc2.weight")):
-                weight *= 0.1
+                weight.mul_(0.1)
     return tower
 
 
