@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -26,7 +27,7 @@ class CameraSource:
     """A local camera; time is that of its first frame onwards.
 
     Args:
-        spec: a device number (`0`) or path (`/dev/video0`).
+        spec: a device number (`0`, `camera://0`) or path (`/dev/video0`).
         name: of the stream, written into every frame; None for the spec itself.
         width: wanted width in pixels; None leaves it to the camera.
         height: wanted height in pixels; likewise.
@@ -53,7 +54,9 @@ class CameraSource:
             cv2.CAP_PROP_FRAME_HEIGHT: height,
             cv2.CAP_PROP_FPS: fps,
         }
-        self._closed = False
+        self._closed = threading.Event()
+        self._reading = threading.Lock()
+        self._device = spec.removeprefix("camera://")
 
     @property
     def frame_count(self) -> None:
@@ -62,13 +65,14 @@ class CameraSource:
 
     def __enter__(self) -> Self:
         """Open the device."""
-        device: int | str = int(self.spec) if self.spec.isdecimal() else self.spec
-        path = Path(f"/dev/video{self.spec}" if self.spec.isdecimal() else self.spec)
+        numbered = self._device.isdecimal()
+        path = Path(f"/dev/video{self._device}" if numbered else self._device)
         if Path("/dev").is_dir() and not path.exists():
-            raise SourceError(f"there is no camera {self.spec} ({path} does not exist)")
+            raise SourceError(f"there is no camera {self._device} ({path} does not exist)")
+        device: int | str = int(self._device) if numbered else self._device
         self._capture = cv2.VideoCapture(device, cv2.CAP_V4L2)
         if not self._capture.isOpened():
-            raise SourceError(f"camera {self.spec} cannot be opened: another program may use it")
+            raise SourceError(f"camera {path} cannot be opened: another program may use it")
         for wish, value in self._wishes.items():
             if value is not None:
                 self._capture.set(wish, value)
@@ -81,21 +85,33 @@ class CameraSource:
         trace: TracebackType | None,
         /,
     ) -> None:
-        """Give the device back."""
-        self._closed = True
-        self._capture.release()
+        """Give the device back, or have the thread that reads it do so after its frame."""
+        self._closed.set()
+        if self._reading.acquire(blocking=False):
+            self._capture.release()
+            self._reading.release()
 
     def __iter__(self) -> Iterator[Frame]:
         """Read until the camera goes away; see `Source`."""
+        with self._reading:
+            try:
+                yield from self._frames()
+            finally:
+                if self._closed.is_set():
+                    self._capture.release()
+
+    def _frames(self) -> Iterator[Frame]:
         start_ns = heard_ns = time.monotonic_ns()
         index = 0
-        while not self._closed:
+        while not self._closed.is_set():
             good, image = self._capture.read()
             now_ns = time.monotonic_ns()
             if not good:
                 if now_ns - heard_ns > SILENT_S * 1e9:
-                    raise SourceError(f"camera {self.spec} gives no more frames: is it plugged in?")
-                time.sleep(0.01)
+                    raise SourceError(
+                        f"camera {self._device} gives no more frames: is it plugged in?"
+                    )
+                self._closed.wait(0.01)
                 continue
             heard_ns = now_ns
             yield Frame(

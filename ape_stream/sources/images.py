@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import glob
+import math
 import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-import cv2
 import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ape_stream.errors import SourceError
 from ape_stream.specs import PICTURE_SUFFIXES
@@ -41,8 +42,8 @@ class ImagesSource:
     """
 
     def __init__(self, spec: str, *, name: str | None = None, fps: float = 30.0) -> None:
-        if fps <= 0:
-            raise SourceError(f"fps is above 0, got {fps}")
+        if not 0 < fps < math.inf:
+            raise ValueError(f"fps is a number above 0, got {fps}")
         self.spec = spec
         self.name = name or spec
         self.live = False
@@ -107,12 +108,24 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 blue-green-red, turned as its EXIF says; 16 bit and grey are converted."""
+    """(H, W, 3) uint8 blue-green-red, turned as its EXIF says; alpha is dropped.
+
+    Pillow refuses a picture that is cut short, where OpenCV would fill up with grey.
+    """
     try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise SourceError(f"cannot read {path}: {error.strerror}") from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise SourceError(f"{path} is no picture that can be read: it may be damaged")
-    return np.asarray(image, np.uint8)
+        with Image.open(path) as picture:
+            return _pixels(ImageOps.exif_transpose(picture))
+    except UnidentifiedImageError as error:
+        raise SourceError(f"{path} is no picture that can be read") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"cannot read the picture {path}: {reason}") from error
+
+
+def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
+    if picture.mode.startswith("I"):  # 16-bit grey: keep the high byte, as for 16-bit colour
+        high = np.clip(np.asarray(picture), 0, 0xFFFF).astype(np.uint16) >> 8
+        return np.repeat(high.astype(np.uint8)[..., None], 3, axis=2)
+    if picture.mode in {"P", "PA"}:  # a palette may hold colours with transparency
+        picture = picture.convert("RGBA")
+    return np.ascontiguousarray(np.asarray(picture.convert("RGB"), np.uint8)[..., ::-1])

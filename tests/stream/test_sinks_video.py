@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -19,11 +20,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from results import made
 
 from ape_stream.draw import draw
-from ape_stream.errors import SinkError
+from ape_stream.errors import SinkError, TruncatedError
 from ape_stream.protocols import Sink
 from ape_stream.sinks.sheet import GAP, SheetSink
 from ape_stream.sinks.video import VideoSink
 from ape_stream.sinks.window import WindowSink
+from ape_stream.sources.video import VideoSource
 
 
 def write(sink, results):
@@ -152,7 +154,10 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_written(tmp_path):
         said = writer.communicate(timeout=60)[0].strip().splitlines()
     assert said[-1].startswith("refused: cannot write")
     assert writer.returncode == 0
-    assert len(read(tmp_path / "full.mp4")) >= 30
+    frames = []
+    with VideoSource(str(tmp_path / "full.mp4")) as source, suppress(TruncatedError):
+        frames.extend(source)  # the last fragment may be cut
+    assert len(frames) >= 30
 
 
 # --------------------------------------------------------------------------------- contact sheet
