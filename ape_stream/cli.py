@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import signal
 import sys
+import threading
 import traceback
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +27,7 @@ from ape_stream.errors import ApeStreamError, UsageError
 from ape_stream.plugins import find, load
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from importlib.metadata import EntryPoint
     from types import FrameType
 
@@ -64,17 +67,25 @@ def _load_verb(name: str) -> Any:
 
 
 def _help_of(entry: EntryPoint) -> str:
-    """First line of the docstring of a plugin's module, read but not executed."""
+    """First line of the docstring of a plugin's function or module, read but not executed."""
     top, *rest = entry.module.split(".")
     spec = find_spec(top)
-    places = spec.submodule_search_locations if spec is not None else None
-    for place in places or ():
-        base = Path(place, *rest)
-        for file in (base.with_suffix(".py"), base / "__init__.py"):
-            if file.is_file():
-                doc = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
-                return doc.partition("\n")[0]
+    if spec is None or spec.origin is None:
+        return ""
+    base = Path(spec.origin).parent.joinpath(*rest) if rest else Path(spec.origin)
+    for file in (base.with_suffix(".py"), base / "__init__.py"):
+        if file.is_file():
+            return _first_line(ast.parse(file.read_text("utf-8")), entry.attr)
     return ""
+
+
+def _first_line(module: ast.Module, name: str) -> str:
+    described: list[ast.Module | ast.FunctionDef] = [
+        node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == name
+    ]
+    doc = ast.get_docstring((described or [module])[0]) or ""
+    line = re.sub(r"^`ape-stream [\w-]+`: ", "", doc.partition("\n")[0])
+    return line[:1].upper() + line[1:]
 
 
 app = typer.Typer(
@@ -101,9 +112,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in given
     show_warnings()
-    signal.signal(signal.SIGTERM, _terminate)
     try:
-        return _run([word for word in given if word != "--debug"])
+        with _terminable():
+            return _run([word for word in given if word != "--debug"])
     except Exception as error:
         code = _exit_code(error)
         if code is None:
@@ -114,8 +125,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
 
 
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """A polite kill closes outputs as Ctrl-C does. Python takes signals in its main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _terminate(number: int, _frame: FrameType | None) -> None:
-    """A polite kill closes outputs as Ctrl-C does."""
     raise SystemExit(128 + number)
 
 

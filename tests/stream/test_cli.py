@@ -1,0 +1,216 @@
+"""The command line: outputs, exit codes, one-line errors, machine output."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ape_stream.cli import main
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+def _fakes():
+    spec = importlib.util.spec_from_file_location("fake_plugins", HERE / "fake_plugins.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    _fakes().install(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("ape_fakes", None)
+
+
+def annotate(*more):
+    return main(["annotate", *more, "--config", "fake.toml"])
+
+
+def test_the_main_job(folder, capsys):
+    assert annotate("fake://5", "--prompt", "red apple, dog face", "--output", "fake:out.txt") == 0
+    out, err = capsys.readouterr()
+    lines = (folder / "out.txt").read_text().splitlines()
+    assert lines == [*(f"5 {k} 2" for k in range(5)), "closed"]
+    assert out == "fake:out.txt\n"
+    assert "5 frames in" in err
+
+
+@pytest.mark.usefixtures("folder")
+def test_json_says_all_for_machines(capsys):
+    code = annotate("fake://5", "--prompt", "cup", "--output", "fake:o.txt", "--json")
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert (code, err) == (0, "")
+    assert report["outcome"] == "finished"
+    assert report["outputs"] == ["fake:o.txt"]
+    assert report["prompts"] == ["cup"]
+    assert report["stats"]["streams"]["5"]["published"] == 5
+
+
+def test_prompts_come_from_a_file_too(folder, capsys):
+    (folder / "prompts.txt").write_text("the cup, left of the plate\n\nplate\n")
+    more = ("--prompts-file", "prompts.txt", "--prompt", "spoon", "--json")
+    assert annotate("fake://1", "--output", "fake:o.txt", *more) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["prompts"] == ["spoon", "the cup, left of the plate", "plate"]
+
+
+def test_ten_thousand_prompts(folder, capsys):
+    (folder / "prompts.txt").write_text("\n".join(f"thing {k}" for k in range(10_000)))
+    more = ("--prompts-file", "prompts.txt", "--json", "--output", "fake:o.txt")
+    assert annotate("fake://1", *more) == 0
+    assert len(json.loads(capsys.readouterr().out)["prompts"]) == 10_000
+
+
+def test_several_sources_at_once(folder):
+    assert annotate("fake://3", "fake://4", "--output", "fake:out.txt") == 0
+    lines = (folder / "out.txt").read_text().splitlines()
+    assert sorted(lines) == sorted(
+        [*(f"3 {k} 1" for k in range(3)), *(f"4 {k} 1" for k in range(4)), "closed"]
+    )
+
+
+def test_a_truncated_source_is_processed_closed_and_exits_3(folder, capsys):
+    assert annotate("fake://5/cut", "--output", "fake:out.txt") == 3
+    assert (folder / "out.txt").read_text().splitlines()[-2:] == ["5-cut 4 1", "closed"]
+    assert "warning: 5-cut ends early: 5 of 30 frames were read" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["annotate", "gone.mp4", "--prompt", "a"], 2, "no such source: 'gone.mp4'"),
+        (["annotate", "fake://1"], 2, "no prompt given: say what to find"),
+        (["annotate", "fake://1", "--prompt", " , "], 2, "no prompt given"),
+        (["annotate", "fake://1", "--prompt", "x" * 10_000], 2, "has 10000 characters"),
+        (["annotate"], 2, "Missing argument"),
+        (["annotate", "fake://1", "--nonsense"], 2, "No such option: --nonsense"),
+        (["annotate", "fake://1", "--threshold", "2", "--prompt", "a"], 2, "not within 0..1"),
+        (["annotate", "fake://1", "--prompts-file", "gone.txt"], 2, "cannot read the prompts"),
+        (["annotate", "nosuch://1", "--prompt", "a"], 2, "no source is called 'nosuch'"),
+        (["annotate", "fake://1", "--config", "fake.toml", "--model", "gone"], 2, "'gone'"),
+        (["annotate", "fake://1", "--config", "fake.toml", "--prompt", "unreadable"], 2, "read by"),
+        (["annotate", "fake://dead", "--config", "fake.toml"], 1, "camera fake does not answer"),
+        (
+            ["annotate", "fake://5/broken", "--config", "fake.toml", "--output", "fake:o"],
+            1,
+            "cable",
+        ),
+        (["run", "gone.toml"], 2, "cannot read gone.toml"),
+        (["dance"], 2, "No such command 'dance'"),
+        (["heavy"], 2, "command 'heavy' (ape_heavy:app) is broken: division by zero"),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_code(capsys, words, code, says):
+    assert main(words) == code
+    out, err = capsys.readouterr()
+    assert says in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert out == ""
+
+
+@pytest.mark.usefixtures("folder")
+def test_debug_shows_the_traceback(capsys):
+    assert main(["annotate", "gone.mp4", "--prompt", "a", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_keeps_what_was_written(folder, capsys):
+    (folder / "run.toml").write_text(
+        'prompts = ["cup"]\nmodel = { plugin = "fake" }\nsources = ["fake://20"]\n'
+        'outputs = ["fake:a.txt", { output = "fake:b.txt", full_at = 7 }]\n'
+    )
+    assert main(["run", "run.toml"]) == 1
+    err = capsys.readouterr().err
+    assert "sink Sink, on 20 #7, failed" in err or "sink collect, on 20 #7, failed" in err
+    assert "No space left on device" in err
+    assert len((folder / "a.txt").read_text().splitlines()) == 8 + 1
+    assert len((folder / "b.txt").read_text().splitlines()) == 7 + 1
+
+
+def test_an_output_may_take_one_stream_only(folder):
+    (folder / "run.toml").write_text(
+        'prompts = ["cup"]\nmodel = { plugin = "fake" }\ntracker = "none"\n'
+        'sources = [{ source = "fake://3", name = "left" }, { source = "fake://2", name = "b" }]\n'
+        'outputs = [{ output = "fake:left.txt", stream = "left" }]\n'
+    )
+    assert main(["run", "run.toml"]) == 0
+    lines = (folder / "left.txt").read_text().splitlines()
+    assert lines == ["left 0 1", "left 1 1", "left 2 1", "closed"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_verbs_of_plugins_are_called_and_their_help_is_listed_unloaded(capsys):
+    assert main(["greet", "--name", "apple"]) == 0
+    assert capsys.readouterr().out == "hello apple\n"
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert "Say hello." in out
+    assert "Weighs a ton." in out
+    assert "annotate" in out
+
+
+@pytest.mark.usefixtures("folder")
+def test_doctor_asks_plugins_and_survives_an_ill_one(capsys):
+    assert main(["doctor", "--json"]) == 0
+    findings = {f["what"]: f["finding"] for f in json.loads(capsys.readouterr().out)}
+    assert findings["fake part"] == "works"
+    assert findings["ill"] == "cannot say: RuntimeError: no driver"
+    assert findings["Python"].startswith(".".join(map(str, sys.version_info[:2])))
+    assert findings["numpy"].endswith("(needed)")
+    assert main(["doctor"]) == 0
+    assert "fake part" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("folder")
+def test_list_shows_what_works_and_what_is_broken(capsys):
+    assert main(["list", "--json"]) == 0
+    plugins = {(p["group"], p["name"]): p for p in json.loads(capsys.readouterr().out)}
+    assert plugins["sources", "fake"]["problem"] is None
+    assert "division by zero" in plugins["commands", "heavy"]["problem"]
+    assert main(["list"]) == 0
+    assert "cannot be used: command 'heavy'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_closes_the_outputs(folder, number, code):
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    words = ["annotate", "fake://endless", "--config", "fake.toml", "--output", "fake:out.txt"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ape_stream", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (folder / "out.txt").exists() or "endless 3 " not in (folder / "out.txt").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert (folder / "out.txt").read_text().endswith("closed\n")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_reader_that_goes_away_is_no_error():
+    command = f"{sys.executable} -m ape_stream doctor | head -n 1"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=env, check=True)
+    assert done.stdout.startswith("ape-stream ")
+    assert done.stderr == ""
