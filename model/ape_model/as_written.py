@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from types import MethodType
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from ape_model import reference
 from ape_model.decoder import Decoder
 from ape_model.deform_attn import DeformableAttention
@@ -25,7 +23,7 @@ from ape_model.vit import Attention
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from ape_model.geometry import Levels
 

@@ -72,7 +72,7 @@ class Geometry:
     reference: Tensor
     """(B, N, L, 2) float32, every token's own place on every level, as (x, y) over its width."""
     anchors: Tensor
-    """(B, N, 4) float64 or float32, logits of cx, cy, w, h of every token's anchor; +inf where `invalid`."""
+    """(B, N, 4) float, logits of cx, cy, w, h of every token's anchor; +inf where `invalid`."""
     invalid: Tensor
     """(B, N) bool, True where a token can make no proposal: padded, or anchor over the border."""
 
