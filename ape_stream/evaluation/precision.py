@@ -113,7 +113,6 @@ def _found(judged: Sequence[Judged]) -> COCO:
     """What was found as a COCO index of results."""
     annotations: list[dict[str, Any]] = []
     for k, one in enumerate(judged):
-        areas = rle.area(list(one.codes)).tolist() if one.codes else []
         for n, code in enumerate(one.codes):
             annotations.append(
                 {
@@ -121,7 +120,7 @@ def _found(judged: Sequence[Judged]) -> COCO:
                     "image_id": k,
                     "category_id": int(one.class_ids[n]),
                     "segmentation": code,
-                    "area": areas[n],
+                    "area": int(rle.area(code)),  # of many at once, it fails beyond 255
                     "score": float(one.scores[n]),
                     "iscrowd": 0,
                 }

@@ -215,6 +215,13 @@ def test_agnostic_recall_forgives_names_alone():
     assert agnostic_recall([_judged((1, 0, 10, 0.9), (0, 10, 20, 0.1))], 3) == pytest.approx(2 / 3)
 
 
+def test_hundreds_of_weak_regions_change_nothing():
+    weak = [(0, 20, 30, 0.1)] * 300
+    average = average_precision([_judged((0, 0, 10, 0.9), *weak)], 3)
+    assert average.ap50[0] == pytest.approx(1.0)
+    assert agnostic_recall([_judged((0, 0, 10, 0.9), *weak)], 3) == pytest.approx(2 / 3)
+
+
 def test_what_shows_too_little_may_be_found_or_not():
     both = _judged((0, 0, 10, 0.9), (1, 10, 20, 0.9), (2, 20, 30, 0.9), ignored=True)
     left_out = _judged((0, 0, 10, 0.9), (2, 20, 30, 0.9), ignored=True)
