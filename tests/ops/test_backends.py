@@ -86,9 +86,7 @@ def test_a_sample_on_a_pixel_reads_that_pixel(backend):
 
 def test_a_sample_on_the_corner_of_the_image_reads_a_quarter(backend):
     value = torch.full((1, 6, 1, 16), 8.0)
-    out = backend.msda(
-        value, ((2, 3),), torch.zeros(1, 1, 1, 1, 1, 2), torch.ones(1, 1, 1, 1, 1)
-    )
+    out = backend.msda(value, ((2, 3),), torch.zeros(1, 1, 1, 1, 1, 2), torch.ones(1, 1, 1, 1, 1))
     assert torch.allclose(out, torch.full((1, 1, 16), 2.0))
 
 
