@@ -32,8 +32,16 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-__all__ = ["FORMAT", "TEXT_FILE", "VISION_FILE", "ImportReport", "Layout", "check_target"]
-__all__ += ["import_checkpoint"]
+__all__ = [
+    "FORMAT",
+    "TEXT_FILE",
+    "VISION_FILE",
+    "ImportReport",
+    "Layout",
+    "PartReport",
+    "check_target",
+    "import_checkpoint",
+]
 
 FORMAT: Final = "ape-stream-weights 1"
 """The metadata's `format` of every file written here."""

@@ -26,8 +26,14 @@ if TYPE_CHECKING:
     from ape_model.prompts import TextEncoder
     from ape_model.store import ModelFiles
 
-__all__ = ["NanoTextEncoder", "load_text_encoder", "open_embedder"]
-__all__ += ["parse_device", "parse_pooling", "text_dtype"]
+__all__ = [
+    "NanoTextEncoder",
+    "load_text_encoder",
+    "open_embedder",
+    "parse_device",
+    "parse_pooling",
+    "text_dtype",
+]
 
 _BATCH: Final = 256  # prompts that nano's small tower takes at once: a few megabytes
 

@@ -24,8 +24,15 @@ from ape_model.tokenizer import clean_text
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["BUILT_IN", "ModelFiles", "ModelState", "check_name", "list_models", "models_root"]
-__all__ += ["resolve"]
+__all__ = [
+    "BUILT_IN",
+    "ModelFiles",
+    "ModelState",
+    "check_name",
+    "list_models",
+    "models_root",
+    "resolve",
+]
 
 BUILT_IN: Final = "nano"
 """Name of the model that ships with the package."""

@@ -13,7 +13,13 @@ from ape_model.commands.common import one_line_errors, print_json, print_table, 
 if TYPE_CHECKING:
     from ape_model.checkpoint import ImportReport
 
-__all__ = ["app"]
+__all__ = [
+    "app",
+    "import_",
+    "info",
+    "list_",
+    "pull",
+]
 
 app = typer.Typer(
     no_args_is_help=True, help="List, import and fetch the weights of models.", add_completion=False

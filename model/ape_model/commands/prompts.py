@@ -15,7 +15,11 @@ from ape_model.errors import PromptTextError
 if TYPE_CHECKING:
     from ape_model.embedding_cache import CachedPrompt
 
-__all__ = ["app"]
+__all__ = [
+    "app",
+    "embed",
+    "list_",
+]
 
 app = typer.Typer(
     no_args_is_help=True, help="Embed prompts ahead of time and list them.", add_completion=False
