@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["msda", "msda_backward", "msda_fused", "msda_fused_backward", "prepare"]
 
 
-def _gather(
+def _gather(  # noqa: C901 (one compiled loop nest)
     value: Any, sizes: Any, starts: Any, locations: Any, weights: Any, out: Any, queries: Any
 ) -> None:
     """Sum the samples of every (image, query, head); compiled, so loops are meant.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from types import MethodType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ape_model import reference
 from ape_model.decoder import Decoder
@@ -21,7 +21,7 @@ from ape_model.layers import SelfAttention
 from ape_model.vit import Attention
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor, nn
 
@@ -52,7 +52,7 @@ def _values(self: Decoder, memory: Tensor, padded: Tensor) -> tuple[Tensor, ...]
 @contextmanager
 def as_written(model: nn.Module) -> Iterator[None]:
     """Inside the block, `model` computes in the plain form; not for use from several threads."""
-    twins = {
+    twins: dict[type[nn.Module], tuple[str, Callable[..., Any]]] = {
         DeformableAttention: ("forward", _deformable),
         BiAttention: ("forward", reference.bi_attention),
         SelfAttention: ("forward", reference.self_attention),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -112,7 +112,8 @@ class Decoder(nn.Module):
 
     def project_values(self, memory: Tensor, padded: Tensor) -> tuple[Tensor, ...]:
         """One projection of the (B, N, C) memory to the (B, N, C) values of every layer."""
-        heads = [layer.cross.value_proj for layer in self.layers]  # type: ignore[union-attr]
+        layers: list[Any] = list(self.layers)
+        heads: list[nn.Linear] = [layer.cross.value_proj for layer in layers]
         weight = torch.cat([head.weight for head in heads])
         bias = torch.cat([head.bias for head in heads])
         values = F.linear(memory, weight, bias).masked_fill(padded[..., None], 0.0)

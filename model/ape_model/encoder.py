@@ -31,7 +31,8 @@ class EncoderLayer(nn.Module):
 
     def forward(self, tokens: Tensor, position: Tensor, geometry: Geometry) -> Tensor:
         """(B, N, C) tokens and positions -> (B, N, C) tokens."""
-        (attention,) = self.attentions
+        attention = self.attentions[0]
+        assert isinstance(attention, DeformableAttention)  # noqa: S101 (tells the type checker)
         value = attention.project_value(tokens, geometry.padded)
         seen = attention(tokens + position, geometry.reference, value, geometry.levels)
         tokens = self.norms[0](tokens + seen)

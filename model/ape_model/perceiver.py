@@ -150,8 +150,8 @@ class ApePerceiver:
         kept = tuple(cut[index] for index in solid)
         found = Instances(
             boxes=masks.boxes(kept),
-            scores=_column(regions.scores, solid, np.float32),
-            prompt_ids=_column(regions.prompts, solid, np.int64),
+            scores=regions.scores.cpu().numpy()[solid].astype(np.float32),
+            prompt_ids=regions.prompts.cpu().numpy()[solid].astype(np.int64),
             masks=kept,
             size=size,
         )
@@ -163,10 +163,6 @@ def _drawn_stuff() -> frozenset[str]:
     words = load_vocabulary()
     only_stuff = (p.text for p in words.prompts if min(p.class_ids) >= words.things)
     return frozenset(clean_text(text) for text in only_stuff)
-
-
-def _column(values: Tensor, rows: list[int], dtype: type[np.generic]) -> NDArray[np.generic]:
-    return values.cpu().numpy()[rows].astype(dtype)
 
 
 def _inside_boxes(

@@ -33,7 +33,8 @@ def source_of(kernel, edit=None):
     return f"""#include "emu.hpp"
 {prelude}
 {text}
-extern "C" void start(const void* arguments, const unsigned* grid, unsigned threads, int schedule) {{
+extern "C" void start(
+    const void* arguments, const unsigned* grid, unsigned threads, int schedule) {{
   emu::launch<{kind}>(&{kernel.name}, arguments, grid, threads, schedule);
 }}
 """

@@ -153,7 +153,8 @@ def greedy(boxes, valid, threshold):
     for group, flags in zip(boxes, keep, strict=True):
         for i in range(len(group)):
             for j in range(i):
-                low, high = torch.maximum(group[i, :2], group[j, :2]), torch.minimum(group[i, 2:], group[j, 2:])  # fmt: skip
+                low = torch.maximum(group[i, :2], group[j, :2])
+                high = torch.minimum(group[i, 2:], group[j, 2:])
                 overlap = (high - low).clamp(min=0).prod()
                 union = (group[i, 2:] - group[i, :2]).prod() + (group[j, 2:] - group[j, :2]).prod()
                 if flags[j] and overlap / (union - overlap) > threshold:

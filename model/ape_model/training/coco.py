@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 from pycocotools import mask as rle
+from torch.utils.data import Dataset
 
 from ape_model.training.batch import Batch, Example, collate
 from ape_model.training.errors import DataError
@@ -156,7 +157,7 @@ def _mask(shape: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
         return np.asarray(rle.decode(code), np.uint8)
 
 
-class CocoBatches:
+class CocoBatches(Dataset["Batch"]):
     """A map-style data set of whole batches of a user's pictures.
 
     Each picture is resized at random (large-scale jitter), mirrored half of the time, and half of

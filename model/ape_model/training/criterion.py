@@ -130,7 +130,9 @@ class Criterion(nn.Module):
     ) -> dict[str, Tensor]:
         """Second stage: alignment, boxes and (last layer) masks of the queries of one layer."""
         hidden = outputs.decoded.hidden[layer]
-        boxes = model.to_units(outputs.decoded.boxes[layer], batch.images.shape[-2:])
+        boxes = model.to_units(
+            outputs.decoded.boxes[layer], (batch.images.shape[-2], batch.images.shape[-1])
+        )
         threshold = THRESHOLDS[min(layer, len(THRESHOLDS) - 1)]
         region, overlap = assign_queries(
             corners(boxes.detach()), corners(batch.boxes), batch.valid, threshold

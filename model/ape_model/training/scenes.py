@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch.utils.data import Dataset
 
 from ape_model.training.batch import Batch, Example, collate
 from ape_model.world import World
@@ -45,7 +46,7 @@ class Stage:
     """Share of batches that speak in sentences, 0..1."""
 
 
-class SceneBatches:
+class SceneBatches(Dataset["Batch"]):
     """A map-style data set of whole batches.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -80,11 +80,11 @@ def _rows(index: int, boxes: Tensor, scores: Tensor) -> list[list[float]]:
     sides = torch.cat([boxes[query, :2], boxes[query, 2:] - boxes[query, :2]], dim=1)
     image = torch.full((len(query), 1), float(index))
     rows = torch.cat([image, sides, best.values[:, None], name[:, None]], dim=1)
-    return rows.tolist()  # type: ignore[no-any-return]
+    return rows.tolist()
 
 
 def _truth(examples: Sequence[Example], classes: int) -> COCO:
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for index, example in enumerate(examples, start=1):
         for (x1, y1, x2, y2), name in zip(example.boxes, example.classes, strict=True):
             box = [float(x1), float(y1), float(x2 - x1), float(y2 - y1)]
