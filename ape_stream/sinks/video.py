@@ -40,7 +40,7 @@ OPTIONS = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_pack
 
 
 class VideoSink:
-    """Draws every frame and encodes it with its own timestamp.
+    """Draws every frame and encodes it with its own timestamp (mp4: counted from the first).
 
     Args:
         spec: the file (`.mp4` or `.mkv`); it is replaced. With several streams its name must hold
@@ -54,7 +54,8 @@ class VideoSink:
 
     def __init__(self, spec: str, *, preset: str = "veryfast", crf: int = 23) -> None:
         self.path = spec
-        self._encoder = {"preset": preset, "crf": str(crf), "g": str(KEY_EVERY)}
+        # Without B-frames: a fragmented mp4 has no edit list to take their delay back.
+        self._encoder = {"preset": preset, "crf": str(crf), "g": str(KEY_EVERY), "bf": "0"}
         self._writers: dict[str, _Writer] = {}
 
     def __enter__(self) -> Self:

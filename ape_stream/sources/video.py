@@ -192,7 +192,10 @@ class VideoSource:
             raise SourceError(f"{self._shown} holds no frame that can be decoded")
         short = stream.frames - read.count > max(MISSING_FRAMES, MISSING_SHARE * stream.frames)
         length_s = (container.duration or 0) / av.time_base
-        late_s = (container.start_time or 0) / av.time_base + length_s - read.end_s
+        # Matroska's duration counts from 0, that of the others from their first timestamp.
+        counts_from_0 = "matroska" in container.format.name
+        start_s = 0.0 if counts_from_0 else (container.start_time or 0) / av.time_base
+        late_s = start_s + length_s - read.end_s
         if read.damage or short or late_s > MISSING_S + MISSING_SHARE * length_s:
             whole = f" of {stream.frames}" if stream.frames else ""
             cause = f" ({read.damage})" if read.damage else ""

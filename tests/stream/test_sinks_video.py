@@ -45,8 +45,10 @@ def test_every_frame_is_written_with_its_time(tmp_path, name):
     sink = VideoSink(str(tmp_path / name))
     assert isinstance(sink, Sink)
     write(sink, [made(k, time_s=t) for k, t in enumerate(times)])
-    written = [float(frame.pts * frame.time_base) for frame in read(tmp_path / name)]
-    np.testing.assert_allclose(np.diff(written), np.diff(times), atol=1.1e-3)
+    with VideoSource(str(tmp_path / name)) as source:
+        written = [frame.time_s for frame in source]
+    start = times[0] if name.endswith("mp4") else 0  # an mp4 begins at 0
+    np.testing.assert_allclose(np.add(written, start), times, atol=1.1e-3)
 
 
 def test_the_picture_is_the_overlay_in_its_colours(tmp_path):
