@@ -142,22 +142,18 @@ def evaluate(
     return {**report, **given, "stage_ms": bench.milliseconds()}
 
 
-def _name_prompts(texts: Sequence[str], threshold: float | None, stuff_from: int) -> PromptSet:
+def _name_prompts(texts: Sequence[str], threshold: float | None, things: int) -> PromptSet:
     """One prompt per class, under these texts; a prompt's id is its class id.
 
     Args:
-        texts: one per class.
-        threshold: of every prompt; None for the model's own.
-        stuff_from: prompts from here on are stuff. For average precision there are none: all
-            regions of a stuff prompt become one, and at a low threshold that is the whole picture.
+        texts: one per class, things first.
+        threshold: of the things; None for the model's own. Stuff always takes the model's own: all
+            regions of a stuff prompt are one, and at a low threshold that is the whole picture.
+        things: how many of the texts are things.
     """
     kind = PromptKind.VOCABULARY
-    return PromptSet(
-        tuple(
-            Prompt(text, kind, stuff=k >= stuff_from, threshold=threshold)
-            for k, text in enumerate(texts)
-        )
-    )
+    given = [Prompt(text, kind, threshold=threshold) for text in texts[:things]]
+    return PromptSet((*given, *(Prompt(text, kind, stuff=True) for text in texts[things:])))
 
 
 def _judge(bench: _Bench, pictures: Sequence[Picture], prompts: PromptSet) -> list[Judged]:
@@ -173,7 +169,7 @@ def _pictures(bench: _Bench, world: World, plan: EvaluationPlan) -> list[Picture
 def _names(bench: _Bench, world: World, plan: EvaluationPlan) -> Report:
     """Every main name asked for in every picture."""
     pictures, classes = _pictures(bench, world, plan), len(world.names)
-    weak = _judge(bench, pictures, _name_prompts(world.names, LOW, classes))
+    weak = _judge(bench, pictures, _name_prompts(world.names, LOW, world.things))
     average = average_precision(weak, classes)
     before = bench.seconds["perceive"]
     sure = _judge(bench, pictures, _name_prompts(world.names, None, world.things))
@@ -214,7 +210,7 @@ def _synonyms(bench: _Bench, world: World, plan: EvaluationPlan) -> Report:
             others.setdefault(prompt.class_ids[0], []).append(prompt.text)
     for class_id, words in others.items():
         texts[class_id] = str(rng.choice(words))
-    judged = _judge(bench, _pictures(bench, world, plan), _name_prompts(texts, LOW, len(texts)))
+    judged = _judge(bench, _pictures(bench, world, plan), _name_prompts(texts, LOW, world.things))
     return {"synonym_ap50": average_precision(judged, len(texts)).mean50()}
 
 
