@@ -1,4 +1,4 @@
-"""The verbs `ape-stream keys` and `ape-stream control`."""
+"""The verbs `ape-stream serve`, `control` and `keys`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ape_nodes.zmq_control import ControlClient
+from ape_nodes.zmq_control import ControlClient, ControlServer
 from ape_nodes.zmq_socket import make_keys
+from ape_stream.config import load
+from ape_stream.run import assemble
 
-__all__ = ["control", "keys"]
+__all__ = ["control", "keys", "serve"]
 
 
 def keys(
@@ -37,3 +39,21 @@ def control(
     given: dict[str, Any] = {"prompts": prompts, "threshold": threshold}
     wanted = {name: value for name, value in given.items() if value is not None}
     typer.echo(json.dumps(ControlClient(endpoint, keys=keys).ask(op, **wanted), indent=2))
+
+
+def serve(
+    config: Annotated[Path, typer.Argument(help="The run, as TOML.")],
+    endpoint: Annotated[str, typer.Option("--control", help="Where to listen.")] = (
+        "rep+bind:tcp://127.0.0.1:5560"
+    ),
+    keys: Annotated[str | None, typer.Option(help="Folder of `ape-stream keys`.")] = None,
+    public: Annotated[bool, typer.Option(help="Allow an unencrypted public bind.")] = False,  # noqa: FBT002
+) -> None:
+    """Run a configuration and answer on a control socket meanwhile."""
+    with (
+        assemble(load(config)) as pipeline,
+        ControlServer(endpoint, pipeline, keys=keys, public=public) as server,
+    ):
+        typer.echo(f"control: {server.address}", err=True)
+        for _ in pipeline:
+            pass
