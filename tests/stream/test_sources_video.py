@@ -8,6 +8,8 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -394,6 +396,23 @@ def test_nobody_there_is_told_in_time():
     with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(SourceError):
         read(f"tcp://127.0.0.1:{mute.getsockname()[1]}", open_timeout_s=1.0)
     assert time.monotonic() - start < 5
+
+
+def test_a_file_on_a_web_server_is_read_whole_as_a_file(tmp_path):
+    write_clip(tmp_path / "a.mp4")
+    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(tmp_path))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with VideoSource(f"http://127.0.0.1:{server.server_port}/a.mp4") as source:
+                assert not source.live
+                assert numbers(source) == list(range(20))
+            with pytest.raises(SourceError, match="404"):
+                read(f"http://127.0.0.1:{server.server_port}/none.mp4")
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize(
