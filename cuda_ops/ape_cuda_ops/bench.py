@@ -7,6 +7,7 @@ import statistics
 import time
 import warnings
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import torch
@@ -111,7 +112,7 @@ def measure(case: str, repeats: int) -> list[Line]:
         "reference": lambda: reference.msda(value, shapes, locations, weights)
     }
     for name in names:
-        calls[name] = lambda run=load(name).msda: run(value, shapes, locations, weights)
+        calls[name] = partial(load(name).msda, value, shapes, locations, weights)
     out = calls["reference"]()
     size = 4 * (value.numel() + locations.numel() + weights.numel() + out.numel())
     block = torch.empty(size // 8)  # a copy reads and writes: half the bytes each
