@@ -16,7 +16,6 @@ from ape_stream import wire_codecs
 from ape_stream.errors import PromptError, WireError
 from ape_stream.types import Frame, FrameResult, Instances, Mask, Prompt, PromptKind, PromptSet
 from ape_stream.wire_head import (
-    FORMAT_VERSION,
     KIND_END,
     KIND_FRAME,
     KIND_RESULT,
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "FORMAT_VERSION",
     "Envelope",
     "WireFrame",
     "WireLimits",

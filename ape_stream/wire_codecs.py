@@ -31,6 +31,7 @@ __all__ = [
     "encode_image",
     "encode_mask",
     "expand_labels",
+    "jpeg_size",
     "library",
 ]
 

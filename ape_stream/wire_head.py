@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "FORMAT_VERSION",
-    "KIND_END",
-    "KIND_FRAME",
-    "KIND_RESULT",
     "Head",
     "WireLimits",
     "assemble",

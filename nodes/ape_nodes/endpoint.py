@@ -13,7 +13,7 @@ from typing import Final
 
 from ape_stream.errors import ConfigError
 
-__all__ = ["RECEIVING", "SENDING", "Endpoint"]
+__all__ = ["Endpoint"]
 
 SENDING: Final = ("pub", "push", "dealer", "router")
 RECEIVING: Final = ("sub", "pull", "dealer", "router")
