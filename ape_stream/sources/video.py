@@ -125,6 +125,8 @@ class VideoSource:
         options = {"rtsp_transport": "tcp"} if self.spec.lower().startswith("rtsp") else {}
         try:
             container = av.open(self.spec, options=options, timeout=self._limits)
+        except av.InvalidDataError as error:
+            raise SourceError(f"{self._shown} is not a video, or its head is damaged") from error
         except (OSError, av.FFmpegError, ValueError) as error:
             raise SourceError(f"cannot open {self._shown}: {_reason(error)}") from error
         self._container = container
