@@ -109,7 +109,7 @@ def test_entry_points_lead_somewhere():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for group in project["entry-points"].values():
         for target in group.values():
-            module, _, attribute = target.partition(":")
+            module, _, attribute = target.partition(" ")[0].partition(":")
             assert importlib.util.find_spec(module), target
             if "ros_node" not in module:  # importable only beside a ROS installation
                 assert hasattr(importlib.import_module(module), attribute), target
