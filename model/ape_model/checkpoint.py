@@ -15,6 +15,7 @@ import tempfile
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,6 +69,7 @@ class Layout:
     """Name of the text tower in `TEXT_TOWERS`."""
 
     @classmethod
+    @cache
     def of(cls, variant: str) -> Layout:
         """Return the layout of an official variant, from modules that hold no memory.
 
