@@ -86,7 +86,7 @@ class Transformer(nn.Module):
         counts_per_level = torch.tensor(geometry.levels.counts, device=tokens.device)
         level_of = self.level_embeds.repeat_interleave(counts_per_level, dim=0)
         position = geometry.position.to(tokens.dtype) + level_of
-        return self.encoder(tokens, position, geometry, text, counts)  # type: ignore[no-any-return]
+        return self.encoder(tokens, position, geometry, text, counts)
 
     def score(self, memory: Tensor, geometry: Geometry, invalid: Tensor | None) -> TokenScores:
         """Objectness and boxes of all tokens.

@@ -162,11 +162,11 @@ def test_golden_rope_and_absolute_positions():
 
 
 def test_golden_resize():
+    g = load("resize")
     told = json.loads((golden_dir() / "unit_resize.json").read_text())
     for size, wanted in told["resize_shortest_edge_1024_1024"].items():
         height, width = map(int, size.split("x"))
         assert fitted_size((height, width), 1024) == tuple(wanted), size
-    g = load("resize")
     for key in (k for k in g if k.startswith("bgr")):
         wanted = g[f"resized_rgb{key[3:]}"]
         canvas = max(wanted.shape[:2])
