@@ -108,7 +108,7 @@ class Nano(Ape):
     def _initialise(self) -> None:
         """Let regions and prompts speak to each other from the first step on."""
         for align in self.class_embed[:-1]:
-            nn.init.orthogonal_(align.dot_product_projection_text.weight)  # type: ignore[arg-type]
+            nn.init.orthogonal_(align.dot_product_projection_text.weight)  # type: ignore[union-attr, arg-type]
             nn.init.constant_(align.log_scale, -0.5)  # type: ignore[arg-type]
 
     def encode_image(

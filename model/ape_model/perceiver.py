@@ -44,6 +44,8 @@ OFFICIAL_THRESHOLD: Final = 0.3
 """Scores kept where nobody says otherwise; nano's quality focal loss asks for the higher one."""
 NANO_MARGIN: Final = 0.08
 """Nano learns masks inside boxes only: beyond the box grown by this share there is no mask."""
+DOUBLE: Final = 0.5
+"""Overlap of masks above which two regions of one prompt are the same thing."""
 OUTSIDE: Final = -20.0
 """Mask logit of what is cut off; low enough that no upsampled pixel next to it is inside."""
 
@@ -155,7 +157,8 @@ class ApePerceiver:
             masks=kept,
             size=size,
         )
-        return _stuff_united(found, self._stuff) if self._stuff.any() else found
+        found = _stuff_united(found, self._stuff) if self._stuff.any() else found
+        return _one_mask_each(found)
 
 
 def _drawn_stuff() -> frozenset[str]:
@@ -177,6 +180,21 @@ def _inside_boxes(
     inside_x = (x >= low[:, :1]) & (x <= high[:, :1])
     inside_y = (y >= low[:, 1:]) & (y <= high[:, 1:])
     return logits.masked_fill(~(inside_y[:, :, None] & inside_x[:, None]), OUTSIDE)
+
+
+def _one_mask_each(found: Instances) -> Instances:
+    """Drop weaker regions of a prompt whose mask is a stronger one's: boxes alone let some by.
+
+    Two queries may draw one thing with boxes that overlap little enough to pass suppression; their
+    masks tell. What is kept stays in the order of its score.
+    """
+    kept: list[int] = []
+    for index in np.argsort(-found.scores, kind="stable").tolist():
+        same = [k for k in kept if found.prompt_ids[k] == found.prompt_ids[index]]
+        rivals = [found.masks[k] for k in same]
+        if not same or masks.iou_matrix([found.masks[index]], rivals).max() <= DOUBLE:
+            kept.append(index)
+    return found if len(kept) == len(found) else found.select(np.array(kept, np.intp))
 
 
 def _stuff_united(found: Instances, stuff: NDArray[np.bool_]) -> Instances:
