@@ -148,7 +148,8 @@ class Rate:
         self._forget(now)
         if self._first is None:
             return 0.0
-        return len(self._times) / min(_RATE_WINDOW_S, max(now - self._first, 1e-3))
+        # Within the first second two quick frames would read as hundreds per second.
+        return len(self._times) / min(_RATE_WINDOW_S, max(now - self._first, 1.0))
 
     def _forget(self, now: float) -> None:
         while self._times and self._times[0] < now - _RATE_WINDOW_S:
