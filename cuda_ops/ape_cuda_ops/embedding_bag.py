@@ -38,33 +38,45 @@ class Corners(NamedTuple):
     """(B, Q, H, L, P, 4) int32 or int64 row of ``value`` seen as (B * S * H, D)."""
     weights: Tensor
     """(B, Q, H, L, P, 4) bilinear weight, zero outside the image."""
-    slopes: Tensor
-    """(B, Q, H, L, P, 4, 2) derivative of ``weights`` by the pixel coordinates x, y."""
+    part: Tensor
+    """(B, Q, H, L, P, 2) how far right of and below the first pixel, in [0, 1)."""
+    valid: Tensor
+    """(B, Q, H, L, P, 4) bool: the pixel is inside the image."""
 
 
-def _bilinear(pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Integer xy, weights and slopes of the corners of (..., 2) pixel coordinates.
+def _bilinear(pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Clamped integer xy, weights, fractions and validity of corners of (..., 2) coordinates.
 
     The corners come in the order (0, 0), (1, 0), (0, 1), (1, 1) of (x, y).
     """
     finite = torch.where(pixels.isfinite(), pixels, -MARGIN)
     inside = torch.minimum(finite.clamp(min=-MARGIN), sizes + MARGIN)
-    floor = inside.floor()
-    part = inside - floor.detach()
+    floor = inside.detach().floor()
+    part = inside - floor
     step = torch.tensor([(0, 0), (1, 0), (0, 1), (1, 1)], dtype=part.dtype, device=part.device)
-    corner = floor.detach().unsqueeze(-2) + step  # [..., 4, 2]
+    corner = floor.unsqueeze(-2) + step  # [..., 4, 2]
     valid = ((corner >= 0) & (corner < sizes.unsqueeze(-2))).all(-1)
-    share = torch.where(step > 0, part.unsqueeze(-2), 1 - part.unsqueeze(-2))  # [..., 4, 2]
-    slope = (2 * step - 1) * share.flip(-1) * valid.unsqueeze(-1)
+    right, down = part.unbind(-1)
+    left, up = 1 - right, 1 - down
+    weights = torch.stack((up * left, up * right, down * left, down * right), -1) * valid
     corner = torch.minimum(corner.clamp(min=0), sizes.unsqueeze(-2) - 1)
-    return corner, share.prod(-1) * valid, slope
+    return corner, weights, part, valid
+
+
+def _slopes(corners: Corners) -> Tensor:
+    """Derivative of the corners' weights by the pixel coordinates; (B, Q, H, L, P, 4, 2)."""
+    right, down = corners.part.unbind(-1)
+    left, up = 1 - right, 1 - down
+    by_x = torch.stack((-up, up, -down, down), -1)
+    by_y = torch.stack((-left, -right, left, right), -1)
+    return torch.stack((by_x, by_y), -1) * corners.valid.unsqueeze(-1)
 
 
 def _corners(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor) -> Corners:
     """The pixels that ``locations`` (B, Q, H, L, P, 2) read from ``value`` (B, S, H, D)."""
     B, S, H, _ = value.shape
     sizes = level_sizes(shapes, locations)[:, None, :]  # [L, 1, 2]
-    corner, weights, slopes = _bilinear(locations * sizes - 0.5, sizes)
+    corner, weights, part, valid = _bilinear(locations * sizes - 0.5, sizes)
     small = torch.int32 if B * S * H < 2**31 else torch.int64
     column, line = corner.to(small).unbind(-1)  # [B, Q, H, L, P, 4]
     starts, total = [], 0
@@ -77,7 +89,7 @@ def _corners(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor
     image = torch.arange(B, dtype=small, device=device).view(B, 1, 1, 1, 1, 1)
     head = torch.arange(H, dtype=small, device=device).view(1, 1, H, 1, 1, 1)
     token = image * S + first + line * widths + column
-    return Corners(token * H + head, weights, slopes)
+    return Corners(token * H + head, weights, part, valid)
 
 
 def msda(
@@ -129,7 +141,8 @@ def msda_backward(
         Gradients of value, locations and weights, all in the dtype of ``locations``.
     """
     D = value.shape[-1]
-    rows, bilinear, slopes = _corners(value, shapes, locations)
+    corners = _corners(value, shapes, locations)
+    rows, bilinear = corners.rows, corners.weights
     mixing = bilinear * weights.to(locations.dtype).unsqueeze(-1)
     table = value.to(locations.dtype).reshape(-1, D)
     table_grad = torch.zeros_like(table)
@@ -141,7 +154,7 @@ def msda_backward(
         dots[:, column] = (table[row] * output_grad).sum(-1)
         table_grad.index_add_(0, row, flat_mixing[:, column, None] * output_grad)
     dots = dots.view(mixing.shape)
-    pixel_grad = (slopes * dots.unsqueeze(-1)).sum(-2) * weights.unsqueeze(-1)
+    pixel_grad = (_slopes(corners) * dots.unsqueeze(-1)).sum(-2) * weights.unsqueeze(-1)
     pixel_grad = torch.where(locations.isfinite(), pixel_grad, 0)
     sizes = level_sizes(shapes, locations)[:, None, :]
     return table_grad.view(value.shape), pixel_grad * sizes, (bilinear * dots).sum(-1)
