@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ape_stream.protocols import Perceiver, Tracker
     from ape_stream.worlds import World
 
-__all__ = ["app"]
+__all__ = ["app", "group", "synthetic"]
 
 app = typer.Typer(help="Judge a model on data whose truth is known.", no_args_is_help=True)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["CASES", "Line", "app", "encoder_case", "interleaved", "ops"]
+__all__ = ["CASES", "Line", "app", "encoder_case", "interleaved", "measure", "ops"]
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed as ratios.", add_completion=False)
 

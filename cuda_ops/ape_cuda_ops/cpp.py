@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["msda", "msda_backward", "msda_fused", "msda_fused_backward", "prepare"]
+__all__ = ["Task", "msda", "msda_backward", "msda_fused", "msda_fused_backward", "prepare"]
 
 SOURCE = Path(__file__).parent / "msda.cpp"
 _POINTERS = (

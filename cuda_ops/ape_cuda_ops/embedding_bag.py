@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["msda", "msda_backward", "msda_fused", "msda_fused_backward", "prepare"]
+__all__ = ["Corners", "msda", "msda_backward", "msda_fused", "msda_fused_backward", "prepare"]
 
 MARGIN = 2.0
 """Pixels beyond the border to which far locations are clamped: they read nothing there, and

@@ -22,6 +22,7 @@ __all__ = [
     "corners",
     "geometry",
     "inverse_sigmoid",
+    "resize_mask",
     "sine_position",
 ]
 

@@ -18,7 +18,18 @@ from ape_model.rope import Rope
 if TYPE_CHECKING:
     from ape_model.config import VitConfig
 
-__all__ = ["Attention", "Block", "PackedAttention", "PackedSwiGLU", "SwiGLU", "ViT"]
+__all__ = [
+    "Attention",
+    "Block",
+    "PackedAttention",
+    "PackedSwiGLU",
+    "PatchEmbed",
+    "SwiGLU",
+    "ViT",
+    "join_windows",
+    "resize_positions",
+    "split_windows",
+]
 
 NORM_EPS = 1e-6
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ape_model.nano import Nano
 
-__all__ = ["export", "recipe_hash"]
+__all__ = ["export", "read_average", "recipe_hash"]
 
 
 def recipe_hash(recipe: object) -> str:

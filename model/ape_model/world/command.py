@@ -10,7 +10,7 @@ import typer
 from ape_model.world.coco import export_coco, write_picture
 from ape_model.world.world import World
 
-__all__ = ["app"]
+__all__ = ["app", "export", "video"]
 
 app = typer.Typer(help="Write scenes or videos of the drawn world to disk.", no_args_is_help=True)
 

@@ -15,7 +15,7 @@ from ape_model.world.words import ASSETS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Patch", "Pose", "cell_count", "draw"]
+__all__ = ["Patch", "Pose", "cell_count", "draw", "paste"]
 
 LEVELS = 3
 """Full, half and quarter size: the warp never shrinks by more than two, so nothing aliases."""
