@@ -27,6 +27,7 @@ def _library():
         pytest.skip(str(error))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(("source", "kernel"), KERNELS)
 def test_compiles_without_spilling(source, kernel, architecture):
