@@ -71,7 +71,7 @@ class Geometry:
     position: Tensor
     """(B, N, C) float32 sine embedding of the tokens' places, without the level embedding."""
     reference: Tensor
-    """(B, N, L, 2) float32, every token's own place on every level, as (x, y) over its width."""
+    """(B, N, L, 2) float64, every token's own place on every level, as (x, y) over its width."""
     anchors: Tensor
     """(B, N, 4) float, logits of cx, cy, w, h of every token's anchor; +inf where `invalid`."""
     invalid: Tensor
@@ -157,9 +157,9 @@ def _centers(shape: tuple[int, int]) -> Tensor:
 def _reference(levels: Levels, valid_ratios: Tensor) -> Tensor:
     places = []
     for level, (rows, cols) in enumerate(levels.shapes):
-        valid = valid_ratios[:, level] * torch.tensor([cols, rows])  # (B, 2)
+        valid = valid_ratios[:, level].double() * torch.tensor([cols, rows])  # (B, 2)
         places.append(_centers((rows, cols)) / valid[:, None])
-    return torch.cat(places, dim=1)[:, :, None] * valid_ratios[:, None]
+    return torch.cat(places, dim=1)[:, :, None] * valid_ratios[:, None].double()
 
 
 def _anchors(levels: Levels, masks: list[Tensor], anchor_size: float) -> tuple[Tensor, Tensor]:

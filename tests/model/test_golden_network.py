@@ -32,8 +32,8 @@ from ape_model.select import official_top
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "tests/model/goldens"
-# Under float64 the official tables of places stay float32; their last digit decides at 1e-6.
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 2e-6}
+# The order of sums differs; under float64 the official tables of places stay float32.
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
 
 
 def golden_dir():
