@@ -14,7 +14,7 @@ demo: .venv/.demo
 	$(BIN)/ape-stream run examples/demo.toml
 
 test: check
-	$(RUN) pytest
+	OMP_NUM_THREADS=1 $(RUN) pytest -n 2
 
 check: .venv/.setup
 	$(BIN)/ruff format --check .
