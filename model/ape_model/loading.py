@@ -1,4 +1,4 @@
-"""From a model's files to what runs: its text tower and the embedder around it."""
+"""From a model's files to what runs: its network, its text tower and the embedder around it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
+from ape_model.ape import Ape
 from ape_model.bank import PromptBank
+from ape_model.config import PRESETS
 from ape_model.embedding_cache import EmbeddingCache, EmbeddingSpace, cache_root
 from ape_model.errors import CheckpointError, PromptTextError, VariantError
 from ape_model.files import read_metadata
+from ape_model.nano import Nano
 from ape_model.nano_config import NANO
 from ape_model.nano_text import NanoText, NanoTokenizer
 from ape_model.prompts import PromptEmbedder
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NanoTextEncoder",
+    "load_network",
     "load_text_encoder",
     "open_embedder",
     "parse_device",
@@ -96,6 +100,17 @@ class NanoTextEncoder:
             if progress is not None:
                 progress(min(first + _BATCH, len(texts)))
         return torch.cat(rows)
+
+
+def load_network(files: ModelFiles, device: torch.device) -> Ape:
+    """Load the vision side of a model, in float32, ready for inference.
+
+    Raises:
+        CheckpointError: the weights cannot be read or do not fit.
+    """
+    network = Nano(NANO) if files.variant == "nano" else Ape(PRESETS[files.variant])
+    load_weights(network, files.vision)
+    return network.eval().requires_grad_(requires_grad=False).to(device)
 
 
 def load_text_encoder(

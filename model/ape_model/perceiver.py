@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from ape_model.build import build_network
 from ape_model.errors import ModelError as NetworkError
 from ape_model.errors import PromptTextError
-from ape_model.loading import open_embedder, parse_device
+from ape_model.loading import load_network, open_embedder, parse_device
 from ape_model.preprocess import prepare
 from ape_model.prompts import PromptKind, classify
 from ape_model.select import find_regions
@@ -80,7 +79,7 @@ class ApePerceiver:
         with _told_as_ours():
             files = resolve(model)
             self.device = parse_device(device)
-            self.network = build_network(files, self.device)
+            self.network = load_network(files, self.device)
             path = None if bank is None else Path(bank)
             self._embedder = open_embedder(files, self.device, bank=path)
         config = self.network.config
