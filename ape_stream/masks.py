@@ -26,6 +26,7 @@ __all__ = [
     "area",
     "box",
     "boxes",
+    "containment_matrix",
     "cut",
     "decode_rle",
     "encode_rle",
@@ -312,12 +313,25 @@ def polygons(mask: Mask) -> list[Polygon]:
 
 def iou_matrix(a: Sequence[Mask], b: Sequence[Mask]) -> NDArray[np.float32]:
     """Intersection over union of N by M masks, (N, M) float32 in 0..1; 0 where both are empty."""
+    return _overlaps(a, b, crowd=False)
+
+
+def containment_matrix(a: Sequence[Mask], b: Sequence[Mask]) -> NDArray[np.float32]:
+    """Part of the smaller of two masks that lies in the other, (N, M) float32 in 0..1.
+
+    Unlike intersection over union it is 1 for a mask that is a part of another, however small.
+    """
+    return np.maximum(_overlaps(a, b, crowd=True), _overlaps(b, a, crowd=True).T)
+
+
+def _overlaps(a: Sequence[Mask], b: Sequence[Mask], *, crowd: bool) -> NDArray[np.float32]:
+    """(N, M) intersections over the union, or over the area of `a` where `b` is a crowd (COCO)."""
     if not a or not b:
         return np.zeros((len(a), len(b)), np.float32)
     corners = boxes([*a, *b])
     size = (max(int(corners[:, 3].max()), 1), max(int(corners[:, 2].max()), 1))
     rles = [encode_rle(mask, size) for mask in (*a, *b)]
-    found = coco.iou(rles[: len(a)], rles[len(a) :], [0] * len(b))
+    found = coco.iou(rles[: len(a)], rles[len(a) :], [int(crowd)] * len(b))
     return np.asarray(found, np.float32).reshape(len(a), len(b))
 
 

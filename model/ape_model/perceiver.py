@@ -43,8 +43,8 @@ OFFICIAL_THRESHOLD: Final = 0.3
 """Scores kept where nobody says otherwise; nano's quality focal loss asks for the higher one."""
 NANO_MARGIN: Final = 0.08
 """Nano learns masks inside boxes only: beyond the box grown by this share there is no mask."""
-DOUBLE: Final = 0.5
-"""Overlap of masks above which two regions of one prompt are the same thing."""
+DOUBLE: Final = 0.8
+"""Part of the smaller of two masks in the other above which both are the same thing."""
 OUTSIDE: Final = -20.0
 """Mask logit of what is cut off; low enough that no upsampled pixel next to it is inside."""
 
@@ -182,16 +182,17 @@ def _inside_boxes(
 
 
 def _one_mask_each(found: Instances) -> Instances:
-    """Drop weaker regions of a prompt whose mask is a stronger one's: boxes alone let some by.
+    """Drop weaker regions of a prompt that share their pixels with a stronger one.
 
-    Two queries may draw one thing with boxes that overlap little enough to pass suppression; their
-    masks tell. What is kept stays in the order of its score.
+    Two queries may draw one thing, or one the thing and the other a part of it, with boxes that
+    overlap little enough to pass suppression; their masks tell. What is kept stays in the order of
+    its score.
     """
     kept: list[int] = []
     for index in np.argsort(-found.scores, kind="stable").tolist():
         same = [k for k in kept if found.prompt_ids[k] == found.prompt_ids[index]]
         rivals = [found.masks[k] for k in same]
-        if not same or masks.iou_matrix([found.masks[index]], rivals).max() <= DOUBLE:
+        if not same or masks.containment_matrix([found.masks[index]], rivals).max() <= DOUBLE:
             kept.append(index)
     return found if len(kept) == len(found) else found.select(np.array(kept, np.intp))
 

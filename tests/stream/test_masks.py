@@ -230,6 +230,15 @@ def test_iou_matrix_equals_dense_counting():
     assert found.dtype == np.float32
 
 
+def test_containment_matrix_equals_dense_counting():
+    dense = [blobs((61, 83), seed) for seed in range(5)] + [np.zeros((61, 83), np.bool_)]
+    mine, theirs = [masks.cut(d) for d in dense[:4]], [masks.cut(d) for d in dense[2:]]
+    found = masks.containment_matrix(mine, theirs)
+    wanted = [[(a & b).sum() / max(min(a.sum(), b.sum()), 1) for b in dense[2:]] for a in dense[:4]]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    assert 0 < wanted[0][0] < 1
+
+
 def test_iou_matrix_of_nothing():
     mask = masks.cut(np.ones((2, 2), np.bool_))
     empty = masks.cut(np.zeros((2, 2), np.bool_))
