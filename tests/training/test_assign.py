@@ -2,7 +2,12 @@
 
 import torch
 
-from ape_model.training.assign import assign_queries, assign_tokens, equal_weights
+from ape_model.training.assign import (
+    assign_queries,
+    assign_tokens,
+    best_queries,
+    equal_weights,
+)
 
 # Four cells of side 10 in a row, as x1, y1, x2, y2.
 ANCHORS = torch.tensor([[float(10 * k), 0.0, 10.0 * k + 10, 10.0] for k in range(4)])
@@ -70,3 +75,10 @@ def test_a_region_that_no_query_touches_forces_none():
 def test_equal_weights_let_every_region_count_one():
     weights = equal_weights(torch.tensor([[0, 0, 0, 1, -1]]), 2)
     torch.testing.assert_close(weights, torch.tensor([[1 / 3, 1 / 3, 1 / 3, 1.0, 0.0]]))
+
+
+def test_the_best_query_of_each_region_is_the_one_that_overlaps_it_most():
+    predicted = torch.tensor(
+        [[[0.0, 0.0, 10.0, 5.0], [0.0, 0.0, 10.0, 9.0], [20.0, 0.0, 30.0, 9.0]]]
+    )
+    assert best_queries(predicted, regions([20, 0, 30, 10], [0, 0, 10, 10])).tolist() == [[2, 1]]

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from ape_model.training.criterion import choose_region
 from ape_model.training.losses import (
     box_losses,
     dice_loss,
@@ -75,3 +76,13 @@ def test_dice_loss_worked_by_hand():
     # one cell in common, two and two cells, smoothed by one
     assert dice_loss(sure, wanted, (1, 2)).item() == pytest.approx(1 - 3 / 5)
     assert dice_loss(40 * (2 * wanted - 1), wanted, (1, 2)).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_choosing_a_region_looks_at_its_best_query_and_at_no_padding():
+    # Two regions and one of padding; queries 2 and 0 answer for the regions.
+    logits = torch.tensor([[[1.0, 0.0], [9.0, 9.0], [3.0, 0.0], [7.0, 7.0]]])  # (B, Q, L)
+    best, valid = torch.tensor([[2, 0, 3]]), torch.tensor([[True, True, False]])
+    truth = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]])
+    # Sentence 0 means region 0: logits 3 against 1. Sentence 1 means region 1: 0 against 0.
+    expected = (math.log1p(math.exp(-2.0)) + math.log(2)) / 2
+    assert choose_region(logits, best, valid, truth).item() == pytest.approx(expected)

@@ -22,9 +22,9 @@ from ape_model.training.loop import LoopConfig, Trainer
 from ape_model.training.prompt_bank import PromptBank
 from ape_model.training.recipe import read_recipe
 from ape_model.training.run import Order, run
-from ape_model.training.scenes import Canvas, SceneBatches, Stage
+from ape_model.training.scenes import Canvas, SceneBatches, Stage, taking_turns
 from ape_model.weights import load_weights
-from ape_model.world import World
+from ape_model.world import Phrase, World
 
 ODD_CANVAS = """
 steps = 1
@@ -123,6 +123,33 @@ def test_early_layers_learn_more_slowly_where_asked(bank, tmp_path):
     assert run_._scale("backbone.stem4.0.0.weight") == 0.5**5
     assert run_._scale("backbone.blocks.3.norm1.weight") == 0.5
     assert run_._scale("mask_conv.weight") == 1.0
+
+
+@pytest.mark.parametrize(("share", "moved"), [(0.0, True), (1.0, False)])
+def test_sentences_train_what_stands_on_the_backbone(bank, tmp_path, share, moved):
+    stages = (Stage(0, (Canvas(96, 96, 1, 3),), share),)
+    run = trainer(bank, tmp_path, weight_decay=0.0)
+    before = {k: v.detach().clone() for k, v in run.model.named_parameters()}
+    run.advance(SceneBatches(stages, seed=0, unit=NANO.unit, steps=1)[0])
+    after = dict(run.model.named_parameters())
+    eyes = [k for k in before if k.startswith("backbone.")]
+    assert any(not torch.equal(before[k], after[k]) for k in eyes) is moved
+    assert any(not torch.equal(before[k], after[k]) for k in before if k not in eyes)
+
+
+def test_relations_take_turns_in_what_is_said():
+    phrases = [Phrase(str(k), k, (), "extreme") for k in range(4)]
+    phrases += [
+        Phrase("on", 4, (), "on"),
+        Phrase("big", 5, (), "size"),
+        Phrase("small", 6, (), "size"),
+    ]
+    said = [p.relation for p in taking_turns(phrases, random.Random(3))]
+    assert [set(said[:3]), sorted(said[3:5]), said[5:]] == [
+        {"extreme", "on", "size"},
+        ["extreme", "size"],
+        ["extreme", "extreme"],
+    ]
 
 
 def test_strange_words_that_are_near_a_prompt_are_no_negatives(encode):

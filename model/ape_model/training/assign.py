@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ape_model.nms import box_iou
 
-__all__ = ["assign_queries", "assign_tokens", "equal_weights"]
+__all__ = ["assign_queries", "assign_tokens", "best_queries", "equal_weights"]
 
 UNASSIGNED = -1
 
@@ -68,6 +68,19 @@ def assign_queries(
     claim, claimed_by = torch.where(forced, iou, -1.0).max(-1)
     region = torch.where(claim > 0, claimed_by, region)
     return region, overlap.clamp(min=0)
+
+
+def best_queries(predicted: Tensor, boxes: Tensor) -> Tensor:
+    """Find the query whose box overlaps each region most.
+
+    Args:
+        predicted: (B, Q, 4) x1, y1, x2, y2.
+        boxes: (B, G, 4) x1, y1, x2, y2 of the regions.
+
+    Returns:
+        (B, G) int64, 0..Q-1; of padding, any.
+    """
+    return box_iou(predicted, boxes).argmax(1)
 
 
 def equal_weights(region: Tensor, regions: int) -> Tensor:

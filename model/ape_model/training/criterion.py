@@ -11,7 +11,12 @@ from torch.nn import functional
 
 from ape_model.align import Align
 from ape_model.geometry import corners
-from ape_model.training.assign import assign_queries, assign_tokens, equal_weights
+from ape_model.training.assign import (
+    assign_queries,
+    assign_tokens,
+    best_queries,
+    equal_weights,
+)
 from ape_model.training.losses import box_losses, dice_loss, quality_focal_loss
 
 if TYPE_CHECKING:
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
     from ape_model.nano import Nano
     from ape_model.training.batch import Batch
 
-__all__ = ["Criterion", "Targets"]
+__all__ = ["Criterion", "Targets", "choose_region"]
 
 THRESHOLDS = (0.5, 0.6, 0.6)
 """IoU from which a query answers for a region, by decoder layer; the last holds for all later."""
@@ -33,6 +38,7 @@ WEIGHTS = {
     "l1": 5.0,
     "giou": 2.0,
     "name": 0.5,
+    "meant": 1.0,
     "mask": 2.0,
     "dice": 2.0,
 }
@@ -155,9 +161,32 @@ class Criterion(nn.Module):
             chosen = align(hidden[positive][None], targets.names[None])[0]
             right = batch.classes[image, region[positive]]
             found["name"] = functional.cross_entropy(chosen, right, reduction="sum") / count
+        else:
+            best = best_queries(corners(boxes.detach()), corners(batch.boxes))
+            found["meant"] = choose_region(logits, best, batch.valid, targets.truth)
         if layer == len(outputs.decoded.hidden) - 1:
             found |= _masks(model, outputs, batch, region)
         return found
+
+
+def choose_region(logits: Tensor, best: Tensor, valid: Tensor, truth: Tensor) -> Tensor:
+    """Cross entropy of choosing the region that each sentence means among all of its picture.
+
+    The focal loss asks "is it this one?" of every query for itself; what tells the bigger fox from
+    the smaller is the choice between the two.
+
+    Args:
+        logits: (B, Q, L) of queries and sentences.
+        best: (B, G) int64, the query that answers for each region.
+        valid: (B, G) bool, False for padding.
+        truth: (B, G, L) float32, 1 for the one region that a sentence means.
+
+    Returns:
+        the mean over all sentences.
+    """
+    rows = best[..., None].expand(-1, -1, logits.shape[-1])
+    regions = logits.gather(1, rows).masked_fill(~valid[..., None], -torch.inf)  # (B, G, L)
+    return functional.cross_entropy(regions, truth.argmax(1))
 
 
 def _pool(states: Tensor, batch: Batch) -> Tensor:

@@ -160,7 +160,10 @@ class Trainer:
             group["lr"] = self.rate(self.step) * group["scale"]
         batch = batch.to(self.device)
         features, targets = self._prompts(batch)
-        outputs = self.model(batch.images, features)
+        # Sentences say nothing new about how things look: they train what stands on the backbone.
+        with torch.set_grad_enabled(targets.names is not None):
+            seen = self.model.encode_image(batch.images)
+        outputs = self.model.head(seen, features)
         losses = self.criterion(self.model, outputs, batch, targets)
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):

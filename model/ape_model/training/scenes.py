@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +14,12 @@ from ape_model.training.batch import Batch, Example, collate
 from ape_model.world import World
 
 if TYPE_CHECKING:
-    from ape_model.world import Scene
+    from collections.abc import Sequence
 
-__all__ = ["Canvas", "SceneBatches", "Stage"]
+    from ape_model.world import Scene
+    from ape_model.world.sentences import Phrase
+
+__all__ = ["Canvas", "SceneBatches", "Stage", "taking_turns"]
 
 SEEDS_PER_STEP = 1024
 FIRST_SEED = 1_000_000_000
@@ -103,12 +107,26 @@ def _naming(world: World, seed: int, size: tuple[int, int]) -> Example:
     return _example(world.scene(seed, size))
 
 
+def taking_turns(phrases: Sequence[Phrase], rng: random.Random) -> list[Phrase]:
+    """Shuffle phrases so that the relations take turns: the rare ones come early.
+
+    Args:
+        phrases: of one scene; most of them are extremes.
+        rng: source of chance.
+    """
+    by_relation: dict[str, list[Phrase]] = {}
+    for phrase in rng.sample(phrases, len(phrases)):
+        by_relation.setdefault(phrase.relation, []).append(phrase)
+    rounds = zip_longest(*by_relation.values())
+    return [phrase for turn in rounds for phrase in turn if phrase is not None]
+
+
 def _speaking(world: World, seed: int, size: tuple[int, int], most: int = 6) -> Example:
     spoken = world.sentence_scene(seed, size)
     example = _example(spoken.scene)
     rows = {instance.id: row for row, instance in enumerate(spoken.scene.instances)}
     rng = random.Random(seed)  # noqa: S311
-    said = rng.sample(spoken.phrases, min(most, len(spoken.phrases), rng.randint(1, most)))
+    said = taking_turns(spoken.phrases, rng)[: rng.randint(1, most)]
     sentences = tuple((p.text, rows[p.target]) for p in said)
     return Example(example.image, example.ids, example.boxes, example.classes, sentences)
 
