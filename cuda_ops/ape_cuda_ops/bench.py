@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["CASES", "Line", "app", "encoder_case", "interleaved", "measure", "ops"]
-
-app = typer.Typer(no_args_is_help=True, help="Measure speed as ratios.", add_completion=False)
+__all__ = ["CASES", "Line", "encoder_case", "interleaved", "measure", "ops"]
 
 CASES = {"small": (320, (8, 16, 32), 8, 32), "encoder640": (640, (4, 8, 16, 32, 64), 8, 32)}
 """Image side, strides, heads and head dimension; every pixel of every level is a query."""
@@ -50,11 +48,6 @@ class Line:
     """Bytes that any implementation must move: each tensor once."""
     floor_fraction: float
     """Time of copying that many bytes here over ``wall_s``; 1 would be bound by memory."""
-
-
-@app.callback()
-def _bench() -> None:
-    """Measure speed as ratios."""
 
 
 def encoder_case(name: str) -> tuple[list[Tensor], list[tuple[int, int]]]:
@@ -129,7 +122,6 @@ def measure(case: str, repeats: int) -> list[Line]:
     return lines
 
 
-@app.command()
 def ops(
     *,
     case: Annotated[str, typer.Option(help="small, encoder640 or all.")] = "small",

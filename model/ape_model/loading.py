@@ -35,10 +35,17 @@ __all__ = [
     "load_text_encoder",
     "open_embedder",
     "parse_device",
+    "parse_dtype",
     "parse_pooling",
     "text_dtype",
 ]
 
+ARITHMETIC: Final = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+"""What a network may compute in; 16 bits are never chosen for the user."""
 _BATCH: Final = 256  # prompts that nano's small tower takes at once: a few megabytes
 
 
@@ -63,6 +70,17 @@ def parse_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not here):
         raise VariantError(f"no device {name!r} on this machine: choose auto or cpu")
     return device
+
+
+def parse_dtype(name: str) -> torch.dtype:
+    """Return the arithmetic a user names.
+
+    Raises:
+        VariantError: a network does not run in it.
+    """
+    if name not in ARITHMETIC:
+        raise VariantError(f"no dtype {name!r}: choose one of {', '.join(ARITHMETIC)}")
+    return ARITHMETIC[name]
 
 
 def parse_pooling(name: str) -> Pooling:

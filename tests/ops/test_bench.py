@@ -3,14 +3,18 @@
 import json
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from ape_cuda_ops import bench, doctor
 
+APP = typer.Typer()
+APP.command()(bench.ops)
+
 
 def test_json_holds_every_backend_and_the_bar_of_cpp(monkeypatch):
     monkeypatch.setitem(bench.CASES, "small", (160, (8, 16, 32), 8, 32))
-    done = CliRunner().invoke(bench.app, ["ops", "--json", "--repeats", "5"])
+    done = CliRunner().invoke(APP, ["--json", "--repeats", "5"])
     assert done.exit_code == 0, done.output
     lines = {line["backend"]: line for line in json.loads(done.output)}
     assert lines["reference"]["speedup"] == 1
@@ -21,7 +25,7 @@ def test_json_holds_every_backend_and_the_bar_of_cpp(monkeypatch):
 
 
 def test_an_unknown_case_is_a_usage_error():
-    done = CliRunner().invoke(bench.app, ["ops", "--case", "huge"])
+    done = CliRunner().invoke(APP, ["--case", "huge"])
     assert done.exit_code == 2
     assert "encoder640" in done.output
 

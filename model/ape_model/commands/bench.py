@@ -1,0 +1,122 @@
+"""Measure speed as ratios: the kernels, and whole frames."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Final
+
+import torch
+import typer
+
+from ape_cuda_ops.bench import ops
+from ape_model.bench import Form, in_precision, make_frame, measure, open_network
+from ape_model.commands.common import one_line_errors, print_json
+from ape_model.loading import parse_device, parse_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ape_model.ape import Ape
+    from ape_model.bench import Cost
+
+__all__ = ["app", "model"]
+
+VOCABULARIES: Final = (1, 1203, 10_000)
+"""Numbers of cached prompts whose frames should cost the same."""
+
+app = typer.Typer(no_args_is_help=True, help="Measure speed as ratios.", add_completion=False)
+app.command()(ops)
+
+
+@app.command()
+def model(  # noqa: PLR0913 (typer reads a command's options from its parameters)
+    *,
+    name: Annotated[
+        str, typer.Option("--model", help="nano, A, B, C, D, Ti; weights not here are random.")
+    ] = "nano",
+    size: Annotated[
+        int | None, typer.Option(help="Side of the square picture, pixels; the model's own.")
+    ] = None,
+    dtype: Annotated[
+        list[str] | None,
+        typer.Option(help="float32 (the usual one), bfloat16, float16; repeatable."),
+    ] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="How many are looked for.")] = 1,
+    sentences: Annotated[
+        bool, typer.Option("--sentences", help="Prompts are sentences, fused with the picture.")
+    ] = False,
+    vocabulary: Annotated[
+        bool,
+        typer.Option("--vocabulary", help="Compare 1, 1,203 and 10,000 names instead of forms."),
+    ] = False,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median is told.")] = 3,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; torch's own.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda; auto takes a GPU if any.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """A whole frame: the fast forms of a model against it as papers write it, stage by stage.
+
+    The plain form takes minutes with the larger models on a CPU.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        with one_line_errors():
+            network, weights = open_network(name, parse_device(device))
+            dtypes = [parse_dtype(one) for one in dtype or ["float32"]]
+            forms = _forms(network, dtypes, prompts, VOCABULARIES if vocabulary else ())
+            side = size or network.config.canvas
+            most = max(form.prompts for form in forms)
+            costs = measure(forms, make_frame(network, side, most, sentences=sentences), repeats)
+    finally:
+        used = torch.get_num_threads()
+        torch.set_num_threads(before)
+    about = {
+        "model": name,
+        "weights": weights,
+        "size": side,
+        "prompts": most,
+        "sentences": sentences,
+        "device": _device_name(network),
+        "threads": used,
+        "repeats": repeats,
+    }
+    if as_json:
+        print_json({**about, "forms": [asdict(cost) for cost in costs]})
+    else:
+        _print(about, costs)
+
+
+def _forms(
+    network: Ape, dtypes: Sequence[torch.dtype], prompts: int, vocabularies: Sequence[int]
+) -> list[Form]:
+    """What takes turns; the baseline comes first."""
+    if vocabularies:
+        fast = in_precision(network, dtypes[0])
+        return [Form(f"{count} names", fast, count) for count in vocabularies]
+    forms = [Form("as_written", network, prompts, written=True)]
+    for dtype in dict.fromkeys(dtypes):
+        name = str(dtype).removeprefix("torch.")
+        forms.append(Form(name, in_precision(network, dtype), prompts))
+    return forms
+
+
+def _device_name(network: Ape) -> str:
+    device = next(network.parameters()).device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _print(about: dict[str, object], costs: Sequence[Cost]) -> None:
+    typer.echo(", ".join(f"{key} {value}" for key, value in about.items()))
+    for cost in costs:
+        peak = "" if cost.peak_bytes is None else f", at most {cost.peak_bytes / 1e9:.2f} GB held"
+        typer.echo(
+            f"{cost.form}: {cost.cpu_s:.2f} s CPU, {cost.wall_s:.2f} s, {cost.speedup:.2f}x{peak}"
+        )
+        typer.echo(
+            "  differs by "
+            + ", ".join(f"{name} {error:.1e}" for name, error in cost.errors.items())
+        )
+        for stage in cost.stages:
+            ratio = "" if stage.speedup is None else f"{stage.speedup:8.2f}x"
+            typer.echo(f"  {stage.stage:22} {stage.cpu_s:8.3f} s CPU {stage.wall_s:8.3f} s{ratio}")
