@@ -53,6 +53,17 @@ class PushSource:
         """
         frame = Frame(image, self._count, time_s, self.name, time.monotonic_ns(), origin)
         self._count += 1
+        return self.put(frame)
+
+    def put(self, frame: Frame) -> bool:
+        """Hand a ready frame over; its index is the caller's, a hole is one left out before.
+
+        Args:
+            frame: Of this stream.
+
+        Returns:
+            False once the run is over: put no more.
+        """
         try:
             self._channel.put(frame)
         except (Aborted, RuntimeError):

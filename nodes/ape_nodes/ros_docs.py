@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -11,12 +12,31 @@ from ape_nodes import ros_parameters, ros_topics
 __all__ = ["refreshed"]
 
 
-def refreshed(text: str) -> str:
-    """The document with every table between its marks made anew."""
+def _launch_table(folder: Path) -> str:
+    """The arguments of every launch file, read without running it (it needs ROS)."""
+    lines = ["| file | argument | default | what |", "|---|---|---|---|"]
+    for path in sorted(folder.glob("*.launch.py")):
+        for node in ast.parse(path.read_text()).body:
+            if not (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ARGUMENTS"):
+                continue
+            for name, (default, what) in ast.literal_eval(node.value).items():
+                shown = f"`{default}`" if default else "" if default is None else "empty"
+                lines.append(f"| `{path.name}` | `{name}` | {shown} | {what} |")
+    return "\n".join(lines)
+
+
+def refreshed(text: str, launch_files: Path) -> str:
+    """The document with every table between its marks made anew.
+
+    Args:
+        text: Markdown.
+        launch_files: The folder `launch/`.
+    """
     tables = {
-        "outputs": ros_topics.as_table(ros_topics.OUTPUTS, "~/"),
+        "outputs": ros_topics.as_table((*ros_topics.OUTPUTS, ros_topics.DIAGNOSTICS), "~/"),
         "inputs": ros_topics.as_table(ros_topics.INPUTS),
         "parameters": ros_parameters.as_table(),
+        "launch": _launch_table(launch_files),
     }
     for name, table in tables.items():
         mark = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
@@ -26,4 +46,5 @@ def refreshed(text: str) -> str:
 
 if __name__ == "__main__":
     document = Path(sys.argv[1])
-    document.write_text(refreshed(document.read_text()))
+    launch_folder = document.resolve().parents[1] / "launch"
+    document.write_text(refreshed(document.read_text(), launch_folder))

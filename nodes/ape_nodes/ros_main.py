@@ -10,7 +10,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the node, or say in one line what is missing."""
     try:
-        from ape_nodes.ros_node import main as run  # noqa: PLC0415 (rclpy comes with ROS alone)
+        from ape_nodes.ros_process import main as run  # noqa: PLC0415 (rclpy comes with ROS alone)
     except ModuleNotFoundError as error:
         sys.exit(
             f"ape_node needs {error.name}: source a ROS 2 installation with vision_msgs, or use"

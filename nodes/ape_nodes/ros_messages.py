@@ -19,10 +19,11 @@ from ape_stream.masks import label_map
 from ape_stream.types import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
+    from ape_nodes.ros_health import Health
     from ape_stream.types import FrameResult, PromptSet
 
 __all__ = ["Encoder", "Port", "ResultPublisher", "RosFrame", "as_array", "frame_of"]
@@ -97,6 +98,9 @@ class Encoder:
             stamp_ns, frame_id = frame.stamp_ns, frame.frame_id
         else:
             stamp_ns, frame_id = max(0, round(frame.time_s * 1e9)), frame.stream
+        return self._header(stamp_ns, frame_id)
+
+    def _header(self, stamp_ns: int, frame_id: str) -> Any:
         seconds, nanoseconds = divmod(stamp_ns, 10**9)
         stamp = self._message("builtin_interfaces/msg/Time")(sec=seconds, nanosec=nanoseconds)
         return self._message("std_msgs/msg/Header")(stamp=stamp, frame_id=frame_id)
@@ -169,6 +173,22 @@ class Encoder:
         return self._message("geometry_msgs/msg/PoseWithCovariance")(
             pose=pose, covariance=np.zeros(36)
         )
+
+    def diagnostics(
+        self, stamp_ns: int, name: str, health: Health, values: Mapping[str, Any]
+    ) -> Any:
+        """A DiagnosticArray with one status; each value as text."""
+        pair = self._message("diagnostic_msgs/msg/KeyValue")
+        kind = self._message("diagnostic_msgs/msg/DiagnosticStatus")
+        status = kind(
+            level=getattr(kind, health.level),  # an int to rosbags, one byte to rclpy
+            name=name,
+            message=health.message,
+            hardware_id="",
+            values=[pair(key=key, value=str(value)) for key, value in values.items()],
+        )
+        array_of = self._message("diagnostic_msgs/msg/DiagnosticArray")
+        return array_of(header=self._header(stamp_ns, ""), status=[status])
 
     def class_map(self, result: FrameResult) -> NDArray[Any]:
         """(H, W) map of class ids: the result's own, or its masks painted small over large."""

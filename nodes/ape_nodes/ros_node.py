@@ -3,42 +3,49 @@
 configure loads the model, activate starts the pipeline and subscribes, deactivate stops it and
 keeps the model, cleanup frees it. Written for Humble to Jazzy: no matched events and no
 BEST_AVAILABLE, which Humble lacks.
+
+Three threads meet here. Lifecycle, parameters, services and timers run one at a time in the node's
+default callback group; images have a group of their own, so that they flow while prompts are
+embedded; results are published by a thread that belongs to the active state. The model never runs
+in a thread of the executor.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import sys
 import threading
-from typing import TYPE_CHECKING, Any
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
-import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParametersResult
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
-from ape_nodes.push import PushSource, SharedModel
+from ape_nodes.ros_health import Health, run_values
 from ape_nodes.ros_messages import Encoder, ResultPublisher, as_array, frame_of
-from ape_nodes.ros_parameters import PARAMETERS, read_prompts
-from ape_nodes.ros_topics import INPUTS, OUTPUTS, TopicSpec
-from ape_stream.errors import ApeStreamError, SourceError
+from ape_nodes.ros_parameters import DEFAULTS, PARAMETERS, PROMPT_PARAMETERS, check, wanted
+from ape_nodes.ros_topics import DIAGNOSTICS, INPUTS, OUTPUTS, TopicSpec
+from ape_stream.errors import ApeStreamError, ConfigError, SourceError
 from ape_stream.pipeline import Pipeline
-from ape_stream.plugins import load, make
+from ape_stream.plugins import load, make, option_names
+from ape_stream.sources.push import PushSource
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-__all__ = ["ApeNode", "main"]
+    from ape_nodes.shared import SharedModel
 
-LOOK_EVERY_S = 0.5
-SET_PROMPTS_TIMEOUT_S = 30.0
+__all__ = ["ApeNode"]
+
+LOOK_EVERY_S: Final = 0.5
+SET_PROMPTS_TIMEOUT_S: Final = 30.0
+_JOIN_S: Final = 5.0
+_IMAGE, _COMPRESSED, _PROMPTS = INPUTS
 
 
 def _message(name: str) -> type:
@@ -47,14 +54,15 @@ def _message(name: str) -> type:
     return found
 
 
-def _qos(spec: TopicSpec, *, reliable: bool | None = None) -> QoSProfile:
+def _qos(
+    spec: TopicSpec, *, reliable: bool | None = None, latched: bool | None = None
+) -> QoSProfile:
     firm = spec.reliable if reliable is None else reliable
+    kept = spec.latched if latched is None else latched
     return QoSProfile(
         depth=spec.depth,
         reliability=ReliabilityPolicy.RELIABLE if firm else ReliabilityPolicy.BEST_EFFORT,
-        durability=(
-            DurabilityPolicy.TRANSIENT_LOCAL if spec.latched else DurabilityPolicy.VOLATILE
-        ),
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if kept else DurabilityPolicy.VOLATILE,
     )
 
 
@@ -63,27 +71,36 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
 
     Args:
         name: Node name.
-        model: The model that nodes of this process share.
+        model: The model that nodes of this process share; the first to configure chooses it.
         options: Keyword arguments of rclpy's node.
     """
 
     def __init__(self, name: str, model: SharedModel, **options: Any) -> None:
         super().__init__(name, **options)
         self._model = model
-        self._index = 0
+        self._holds_model = False
+        self._state_name = "unconfigured"
+        self._trouble = ""
         self._enabled = True
+        self._arrived = self._skipped = self._unreadable = 0
+        self._due_s = 0.0
         self._outputs: dict[str, Any] = {}
         self._subscription: Any = None
         self._source: PushSource | None = None
         self._pipeline: Pipeline | None = None
         self._thread: threading.Thread | None = None
-        self._publisher: ResultPublisher | None = None
+        self._image_group = MutuallyExclusiveCallbackGroup()
+        self._encoder = Encoder(_message, as_array)
         for parameter in PARAMETERS:
             self.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_service(SetBool, "~/enable", self._on_enable)
-        self.create_subscription(String, "~/prompts", self._on_prompts, _qos(INPUTS[2]))
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        for latched in (True, False):  # a volatile writer does not reach a transient local reader
+            qos = _qos(_PROMPTS, latched=latched)
+            self.create_subscription(_message(_PROMPTS.type), _PROMPTS.name, self._on_prompts, qos)
+        self._diagnostics = self.create_publisher(
+            _message(DIAGNOSTICS.type), DIAGNOSTICS.name, _qos(DIAGNOSTICS)
+        )
         self.create_timer(LOOK_EVERY_S, self._look)
         self.create_timer(1.0, self._diagnose)
 
@@ -94,131 +111,203 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
 
     def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and open the outputs."""
-        try:
-            self._model.load(
-                lambda: make(
-                    "perceivers",
-                    self._value("perceiver"),
-                    options={"model": self._value("model"), "device": self._value("device")},
-                )
-            )
-        except ApeStreamError as error:
-            self.get_logger().error(str(error))
+        if not self._tried(self._configure):
+            self.close()
             return TransitionCallbackReturn.FAILURE
+        self._state_name = "inactive"
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the pipeline; pictures are taken once somebody listens."""
+        if not self._tried(self._activate):
+            self.stop()
+            return TransitionCallbackReturn.FAILURE
+        self._state_name = "active"
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop the pipeline and keep the model: the next activate is quick."""
+        self.stop()
+        self._state_name = "inactive"
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model and close the outputs."""
+        self.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop whatever runs."""
+        self.close()
+        self._state_name = "finalized"
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured."""
+        self.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _tried(self, work: Callable[[], None]) -> bool:
+        """Whether it worked; rclpy swallows exceptions of transitions, so say what happened."""
+        self._trouble = ""
+        try:
+            work()
+        except ApeStreamError as error:
+            self._trouble = str(error)
+        except Exception as error:  # noqa: BLE001 (a node stays and tells; it does not die)
+            self._trouble = f"{type(error).__name__}: {error}"
+        if self._trouble:
+            self.get_logger().error(self._trouble)
+        return not self._trouble
+
+    def _configure(self) -> None:
+        check({parameter.name: self._value(parameter.name) for parameter in PARAMETERS})
+        self._wanted({})
+        name = self._value("perceiver")
+        options = self._options("perceivers", name, model="model", device="device", half="half")
+        self._model.load(lambda: make("perceivers", name, options=options))
+        self._holds_model = True
+        self._encoder = Encoder(_message, as_array, self._value("mask_encoding"))
         for spec in OUTPUTS:
+            if spec.name.endswith("/compressed") and not self._value("publish_compressed"):
+                continue
             self._outputs[spec.name] = self.create_publisher(
                 _message(spec.type),
                 f"~/{spec.name}",
                 _qos(spec),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
-        return TransitionCallbackReturn.SUCCESS
 
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Start the pipeline; pictures are taken once somebody listens."""
-        outcome = super().on_activate(state)
-        encoder = Encoder(_message, as_array, self._value("mask_encoding"))
-        self._publisher = ResultPublisher(encoder, self)
-        self._source = PushSource(self.get_fully_qualified_name())
-        try:
-            self._pipeline = Pipeline(
-                [self._source],
-                self._model.view(),
-                read_prompts(self._value("prompts"), self._value("prompt_thresholds")),
-                tracker=load("trackers", self._value("tracker")),
-                threshold=self._value("score_threshold"),
-            )
-            self._pipeline.__enter__()
-        except ApeStreamError as error:
-            self.get_logger().error(str(error))
-            self._pipeline = None
-            return TransitionCallbackReturn.FAILURE
-        self._thread = threading.Thread(target=self._publish_all, name="ape publish", daemon=True)
+    def _options(self, group: str, plugin: str, **parameters: str) -> dict[str, Any]:
+        """Options for a plugin (option=parameter): those it has, and those that were set.
+
+        One that was set and that the plugin lacks is passed as well, so that it is refused.
+        """
+        known = option_names(load(group, plugin), positional=0)
+        return {
+            option: self._value(name)
+            for option, name in parameters.items()
+            if option in known or self._value(name) != DEFAULTS[name]
+        }
+
+    def _activate(self) -> None:
+        tracker = self._value("tracker")
+        options = self._options("trackers", tracker, min_iou="iou_track")
+        source = PushSource(self.get_fully_qualified_name())
+        pipeline = Pipeline(
+            [source],
+            self._model.view(),
+            self._wanted({}),
+            tracker=lambda: make("trackers", tracker, options=options),
+        )
+        pipeline.__enter__()
+        self._source, self._pipeline = source, pipeline
+        self._thread = threading.Thread(
+            target=self._publish_all, args=(pipeline, source), name="ape publish", daemon=True
+        )
         self._thread.start()
-        return outcome
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop the pipeline and keep the model: the next activate is quick."""
-        self._stop()
-        return super().on_deactivate(state)
-
-    def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """Free the model and close the outputs."""
-        self._close()
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop whatever runs."""
-        self._close()
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_error(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """Go back to unconfigured."""
-        self._close()
-        return TransitionCallbackReturn.SUCCESS
-
-    def _close(self) -> None:
-        self._stop()
-        for publisher in self._outputs.values():
-            self.destroy_publisher(publisher)
-        self._outputs.clear()
-        self._model.release()
-
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """End the pipeline, with a frame underway or without; the model stays."""
         self._unsubscribe()
-        pipeline, self._pipeline = self._pipeline, None
+        pipeline, self._pipeline, self._source = self._pipeline, None, None
         if pipeline is not None:
             pipeline.stop()
             if self._thread is not None:
-                self._thread.join(5.0)
+                self._thread.join(_JOIN_S)
             pipeline.__exit__(None, None, None)
+
+    def close(self) -> None:
+        """Stop, close the outputs and let go of the model."""
+        self.stop()
+        for publisher in self._outputs.values():
+            self.destroy_publisher(publisher)
+        self._outputs.clear()
+        if self._holds_model:
+            self._holds_model = False
+            self._model.release()
+        self._state_name = "unconfigured"
 
     # -- pictures in, results out -----------------------------------------------------------
 
     def _look(self) -> None:
         """Subscribe while an active node's output has a reader, and only then."""
-        wanted = self._pipeline is not None and self._enabled
-        wanted = wanted and any(p.get_subscription_count() for p in self._outputs.values())
-        if wanted and self._subscription is None:
-            packed = self._value("image_transport") == "compressed"
-            spec = INPUTS[1] if packed else INPUTS[0]
-            topic = self.resolve_topic_name("image") + ("/compressed" if packed else "")
-            qos = _qos(spec, reliable=self._value("image_reliability") == "reliable")
-            self._subscription = self.create_subscription(
-                _message(spec.type), topic, self._on_image, qos
-            )
-            self.get_logger().info(f"somebody listens: subscribed to {topic}")
-        elif not wanted:
+        if self._pipeline is not None and self._trouble:  # the run failed: say so by the state
+            self.trigger_deactivate()
+            return
+        needed = self._pipeline is not None and self._enabled
+        needed = needed and any(p.get_subscription_count() for p in self._outputs.values())
+        if needed and self._subscription is None:
+            self._subscribe()
+        elif not needed:
             self._unsubscribe()
+
+    def _subscribe(self) -> None:
+        packed = self._value("image_transport") == "compressed"
+        spec = _COMPRESSED if packed else _IMAGE
+        topic = self._image_topic(packed=packed)
+        self._subscription = self.create_subscription(
+            _message(spec.type),
+            topic,
+            self._on_image,
+            _qos(spec, reliable=self._value("image_reliability") == "reliable"),
+            callback_group=self._image_group,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        self.get_logger().info(f"somebody listens: subscribed to {topic}")
+
+    def _image_topic(self, *, packed: bool) -> str:
+        """Where pictures come from; a remapping of `image` holds for `image/compressed` too."""
+        topic: str = self.resolve_topic_name(_IMAGE.name)
+        if not packed:
+            return topic
+        own: str = self.resolve_topic_name(_COMPRESSED.name)
+        remapped = own != self.resolve_topic_name(_COMPRESSED.name, only_expand=True)
+        return own if remapped else f"{topic}/compressed"
 
     def _unsubscribe(self) -> None:
         if self._subscription is not None:
             self.destroy_subscription(self._subscription)
             self._subscription = None
-            self.get_logger().info("nobody listens: unsubscribed")
+            if self.context.ok():  # after Ctrl-C there is no /rosout to log to
+                self.get_logger().info("nobody listens: unsubscribed")
 
     def _on_image(self, message: Any) -> None:
-        if self._source is None:
+        source, index = self._source, self._arrived
+        self._arrived += 1
+        if source is None or not self._is_due():
+            self._skipped += 1
             return
         try:
-            self._source.push(frame_of(message, self._index, self._source.name))
+            source.put(frame_of(message, index, source.name))
         except SourceError as error:
+            self._unreadable += 1
             self.get_logger().warning(str(error), throttle_duration_sec=5.0)
-        self._index += 1
 
-    def _publish_all(self) -> None:
-        pipeline, publisher = self._pipeline, self._publisher
-        if pipeline is None or publisher is None:
-            return
+    def _is_due(self) -> bool:
+        """Whether `max_rate` lets a picture through now; it holds on average, despite jitter."""
+        rate, now_s = self._value("max_rate"), time.monotonic()
+        if rate > 0 and now_s < self._due_s:
+            return False
+        self._due_s = max(now_s, self._due_s + (1 / rate if rate > 0 else 0.0))
+        return True
+
+    def _publish_all(self, pipeline: Pipeline, source: PushSource) -> None:
+        publisher = ResultPublisher(self._encoder, self)
         try:
             for result in pipeline:
                 publisher.publish(result)
-        except ApeStreamError as error:
-            self.get_logger().error(str(error))
+        except Exception as error:  # noqa: BLE001 (a thread has nobody above to raise to)
+            if self.context.ok():  # after Ctrl-C there is nothing to publish to
+                self._trouble = str(error) or type(error).__name__
+                self.get_logger().error(self._trouble)
+        finally:
+            source.__exit__(None, None, None)  # an image callback must not wait for ever
 
     def has_readers(self, name: str) -> bool:
         """Whether anybody listens to this output."""
-        return bool(self._outputs[name].get_subscription_count() > 0)
+        publisher = self._outputs.get(name)
+        return publisher is not None and publisher.get_subscription_count() > 0
 
     def publish(self, name: str, message: Any) -> None:
         """Publish on this output."""
@@ -230,32 +319,33 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         """Take all of them or none, with the reason."""
         given = {parameter.name: parameter.value for parameter in parameters}
         try:
-            self._apply(given)
-        except (ApeStreamError, TimeoutError) as error:
-            return SetParametersResult(successful=False, reason=str(error) or "timed out")
+            check(given)
+            if not given.keys().isdisjoint(PROMPT_PARAMETERS):
+                self._look_for(self._wanted(given))
+        except ApeStreamError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
-    def _apply(self, given: dict[str, Any]) -> None:
-        for parameter in PARAMETERS:
-            if parameter.name in given:
-                parameter.check(given[parameter.name])
-        live = ("prompts", "prompt_thresholds", "score_threshold")
-        if not any(name in given for name in live):
-            return
-        now = {name: given.get(name, self._known(name)) for name in live}
-        wanted = read_prompts(
-            now["prompts"], now["prompt_thresholds"], default=now["score_threshold"]
-        )
-        if self._pipeline is not None:
-            self._pipeline.set_prompts(wanted, SET_PROMPTS_TIMEOUT_S)
+    def _wanted(self, given: dict[str, Any]) -> Any:
+        """The prompts that the parameters mean, those `given` taken for the present ones."""
+        return wanted({name: given.get(name, self._value(name)) for name in PROMPT_PARAMETERS})
 
-    def _known(self, name: str) -> Any:
-        """The value in force, or the default while parameters are still being declared."""
-        default = next(parameter.default for parameter in PARAMETERS if parameter.name == name)
-        return self._value(name) if self.has_parameter(name) else default
+    def _look_for(self, prompts: Any) -> None:
+        pipeline = self._pipeline
+        if pipeline is None:
+            return
+        try:
+            pipeline.set_prompts(prompts, SET_PROMPTS_TIMEOUT_S)
+        except TimeoutError as error:
+            with suppress(TimeoutError):  # what is refused must not come in force later
+                pipeline.set_prompts(pipeline.prompts, 0.0)
+            patience = f"{SET_PROMPTS_TIMEOUT_S:g} s"
+            raise ConfigError(f"the model did not take the prompts within {patience}") from error
 
     def _on_prompts(self, message: Any) -> None:
         words = [word.strip() for word in message.data.split(",") if word.strip()]
+        if words == list(self._value("prompts")):  # it comes over both subscriptions
+            return
         parameter = Parameter("prompts", value=words or [""])
         outcome = self.set_parameters([parameter])[0]
         if not outcome.successful:
@@ -269,82 +359,29 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         return response
 
     def _diagnose(self) -> None:
-        if self._pipeline is None:
-            return
-        stats = self._pipeline.stats()
+        pipeline = self._pipeline
         values: dict[str, Any] = {
+            "state": self._state_name,
+            "enabled": self._enabled,
             "subscribed": self._subscription is not None,
-            "state": self._pipeline.outcome,
+            "prompts": ", ".join(self._value("prompts")),
+            "arrived": self._arrived,
+            "skipped": self._skipped,
+            "unreadable": self._unreadable,
         }
-        for stream in stats.streams.values():
-            values |= {
-                "published": stream.published,
-                "dropped": dict(stream.dropped),
-                "publish_hz": round(stream.publish_hz, 2),
-                "age_ms_p50": stream.age_ms_p50,
-                "age_ms_p95": stream.age_ms_p95,
-            }
-        values["prompts"] = ", ".join(self._pipeline.prompts.texts)
-        status = DiagnosticStatus(
-            level=DiagnosticStatus.OK,
-            name=self.get_fully_qualified_name(),
-            message=self._pipeline.outcome,
-            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-        )
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        if pipeline is not None:
+            values |= {"prompts": ", ".join(pipeline.prompts.texts)} | run_values(pipeline.stats())
+        health = Health("ERROR" if self._trouble else "OK", self._trouble or self._state_name)
+        stamp_ns = self.get_clock().now().nanoseconds
+        name = self.get_fully_qualified_name()
+        self._diagnostics.publish(self._encoder.diagnostics(stamp_ns, name, health, values))
 
 
 def _descriptor(parameter: Any) -> ParameterDescriptor:
     made = ParameterDescriptor(description=parameter.what, read_only=parameter.read_only)
+    if parameter.choices is not None:
+        made.additional_constraints = f"one of {', '.join(parameter.choices)}"
     if parameter.span is not None:
         low, high = parameter.span
         made.floating_point_range = [FloatingPointRange(from_value=low, to_value=high, step=0.0)]
-    made.dynamic_typing = isinstance(parameter.default, list) and not parameter.default
-    return made
-
-
-def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(prog="ape_node")
-    parser.add_argument("--params", default="", help="YAML file of parameters")
-    parser.add_argument("--autostart", action="store_true", help="configure and activate at once")
-    parser.add_argument("--cameras", nargs="*", default=[], help="image topics; a node for each")
-    own, rest = list(argv), []
-    if "--ros-args" in own:
-        place = own.index("--ros-args")
-        own, rest = own[:place], own[place:]
-    parsed = parser.parse_args(own)
-    if parsed.params:
-        rest += ["--ros-args", "--params-file", parsed.params]
-    return parsed, rest
-
-
-def main() -> None:
-    """Run the node, or one node per camera with one model for all."""
-    parsed, ros_arguments = _arguments(sys.argv[1:])
-    model = SharedModel()
-    rclpy.init(args=ros_arguments)  # Humble's is no context manager
-    try:
-        executor = MultiThreadedExecutor()
-        for node in _nodes(parsed.cameras, model):
-            executor.add_node(node)
-            if parsed.autostart:
-                node.trigger_configure()
-                node.trigger_activate()
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        rclpy.try_shutdown()
-
-
-def _nodes(cameras: Sequence[str], model: SharedModel) -> list[ApeNode]:
-    if not cameras:
-        return [ApeNode("ape", model)]
-    made = []
-    for topic in cameras:
-        place = topic.strip("/").replace("/", "_") or "camera"
-        remap = ["--ros-args", "-r", f"image:={topic}"]
-        made.append(ApeNode("ape", model, namespace=place, cli_args=remap))
     return made

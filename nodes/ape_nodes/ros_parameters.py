@@ -9,9 +9,18 @@ from ape_stream.errors import ConfigError, PromptError
 from ape_stream.types import Prompt, PromptSet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["PARAMETERS", "ParameterSpec", "as_table", "read_prompts"]
+__all__ = [
+    "DEFAULTS",
+    "PARAMETERS",
+    "PROMPT_PARAMETERS",
+    "ParameterSpec",
+    "as_table",
+    "check",
+    "read_prompts",
+    "wanted",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +54,55 @@ class ParameterSpec:
 
 PARAMETERS: Final = (
     ParameterSpec("prompts", ["person"], "what to find; changes at once, all or nothing"),
-    ParameterSpec("score_threshold", 0.3, "lowest score that is kept", span=(0.0, 1.0)),
+    ParameterSpec("score_threshold", 0.0, "lowest score that is kept; 0 = the model's own",
+                  span=(0.0, 1.0)),
     ParameterSpec("prompt_thresholds", [0.0],
                   "thresholds of the prompts, in their order; 0 = score_threshold"),
-    ParameterSpec("model", "nano", "the model's name", read_only=True),
+    ParameterSpec("max_rate", 0.0, "pictures taken a second; 0 = as many as the model can",
+                  span=(0.0, 1000.0)),
+    ParameterSpec("model", "nano", "the model's name, or the path of one", read_only=True),
     ParameterSpec("perceiver", "ape", "the perceiver plugin", read_only=True),
-    ParameterSpec("device", "auto", "auto, cpu or cuda", read_only=True),
+    ParameterSpec("device", "auto", "auto, cpu, cuda or cuda:1", read_only=True),
+    ParameterSpec("half", False, "half precision; refused by a perceiver that has no such option",
+                  read_only=True),
     ParameterSpec("tracker", "iou", "the tracker plugin", read_only=True),
+    ParameterSpec("iou_track", 0.3, "overlap from which a region goes on with a track",
+                  read_only=True, span=(0.01, 1.0)),
     ParameterSpec("mask_encoding", "mono16", "mono8 where all values fit", read_only=True,
                   choices=("mono16", "mono8")),
+    ParameterSpec("publish_compressed", True, "false leaves out the `/compressed` outputs",
+                  read_only=True),
     ParameterSpec("image_transport", "raw", "raw or compressed", read_only=True,
                   choices=("raw", "compressed")),
     ParameterSpec("image_reliability", "best_effort", "best_effort or reliable", read_only=True,
                   choices=("best_effort", "reliable")),
 )  # fmt: skip
+
+DEFAULTS: Final = {parameter.name: parameter.default for parameter in PARAMETERS}
+"""The value of each parameter at the start."""
+PROMPT_PARAMETERS: Final = ("prompts", "prompt_thresholds", "score_threshold")
+"""The parameters that together say what to look for."""
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Refuse values outside the choices and spans; names that are not ours are left alone.
+
+    Raises:
+        ConfigError: a value is outside; the message says what there is.
+    """
+    for parameter in PARAMETERS:
+        if parameter.name in values:
+            parameter.check(values[parameter.name])
+
+
+def wanted(values: Mapping[str, Any]) -> PromptSet:
+    """The prompt set that the values of `PROMPT_PARAMETERS` mean.
+
+    Raises:
+        PromptError: a text is empty or given twice, a threshold is outside 0..1 or one too many.
+    """
+    lowest = values["score_threshold"] or None  # 0: the model's own
+    return read_prompts(values["prompts"], values["prompt_thresholds"], default=lowest)
 
 
 def read_prompts(

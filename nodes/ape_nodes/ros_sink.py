@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+import time
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from ape_nodes.ros_dds import DdsNode, DdsWriter
+from ape_nodes.ros_health import Health, ResultMeter
 from ape_nodes.ros_messages import ResultPublisher
-from ape_nodes.ros_topics import OUTPUTS
+from ape_nodes.ros_topics import DIAGNOSTICS, OUTPUTS
 from ape_nodes.ros_types import plain_encoder
 from ape_stream.errors import ConfigError, SinkError
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from ape_stream.types import FrameResult
 
 __all__ = ["Ros2Sink"]
+
+_DIAGNOSE_EVERY_S: Final = 1.0
 
 
 class _DdsPort:
@@ -68,10 +72,14 @@ class Ros2Sink:
         self._distro = distro
         self._node: DdsNode | None = None
         self._publishers: dict[str, ResultPublisher] = {}
+        self._diagnostics: DdsWriter | None = None
+        self._meter = ResultMeter()
+        self._diagnosed_s = time.monotonic()
 
     def __enter__(self) -> Self:
         """Join the graph."""
         self._node = DdsNode(self._node_name, self._place, self._domain_id, self._distro)
+        self._diagnostics = self._node.writer(DIAGNOSTICS.name, DIAGNOSTICS)
         if not self._per_stream:
             self._publisher("")  # so that the topics are there before the first frame
         return self
@@ -85,6 +93,7 @@ class Ros2Sink:
         """Leave the graph."""
         if self._node is not None:
             self._publishers.clear()
+            self._diagnostics = None
             self._node.close()
             self._node = None
 
@@ -105,3 +114,18 @@ class Ros2Sink:
             SinkError: DDS does not take it.
         """
         self._publisher(result.frame.stream if self._per_stream else "").publish(result)
+        self._meter.see(result)
+        self._diagnose()
+
+    def _diagnose(self) -> None:
+        """Tell once a second how it goes; no results, no news: readers then call it stale."""
+        if self._diagnostics is None or self._node is None:
+            return
+        if time.monotonic() - self._diagnosed_s < _DIAGNOSE_EVERY_S:
+            return
+        self._diagnosed_s = time.monotonic()
+        encoder = plain_encoder(self._node.store, self._mask_encoding)
+        name = f"{self._place.rstrip('/')}/{self._node_name}"
+        health = Health("OK", "active")
+        message = encoder.diagnostics(time.time_ns(), name, health, self._meter.values())
+        self._diagnostics.write(message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["INPUTS", "OUTPUTS", "TopicSpec", "as_table"]
+__all__ = ["DIAGNOSTICS", "INPUTS", "OUTPUTS", "TopicSpec", "as_table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,13 @@ INPUTS: Final = (
     TopicSpec("image/compressed", "sensor_msgs/msg/CompressedImage", False, False, 5, True,
               "instead, with `image_transport:=compressed`"),
     TopicSpec("~/prompts", "std_msgs/msg/String", True, True, 1, False,
-              "new prompts as a comma-separated line"),
+              "new prompts as a comma-separated line; subscribed to as volatile too, for"
+              " `ros2 topic pub`"),
+)  # fmt: skip
+
+DIAGNOSTICS: Final = TopicSpec(
+    "/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", True, False, 10, False,
+    "once a second: state, prompts, rates, ages, times by stage, drops by cause",
 )  # fmt: skip
 
 
@@ -64,5 +70,6 @@ def as_table(topics: tuple[TopicSpec, ...], prefix: str = "") -> str:
         qos = f"{'reliable' if topic.reliable else 'best effort'}, "
         qos += f"{'transient local' if topic.latched else 'volatile'}, depth {topic.depth}"
         made = "while someone listens" if topic.lazy else "always"
-        lines.append(f"| `{prefix}{topic.name}` | {topic.type} | {qos} | {made} | {topic.what} |")
+        name = topic.name if topic.name.startswith("/") else f"{prefix}{topic.name}"
+        lines.append(f"| `{name}` | {topic.type} | {qos} | {made} | {topic.what} |")
     return "\n".join(lines)

@@ -37,5 +37,5 @@ def test_it_builds(tmp_path, flags):
     assert (install / "share/ape_stream/launch/ape.launch.py").is_file()
     assert (install / "share/ament_index/resource_index/packages/ape_stream").is_file()
     if flags:  # the scripts run from the build folder: every package must be found there
-        code = "import ape_stream, ape_model, ape_cuda_ops, ape_nodes.push"
+        code = "import ape_stream, ape_model, ape_cuda_ops, ape_nodes.shared"
         subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "build/ape_stream", check=True)

@@ -1,4 +1,5 @@
-"""The other side of the DDS tests: `camera [height width]` publishes, `watch [word]` reports."""
+"""The other side of the DDS tests: `camera [height width]` publishes, `watch [word]` and `health`
+report."""
 
 import json
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 
 from ape_nodes.ros_dds import DdsNode
 from ape_nodes.ros_messages import RosFrame
-from ape_nodes.ros_topics import OUTPUTS, TopicSpec
+from ape_nodes.ros_topics import DIAGNOSTICS, OUTPUTS, TopicSpec
 from ape_nodes.ros_types import plain_encoder
 
 
@@ -58,5 +59,17 @@ def watch(word=None):
         print(json.dumps(report), flush=True)  # noqa: T201
 
 
+def health():
+    """What /diagnostics says, as a node like diagnostic_aggregator hears it."""
+    node = DdsNode("aggregator")
+    reader = node.reader("/diagnostics", DIAGNOSTICS)
+    while True:
+        for message in reader.take(0.2):
+            (status,) = message.status
+            values = {pair.key: pair.value for pair in status.values}
+            report = {"name": status.name, "level": status.level, "values": values}
+            print(json.dumps(report), flush=True)  # noqa: T201
+
+
 if __name__ == "__main__":
-    {"camera": camera, "watch": watch}[sys.argv[1]](*sys.argv[2:])
+    {"camera": camera, "watch": watch, "health": health}[sys.argv[1]](*sys.argv[2:])

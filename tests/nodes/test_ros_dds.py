@@ -75,11 +75,16 @@ def test_images_in_results_out_and_every_side_restarts():
                 assert seen["stamp"] >= 1_700_000_000_000_000_001
                 assert seen["stamp"] == seen["image_stamp"]
                 assert camera.process.poll() is None
-        with Peer("camera"), Peer("watch", "bird") as watcher:
+        with Peer("camera"), Peer("watch", "bird") as watcher, Peer("health") as health:
             run.set_prompts("bird")
             seen = watcher.lines(1)[0]
             assert seen["classes"] == ["bird"]
             assert seen["ids"] == ["bird"]
+            told = health.lines(2)[1]
+            assert (told["name"], told["level"]) == ("/robot/ape", 0)
+            assert told["values"]["prompts"] == "bird"
+            assert int(told["values"]["published"]) > 0
+            assert float(told["values"]["age_ms_p95"]) >= float(told["values"]["age_ms_p50"])
         run.stop()
         looping.join()
 

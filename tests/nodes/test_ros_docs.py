@@ -4,15 +4,20 @@ import pytest
 
 from ape_nodes.ros_docs import refreshed
 from ape_nodes.ros_parameters import PARAMETERS, read_prompts
+from ape_nodes.ros_topics import OUTPUTS
 from ape_stream.errors import ConfigError, PromptError
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs/ros2.md"
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "docs/ros2.md"
 
 
 def test_the_tables_in_the_document_are_those_of_the_code():
     text = DOCUMENT.read_text()
-    assert refreshed(text) == text, "run python -m ape_nodes.ros_docs docs/ros2.md"
+    assert refreshed(text, ROOT / "launch") == text, "run python -m ape_nodes.ros_docs docs/ros2.md"
     assert all(f"`{parameter.name}`" in text for parameter in PARAMETERS)
+    assert all(f"`~/{topic.name}`" in text for topic in OUTPUTS)
+    assert "`/diagnostics`" in text
+    assert "| `multi_camera.launch.py` | `cameras` |" in text
 
 
 def test_parameters_make_prompts():

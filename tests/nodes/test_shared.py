@@ -2,24 +2,12 @@ import threading
 
 import pytest
 
-from ape_nodes.push import PushSource, SharedModel
+from ape_nodes.shared import SharedModel
 from ape_stream.errors import ModelError
 from ape_stream.pipeline import Pipeline
+from ape_stream.sources.push import PushSource
 from ape_stream.testing import OraclePerceiver, frames
 from ape_stream.types import PromptSet
-
-
-def test_only_the_newest_frame_waits():
-    with PushSource("cam") as source:
-        for frame in frames(5):
-            source.push(frame)
-        assert next(iter(source)).index == 4
-
-
-def test_closing_ends_the_loop():
-    source = PushSource("cam")
-    threading.Timer(0.1, source.__exit__, (None, None, None)).start()
-    assert list(source) == []
 
 
 def test_cameras_share_one_model_each_with_its_own_prompts():
@@ -50,7 +38,7 @@ def test_a_pushed_pipeline_stops_and_leaves_no_thread():
     with Pipeline([source], model.view(), PromptSet.of("cat")) as run:
         loop = threading.Thread(target=lambda: [seen.set() for _ in run])
         loop.start()
-        source.push(next(frames(1)))
+        source.put(next(frames(1, stream="cam")))
         assert seen.wait(10)
         run.stop()
         loop.join(5)

@@ -1,72 +1,19 @@
-"""What a node needs beside the pipeline: a source that is pushed, a model that is shared."""
+"""One model for several pipelines of a process, each with its own prompts."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from ape_stream.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
+    from collections.abc import Callable, Sequence
 
     from ape_stream.protocols import Perceiver
     from ape_stream.types import Frame, Instances, PromptSet
 
-__all__ = ["PushSource", "SharedModel"]
-
-
-class PushSource:
-    """A live source for callbacks: only the newest frame waits.
-
-    Args:
-        name: The stream's name.
-    """
-
-    live = True
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._bell = threading.Condition()
-        self._newest: Frame | None = None
-        self._closed = False
-
-    def __enter__(self) -> Self:
-        """Ready from the start."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End the loop over frames."""
-        with self._bell:
-            self._closed = True
-            self._bell.notify_all()
-
-    @property
-    def frame_count(self) -> int | None:
-        """Nobody can know."""
-        return None
-
-    def push(self, frame: Frame) -> None:
-        """Offer a frame; it replaces one that still waits."""
-        with self._bell:
-            self._newest = frame
-            self._bell.notify_all()
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield frames until it is closed."""
-        while True:
-            with self._bell:
-                self._bell.wait_for(lambda: self._closed or self._newest is not None)
-                if self._closed or self._newest is None:
-                    return
-                frame, self._newest = self._newest, None
-            yield frame
+__all__ = ["SharedModel"]
 
 
 class SharedModel:

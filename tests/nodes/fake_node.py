@@ -1,0 +1,282 @@
+"""The node of the fake rclpy: names, parameters and entities, with rclpy's own refusals."""
+
+import contextlib
+import enum
+import sys
+import time
+
+import fake_messages
+from fake_graph import (
+    WORLD,
+    CallbackGroup,
+    HistoryPolicy,
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    ParameterAlreadyDeclaredException,
+    ParameterNotDeclaredException,
+    Publisher,
+    QoSProfile,
+    RCLError,
+    ReliabilityPolicy,
+    Subscription,
+    read_arguments,
+)
+
+
+class Parameter:
+    Type = enum.Enum("Type", {"NOT_SET": 0, "BOOL": 1, "INTEGER": 2, "DOUBLE": 3, "STRING": 4,
+                              "BYTE_ARRAY": 5, "BOOL_ARRAY": 6, "INTEGER_ARRAY": 7,
+                              "DOUBLE_ARRAY": 8, "STRING_ARRAY": 9})  # fmt: skip
+
+    def __init__(self, name, type_=None, value=None):
+        self.name, self.value = name, value
+        self.type_ = kind_of(value) if type_ is None else type_
+        if self.type_ is not kind_of(value):
+            raise ValueError(f"type {type_} and value {value!r} do not agree")
+
+
+def kind_of(value):
+    plain = {type(None): "NOT_SET", bool: "BOOL", int: "INTEGER", float: "DOUBLE", str: "STRING"}
+    if type(value) in plain:
+        return Parameter.Type[plain[type(value)]]
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{value!r} cannot be a parameter")
+    for kind in (bytes, bool, int, float, str):  # of nothing, all are bytes: as in rclpy
+        if all(isinstance(one, kind) for one in value):
+            names = {bytes: "BYTE", bool: "BOOL", int: "INTEGER", float: "DOUBLE", str: "STRING"}
+            return Parameter.Type[f"{names[kind]}_ARRAY"]
+    raise TypeError(f"{value!r} holds values of several types")
+
+
+class Time:
+    def __init__(self, nanoseconds):
+        self.nanoseconds = nanoseconds
+
+
+class Clock:
+    def now(self):
+        return Time(time.time_ns())
+
+
+class Logger:
+    def __init__(self):
+        self.lines = []
+
+    def _log(self, level, text, throttle_duration_sec=None, once=False):
+        assert isinstance(text, str)
+        assert WORLD.alive, "logged after the shutdown"
+        self.lines.append((level, text))
+
+    def info(self, text, **options):
+        self._log("info", text, **options)
+
+    def warning(self, text, **options):
+        self._log("warning", text, **options)
+
+    def error(self, text, **options):
+        self._log("error", text, **options)
+
+
+class Timer:
+    def __init__(self, period_s, callback, group):
+        self.period_s, self.callback, self.group = period_s, callback, group
+        self.due_s = time.monotonic() + period_s
+
+
+class Node:
+    def __init__(
+        self, node_name, *, context=None, cli_args=None, namespace=None,
+        use_global_arguments=True, enable_rosout=True, start_parameter_services=True,
+        parameter_overrides=None, allow_undeclared_parameters=False,
+        automatically_declare_parameters_from_overrides=False, enable_logger_service=False,
+    ):  # fmt: skip
+        if not WORLD.alive:
+            raise RCLError("cannot create node: the context is not valid")
+        own, values = read_arguments(cli_args or [])
+        remaps, more = read_arguments(WORLD.arguments) if use_global_arguments else ({}, {})
+        self._remaps = {**remaps, **own}
+        self._overrides = {**more, **values, **{p.name: p.value for p in parameter_overrides or ()}}
+        self._name = self._remaps.pop("__node", node_name)
+        assert self._name.isidentifier(), self._name
+        self._namespace = "/" + self._remaps.pop("__ns", namespace or "").strip("/")
+        self._parameters, self._descriptors, self._on_set = {}, {}, []
+        self._publishers, self._subscriptions, self._timers, self._services = [], [], [], {}
+        self.default_callback_group = CallbackGroup()
+        self.context, self._logger = WORLD, Logger()
+
+    def get_name(self):
+        return self._name
+
+    def get_namespace(self):
+        return self._namespace
+
+    def get_fully_qualified_name(self):
+        return f"{self._namespace.rstrip('/')}/{self._name}"
+
+    def get_logger(self):
+        return self._logger
+
+    def get_clock(self):
+        return Clock()
+
+    def resolve_topic_name(self, topic, *, only_expand=False):
+        def full(name):
+            if name.startswith("~"):
+                return self.get_fully_qualified_name() + name[1:]
+            return name if name.startswith("/") else f"{self._namespace.rstrip('/')}/{name}"
+
+        assert topic, "an empty topic name"
+        rules = {full(old): full(new) for old, new in self._remaps.items()}
+        return full(topic) if only_expand else rules.get(full(topic), full(topic))
+
+    # -- parameters -----------------------------------------------------------------------
+
+    def declare_parameter(self, name, value=None, descriptor=None, ignore_override=False):
+        if name in self._parameters:
+            raise ParameterAlreadyDeclaredException(name)
+        kind = sys.modules["rcl_interfaces.msg"].ParameterDescriptor
+        descriptor = kind() if descriptor is None else descriptor
+        assert isinstance(descriptor, kind), "the descriptor is no ParameterDescriptor"
+        descriptor.type = kind_of(value).value
+        given = Parameter(name, value=self._overrides.get(name, value))
+        if given.type_ is not kind_of(value) and not descriptor.dynamic_typing:
+            raise InvalidParameterTypeException(f"{name}: {kind_of(value)} wanted, {given.type_}")
+        result = self._accept([given], {name: descriptor}, declaring=True)
+        if not result.successful:
+            raise InvalidParameterValueException(f"{name}: {result.reason}")
+        return given
+
+    def add_on_set_parameters_callback(self, callback):
+        self._on_set.insert(0, callback)
+
+    def has_parameter(self, name):
+        return name in self._parameters
+
+    def get_parameter(self, name):
+        if name not in self._parameters:
+            raise ParameterNotDeclaredException(name)
+        return self._parameters[name]
+
+    def describe_parameter(self, name):
+        return self._descriptors[name]
+
+    def set_parameters(self, parameters):
+        return [self.set_parameters_atomically([parameter]) for parameter in parameters]
+
+    def set_parameters_atomically(self, parameters):
+        for parameter in parameters:
+            if not isinstance(parameter, Parameter):
+                raise TypeError("parameter must be a Parameter")
+            if parameter.name not in self._parameters:
+                raise ParameterNotDeclaredException(parameter.name)
+        return self._accept(parameters, self._descriptors, declaring=False)
+
+    def _accept(self, parameters, descriptors, *, declaring):
+        kind = sys.modules["rcl_interfaces.msg"].SetParametersResult
+        for parameter in parameters:
+            reason = refusal(parameter, descriptors[parameter.name], declaring=declaring)
+            if reason:
+                return kind(successful=False, reason=reason)
+        for callback in self._on_set:
+            result = callback(parameters)
+            assert isinstance(result, kind), "the callback returned no SetParametersResult"
+            if not result.successful:
+                return result
+        for parameter in parameters:
+            self._parameters[parameter.name] = parameter
+            self._descriptors[parameter.name] = descriptors[parameter.name]
+        return kind(successful=True)
+
+    def _override_qos(self, entity, topic, qos, options):
+        for policy in options.policy_kinds if options else ():
+            key, name = policy.name.lower(), f"qos_overrides.{topic}.{entity}.{policy.name.lower()}"
+            value = getattr(qos, key)
+            value = value.name.lower() if isinstance(value, enum.Enum) else value
+            descriptor = sys.modules["rcl_interfaces.msg"].ParameterDescriptor(read_only=True)
+            with contextlib.suppress(ParameterAlreadyDeclaredException):
+                self.declare_parameter(name, value, descriptor)
+            chosen = self.get_parameter(name).value
+            enums = {"history": HistoryPolicy, "reliability": ReliabilityPolicy}
+            setattr(qos, key, enums[key][chosen.upper()] if key in enums else chosen)
+
+    # -- entities -------------------------------------------------------------------------
+
+    def create_publisher(self, msg_type, topic, qos_profile, *, callback_group=None,
+                         event_callbacks=None, qos_overriding_options=None):  # fmt: skip
+        qos = qos_profile if isinstance(qos_profile, QoSProfile) else QoSProfile(depth=qos_profile)
+        final = self.resolve_topic_name(topic)
+        self._override_qos("publisher", final, qos, qos_overriding_options)
+        assert issubclass(msg_type, fake_messages.Message)
+        self._publishers.append(Publisher(self, msg_type, final, qos))
+        return self._publishers[-1]
+
+    def create_subscription(
+        self,
+        msg_type,
+        topic,
+        callback,
+        qos_profile,
+        *,
+        callback_group=None,
+        event_callbacks=None,
+        qos_overriding_options=None,
+        raw=False,
+    ):
+        qos = qos_profile if isinstance(qos_profile, QoSProfile) else QoSProfile(depth=qos_profile)
+        final = self.resolve_topic_name(topic)
+        self._override_qos("subscription", final, qos, qos_overriding_options)
+        assert issubclass(msg_type, fake_messages.Message)
+        assert callback_group is None or isinstance(callback_group, CallbackGroup)
+        group = callback_group or self.default_callback_group
+        self._subscriptions.append(Subscription(self, msg_type, final, qos, callback, group))
+        return self._subscriptions[-1]
+
+    def create_service(
+        self, srv_type, srv_name, callback, *, qos_profile=None, callback_group=None
+    ):
+        assert srv_type.Request
+        self._services[self.resolve_topic_name(srv_name)] = (srv_type, callback)
+
+    def create_timer(self, timer_period_sec, callback, callback_group=None, clock=None,
+                     autostart=True):  # fmt: skip
+        group = callback_group or self.default_callback_group
+        self._timers.append(Timer(float(timer_period_sec), callback, group))
+        return self._timers[-1]
+
+    def destroy_publisher(self, publisher):
+        publisher.alive = False
+        self._publishers.remove(publisher)
+        WORLD.entities.remove(publisher)
+        return True
+
+    def destroy_subscription(self, subscription):
+        subscription.alive = False
+        self._subscriptions.remove(subscription)
+        WORLD.entities.remove(subscription)
+        return True
+
+    def destroy_node(self):
+        for publisher in list(self._publishers):
+            self.destroy_publisher(publisher)
+        for subscription in list(self._subscriptions):
+            self.destroy_subscription(subscription)
+        self._timers.clear()
+
+    def call(self, service, request):
+        """What a client of the service would get (a fake's own way to ask)."""
+        srv_type, callback = self._services[service]
+        assert isinstance(request, srv_type.Request)
+        response = callback(request, srv_type.Response())
+        assert isinstance(response, srv_type.Response)
+        return response
+
+
+def refusal(parameter, descriptor, *, declaring):
+    if descriptor.read_only and not declaring:
+        return f"Trying to set a read-only parameter: {parameter.name}."
+    if parameter.type_.value != descriptor.type and not descriptor.dynamic_typing:
+        return f"Wrong parameter type for {parameter.name}"
+    for span in descriptor.floating_point_range:
+        if not span.from_value <= parameter.value <= span.to_value:
+            return f"{parameter.name} is out of range"
+    return ""

@@ -1,0 +1,167 @@
+"""An rclpy within one process, as strict as the real one about names, types, QoS and states.
+
+Signatures, callback order and refusals follow rclpy's sources (Jazzy). Executors run callbacks in
+the calling thread. `install` puts it and its messages where `import rclpy` finds them.
+"""
+
+import enum
+import itertools
+import sys
+import time
+import types
+import typing
+
+import fake_messages
+from fake_graph import (
+    WORLD,
+    CallbackGroup,
+    DurabilityPolicy,
+    ExternalShutdownException,
+    HistoryPolicy,
+    QoSOverridingOptions,
+    QoSPolicyKind,
+    QoSProfile,
+    RCLError,
+    ReliabilityPolicy,
+    init,
+    ok,
+    try_shutdown,
+)
+from fake_node import Node, Parameter
+
+TransitionCallbackReturn = enum.IntEnum("TransitionCallbackReturn", "SUCCESS FAILURE ERROR")
+
+
+class LifecycleState(typing.NamedTuple):
+    label: str
+    state_id: int
+
+
+def create_node(node_name, **options):
+    return Node(node_name, **options)
+
+
+# -- lifecycle ----------------------------------------------------------------------------------
+
+STEPS = {
+    "configure": ({"unconfigured"}, "inactive"), "activate": ({"inactive"}, "active"),
+    "deactivate": ({"active"}, "inactive"), "cleanup": ({"inactive"}, "unconfigured"),
+    "shutdown": ({"unconfigured", "inactive", "active"}, "finalized"),
+}  # fmt: skip
+
+
+class LifecycleNode(Node):
+    def __init__(self, node_name, *, enable_communication_interface=True, **options):
+        super().__init__(node_name, **options)
+        self.label, self.transitions = "unconfigured", []
+
+    def on_activate(self, state):
+        return TransitionCallbackReturn.SUCCESS
+
+    on_configure = on_deactivate = on_cleanup = on_shutdown = on_error = on_activate
+
+    def _change(self, step):
+        before, after = STEPS[step]
+        if self.label not in before:
+            raise RCLError(f"transition {step} is not registered from {self.label}")
+        state = LifecycleState(self.label, 0)
+        outcome = self._call(getattr(self, f"on_{step}"), state)
+        if outcome == TransitionCallbackReturn.SUCCESS:
+            self.label = after
+        elif outcome == TransitionCallbackReturn.ERROR:
+            done = self._call(self.on_error, state) == TransitionCallbackReturn.SUCCESS
+            self.label = "unconfigured" if done else "finalized"
+        self.transitions.append(self.label)
+        return outcome
+
+    @staticmethod
+    def _call(callback, state):
+        try:
+            outcome = callback(state)
+        except Exception:  # noqa: BLE001 (rclpy swallows it in just this way)
+            return TransitionCallbackReturn.ERROR
+        assert isinstance(outcome, TransitionCallbackReturn), "a transition returned nothing"
+        return outcome
+
+    def trigger_configure(self):
+        return self._change("configure")
+
+    def trigger_activate(self):
+        return self._change("activate")
+
+    def trigger_deactivate(self):
+        return self._change("deactivate")
+
+    def trigger_cleanup(self):
+        return self._change("cleanup")
+
+    def trigger_shutdown(self):
+        return self._change("shutdown")
+
+
+# -- executors ----------------------------------------------------------------------------------
+
+
+class SingleThreadedExecutor:
+    def __init__(self, *, context=None):
+        self._nodes, self._over = [], False
+
+    def add_node(self, node):
+        self._nodes.append(node)
+        return True
+
+    def spin_once(self, timeout_sec=None):
+        if not WORLD.alive:
+            raise ExternalShutdownException
+        for node in self._nodes:
+            for timer in list(node._timers):
+                if time.monotonic() >= timer.due_s:
+                    timer.due_s = time.monotonic() + timer.period_s
+                    timer.callback()
+            for reader in list(node._subscriptions):
+                while reader.alive and reader.waiting:
+                    reader.callback(reader.waiting.popleft())
+        time.sleep(min(0.01, timeout_sec or 0.01))
+
+    def spin(self):
+        while WORLD.alive and not self._over:
+            self.spin_once()
+
+    def shutdown(self, timeout_sec=None):
+        self._over = True
+        return True
+
+
+class MultiThreadedExecutor(SingleThreadedExecutor):
+    def __init__(self, num_threads=None, *, context=None):
+        assert num_threads is None or num_threads > 1
+        super().__init__(context=context)
+
+    def shutdown(self, timeout_sec=None, *, wait_for_threads=True):
+        return super().shutdown(timeout_sec)
+
+
+CONTENT = {
+    "rclpy": (init, try_shutdown, ok, create_node),
+    "rclpy.callback_groups": (),
+    "rclpy.executors": (ExternalShutdownException, SingleThreadedExecutor, MultiThreadedExecutor),
+    "rclpy.lifecycle": (LifecycleNode, LifecycleState, TransitionCallbackReturn),
+    "rclpy.parameter": (Parameter,),
+    "rclpy.qos": (QoSProfile, ReliabilityPolicy, DurabilityPolicy, HistoryPolicy, QoSPolicyKind),
+    "rclpy.qos_overriding_options": (QoSOverridingOptions,),
+}
+
+
+def install(patch):
+    """Make `import rclpy` and its messages find the fake, for as long as `patch` lasts."""
+    made = {name: types.ModuleType(name) for name in CONTENT}
+    for name, content in CONTENT.items():
+        for one in content:
+            setattr(made[name], one.__name__, one)
+        parent, _, short = name.rpartition(".")
+        if parent:
+            setattr(made[parent], short, made[name])
+    made["rclpy.callback_groups"].MutuallyExclusiveCallbackGroup = CallbackGroup
+    for name, module in itertools.chain(made.items(), fake_messages.modules().items()):
+        patch.setitem(sys.modules, name, module)
+    WORLD.alive = False

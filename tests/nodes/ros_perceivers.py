@@ -1,0 +1,45 @@
+"""Perceivers that the node's tests name as plugins."""
+
+import threading
+
+from ape_stream.errors import ModelError
+from ape_stream.testing import OraclePerceiver
+
+GATE = threading.Event()
+"""`Held` answers once it is set."""
+
+
+class Held(OraclePerceiver):
+    def __init__(self):
+        super().__init__()
+
+    def perceive(self, frames):
+        GATE.wait(20)
+        return super().perceive(frames)
+
+
+class Failing(OraclePerceiver):
+    def __init__(self):
+        super().__init__()
+
+    def perceive(self, _frames):
+        raise ValueError("the network fell over")
+
+
+class Halved(OraclePerceiver):
+    def __init__(self, *, half=False):
+        super().__init__()
+        self.half = half
+
+
+class Absent:
+    def __init__(self):
+        raise ModelError("no model is called that")
+
+
+class Buggy:
+    def __init__(self):
+        raise ZeroDivisionError("a mistake")
+
+
+NAMES = ("Held", "Failing", "Halved", "Absent", "Buggy")
