@@ -6,15 +6,24 @@ from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
 
+ARGUMENTS = {
+    "cameras": (None, "Image topics, separated by commas; must be given."),
+    "params_file": ("", "YAML file of parameters for all; empty: none."),
+    "log_level": ("info", "debug, info, warn or error."),
+}
+
 
 def _nodes(context: LaunchContext) -> list[Node]:
-    cameras = LaunchConfiguration("cameras").perform(context).split(",")
+    given = LaunchConfiguration("cameras").perform(context).split(",")
+    cameras = [topic.strip() for topic in given if topic.strip()]
     parameters = LaunchConfiguration("params_file").perform(context)
+    level = LaunchConfiguration("log_level").perform(context)
+    own = ["--autostart", "--params", parameters, "--cameras", *cameras]
     return [
         Node(
             package="ape_stream",
             executable="ape_node",
-            arguments=["--autostart", "--params", parameters, "--cameras", *cameras],
+            arguments=[*own, "--ros-args", "--log-level", level],
             output="screen",
         )
     ]
@@ -22,10 +31,8 @@ def _nodes(context: LaunchContext) -> list[Node]:
 
 def generate_launch_description() -> LaunchDescription:
     """Start one process with a node per camera."""
-    return LaunchDescription(
-        [
-            DeclareLaunchArgument("cameras", description="Image topics, separated by commas."),
-            DeclareLaunchArgument("params_file", default_value="", description="YAML file."),
-            OpaqueFunction(function=_nodes),
-        ]
-    )
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=what)
+        for name, (default, what) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=_nodes)])

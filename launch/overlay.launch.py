@@ -1,23 +1,35 @@
 """The node and a window with its overlay (package rqt_image_view)."""
 
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, ThisLaunchFileDir
 from launch_ros.actions import Node
 
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription
+
+ARGUMENTS = {
+    "namespace": ("", "Namespace of the node."),
+    "name": ("ape", "Name of the node."),
+    "image_topic": ("image", "Topic of the pictures."),
+    "params_file": ("", "YAML file of parameters; empty: none."),
+}
+
+
+def _window(context: LaunchContext) -> list[Node]:
+    names = [LaunchConfiguration(key).perform(context) for key in ("namespace", "name")]
+    topic = "/".join(["", *(name.strip("/") for name in names if name), "overlay"])
+    return [Node(package="rqt_image_view", executable="rqt_image_view", arguments=[topic])]
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Include ape.launch.py and show `<name>/overlay`."""
+    """Include ape.launch.py and show the node's overlay."""
     path = PathJoinSubstitution([ThisLaunchFileDir(), "ape.launch.py"])
-    arguments = {"image_topic": LaunchConfiguration("image_topic"), "name": "ape"}
-    return LaunchDescription(
-        [
-            DeclareLaunchArgument("image_topic", default_value="image"),
-            IncludeLaunchDescription(
-                PythonLaunchDescriptionSource(path), launch_arguments=arguments.items()
-            ),
-            Node(package="rqt_image_view", executable="rqt_image_view", arguments=["/ape/overlay"]),
-        ]
+    passed = {name: LaunchConfiguration(name) for name in ARGUMENTS}
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=what)
+        for name, (default, what) in ARGUMENTS.items()
+    ]
+    node = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(path), launch_arguments=passed.items()
     )
+    return LaunchDescription([*declared, node, OpaqueFunction(function=_window)])

@@ -1,35 +1,95 @@
-"""Launch files: what can be said without ROS, and a real start where it is installed."""
+"""Launch files: against a strict stand-in always, and a real launch where ROS 2 is installed."""
 
 import ast
-import importlib.util
+import importlib
+import shutil
+import subprocess
 from pathlib import Path
 
+import fake_launch
 import pytest
 
-FILES = sorted((Path(__file__).resolve().parents[2] / "launch").glob("*.launch.py"))
-NAMES = {"ape.launch.py", "multi_camera.launch.py", "overlay.launch.py"}
+ROOT = Path(__file__).resolve().parents[2]
+FILES = {path.name: path for path in (ROOT / "launch").glob("*.launch.py")}
 
 
-def test_they_are_all_there():
-    assert {path.name for path in FILES} == NAMES
+def test_they_are_all_there_and_the_folder_is_no_package():
+    assert set(FILES) == {"ape.launch.py", "multi_camera.launch.py", "overlay.launch.py"}
+    assert not (ROOT / "launch/__init__.py").exists(), "it would shadow ROS's own"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_they_import_nothing_of_ours_and_describe_a_launch(path):
-    tree = ast.parse(path.read_text())
+@pytest.mark.parametrize("name", FILES)
+def test_they_import_nothing_of_ours(name):
+    tree = ast.parse(FILES[name].read_text())
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not any(module.startswith("ape_") for module in imported)
-    assert "generate_launch_description" in {
-        node.name for node in tree.body if isinstance(node, ast.FunctionDef)
-    }
+
+
+@pytest.fixture
+def launch(monkeypatch):
+    fake_launch.install(monkeypatch)
+    return lambda file, **given: fake_launch.Service(FILES[file], given)
+
+
+def test_the_node_is_led_to_active(launch):
+    done = launch("ape.launch.py", image_topic="/camera/image_raw", params_file="p.yaml")
+    assert done.commands == [
+        ["ape_stream/ape_node", "--params", "p.yaml", "--ros-args", "--log-level", "info",
+         "--ros-args", "-r", "__node:=ape", "-r", "__ns:=/", "-r", "image:=/camera/image_raw"],
+    ]  # fmt: skip
+    assert done.changes == ["configure"]
+    done.transition("configuring", "unconfigured")
+    assert done.changes == ["configure"], "a refused configuration is not activated"
+    done.transition("configuring", "inactive")
+    assert done.changes == ["configure", "activate"]
+    done.transition("deactivating", "inactive")
+    assert done.changes == ["configure", "activate"], "who deactivates it means it"
+
+
+def test_without_autostart_it_waits(launch):
+    done = launch("ape.launch.py", autostart="false", namespace="robot", name="finder")
+    done.transition("configuring", "inactive")
+    assert done.changes == []
+    assert {"__ns:=/robot", "__node:=finder", "image:=image"} <= set(done.commands[0])
+
+
+@pytest.mark.parametrize(
+    ("given", "topic"), [({}, "/ape/overlay"), ({"namespace": "/robot"}, "/robot/ape/overlay")]
+)
+def test_the_overlay_is_shown(launch, given, topic):
+    done = launch("overlay.launch.py", image_topic="/camera", **given)
+    node, window = done.commands
+    assert "image:=/camera" in node
+    assert window[:2] == ["rqt_image_view/rqt_image_view", topic]
+    assert done.changes == ["configure"]
+
+
+def test_cameras_share_a_process(launch):
+    done = launch("multi_camera.launch.py", cameras="/a/image_raw, /b/image_raw,")
+    (command,) = done.commands
+    assert command[:6] == ["ape_stream/ape_node", "--autostart", "--params", "", "--cameras",
+                           "/a/image_raw"]  # fmt: skip
+    assert command[6:8] == ["/b/image_raw", "--ros-args"]
+    with pytest.raises(AssertionError, match="cameras must be given"):
+        launch("multi_camera.launch.py")
 
 
 @pytest.mark.ros
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_they_make_descriptions(path):
+@pytest.mark.parametrize("name", FILES)
+def test_real_launch_takes_the_descriptions(name):
     pytest.importorskip("rclpy")
     pytest.importorskip("launch_ros")
-    spec = importlib.util.spec_from_file_location("under_test", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.generate_launch_description().entities
+    assert fake_launch.describe(FILES[name]).entities
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_real_launch_leads_the_node_to_active():
+    pytest.importorskip("rclpy")
+    pytest.importorskip("launch_testing")
+    find = importlib.import_module("ament_index_python.packages")
+    if "ape_stream" not in find.get_packages_with_prefixes():
+        pytest.skip("ape_stream is not in the sourced workspace: colcon build it first")
+    command = shutil.which("launch_test")
+    assert command, "launch_testing is there, its launch_test is not"
+    subprocess.run([command, str(Path(__file__).with_name("active_node.py"))], check=True)

@@ -1,0 +1,227 @@
+"""A launch and launch_ros that only record, as strict about keywords as the real ones.
+
+Signatures follow the sources of launch and launch_ros (Jazzy). `Service` does what LaunchService
+would: it declares arguments, expands substitutions, and keeps the commands and events.
+"""
+
+import importlib.util
+import sys
+import types
+
+CHANGES = {1: "configure", 3: "activate"}
+
+
+class Substitution:
+    def perform(self, context):
+        raise NotImplementedError
+
+
+class LaunchConfiguration(Substitution):
+    def __init__(self, variable_name, *, default=None):
+        self.name = variable_name
+
+    def perform(self, context):
+        return context.values[self.name]  # undeclared: a KeyError, as in the real one
+
+
+class ThisLaunchFileDir(Substitution):
+    def perform(self, context):
+        return str(context.folder)
+
+
+class PathJoinSubstitution(Substitution):
+    def __init__(self, substitutions):
+        self.parts = substitutions
+
+    def perform(self, context):
+        return "/".join(text(part, context) for part in self.parts)
+
+
+def text(value, context):
+    assert isinstance(value, (str, Substitution)), f"{value!r} is neither text nor a substitution"
+    return value.perform(context) if isinstance(value, Substitution) else value
+
+
+class IfCondition:
+    def __init__(self, predicate_expression):
+        self.expression = predicate_expression
+
+    def evaluate(self, context):
+        value = text(self.expression, context).lower()
+        assert value in ("true", "false", "1", "0"), value
+        return value in ("true", "1")
+
+
+class Action:
+    def __init__(self, *, condition=None):
+        self.condition = condition
+
+
+class LaunchDescription:
+    def __init__(self, initial_entities=None):
+        self.entities = list(initial_entities or [])
+
+
+class LaunchContext:
+    pass
+
+
+class DeclareLaunchArgument(Action):
+    def __init__(self, name, *, default_value=None, description=None, choices=None):
+        super().__init__()
+        self.name, self.default, self.description = name, default_value, description
+        assert default_value is None or isinstance(default_value, (str, Substitution))
+
+
+class OpaqueFunction(Action):
+    def __init__(self, *, function, args=None, kwargs=None):
+        super().__init__()
+        self.function = function
+
+
+class EmitEvent(Action):
+    def __init__(self, *, event, condition=None):
+        super().__init__(condition=condition)
+        self.event = event
+
+
+class RegisterEventHandler(Action):
+    def __init__(self, event_handler, condition=None):
+        super().__init__(condition=condition)
+        self.handler = event_handler
+
+
+class PythonLaunchDescriptionSource:
+    def __init__(self, launch_file_path):
+        self.path = launch_file_path
+
+
+class IncludeLaunchDescription(Action):
+    def __init__(self, launch_description_source, *, launch_arguments=None):
+        super().__init__()
+        self.source, self.arguments = launch_description_source, list(launch_arguments or [])
+
+
+class Node(Action):
+    def __init__(
+        self, *, executable, package=None, name=None, namespace=None, exec_name=None,
+        parameters=None, remappings=None, ros_arguments=None, arguments=None, output=None,
+        condition=None,
+    ):  # fmt: skip
+        super().__init__(condition=condition)
+        self.package, self.executable, self.name = package, executable, name
+        self.namespace, self.arguments = namespace, list(arguments or [])
+        self.remappings = list(remappings or [])
+
+    def command(self, context):
+        words = [text(word, context) for word in self.arguments] + ["--ros-args"]
+        for key, value in (("__node", self.name), ("__ns", self.namespace)):
+            if value is not None:
+                full = text(value, context)
+                words += ["-r", f"{key}:={full if key == '__node' else '/' + full.strip('/')}"]
+        for old, new in self.remappings:
+            words += ["-r", f"{text(old, context)}:={text(new, context)}"]
+        return [f"{self.package}/{self.executable}", *words]
+
+
+class LifecycleNode(Node):
+    def __init__(self, *, name, namespace, **options):
+        super().__init__(name=name, namespace=namespace, **options)
+
+
+class OnStateTransition:
+    def __init__(
+        self, *, entities, target_lifecycle_node=None, transition=None, start_state=None,
+        goal_state=None, matcher=None,
+    ):  # fmt: skip
+        assert isinstance(target_lifecycle_node, LifecycleNode)
+        self.entities, self.states = entities, (start_state, goal_state)
+
+
+class ChangeState:
+    def __init__(self, *, lifecycle_node_matcher, transition_id):
+        assert callable(lifecycle_node_matcher)
+        self.matcher, self.change = lifecycle_node_matcher, CHANGES[transition_id]
+
+
+class Transition:
+    TRANSITION_CONFIGURE, TRANSITION_ACTIVATE = 1, 3
+
+
+def matches_action(target_action):
+    return lambda action: action is target_action
+
+
+MODULES = {
+    "launch": (LaunchDescription, LaunchContext),
+    "launch.actions": (
+        DeclareLaunchArgument, EmitEvent, IncludeLaunchDescription, OpaqueFunction,
+        RegisterEventHandler,
+    ),
+    "launch.conditions": (IfCondition,),
+    "launch.events": (matches_action,),
+    "launch.launch_description_sources": (PythonLaunchDescriptionSource,),
+    "launch.substitutions": (LaunchConfiguration, PathJoinSubstitution, ThisLaunchFileDir),
+    "launch_ros": (),
+    "launch_ros.actions": (LifecycleNode, Node),
+    "launch_ros.event_handlers": (OnStateTransition,),
+    "launch_ros.events": (),
+    "launch_ros.events.lifecycle": (ChangeState,),
+    "lifecycle_msgs": (),
+    "lifecycle_msgs.msg": (Transition,),
+}  # fmt: skip
+
+
+def install(patch):
+    for name, content in MODULES.items():
+        module = types.ModuleType(name)
+        for one in content:
+            setattr(module, one.__name__, one)
+        patch.setitem(sys.modules, name, module)
+
+
+def describe(path):
+    spec = importlib.util.spec_from_file_location("under_test", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.generate_launch_description()
+
+
+class Service:
+    """What happens when a launch file is launched with these arguments."""
+
+    def __init__(self, path, given):
+        self.values, self.folder = dict(given), path.parent
+        self.commands, self.changes, self._nodes, self._handlers = [], [], [], []
+        self._visit(describe(path).entities)
+
+    def _visit(self, entities):
+        for entity in entities:
+            assert isinstance(entity, Action), entity
+            if entity.condition is None or entity.condition.evaluate(self):
+                self._do(entity)
+
+    def _do(self, entity):
+        match entity:
+            case DeclareLaunchArgument():
+                if entity.name not in self.values:
+                    assert entity.default is not None, f"{entity.name} must be given"
+                    self.values[entity.name] = text(entity.default, self)
+            case Node():
+                self._nodes.append(entity)
+                self.commands.append(entity.command(self))
+            case OpaqueFunction():
+                self._visit(entity.function(self) or [])
+            case RegisterEventHandler():
+                self._handlers.append(entity.handler)
+            case EmitEvent():
+                assert sum(entity.event.matcher(node) for node in self._nodes) == 1
+                self.changes.append(entity.event.change)
+            case IncludeLaunchDescription():
+                self.values |= {key: text(value, self) for key, value in entity.arguments}
+                self._visit(describe(text(entity.source.path, self)).entities)
+
+    def transition(self, start, goal):
+        for handler in self._handlers:
+            if handler.states == (start, goal):
+                self._visit(handler.entities)
