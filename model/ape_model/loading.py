@@ -17,6 +17,7 @@ from ape_model.nano import Nano
 from ape_model.nano_config import NANO
 from ape_model.nano_text import NanoText, NanoTokenizer
 from ape_model.prompts import PromptEmbedder
+from ape_model.stem import NanoBackbone
 from ape_model.text import TEXT_TOWERS, ClipTextEncoder, Pooling, TextTower
 from ape_model.weights import load_weights
 
@@ -128,7 +129,10 @@ def load_network(files: ModelFiles, device: torch.device) -> Ape:
     """
     network = Nano(NANO) if files.variant == "nano" else Ape(PRESETS[files.variant])
     load_weights(network, files.vision)
-    return network.eval().requires_grad_(requires_grad=False).to(device)
+    network.eval().requires_grad_(requires_grad=False)
+    if isinstance(network.backbone, NanoBackbone):
+        network.backbone.fold_norms()
+    return network.to(device)
 
 
 def load_text_encoder(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ape_model.pyramid import BackboneMaps
 from ape_model.rope import Rope, rotate
@@ -59,12 +60,30 @@ class _Residual(nn.Module):
         super().__init__()
         self.first = _conv(channels, channels, 3)
         self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
-        nn.init.constant_(self.norm.weight, 0.2)
+        norm = nn.BatchNorm2d(channels)
+        nn.init.constant_(norm.weight, 0.2)
+        self.norm: nn.Module = norm
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         return F.silu(x + self.norm(self.second(self.first(x))))
+
+    def fold_norms(self) -> None:
+        _fold(self.first)
+        assert isinstance(self.norm, nn.BatchNorm2d)  # noqa: S101 (tells the type checker)
+        self.second = fuse_conv_bn_eval(self.second, self.norm)
+        self.norm = nn.Identity()
+
+
+def _fold(stage: nn.Sequential) -> None:
+    """Fold the norms of a stage of `_conv` and `_Residual` blocks, whichever it holds."""
+    for block in stage:
+        if isinstance(block, _Residual):
+            block.fold_norms()
+        elif isinstance(block, nn.Sequential):
+            _fold(block)
+    if isinstance(stage[0], nn.Conv2d) and isinstance(stage[1], nn.BatchNorm2d):
+        stage[0], stage[1] = fuse_conv_bn_eval(stage[0], stage[1]), nn.Identity()
 
 
 class NanoBackbone(nn.Module):
@@ -96,6 +115,15 @@ class NanoBackbone(nn.Module):
         self.side8 = nn.Conv2d(c8, hidden, 1)
         self.side16 = nn.Conv2d(width, hidden, 1)
         self.down32 = nn.Conv2d(hidden, hidden, 3, 2, 1)
+
+    def fold_norms(self) -> NanoBackbone:
+        """Multiply the batch norms into the convolutions before them, for inference; returns self.
+
+        The result is the same within rounding; what is folded cannot be trained or saved again.
+        """
+        for stage in (self.stem4, self.stem8, self.stem16):
+            _fold(stage)
+        return self
 
     def forward(self, images: Tensor) -> BackboneMaps:
         """(B, 3, H, W) normalised pixels, H and W multiples of 32 -> levels 8, 16, 32."""

@@ -1,20 +1,24 @@
 """The network on tiny random weights: canvases, independence of prompts, fast against plain."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from ape_model.ape import Ape
 from ape_model.as_written import as_written
 from ape_model.config import PRESETS, ApeConfig, VitConfig
 from ape_model.geometry import Levels, inverse_sigmoid
+from ape_model.nano_config import NANO
 from ape_model.nms import box_iou, nms_keep
 from ape_model.phrase_bank import PhraseBank, collapse_zeros, pad_zeros
 from ape_model.preprocess import fitted_size, prepare
 from ape_model.proposals import candidates_per_level
 from ape_model.select import classwise_keep, find_regions, pick
+from ape_model.stem import NanoBackbone
 
 VIT = VitConfig(32, 2, 2, window=3, window_blocks=(0,), pretrain_grid=4)
 TINY = ApeConfig(
@@ -203,3 +207,19 @@ def test_widths_that_do_not_divide_are_refused():
 def test_presets_are_the_five_released_models():
     assert list(PRESETS)[:5] == ["A", "B", "C", "D", "Ti"]
     assert all(PRESETS[name].name == name for name in PRESETS)
+
+
+def test_folded_norms_change_nothing():
+    torch.manual_seed(0)
+    plain = NanoBackbone(NANO).eval()
+    for module in plain.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.running_mean, module.running_var, module.weight, module.bias):
+                nn.init.uniform_(values, 0.5, 1.5)
+    folded = copy.deepcopy(plain).fold_norms()
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    images = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        before, after = plain(images), folded(images)
+    torch.testing.assert_close(after.lateral, before.lateral, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(after.levels, before.levels, rtol=1e-4, atol=1e-5)
