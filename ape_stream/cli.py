@@ -39,7 +39,7 @@ class _LazyGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         own = super().list_commands(ctx)
-        return [*own, *(name for name in find("commands") if name not in own)]
+        return [*own, *(name for name in find("commands") if name not in own and "." not in name)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         own = super().get_command(ctx, cmd_name)
@@ -52,6 +52,7 @@ class _LazyGroup(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None and super().get_command(ctx, name) is None:
             command = _load_verb(name)
+            _add_subverbs(name, command, wanted=rest[0] if rest else "")
         return name, command, rest
 
 
@@ -64,6 +65,15 @@ def _load_verb(name: str) -> Any:
     command = typer.main.get_command(found)
     command.name = name
     return command
+
+
+def _add_subverbs(verb: str, command: Any, *, wanted: str) -> None:
+    """Give a verb what other packages add to it (`bench.wire`); only the wanted one is imported."""
+    for full, entry in find("commands").items():
+        owner, _, sub = full.partition(".")
+        if sub and owner == verb:
+            added = _load_verb(full) if sub == wanted else TyperCommand(sub, help=_help_of(entry))
+            command.add_command(added, sub)
 
 
 def _help_of(entry: EntryPoint) -> str:

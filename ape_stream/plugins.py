@@ -9,7 +9,7 @@ one way to do a thing. The group says what it is, the name is what users write:
     ape_stream.trackers    a name (iou)                         (**options) -> Tracker
     ape_stream.perceivers  a name (ape)                         (**options) -> Perceiver
     ape_stream.worlds      a name                               (**options) -> renderer of videos
-    ape_stream.commands    a verb of `ape-stream`               a typer.Typer or typer function
+    ape_stream.commands    a verb of `ape-stream`, or `verb.sub` a typer.Typer or typer function
     ape_stream.doctor      a topic                              () -> [(what, finding), ...]
 
 `spec` is the whole string that the user wrote (`rtsp://...`, `out.mp4`, `zmq:pub+bind:tcp://...`);

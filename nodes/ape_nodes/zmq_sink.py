@@ -40,12 +40,17 @@ class _Sender:
         self._outlet = open_outlet(
             endpoint, security, timeout_s=self._timeout_s, linger_s=self._linger_s
         )
-        if readers and isinstance(self._outlet, PubOutlet):
+        if readers:
             try:
-                self._outlet.wait_for(readers, self._timeout_s)
+                self.wait_for_readers(readers, self._timeout_s)
             except SinkError:
                 self.close()
                 raise
+
+    def wait_for_readers(self, count: int, timeout_s: float) -> None:
+        """Wait for so many subscriptions on a pub socket."""
+        if isinstance(self.outlet, PubOutlet):
+            self.outlet.wait_for(count, timeout_s)
 
     @property
     def outlet(self) -> PubOutlet | PushOutlet | LosslessOutlet:
@@ -131,6 +136,14 @@ class ZmqSink:
     def stats(self) -> dict[str, int]:
         """Counts of what was sent; see `OutletStats`."""
         return self._sender.outlet.stats.as_dict()
+
+    def wait_for_readers(self, count: int, timeout_s: float) -> None:
+        """Wait until so many have subscribed (pub); the other sockets wait by themselves.
+
+        Raises:
+            SinkError: they did not come in time.
+        """
+        self._sender.wait_for_readers(count, timeout_s)
 
     def write(self, result: FrameResult) -> None:
         """Send a result under its stream's name.

@@ -41,7 +41,7 @@ def test_it_subscribes_over_tcp():
     with ZmqSink("zmq:pub+bind:tcp://127.0.0.1:*", timeout_s=60) as sink:
         reader = subprocess.Popen([NODE, READER, sink.address], stdout=subprocess.PIPE, text=True)
         try:
-            sink._sender.outlet.wait_for(1, 60)
+            sink.wait_for_readers(1, 60)
             for k in range(3):
                 sink.write(a_result(k))
                 assert_agrees(json.loads(reader.stdout.readline()), a_result(k))

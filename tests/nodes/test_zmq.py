@@ -38,7 +38,7 @@ def send_slowly(sink, results, pause_s=0.01):
 
 def settle(sink, readers=1):
     """Wait until the publisher knows its readers."""
-    sink._sender.outlet.wait_for(readers, 5.0)
+    sink.wait_for_readers(readers, 5.0)
 
 
 # -- latest ---------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import pytest
 import zmq
 
 from ape_nodes.zmq_control import ControlClient, ControlServer
+from ape_nodes.zmq_socket import make_keys
 from ape_stream.errors import ConfigError, SourceError
 from ape_stream.pipeline import Pipeline
 from ape_stream.testing import ListSource, OraclePerceiver, frames
@@ -67,6 +68,18 @@ def test_nonsense_is_answered(client, request_):
         plain.send(request_)
         assert plain.poll(5000)
         assert json.loads(plain.recv())["ok"] is False
+
+
+def test_a_public_control_socket_needs_keys_and_then_hears_who_has_them(tmp_path):
+    pipeline = Pipeline([ListSource(frames(1))], OraclePerceiver(), PromptSet.of("cat"))
+    with pytest.raises(ConfigError, match=r"keys=FOLDER"):
+        ControlServer("tcp://0.0.0.0:*", pipeline)
+    make_keys(tmp_path)
+    with pipeline, ControlServer("tcp://0.0.0.0:*", pipeline, keys=str(tmp_path)) as server:
+        address = server.address.replace("0.0.0.0", "127.0.0.1")
+        assert texts(ControlClient(address, keys=str(tmp_path), timeout_s=10).ask("get")) == ["cat"]
+        with pytest.raises(SourceError, match="nobody answers"):
+            ControlClient(address, timeout_s=0.5).ask("get")
 
 
 def test_an_absent_server_is_told():
