@@ -59,3 +59,23 @@ class PhraseBank:
         seen = torch.cat([embeddings, bank])[: max(embeddings.shape[0], size)]
         self._rows[dataset] = seen[:size].clone()
         return seen
+
+    def older(self, dataset: int) -> Tensor:
+        """(N, Dl) what a dataset's bank holds, newest first, without the zeros of its beginning."""
+        bank = self._rows[dataset]
+        return bank[bank.any(1)]
+
+    def state(self) -> list[Tensor]:
+        """Return the rows of every bank, (size, Dl) each, for `load`."""
+        return list(self._rows)
+
+    def load(self, rows: list[Tensor]) -> None:
+        """Take up the state of a bank of the same sizes.
+
+        Raises:
+            ValueError: the sizes differ.
+        """
+        have, want = ([tuple(r.shape) for r in banks] for banks in (rows, self._rows))
+        if have != want:
+            raise ValueError(f"banks of sizes {have} do not fit those of {want}")
+        self._rows = [row.clone() for row in rows]

@@ -22,7 +22,7 @@ from ape_model.pickles import file_digest
 from ape_model.tokenizer import clean_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "BUILT_IN",
@@ -188,7 +188,8 @@ def _from_folder(name: str, vision: Path) -> ModelFiles:
     label = read_metadata(vision)
     if label.get("format") != FORMAT or label.get("part") != "vision":
         raise CheckpointError(
-            f"{vision} was not written by `ape-stream models import`: import the checkpoint first"
+            f"{vision} is of neither `ape-stream models import` nor `train`:"
+            " import the checkpoint first"
         )
     text = vision.parent / TEXT_FILE
     if text.is_file() and read_metadata(text).get("text_sha256") != label["text_sha256"]:
@@ -200,8 +201,15 @@ def _from_folder(name: str, vision: Path) -> ModelFiles:
         text=text if text.is_file() else None,
         text_tower=label["text_tower"],
         text_digest=label["text_sha256"],
-        vocabulary=_names(_ASSETS / _OFFICIAL_NAMES),
+        vocabulary=_learnt(label),
     )
+
+
+def _learnt(label: Mapping[str, str]) -> frozenset[str]:
+    """Names of a model of our own trainer, which its header tells; else the official ones."""
+    if "names" not in label:
+        return _names(_ASSETS / _OFFICIAL_NAMES)
+    return frozenset(clean_text(name) for name in json.loads(label["names"]))
 
 
 def _names(path: Path) -> frozenset[str]:

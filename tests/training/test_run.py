@@ -15,24 +15,18 @@ from ape_model.nano_config import NANO
 from ape_model.nms import box_iou
 from ape_model.store import resolve
 from ape_model.training.batch import collate
-from ape_model.training.coco import CocoBatches, read_coco
+from ape_model.training.coco import read_coco
+from ape_model.training.coco_batches import CocoBatches
 from ape_model.training.command import RECIPES
-from ape_model.training.errors import RecipeError, TrainingError
+from ape_model.training.errors import TrainingError
 from ape_model.training.loop import LoopConfig, Trainer
 from ape_model.training.prompt_bank import PromptBank
-from ape_model.training.recipe import read_recipe
+from ape_model.training.prompter import Prompter, Speech
 from ape_model.training.run import Order, run
 from ape_model.training.scenes import Canvas, SceneBatches, Stage, taking_turns
 from ape_model.weights import load_weights
 from ape_model.world import Phrase, World
 
-ODD_CANVAS = """
-steps = 1
-[[stage]]
-first = 0
-sentence_share = 0.0
-canvases = [{height = 50, width = 64, batch = 1, most = 1}]
-"""
 TINY = (Stage(0, (Canvas(96, 96, 2, 3),), 0.5),)
 
 
@@ -51,7 +45,8 @@ def bank(encode):
 def trainer(bank, folder, **changes):
     torch.manual_seed(0)
     config = LoopConfig(**({"steps": 6, "workers": 0, "report_every": 2} | changes))
-    return Trainer(Nano(NANO), bank, config, folder, lambda _: None)
+    prompter = Prompter([Speech(bank, strangers=96, memory=8, named=True)], width=128, seed=0)
+    return Trainer(Nano(NANO), prompter, config, folder, lambda _: None)
 
 
 def scenes(steps=6):
@@ -93,6 +88,55 @@ def test_a_loss_that_is_no_number_ends_the_run_and_says_so(bank, tmp_path):
         broken.model.mask_bias.fill_(float("nan"))
     with pytest.raises(TrainingError, match="step 0"):
         broken.advance(scenes()[0])
+
+
+def test_a_gradient_that_is_no_number_changes_no_weight(bank, tmp_path):
+    broken = trainer(bank, tmp_path)
+    broken.backward(scenes()[0])
+    broken.model.mask_bias.grad.fill_(float("inf"))
+    before = weights(broken)
+    with pytest.raises(TrainingError, match="gradient is inf at step 0"):
+        broken.update(2)
+    assert torch.equal(weights(broken), before)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a state"])
+def test_a_damaged_state_is_named_in_one_line(bank, tmp_path, content):
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"state\.pt is damaged") as caught:
+        trainer(bank, tmp_path).load()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_state_from_before_there_was_a_memory_is_taken_up(bank, tmp_path):
+    kept = trainer(bank, tmp_path)
+    kept.advance(scenes()[0])
+    kept.save()
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    del state["memory"]
+    torch.save(state, tmp_path / "state.pt")
+    again = trainer(bank, tmp_path)
+    assert again.load()
+    assert torch.equal(weights(again), weights(kept))
+
+
+def test_gradients_are_clipped_to_the_norm_that_is_asked_for(bank, tmp_path):
+    run_ = trainer(bank, tmp_path, clip=0.5)
+    run_.backward(scenes()[0])
+    assert run_.update(2) > 0.5  # what it was
+    gradients = [p.grad for p in run_.model.parameters() if p.grad is not None]
+    assert torch.nn.utils.get_total_norm(gradients).item() == pytest.approx(0.5, rel=1e-3)
+
+
+def test_averaged_weights_follow_slowly(bank, tmp_path):
+    run_ = trainer(bank, tmp_path, ema=0.5)
+    before = run_.ema["mask_bias"].clone()
+    for _ in range(20):
+        run_.step += 1  # past the first steps, whose average is faster
+    with torch.no_grad():
+        run_.model.mask_bias.fill_(8.0)
+    run_._average()
+    torch.testing.assert_close(run_.ema["mask_bias"], (before + 8.0) / 2)
 
 
 def test_a_part_written_state_never_replaces_the_last_one(bank, tmp_path, monkeypatch):
@@ -175,30 +219,6 @@ def test_processes_draw_the_same_kind_of_batch_but_other_scenes():
     assert not first[0].images.equal(second[0].images)
 
 
-@pytest.mark.parametrize("name", ["nano.toml", "finetune.toml"])
-def test_shipped_recipes_are_complete(name):
-    recipe = read_recipe(RECIPES / name, steps=7, seed=None)
-    assert recipe.loop.steps == 7
-    assert recipe.stages[0].first == 0
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("steps = 1\nspeed = 2", "there is no key 'speed'"),
-        ("steps = 0", "steps is a whole number"),
-        ("steps =", "is no recipe"),
-        ("steps = 1\n[[stage]]\nfirst = 0", "not complete"),
-        (ODD_CANVAS, "multiples of 32"),
-    ],
-)
-def test_a_recipe_that_does_not_fit_is_refused(tmp_path, text, said):
-    path = tmp_path / "recipe.toml"
-    path.write_text(text)
-    with pytest.raises(RecipeError, match=said):
-        read_recipe(path)
-
-
 def draw_gizmos(folder, count):
     """Pictures of a thing no drawn world has: a white ring with a black bar on noise."""
     rng = random.Random(1)
@@ -243,7 +263,7 @@ def test_a_fine_tuned_nano_finds_the_new_word(tmp_path, encode):
     found = 0
     tuned.eval()
     for k in range(14, 20):  # other places and sizes than the twelve it has seen
-        example = batches.example(k, (128, 128), None)
+        example = batches.example(k, (128, 128))
         with torch.no_grad():
             images = collate([example], NANO.unit).images
             outputs = tuned(images, tuned.vocabulary(encode(["gizmo"])))

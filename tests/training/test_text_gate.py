@@ -5,7 +5,7 @@ import torch
 
 from ape_model.loading import load_text_encoder
 from ape_model.store import resolve
-from ape_model.training.distil import measure_spread
+from ape_model.training.text_gate import measure_spread
 from ape_model.world import World
 
 

@@ -35,7 +35,9 @@ class Example:
     classes: NDArray[np.int64]
     """(G,) class ids."""
     sentences: tuple[tuple[str, int], ...] = ()
-    """Descriptions and the row of the region that each means; empty for a vocabulary step."""
+    """Descriptions and the row of a region that each means; empty for a vocabulary step."""
+    masked: NDArray[np.bool_] | None = None
+    """(G,): whether `ids` is a mask and not only a box; None for masks throughout."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,8 +54,12 @@ class Batch:
     """(B, G) bool, False for padding."""
     masks: Tensor
     """(B, G, H / 4, W / 4) float32, the share of each cell that the region shows in, 0..1."""
+    masked: Tensor
+    """(B, G) bool, whether a mask can be learnt from this region."""
     sentences: tuple[tuple[tuple[str, int], ...], ...]
     """Of each picture; all empty in a vocabulary step."""
+    dataset: int = 0
+    """Position of the data set that it comes from among those of the run."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
@@ -63,7 +69,9 @@ class Batch:
             classes=self.classes.to(device),
             valid=self.valid.to(device),
             masks=self.masks.to(device),
+            masked=self.masked.to(device),
             sentences=self.sentences,
+            dataset=self.dataset,
         )
 
 
@@ -94,11 +102,13 @@ def collate(examples: Sequence[Example], unit: int) -> Batch:
     rectangles = _pad([e.boxes for e in examples], longest) / unit
     low, high = rectangles.chunk(2, dim=-1)
     counts = torch.tensor([len(e.classes) for e in examples])
+    masked = [np.ones(len(e.classes), np.bool_) if e.masked is None else e.masked for e in examples]
     return Batch(
         images=pixels,
         boxes=torch.cat([(low + high) / 2, high - low], dim=-1),
         classes=_pad([e.classes for e in examples], longest),
         valid=torch.arange(longest) < counts[:, None],
         masks=_masks(torch.from_numpy(np.stack([e.ids for e in examples])), longest),
+        masked=_pad(masked, longest),
         sentences=tuple(e.sentences for e in examples),
     )

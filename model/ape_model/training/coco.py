@@ -1,32 +1,28 @@
-"""A user's own pictures: COCO instances read with every fault named, and batches of them."""
+"""A user's own pictures: COCO instances, every line checked, every fault named or counted."""
 
 from __future__ import annotations
 
 import json
-import random
-import warnings
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
+from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as rle
-from torch.utils.data import Dataset
 
-from ape_model.training.batch import Batch, Example, collate
+from ape_model.nano_text import split_words
 from ape_model.training.errors import DataError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
+__all__ = ["CocoData", "Picture", "Region", "Shape", "Skips", "read_coco"]
 
-    from ape_model.training.scenes import Stage
-
-__all__ = ["CocoBatches", "CocoData", "Skips", "read_coco"]
-
-LEAST_AREA = 16
-"""A region that shows fewer pixels than this in a training picture is not asked for."""
+Shape = dict[str, Any] | list[list[float]]
+"""A run-length code, or polygons."""
+_TURNED = (5, 6, 7, 8)
+"""Values of EXIF's orientation that exchange width and height."""
+_ORIENTATION = 0x0112
 
 
 @dataclass(slots=True)
@@ -39,25 +35,83 @@ class Skips:
         """Count one."""
         self.counts[cause] = self.counts.get(cause, 0) + 1
 
+    def __str__(self) -> str:
+        """Tell the counts: "3 crowd, 1 box without area"; "nothing" for none."""
+        return ", ".join(f"{count} {cause}" for cause, count in self.counts.items()) or "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One usable annotation."""
+
+    class_id: int
+    shape: Shape
+    """Its outline; the outline of its box where it has no mask."""
+    masked: bool
+    """False where `shape` is only a box, so that no mask can be learnt from it."""
+    phrases: tuple[str, ...]
+    """What it is called in words, from the (unofficial) field `phrases`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A file with the regions in it."""
+
+    path: Path
+    size: tuple[int, int]
+    """Height and width, pixels."""
+    regions: tuple[Region, ...]
+    """At least one."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CocoData:
     """A checked data set."""
 
-    pictures: tuple[Path, ...]
-    """Files, all there."""
-    regions: tuple[tuple[tuple[int, dict[str, Any] | list[list[float]], tuple[int, int]], ...], ...]
-    """Of each picture: class id, run-length code or polygons, (height, width)."""
+    pictures: tuple[Picture, ...]
+    """Those with regions; all files are there and have the size that is said."""
     names: tuple[str, ...]
-    """Main name of each class."""
+    """Main name of each class, things first, then stuffs."""
     synonyms: tuple[tuple[str, ...], ...]
     """Further words of each class, from the (unofficial) field `synonyms` of a category."""
+    things: int
+    """How many classes are things; a category of `isthing` 0, as in panoptic files, is stuff."""
     skips: Skips
     """What was left out."""
+
+    def frequencies(self) -> list[int]:
+        """In how many pictures each class occurs."""
+        counts = [0] * len(self.names)
+        for picture in self.pictures:
+            for class_id in {region.class_id for region in picture.regions}:
+                counts[class_id] += 1
+        return counts
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of a table, to speak of in messages."""
+
+    where: str
+    content: dict[str, Any]
+
+    def get(self, key: str, kinds: type | tuple[type, ...], what: str) -> Any:
+        """Return a field that must be there.
+
+        Raises:
+            DataError: it is missing or of another type.
+        """
+        value = self.content.get(key)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise DataError(f"{self.where} needs {key!r}, {what}; it is {value!r}")
+        return value
 
 
 def read_coco(path: Path, folder: Path | None = None) -> CocoData:
     """Read instances in COCO's format and check every line.
+
+    What cannot be understood is an error; a region that can be understood but not be learnt from
+    (a crowd, nothing of it in the picture, no area) is counted and left out.
 
     Args:
         path: the JSON file.
@@ -68,206 +122,196 @@ def read_coco(path: Path, folder: Path | None = None) -> CocoData:
             category twice; the message names the file and row.
     """
     table = _load(path)
-    folder = path.parent if folder is None else folder
-    rows = {c["id"]: k for k, c in enumerate(table["categories"])}
-    names = [str(c["name"]).strip() for c in table["categories"]]
-    for k, name in enumerate(names):
-        if name.casefold() in (n.casefold() for n in names[:k]):
-            raise DataError(f"{path}: category row {k} repeats the name {name!r}; rename or merge")
-    sizes: dict[int, tuple[Path, int, int]] = {}
-    for k, image in enumerate(table["images"]):
-        file = folder / image["file_name"]
-        if not file.is_file():
-            raise DataError(f"{path}: image row {k}: {file} is missing")
-        sizes[image["id"]] = (file, int(image["height"]), int(image["width"]))
+    categories = [_Row(f"{path}: category row {k}", c) for k, c in enumerate(table["categories"])]
+    words = [(_words(row), row.content.get("isthing", 1) != 0) for row in categories]
+    _refuse_twins(categories, [w for w, _ in words])
+    order = sorted(range(len(words)), key=lambda k: not words[k][1])
+    ids = [row.get("id", (int, str), "a number") for row in categories]
+    class_of = {ids[k]: position for position, k in enumerate(order)}
+    if len(class_of) < len(ids):
+        raise DataError(f"{path}: two categories have the same id")
+    pictures = _pictures(path, path.parent if folder is None else folder, table["images"])
     skips = Skips()
-    found: dict[int, list[Any]] = {key: [] for key in sizes}
-    for k, annotation in enumerate(table["annotations"]):
-        if annotation.get("image_id") not in sizes or annotation.get("category_id") not in rows:
-            raise DataError(f"{path}: annotation row {k} speaks of no known image or category")
-        _, height, width = sizes[annotation["image_id"]]
-        fault = _fault(annotation, height, width)
-        if fault is not None:
-            skips.add(fault)
-            continue
-        region = (
-            rows[annotation["category_id"]],
-            _shape(annotation, height, width),
-            (height, width),
-        )
-        found[annotation["image_id"]].append(region)
+    found: dict[Any, list[Region]] = {key: [] for key in pictures}
+    for k, content in enumerate(table["annotations"]):
+        row = _Row(f"{path}: annotation row {k}", content)
+        key, category = content.get("image_id"), content.get("category_id")
+        if key not in pictures or category not in class_of:
+            raise DataError(f"{row.where} speaks of no known image or category")
+        region = _region(row, class_of[category], pictures[key][1], skips)
+        if region is not None:
+            found[key].append(region)
     if not any(found.values()):
-        raise DataError(f"{path} holds no usable region: {skips.counts or 'no annotations'}")
-    used = [key for key, regions in found.items() if regions]
+        raise DataError(f"{path} holds no usable region; left out: {skips}")
     return CocoData(
-        pictures=tuple(sizes[key][0] for key in used),
-        regions=tuple(tuple(found[key]) for key in used),
-        names=tuple(names),
-        synonyms=tuple(tuple(c.get("synonyms", ())) for c in table["categories"]),
+        pictures=tuple(Picture(*pictures[key], tuple(rs)) for key, rs in found.items() if rs),
+        names=tuple(words[k][0][0] for k in order),
+        synonyms=tuple(words[k][0][1:] for k in order),
+        things=sum(thing for _, thing in words),
         skips=skips,
     )
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
     try:
         table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{path} is no COCO file: {error}") from error
     for key in ("images", "annotations", "categories"):
-        if not isinstance(table, dict) or not isinstance(table.get(key), list) or not table[key]:
+        rows = table.get(key) if isinstance(table, dict) else None
+        if not isinstance(rows, list) or not rows:
             raise DataError(f"{path} has no {key}: it is no COCO file of instances, or empty")
+        for k, row in enumerate(rows):
+            if not isinstance(row, dict):
+                raise DataError(f"{path}: row {k} of {key} is {row!r} and no table")
     return table
 
 
-def _fault(annotation: dict[str, Any], height: int, width: int) -> str | None:
-    """Why an annotation cannot be used; None where it can."""
-    x, y, w, h = annotation.get("bbox", (0, 0, width, height))
-    shape = annotation.get("segmentation")
-    if annotation.get("iscrowd"):
+def _words(row: _Row) -> tuple[str, ...]:
+    """Name and synonyms of a category."""
+    name = row.get("name", str, "a text").strip()
+    synonyms = row.content.get("synonyms", [])
+    if not isinstance(synonyms, list) or not all(isinstance(s, str) for s in synonyms):
+        raise DataError(f"{row.where}: synonyms is a list of texts, not {synonyms!r}")
+    for word in (name, *synonyms):
+        if not split_words(word):
+            raise DataError(f"{row.where}: {word!r} holds no letter or digit")
+    return (name, *synonyms)
+
+
+def _refuse_twins(rows: list[_Row], words: list[tuple[str, ...]]) -> None:
+    """Refuse a word that two categories claim."""
+    seen: dict[str, int] = {}
+    for k, (row, own) in enumerate(zip(rows, words, strict=True)):
+        for word in own:
+            first = seen.setdefault(word.casefold(), k)
+            if first != k:
+                raise DataError(
+                    f"{row.where} repeats the name {word!r} of row {first}; rename or merge"
+                )
+
+
+def _pictures(
+    path: Path, folder: Path, rows: list[dict[str, Any]]
+) -> dict[Any, tuple[Path, tuple[int, int]]]:
+    """File and (height, width) of each picture by its id."""
+    found: dict[Any, tuple[Path, tuple[int, int]]] = {}
+    for k, content in enumerate(rows):
+        row = _Row(f"{path}: image row {k}", content)
+        key = row.get("id", (int, str), "a number")
+        file = folder / row.get("file_name", str, "a text")
+        size = (row.get("height", int, "pixels"), row.get("width", int, "pixels"))
+        if key in found:
+            raise DataError(f"{row.where} repeats the id {key!r}")
+        if not file.is_file():
+            raise DataError(f"{row.where}: {file} is missing")
+        _check_size(row, file, size)
+        found[key] = (file, size)
+    return found
+
+
+def _check_size(row: _Row, file: Path, size: tuple[int, int]) -> None:
+    """Compare a file's header with what is said of it, as stored or as EXIF turns it."""
+    try:
+        with Image.open(file) as picture:
+            width, height = picture.size
+            as_said = size == (height, width)
+            # Asked only where it matters: to find it, some formats decode all of the picture.
+            if not as_said and size == (width, height):
+                as_said = picture.getexif().get(_ORIENTATION) in _TURNED
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"{row.where}: {file} is no picture that can be read: {error}") from error
+    if not as_said:
+        raise DataError(
+            f"{row.where}: {file} is {width} x {height} and not {size[1]} x {size[0]} pixels"
+        )
+
+
+def _region(row: _Row, class_id: int, size: tuple[int, int], skips: Skips) -> Region | None:
+    """Understand one annotation; None, and counted, where it cannot be learnt from."""
+    box = _box(row, size)
+    shape = row.content.get("segmentation")
+    try:
+        fault = _fault(row.content, box, shape, size)
+    except (TypeError, ValueError, KeyError) as error:
+        raise DataError(f"{row.where}: no polygons and no run-length code: {error!r}") from error
+    if fault is not None:
+        skips.add(fault)
+        return None
+    phrases = row.content.get("phrases", [])
+    if not isinstance(phrases, list) or not all(
+        isinstance(p, str) and split_words(p) for p in phrases
+    ):
+        raise DataError(f"{row.where}: phrases is a list of texts with words, not {phrases!r}")
+    x, y, w, h = box
+    outline = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    return Region(class_id, shape or outline, bool(shape), tuple(phrases))
+
+
+def _box(row: _Row, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The annotation's x, y, width, height; the whole picture where only a mask is given."""
+    content = row.content
+    if not content.get("bbox") and not content.get("segmentation"):
+        raise DataError(f"{row.where} has neither bbox nor segmentation")
+    box = content.get("bbox") or [0, 0, size[1], size[0]]
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
+        raise DataError(f"{row.where}: bbox is x, y, width, height, not {box!r}")
+    x, y, w, h = (float(v) for v in box)
+    return x, y, w, h
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _fault(
+    content: dict[str, Any],
+    box: tuple[float, float, float, float],
+    shape: Any,
+    size: tuple[int, int],
+) -> str | None:
+    """Why a region cannot be learnt from; None where it can."""
+    height, width = size
+    x, y, w, h = box
+    if content.get("iscrowd"):
         return "crowd"
     if w <= 0 or h <= 0:
         return "box without area"
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
         return "outside the picture"
-    if shape and isinstance(shape, list) and all(len(part) < 6 for part in shape):
+    if not shape:
+        return None
+    return _polygon_fault(shape, size) if isinstance(shape, list) else _code_fault(shape, size)
+
+
+def _polygon_fault(shape: list[list[float]], size: tuple[int, int]) -> str | None:
+    for part in shape:
+        if not isinstance(part, list) or len(part) % 2 or not all(_is_number(v) for v in part):
+            raise ValueError(f"a polygon is x, y, x, y, ..., not {part!r}")
+    if all(len(part) < 6 for part in shape):
         return "outline of fewer than three points"
-    return None
+    shape[:] = [part for part in shape if len(part) >= 6]
+    xs, ys = [v for part in shape for v in part[::2]], [v for part in shape for v in part[1::2]]
+    if min(xs) >= size[1] or min(ys) >= size[0] or max(xs) <= 0 or max(ys) <= 0:
+        return "outside the picture"
+    return None if any(_polygon_area(part) > 0 for part in shape) else "mask without area"
 
 
-def _shape(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any] | list[Any]:
-    """The outline of an annotation, its box where it has none."""
-    x, y, w, h = annotation.get("bbox", (0, 0, width, height))
-    box = [[x, y, x + w, y, x + w, y + h, x, y + h]]
-    shape: dict[str, Any] | list[Any] = annotation.get("segmentation") or box
-    return shape
+def _polygon_area(part: list[float]) -> float:
+    """Area of a polygon by the shoelace formula, pixels."""
+    xs, ys = part[::2], part[1::2]
+    twice = sum(x * ys[k - 1] - xs[k - 1] * y for k, (x, y) in enumerate(zip(xs, ys, strict=True)))
+    return abs(twice) / 2
 
 
-def _mask(shape: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(H, W) uint8 0 or 1."""
-    height, width = size
-    if isinstance(shape, list):
-        code = rle.merge(rle.frPyObjects(shape, height, width))
-    elif isinstance(shape["counts"], list):
-        code = rle.frPyObjects(shape, height, width)
-    else:
-        code = shape
-    with warnings.catch_warnings():
-        # pycocotools' array wrapper is older than NumPy 2 and says so at every call.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return np.asarray(rle.decode(code), np.uint8)
-
-
-class CocoBatches(Dataset["Batch"]):
-    """A map-style data set of whole batches of a user's pictures.
-
-    Each picture is resized at random (large-scale jitter), mirrored half of the time, and half of
-    the time gets regions of another picture pasted on (copy-paste).
-
-    Args:
-        data: the pictures.
-        stages: parts of the run.
-        seed: of the run.
-        unit: pixels that coordinate 1.0 stands for.
-        steps: length of the run.
-        rank: of this process among several.
-    """
-
-    def __init__(
-        self,
-        data: CocoData,
-        stages: tuple[Stage, ...],
-        *,
-        seed: int,
-        unit: int,
-        steps: int,
-        rank: int = 0,
-    ) -> None:
-        self.data, self.stages, self.seed = data, stages, seed
-        self.unit, self.steps, self.rank = unit, steps, rank
-
-    def __len__(self) -> int:
-        """Steps of the run."""
-        return self.steps
-
-    def __getitem__(self, step: int) -> Batch:
-        """Make the batch of one step."""
-        rng = random.Random(f"{self.seed}/{step}")  # noqa: S311 - a seed, not a secret
-        canvas = rng.choice([s for s in self.stages if s.first <= step][-1].canvases)
-        rng = random.Random(f"{self.seed}/{step}/{self.rank}")  # noqa: S311
-        size = (canvas.height, canvas.width)
-        examples = [
-            self.example(rng.randrange(len(self.data.pictures)), size, rng)
-            for _ in range(canvas.batch)
-        ]
-        return collate(examples, self.unit)
-
-    def example(self, index: int, size: tuple[int, int], rng: random.Random | None) -> Example:
-        """One picture on a canvas of (height, width); None for `rng` only fits it in."""
-        image, ids, classes = self._placed(index, size, rng)
-        if rng is not None and rng.random() < 0.5:
-            other = rng.randrange(len(self.data.pictures))
-            pasted, other_ids, other_classes = self._placed(other, size, rng)
-            over = other_ids > 0
-            image[over] = pasted[over]
-            ids[over] = other_ids[over] + len(classes)
-            classes = classes + other_classes
-        return _seen(image, ids, classes)
-
-    def _placed(
-        self, index: int, size: tuple[int, int], rng: random.Random | None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int32], list[int]]:
-        picture = cv2.imread(str(self.data.pictures[index]), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise DataError(f"{self.data.pictures[index]} is no picture that can be read")
-        regions = self.data.regions[index]
-        ids = np.zeros(picture.shape[:2], np.int32)
-        # Large regions first, so that what stands on them stays visible.
-        masks = [_mask(shape, known) for _, shape, known in regions]
-        for row in sorted(range(len(masks)), key=lambda k: -int(masks[k].sum())):
-            if masks[row].shape != ids.shape:
-                raise DataError(f"{self.data.pictures[index]} has another size than the data says")
-            ids[masks[row] > 0] = row + 1
-        matrix = _jitter(picture.shape[:2], size, rng)
-        height, width = size
-        # Grey is what the released models pad with once colours are normalised.
-        moved = cv2.warpAffine(
-            picture, matrix, (width, height), flags=cv2.INTER_AREA, borderValue=(104, 116, 124)
-        )
-        moved_ids = cv2.warpAffine(
-            ids.astype(np.float32), matrix, (width, height), flags=cv2.INTER_NEAREST
-        )
-        return np.asarray(moved, np.uint8), moved_ids.astype(np.int32), [c for c, *_ in regions]
-
-
-def _jitter(
-    given: tuple[int, int], size: tuple[int, int], rng: random.Random | None
-) -> NDArray[np.float64]:
-    """Affine map (2, 3) from a picture to a canvas, both (height, width)."""
-    fit = min(size[0] / given[0], size[1] / given[1])
-    if rng is None:
-        return np.array([[fit, 0, 0], [0, fit, 0]])
-    scale = fit * rng.uniform(0.5, 1.4)
-    left = rng.uniform(min(0, size[1] - scale * given[1]), max(0, size[1] - scale * given[1]))
-    top = rng.uniform(min(0, size[0] - scale * given[0]), max(0, size[0] - scale * given[0]))
-    if rng.random() < 0.5:
-        return np.array([[-scale, 0, left + scale * given[1]], [0, scale, top]])
-    return np.array([[scale, 0, left], [0, scale, top]])
-
-
-def _seen(image: NDArray[np.uint8], ids: NDArray[np.int32], classes: list[int]) -> Example:
-    """Keep the regions that show, and number them afresh."""
-    boxes, kept, lookup = [], [], np.zeros(len(classes) + 1, np.int32)
-    for row, name in enumerate(classes, start=1):
-        mask = (ids == row).view(np.uint8)
-        if int(mask.sum()) < LEAST_AREA:
-            continue
-        x, y, w, h = cv2.boundingRect(mask)
-        boxes.append((x, y, x + w, y + h))
-        kept.append(name)
-        lookup[row] = len(kept)
-    return Example(
-        image=image,
-        ids=lookup[ids],
-        boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        classes=np.array(kept, np.int64),
-    )
+def _code_fault(shape: dict[str, Any], size: tuple[int, int]) -> str | None:
+    if tuple(shape["size"]) != size:
+        return "mask of another size than its picture"
+    counts = shape["counts"]
+    if isinstance(counts, list):
+        if sum(counts) != size[0] * size[1]:
+            return "mask of another size than its picture"
+        return None if sum(counts[1::2]) > 0 else "mask without area"
+    if not isinstance(counts, str):
+        raise TypeError(f"counts is a text or a list of numbers, not {counts!r}")
+    return None if int(rle.area(shape)) > 0 else "mask without area"

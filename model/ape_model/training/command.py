@@ -12,7 +12,7 @@ import typer
 from ape_model.commands.common import one_line_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["train"]
 
@@ -31,30 +31,37 @@ def train(
 ) -> None:
     """Train nano, or fine-tune it on your pictures; a run that was cut off goes on by itself.
 
-    The result is OUT/nano.safetensors and OUT/nano_text.safetensors. With several processes or
-    GPUs: torchrun --nproc-per-node N -m ape_model.training.command --out OUT ...
+    The result is a model: use it with --model OUT. With several processes or GPUs: torchrun
+    --nproc-per-node N -m ape_model.training.command --out OUT ...
     """
     from ape_model.training.run import Order, run  # noqa: PLC0415 (torch takes seconds)
 
     recipe = config or RECIPES / ("nano.toml" if data is None else "finetune.toml")
     order = Order(recipe, out, data, pictures, init, steps, seed, device)
-    with one_line_errors(), _processes():
-        run(order, typer.echo)
+    with one_line_errors(), _processes(device) as say:
+        run(order, say)
 
 
 @contextmanager
-def _processes() -> Iterator[None]:
-    """Join the other processes where torchrun started this one."""
+def _processes(device: str) -> Iterator[Callable[[str], None]]:
+    """Join the other processes where torchrun started this one; the first one speaks for all."""
     if "RANK" not in os.environ:
-        yield
+        yield typer.echo
         return
     import torch  # noqa: PLC0415
 
-    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # what "cuda" means from here on
+    torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
     try:
-        yield
+        yield typer.echo if os.environ["RANK"] == "0" else _silent
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
 
 
 if __name__ == "__main__":

@@ -17,14 +17,18 @@ from ape_model.training.assign import (
     best_queries,
     equal_weights,
 )
-from ape_model.training.losses import box_losses, dice_loss, quality_focal_loss
+from ape_model.training.losses import box_losses, dice_loss, focal_loss, quality_focal_loss
 
 if TYPE_CHECKING:
     from ape_model.ape import RawOutputs
     from ape_model.nano import Nano
     from ape_model.training.batch import Batch
 
-__all__ = ["Criterion", "Targets", "choose_region"]
+__all__ = ["CLASSIFICATIONS", "Criterion", "Targets", "choose_region"]
+
+CLASSIFICATIONS = ("quality", "focal")
+"""What a score is asked to say: how well the box fits (quality focal loss), or only whether there
+is something (focal loss, as in the official criterion)."""
 
 THRESHOLDS = (0.5, 0.6, 0.6)
 """IoU from which a query answers for a region, by decoder layer; the last holds for all later."""
@@ -52,6 +56,8 @@ class Targets:
     """(B, G, P) float32, 1 where a prompt is true of a region."""
     names: Tensor | None
     """(C, D) main names' vectors, for the losses that choose one name; None in a sentence step."""
+    single: bool = True
+    """Whether a sentence means one region of its picture and no other (an expression)."""
 
 
 class Criterion(nn.Module):
@@ -60,10 +66,12 @@ class Criterion(nn.Module):
     Args:
         width: channels of a token.
         text_width: channels of a prompt.
+        classification: one of `CLASSIFICATIONS`.
     """
 
-    def __init__(self, width: int, text_width: int) -> None:
+    def __init__(self, width: int, text_width: int, classification: str = "quality") -> None:
         super().__init__()
+        self.classification = classification
         self.token_align = Align(width, text_width)
         nn.init.orthogonal_(self.token_align.dot_product_projection_text.weight)
         nn.init.constant_(self.token_align.log_scale, -1.0)
@@ -104,7 +112,7 @@ class Criterion(nn.Module):
         quality[positive] = (1 - giou.detach()).clamp(0, 1)
         regions = batch.valid.sum().clamp(min=1)
         found = {
-            "objectness": quality_focal_loss(objectness, quality).sum()
+            "objectness": self._classify(objectness, quality, positive).sum()
             / positive.sum().clamp(min=1),
             "token_l1": (l1 * weight).sum() / regions,
             "token_giou": (giou * weight).sum() / regions,
@@ -124,6 +132,18 @@ class Criterion(nn.Module):
                 self._choose(pooled[batch.valid], targets.names, wanted, ones) / regions
             )
         return found
+
+    def _classify(self, logits: Tensor, quality: Tensor, there: Tensor) -> Tensor:
+        """Loss of each score.
+
+        Args:
+            logits: any shape.
+            quality: same shape, how well the box fits where something is, else 0.
+            there: same shape, bool, whether something is.
+        """
+        if self.classification == "focal":
+            return focal_loss(logits, there.to(logits))
+        return quality_focal_loss(logits, quality)
 
     def _choose(self, states: Tensor, names: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
         """Cross entropy of choosing one of all main names, summed with weights."""
@@ -153,7 +173,7 @@ class Criterion(nn.Module):
         wanted = torch.zeros_like(logits)
         wanted[positive] = quality
         found = {
-            "align": quality_focal_loss(logits, wanted).sum() / count,
+            "align": self._classify(logits, wanted, wanted > 0).sum() / count,
             "l1": l1.sum() / count,
             "giou": giou.sum() / count,
         }
@@ -161,7 +181,7 @@ class Criterion(nn.Module):
             chosen = align(hidden[positive][None], targets.names[None])[0]
             right = batch.classes[image, region[positive]]
             found["name"] = functional.cross_entropy(chosen, right, reduction="sum") / count
-        else:
+        elif targets.single:
             best = best_queries(corners(boxes.detach()), corners(batch.boxes))
             found["meant"] = choose_region(logits, best, batch.valid, targets.truth)
         if layer == len(outputs.decoded.hidden) - 1:
@@ -179,14 +199,17 @@ def choose_region(logits: Tensor, best: Tensor, valid: Tensor, truth: Tensor) ->
         logits: (B, Q, L) of queries and sentences.
         best: (B, G) int64, the query that answers for each region.
         valid: (B, G) bool, False for padding.
-        truth: (B, G, L) float32, 1 for the one region that a sentence means.
+        truth: (B, G, L) float32, 1 for the one region that a sentence means; a sentence that means
+            none (a negative) or several (stuff in parts) is not asked about.
 
     Returns:
-        the mean over all sentences.
+        the mean over the other sentences.
     """
     rows = best[..., None].expand(-1, -1, logits.shape[-1])
     regions = logits.gather(1, rows).masked_fill(~valid[..., None], -torch.inf)  # (B, G, L)
-    return functional.cross_entropy(regions, truth.argmax(1))
+    clear = truth.sum(1) == 1
+    losses = functional.cross_entropy(regions, truth.argmax(1), reduction="none")
+    return losses[clear].sum() / clear.sum().clamp(min=1)
 
 
 def _pool(states: Tensor, batch: Batch) -> Tensor:
@@ -204,7 +227,8 @@ def _pool(states: Tensor, batch: Batch) -> Tensor:
 def _masks(model: Nano, outputs: RawOutputs, batch: Batch, region: Tensor) -> dict[str, Tensor]:
     """Mask losses of the last layer's assigned queries, every region weighing the same."""
     logits = model.mask_logits(outputs.decoded.hidden[-1], outputs.mask_feature)
-    positive = region >= 0
+    # A region that is known by its box alone has no mask to learn from.
+    positive = (region >= 0) & batch.masked.gather(1, region.clamp(min=0))
     weight = equal_weights(region, batch.boxes.shape[1])[positive]
     image, _ = positive.nonzero(as_tuple=True)
     logits = logits[positive]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ape_model.nano_text import NanoText, NanoTextConfig, NanoTokenizer, WordIds, split_words
+from ape_model.training.errors import DataError
 from ape_model.training.phrases import RELATIONS, random_phrase
 
 if TYPE_CHECKING:
@@ -28,10 +29,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Corpus",
     "DistilConfig",
-    "Spread",
     "build_corpus",
     "distil",
-    "measure_spread",
     "read_cldr",
 ]
 
@@ -70,36 +69,28 @@ class Corpus:
     """Words that own a row in the tower."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """How well a set of names is told apart by its vectors."""
-
-    effective_rank: float
-    """Participation ratio of the covariance's eigenvalues."""
-    nearest_cosine: float
-    """Median over names of the cosine to the nearest other name."""
-
-
-def measure_spread(vectors: Tensor) -> Spread:
-    """Measure (N, D) vectors of length one."""
-    centred = vectors - vectors.mean(0)
-    values = torch.linalg.svdvals(centred.double()) ** 2
-    cosine = vectors @ vectors.T - 2 * torch.eye(len(vectors))
-    rank = float(values.sum() ** 2 / (values**2).sum())
-    return Spread(rank, float(cosine.max(1).values.median()))
-
-
 def read_cldr(path: Path) -> dict[str, list[str]]:
-    """Read name -> keywords from a CLDR annotations file (`annotations/en.xml`)."""
+    """Read name -> keywords from a CLDR annotations file (`annotations/en.xml`).
+
+    Raises:
+        DataError: the file cannot be read or names nothing.
+    """
     names: dict[str, str] = {}
     keywords: dict[str, list[str]] = {}
-    for node in ET.parse(path).getroot().iter("annotation"):  # noqa: S314 - a file of the system
+    try:
+        nodes = list(ET.parse(path).getroot().iter("annotation"))  # noqa: S314 - a system's file
+    except (OSError, ET.ParseError) as error:
+        raise DataError(f"{path} is no CLDR annotations file: {error}") from error
+    for node in nodes:
         sign, text = node.get("cp", ""), node.text or ""
         if node.get("type") == "tts":
             names[sign] = text
         else:
             keywords[sign] = [k.strip() for k in text.split("|")]
-    return {name: keywords.get(sign, []) for sign, name in names.items() if split_words(name)}
+    found = {name: keywords.get(sign, []) for sign, name in names.items() if split_words(name)}
+    if not found:
+        raise DataError(f"{path} holds no names (annotations of type tts)")
+    return found
 
 
 def _whitener(vectors: Tensor, width: int, power: float) -> Callable[[Tensor], Tensor]:

@@ -2,7 +2,7 @@
 
 from ape_model.errors import ModelError
 
-__all__ = ["DataError", "RecipeError", "TrainingError"]
+__all__ = ["DataError", "RecipeError", "TextGateError", "TrainingError"]
 
 
 class TrainingError(ModelError):
@@ -15,3 +15,7 @@ class DataError(TrainingError):
 
 class RecipeError(TrainingError):
     """A recipe has a key or a value that does not exist."""
+
+
+class TextGateError(TrainingError):
+    """A text tower does not tell names apart, so that no vision can be trained on it."""

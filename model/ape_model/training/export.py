@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ape_model.weights import aliases_of, save_weights
+from ape_model.checkpoint import FORMAT, TEXT_FILE, VISION_FILE
+from ape_model.files import read_safetensors
+from ape_model.weights import aliases_of, content_digest, save_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from torch import Tensor
 
     from ape_model.nano import Nano
 
-__all__ = ["export", "read_average", "recipe_hash"]
+__all__ = ["export", "export_model", "read_average", "recipe_hash"]
 
 
 def recipe_hash(recipe: object) -> str:
@@ -47,6 +49,43 @@ def export(
     }
     said = {key: str(value) for key, value in facts.items()}
     save_weights(path, halves, aliases_of(model), {"variant": model.config.name, **said})
+
+
+def export_model(
+    folder: Path,
+    model: Nano,
+    averaged: Mapping[str, Tensor],
+    text: Path,
+    names: Collection[str],
+    facts: Mapping[str, object],
+) -> Path:
+    """Write a folder that `--model` and `--init` take: the network, and its text tower beside it.
+
+    Args:
+        folder: where to.
+        model: the network.
+        averaged: its averaged state.
+        text: file of the text tower that it was trained with.
+        names: words that it learnt as names, so that "traffic light" is no sentence.
+        facts: seed, steps, images seen and the like, for the header.
+
+    Returns:
+        the network's file.
+
+    Raises:
+        CheckpointError: a file cannot be read or written.
+    """
+    tensors, label = read_safetensors(text)
+    shared = {
+        "format": FORMAT,
+        "text_tower": model.config.name,
+        "text_sha256": content_digest(tensors),
+    }
+    told = {"variant": model.config.name, "part": "text", "words": label["words"]}
+    save_weights(folder / TEXT_FILE, tensors, {}, shared | told)
+    learnt = {"part": "vision", "names": json.dumps(sorted(names), ensure_ascii=False)}
+    export(model, averaged, folder / VISION_FILE, {**facts, **shared, **learnt})
+    return folder / VISION_FILE
 
 
 def read_average(path: Path) -> tuple[dict[str, Tensor], dict[str, float]]:

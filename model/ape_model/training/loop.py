@@ -4,48 +4,94 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ape_model.ape import PromptFeatures
-from ape_model.training.criterion import Criterion, Targets
-from ape_model.training.errors import TrainingError
+from ape_model.training.criterion import CLASSIFICATIONS, Criterion
+from ape_model.training.errors import DataError, TrainingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from ape_model.nano import Nano
     from ape_model.training.batch import Batch
-    from ape_model.training.prompt_bank import PromptBank
+    from ape_model.training.prompter import Prompter
 
 __all__ = ["LoopConfig", "Trainer"]
 
 
 @dataclass(frozen=True, slots=True)
 class LoopConfig:
-    """How long and how fast."""
+    """How long and how fast: the keys at the top of a recipe."""
 
     steps: int
+    """Batches of the run."""
     learning_rate: float = 1e-3
+    """Of AdamW, between warm-up and decay."""
     weight_decay: float = 0.05
+    """Of matrices; norms, biases and gates do not decay."""
     warm_up: int = 250
+    """Steps in which the learning rate rises."""
     decay_from: float = 0.45
     """Part of the run after which the learning rate falls, 0..1."""
     clip: float = 5.0
+    """Largest norm of the network's gradient."""
     ema: float = 0.998
+    """How much of the averaged weights stays at a step, 0..1."""
     layer_decay: float = 1.0
     """Learning rate of a backbone block over that of the next one; the stem comes first."""
     strangers: int = 96
+    """Words of other things that are asked for in every vocabulary step."""
+    classification: str = "quality"
+    """`quality`: scores say how well the box fits. `focal`: scores say yes or no, as in the
+    official criterion (alpha .25, gamma 2)."""
+    text: str = ""
+    """File of `ape-stream train-text` beside the recipe; empty: that of `--init`, or nano's."""
     seed: int = 0
+    """Of the first weights, the data and the prompts."""
     save_every_s: float = 120.0
+    """Seconds between two states."""
     report_every: int = 50
+    """Steps between two lines of the log."""
     workers: int = 1
+    """Processes that make batches; 0: the training process itself."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ValueError: a field is out of range.
+        """
+        if self.steps < 1 or self.report_every < 1:
+            raise ValueError("steps and report_every are at least 1")
+        if not (self.learning_rate > 0 and self.clip > 0 and 0 < self.layer_decay <= 1):
+            raise ValueError("learning_rate and clip are over 0, layer_decay is 0..1 and over 0")
+        if not (0 <= self.ema < 1 and 0 <= self.decay_from < 1):
+            raise ValueError("ema and decay_from are 0..1 and below 1")
+        if min(self.warm_up, self.strangers, self.seed, self.workers, self.weight_decay) < 0:
+            raise ValueError("warm_up, strangers, seed, workers and weight_decay are 0 or more")
+        if self.classification not in CLASSIFICATIONS:
+            raise ValueError(f"classification is one of {', '.join(CLASSIFICATIONS)}")
+
+
+class _Told(Dataset["Batch | DataError"]):
+    """Batches, or what is wrong with one: raised in a worker, an error would be many lines."""
+
+    def __init__(self, data: Dataset[Batch]) -> None:
+        self.data = data
+
+    def __getitem__(self, step: int) -> Batch | DataError:
+        try:
+            return self.data[step]
+        except DataError as error:
+            return error
 
 
 class _From(Sampler[int]):
@@ -66,7 +112,7 @@ class Trainer:
 
     Args:
         model: the network.
-        bank: embedded prompts.
+        prompter: chooses what a batch is asked for.
         config: the recipe.
         folder: where states and the log go.
         say: takes progress lines.
@@ -75,7 +121,7 @@ class Trainer:
     def __init__(
         self,
         model: Nano,
-        bank: PromptBank,
+        prompter: Prompter,
         config: LoopConfig,
         folder: Path,
         say: Callable[[str], None],
@@ -83,8 +129,10 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.say = say
         self.device = next(model.parameters()).device
-        self.model, self.bank, self.config, self.folder = model, bank, config, folder
-        self.criterion = Criterion(model.config.hidden, model.config.text_width).to(self.device)
+        self.model, self.prompter, self.config, self.folder = model, prompter, config, folder
+        self.criterion = Criterion(
+            model.config.hidden, model.config.text_width, config.classification
+        ).to(self.device)
         self.optimizer = torch.optim.AdamW(
             self._groups(), lr=config.learning_rate, betas=(0.9, 0.98), fused=True
         )
@@ -124,9 +172,14 @@ class Trainer:
         return c.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
 
     def run(self, data: Dataset[Batch], on_save: Callable[[Trainer], None] | None = None) -> None:
-        """Train until the last step; states are written as time passes and at the end."""
+        """Train until the last step; states are written as time passes and at the end.
+
+        Raises:
+            DataError: a batch cannot be made.
+            TrainingError: a loss or a gradient is no number.
+        """
         loader = DataLoader(
-            data,
+            _Told(data),
             batch_size=None,
             sampler=_From(self.step, self.config.steps),
             num_workers=self.config.workers,
@@ -135,6 +188,8 @@ class Trainer:
         saved = began = time.monotonic()
         sums: dict[str, list[float]] = {}
         for batch in loader:
+            if isinstance(batch, DataError):
+                raise batch
             for name, value in self.advance(batch).items():
                 sums.setdefault(name, []).append(value)
             now = time.monotonic()
@@ -154,32 +209,59 @@ class Trainer:
                 on_save(self)
 
     def advance(self, batch: Batch) -> dict[str, float]:
-        """One step on one batch; returns the weighted losses."""
+        """One step on one batch; returns the weighted losses and the gradient's norm.
+
+        Raises:
+            TrainingError: a loss or a gradient is no number; no weight has changed then.
+        """
+        losses = self.backward(batch)
+        self._share_gradients()
+        return losses | {"norm": self.update(len(batch.images) * self.processes)}
+
+    def backward(self, batch: Batch) -> dict[str, float]:
+        """Compute the gradients of one batch; returns the weighted losses.
+
+        Raises:
+            TrainingError: a loss is no number.
+        """
         self.model.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(self.step) * group["scale"]
-        batch = batch.to(self.device)
-        features, targets = self._prompts(batch)
-        # Sentences say nothing new about how things look: they train what stands on the backbone.
-        with torch.set_grad_enabled(targets.names is not None):
-            seen = self.model.encode_image(batch.images)
-        outputs = self.model.head(seen, features)
-        losses = self.criterion(self.model, outputs, batch, targets)
+        asked = self.prompter(self.model, batch.to(self.device), self.step)
+        with torch.set_grad_enabled(asked.teaches_sight):
+            seen = self.model.encode_image(asked.batch.images)
+        outputs = self.model.head(seen, asked.prompts)
+        losses = self.criterion(self.model, outputs, asked.batch, asked.targets)
         total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            raise TrainingError(
-                f"the loss is {total.item()} at step {self.step}; lower the learning rate"
-            )
+        self._refuse_no_number("loss", total)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        self._share_gradients()
+        said = "s/" if asked.targets.names is None else ""
+        return {f"{said}{k}": v.item() for k, v in losses.items()}
+
+    def update(self, images: int) -> float:
+        """Take the optimizer's step; returns the gradient's norm before it was clipped.
+
+        Args:
+            images: pictures that the gradients come from, in all processes.
+
+        Raises:
+            TrainingError: a gradient is no number.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(self.step) * group["scale"]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self._refuse_no_number("gradient", norm)
         self.optimizer.step()
         self.step += 1
-        self.images += len(batch.images) * self.processes
+        self.images += images
         self._average()
-        said = "s/" if targets.names is None else ""
-        return {f"{said}{k}": v.item() for k, v in losses.items()} | {"norm": float(norm)}
+        return float(norm)
+
+    def _refuse_no_number(self, what: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise TrainingError(
+                f"the {what} is {value.item()} at step {self.step}; lower the learning rate, and"
+                f" go on from the last state in {self.folder}"
+            )
 
     def _share_gradients(self) -> None:
         """Average gradients over all processes; a weight that a step did not use counts as zero."""
@@ -194,23 +276,6 @@ class Trainer:
         flat /= distributed.get_world_size()
         for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
             p.grad = part.view_as(p)
-
-    def _prompts(self, batch: Batch) -> tuple[PromptFeatures, Targets]:
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-        if not any(batch.sentences):
-            vectors, truth = self.bank.draw(batch.classes, self.config.strangers, generator)
-            names = self.bank.names.to(self.device)
-            prompts = self.model.vocabulary(vectors.to(self.device))
-            return prompts, Targets(truth.to(self.device), names)
-        longest = max(len(s) for s in batch.sentences)
-        rows = [[s[k % len(s)] for k in range(longest)] for s in batch.sentences]
-        flat = [text for row in rows for text, _ in row]
-        vectors = self.bank.encode([t.casefold() for t in flat]).view(len(rows), longest, -1)
-        meant = torch.tensor([[region for _, region in row] for row in rows])
-        regions = torch.arange(batch.boxes.shape[1])
-        truth = (meant[:, None] == regions[:, None]).float()  # (B, G, L)
-        prompts = PromptFeatures(fusion=vectors.to(self.device), classes=None)
-        return prompts, Targets(truth.to(self.device), None)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -228,10 +293,14 @@ class Trainer:
             "lr": round(self.rate(self.step), 7),
         }
         line |= {k: round(sum(v) / len(v), 4) for k, v in sums.items()}
-        with (self.folder / "log.jsonl").open("a") as log:
-            log.write(json.dumps(line) + "\n")
+        self.log(line)
         total = sum(sum(v) / len(v) for k, v in sums.items() if k != "norm")
         self.say(f"step {self.step}/{self.config.steps}: loss {total:.3f}, {self.images} pictures")
+
+    def log(self, line: Mapping[str, float | str]) -> None:
+        """Append a line of numbers to log.jsonl."""
+        with (self.folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(dict(line)) + "\n")
 
     def save(self) -> None:
         """Write the whole state; an interrupted write leaves the last one."""
@@ -240,6 +309,7 @@ class Trainer:
             "criterion": self.criterion.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema,
+            "memory": self.prompter.state(),
             "counts": {"step": self.step, "images": self.images, "seconds": self.seconds},
         }
         part = self.folder / "state.part"
@@ -247,15 +317,31 @@ class Trainer:
         part.replace(self.folder / "state.pt")
 
     def load(self) -> bool:
-        """Take up the last state of the folder; False where there is none."""
+        """Take up the last state of the folder; False where there is none.
+
+        Raises:
+            TrainingError: there is one, but it is damaged or of another run.
+        """
         path = self.folder / "state.pt"
         if not path.is_file():
             return False
-        state = torch.load(path, weights_only=True, map_location=self.device)
+        try:
+            self._take(torch.load(path, weights_only=True, map_location=self.device))
+        except (OSError, EOFError, pickle.UnpicklingError, LookupError, RuntimeError) as error:
+            first = str(error).partition("\n")[0]
+            raise TrainingError(
+                f"{path} is damaged or of another run; remove it to begin anew: {first}"
+            ) from error
+        except ValueError as error:
+            raise TrainingError(f"{path} is of a run with other data sets: {error}") from error
+        return True
+
+    def _take(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.criterion.load_state_dict(state["criterion"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema = state["ema"]
+        if "memory" in state:  # states from before there was one have none to take up
+            self.prompter.load(state["memory"])
         counts = state["counts"]
         self.step, self.images, self.seconds = counts["step"], counts["images"], counts["seconds"]
-        return True

@@ -51,20 +51,30 @@ class PromptBank:
         return self.prompts[: self.classes]
 
     def draw(
-        self, classes: Tensor, strangers: int, generator: torch.Generator
+        self,
+        classes: Tensor,
+        strangers: int,
+        generator: torch.Generator,
+        chosen: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the prompts of one step and their truth.
 
         Args:
-            classes: (B, G) int64 class of each region.
+            classes: (B, G) int64 class of each region; its row of `chosen` where that is given.
             strangers: how many strange words to add.
             generator: source of chance.
+            chosen: (K,) int64 classes that are asked for; None for all.
 
         Returns:
-            (P + S, D) vectors and (B, G, P + S) float32 truth.
+            (P + S, D) vectors and (B, G, P + S) float32 truth; P counts the prompts that are true
+            of a class that is asked for.
         """
+        prompts, known = self.prompts, self.truth
+        if chosen is not None:
+            about = known[:, chosen].any(1)
+            prompts, known = prompts[about], known[about][:, chosen]
         count = min(strangers, len(self.strangers))
         rows = torch.randperm(len(self.strangers), generator=generator)[:count]
-        vectors = torch.cat([self.prompts, self.strangers[rows]])
-        truth = torch.cat([self.truth, torch.zeros(len(rows), self.classes)])
+        vectors = torch.cat([prompts, self.strangers[rows]])
+        truth = torch.cat([known, torch.zeros(len(rows), known.shape[1])])
         return vectors, truth.T[classes.cpu()]

@@ -31,11 +31,22 @@ class Canvas:
     """A kind of batch."""
 
     height: int
+    """Pixels, a multiple of 32."""
     width: int
+    """Pixels, a multiple of 32."""
     batch: int
-    """Pictures at once."""
-    most: int
-    """Most things in a picture."""
+    """Pictures at once, of each process."""
+    most: int = 6
+    """Most things in a drawn picture."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ValueError: a field is out of range.
+        """
+        if min(self.height, self.width, self.batch, self.most) < 1:
+            raise ValueError("height, width, batch and most of a canvas are at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +57,17 @@ class Stage:
     """Its first step."""
     canvases: tuple[Canvas, ...]
     """Drawn from at random, one for each batch."""
-    sentence_share: float
-    """Share of batches that speak in sentences, 0..1."""
+    sentence_share: float = 0.0
+    """Share of the world's batches that speak in sentences, 0..1."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ValueError: a field is out of range.
+        """
+        if self.first < 0 or not 0 <= self.sentence_share <= 1:
+            raise ValueError("first is 0 or more, sentence_share 0..1")
 
 
 class SceneBatches(Dataset["Batch"]):

@@ -43,9 +43,9 @@ def validate(
         examples: pictures with their regions.
 
     Returns:
-        things_ap50, stuff_ap50 and agnostic_recall50 (share of regions that some query's box
-        overlaps by half), all 0..1, and absent, names an image that score over 0.5 and are not
-        in it.
+        things_ap50, stuff_ap50 (each where there are such names) and agnostic_recall50 (share of
+        regions that some query's box overlaps by half), all 0..1, and absent, names an image that
+        score over 0.5 and are not in it.
     """
     found: list[list[float]] = []
     hits = total = absent = 0
@@ -60,9 +60,8 @@ def validate(
         absent += len(spoken - set(example.classes.tolist()))
         found += _rows(index, boxes, scores)
     truth = _truth(examples, len(names))
-    return {
-        "things_ap50": _ap50(truth, found, list(range(things))),
-        "stuff_ap50": _ap50(truth, found, list(range(things, len(names)))),
+    kinds = {"things_ap50": range(things), "stuff_ap50": range(things, len(names))}
+    return {key: _ap50(truth, found, list(ids)) for key, ids in kinds.items() if ids} | {
         "agnostic_recall50": hits / max(1, total),
         "absent": absent / len(examples),
     }
