@@ -1,5 +1,6 @@
 """The root of the repository builds with colcon, plainly and by symlinks."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -36,6 +37,26 @@ def test_it_builds(tmp_path, flags):
     assert (install / "share/ape_stream/package.xml").is_file()
     assert (install / "share/ape_stream/launch/ape.launch.py").is_file()
     assert (install / "share/ament_index/resource_index/packages/ape_stream").is_file()
-    if flags:  # the scripts run from the build folder: every package must be found there
-        code = "import ape_stream, ape_model, ape_cuda_ops, ape_nodes.shared"
-        subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "build/ape_stream", check=True)
+    assert_sourced_workspace_works(tmp_path)
+
+
+def assert_sourced_workspace_works(workspace):
+    """As a user has it: packages, plugins and the executable come from the workspace alone."""
+    code = (
+        "import importlib.metadata as m, ape_stream, ape_model, ape_cuda_ops, ape_nodes.shared\n"
+        "from ape_stream.plugins import load\n"
+        "load('trackers', 'iou'), load('sinks', 'zmq')\n"
+        "print(ape_nodes.__file__, m.distribution('ape-stream')._path, sep='\\n')"
+    )
+    script = f'. install/local_setup.sh && cd / && "{sys.executable}" -c "{code}" && ape_node'
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    env["PATH"] = f"{workspace}/install/ape_stream/lib/ape_stream{os.pathsep}{env['PATH']}"
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=workspace, env=env, capture_output=True, text=True, check=False
+    )
+    places = done.stdout.split()
+    assert len(places) == 2, done.stderr
+    # --symlink-install leads to the source tree through links in the workspace's build folder
+    assert all(place.startswith(str(workspace)) for place in places), places
+    if importlib.util.find_spec("rclpy") is None:
+        assert "ape_node needs rclpy: source a ROS 2 installation" in done.stderr
