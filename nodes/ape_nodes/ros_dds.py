@@ -27,12 +27,13 @@ from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 from cyclonedds.util import duration
 
-from ape_nodes.ros_types import type_store
+from ape_nodes.ros_types import plain_encoder, type_store
 from ape_stream.errors import ConfigError, SinkError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ape_nodes.ros_messages import Encoder
     from ape_nodes.ros_topics import TopicSpec
 
 __all__ = ["DdsNode", "DdsReader", "DdsWriter"]
@@ -202,6 +203,10 @@ class DdsNode:
         except Exception as error:
             raise ConfigError(f"no DDS participant in domain {number}: {error}") from error
         self._graph = self._announcer()
+
+    def encoder(self, mask_encoding: str) -> Encoder:
+        """An encoder that builds the messages of this node's type store."""
+        return plain_encoder(self.store, mask_encoding)
 
     def path(self, topic: str) -> str:
         """The absolute name of a topic (`~/x` is the node's own)."""

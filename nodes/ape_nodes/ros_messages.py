@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from ape_nodes.ros_images import from_compressed, to_bgr, to_png
+from ape_stream.errors import ConfigError
 from ape_stream.masks import label_map
 from ape_stream.types import Frame
 
@@ -80,6 +81,9 @@ class Encoder:
         message: The class of a ROS 2 type by its name ("std_msgs/msg/Header").
         blob: How this backend wants the bytes of a `uint8[]`.
         mask_encoding: "mono16", or "mono8" to use 8 bits where all values fit.
+
+    Raises:
+        ConfigError: there is no such mask encoding.
     """
 
     def __init__(
@@ -88,6 +92,8 @@ class Encoder:
         blob: Callable[[bytes], Any],
         mask_encoding: str = "mono16",
     ) -> None:
+        if mask_encoding not in ("mono8", "mono16"):
+            raise ConfigError(f"mask_encoding={mask_encoding!r} is none of mono8, mono16")
         self._message = message
         self._blob = blob
         self._mask_encoding = mask_encoding

@@ -12,7 +12,6 @@ in a thread of the executor.
 
 from __future__ import annotations
 
-import importlib
 import threading
 import time
 from contextlib import suppress
@@ -22,14 +21,14 @@ from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParam
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_srvs.srv import SetBool
 
 from ape_nodes.ros_health import Health, run_values
-from ape_nodes.ros_messages import Encoder, ResultPublisher, as_array, frame_of
+from ape_nodes.ros_messages import ResultPublisher, frame_of
 from ape_nodes.ros_parameters import DEFAULTS, PARAMETERS, PROMPT_PARAMETERS, check, wanted
-from ape_nodes.ros_topics import DIAGNOSTICS, INPUTS, OUTPUTS, TopicSpec
+from ape_nodes.ros_rclpy import message_class, rclpy_encoder, rclpy_qos
+from ape_nodes.ros_topics import DIAGNOSTICS, INPUTS, OUTPUTS
 from ape_stream.errors import ApeStreamError, ConfigError, SourceError
 from ape_stream.pipeline import Pipeline
 from ape_stream.plugins import load, make, option_names
@@ -46,24 +45,6 @@ LOOK_EVERY_S: Final = 0.5
 SET_PROMPTS_TIMEOUT_S: Final = 30.0
 _JOIN_S: Final = 5.0
 _IMAGE, _COMPRESSED, _PROMPTS = INPUTS
-
-
-def _message(name: str) -> type:
-    package, kind, short = name.split("/")
-    found: type = getattr(importlib.import_module(f"{package}.{kind}"), short)
-    return found
-
-
-def _qos(
-    spec: TopicSpec, *, reliable: bool | None = None, latched: bool | None = None
-) -> QoSProfile:
-    firm = spec.reliable if reliable is None else reliable
-    kept = spec.latched if latched is None else latched
-    return QoSProfile(
-        depth=spec.depth,
-        reliability=ReliabilityPolicy.RELIABLE if firm else ReliabilityPolicy.BEST_EFFORT,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL if kept else DurabilityPolicy.VOLATILE,
-    )
 
 
 class ApeNode(LifecycleNode):  # type: ignore[misc]
@@ -90,16 +71,18 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         self._pipeline: Pipeline | None = None
         self._thread: threading.Thread | None = None
         self._image_group = MutuallyExclusiveCallbackGroup()
-        self._encoder = Encoder(_message, as_array)
+        self._encoder = rclpy_encoder()
         for parameter in PARAMETERS:
             self.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_service(SetBool, "~/enable", self._on_enable)
         for latched in (True, False):  # a volatile writer does not reach a transient local reader
-            qos = _qos(_PROMPTS, latched=latched)
-            self.create_subscription(_message(_PROMPTS.type), _PROMPTS.name, self._on_prompts, qos)
+            qos = rclpy_qos(_PROMPTS, latched=latched)
+            self.create_subscription(
+                message_class(_PROMPTS.type), _PROMPTS.name, self._on_prompts, qos
+            )
         self._diagnostics = self.create_publisher(
-            _message(DIAGNOSTICS.type), DIAGNOSTICS.name, _qos(DIAGNOSTICS)
+            message_class(DIAGNOSTICS.type), DIAGNOSTICS.name, rclpy_qos(DIAGNOSTICS)
         )
         self.create_timer(LOOK_EVERY_S, self._look)
         self.create_timer(1.0, self._diagnose)
@@ -167,14 +150,14 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         options = self._options("perceivers", name, model="model", device="device", half="half")
         self._model.load(lambda: make("perceivers", name, options=options))
         self._holds_model = True
-        self._encoder = Encoder(_message, as_array, self._value("mask_encoding"))
+        self._encoder = rclpy_encoder(self._value("mask_encoding"))
         for spec in OUTPUTS:
             if spec.name.endswith("/compressed") and not self._value("publish_compressed"):
                 continue
             self._outputs[spec.name] = self.create_publisher(
-                _message(spec.type),
+                message_class(spec.type),
                 f"~/{spec.name}",
-                _qos(spec),
+                rclpy_qos(spec),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
 
@@ -247,10 +230,10 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         spec = _COMPRESSED if packed else _IMAGE
         topic = self._image_topic(packed=packed)
         self._subscription = self.create_subscription(
-            _message(spec.type),
+            message_class(spec.type),
             topic,
             self._on_image,
-            _qos(spec, reliable=self._value("image_reliability") == "reliable"),
+            rclpy_qos(spec, reliable=self._value("image_reliability") == "reliable"),
             callback_group=self._image_group,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )

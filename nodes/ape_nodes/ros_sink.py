@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from ape_nodes.ros_dds import DdsNode, DdsWriter
+from ape_nodes.ros_backend import choose, open_node
 from ape_nodes.ros_health import Health, ResultMeter
 from ape_nodes.ros_messages import ResultPublisher
 from ape_nodes.ros_topics import DIAGNOSTICS, OUTPUTS
-from ape_nodes.ros_types import plain_encoder
 from ape_stream.errors import ConfigError, SinkError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from ape_nodes.ros_backend import RosNode, Writer
     from ape_stream.types import FrameResult
 
 __all__ = ["Ros2Sink"]
@@ -22,11 +22,11 @@ __all__ = ["Ros2Sink"]
 _DIAGNOSE_EVERY_S: Final = 1.0
 
 
-class _DdsPort:
-    """The output topics of one node (or of one stream of it) over DDS."""
+class _Port:
+    """The output topics of one node (or of one stream of it)."""
 
-    def __init__(self, node: DdsNode, prefix: str) -> None:
-        self._writers: dict[str, DdsWriter] = {
+    def __init__(self, node: RosNode, prefix: str) -> None:
+        self._writers: dict[str, Writer] = {
             spec.name: node.writer(f"~/{prefix}{spec.name}", spec) for spec in OUTPUTS
         }
 
@@ -38,17 +38,19 @@ class _DdsPort:
 
 
 class Ros2Sink:
-    """Publishes results as the topics of a ROS 2 node, without a ROS installation.
+    """Publishes results as the topics of a ROS 2 node, with or without a ROS installation.
 
     Args:
         spec: `ros2:/ape` or `ros2:/robot/ape`: the node's full name.
         mask_encoding: "mono16", or "mono8" where all values fit.
         per_stream: True puts each stream under its own name: `~/<stream>/detections`.
         domain_id: ROS_DOMAIN_ID; None reads the environment.
-        distro: Whose message definitions are used (humble ... lyrical).
+        distro: Whose message definitions are used (humble ... lyrical; dds only).
+        backend: "dds", "rclpy", or "auto": dds where its extra is installed.
 
     Raises:
         ConfigError: the name or an option cannot be used.
+        PluginError: what the backend needs is not installed.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Ros2Sink:
         per_stream: bool = False,
         domain_id: int | None = None,
         distro: str = "jazzy",
+        backend: str = "auto",
     ) -> None:
         path = spec.removeprefix("ros2:").strip("/") or "ape"
         if not all(part.isidentifier() for part in path.split("/")):
@@ -70,15 +73,18 @@ class Ros2Sink:
         self._per_stream = per_stream
         self._domain_id = domain_id
         self._distro = distro
-        self._node: DdsNode | None = None
+        self._backend = choose(backend)
+        self._node: RosNode | None = None
         self._publishers: dict[str, ResultPublisher] = {}
-        self._diagnostics: DdsWriter | None = None
+        self._diagnostics: Writer | None = None
         self._meter = ResultMeter()
         self._diagnosed_s = time.monotonic()
 
     def __enter__(self) -> Self:
         """Join the graph."""
-        self._node = DdsNode(self._node_name, self._place, self._domain_id, self._distro)
+        self._node = open_node(
+            self._backend, self._node_name, self._place, self._domain_id, self._distro
+        )
         self._diagnostics = self._node.writer(DIAGNOSTICS.name, DIAGNOSTICS)
         if not self._per_stream:
             self._publisher("")  # so that the topics are there before the first frame
@@ -103,8 +109,8 @@ class Ros2Sink:
         if stream not in self._publishers:
             letters = "".join(c if c.isalnum() and c.isascii() else "_" for c in stream)
             prefix = f"{'s' if letters[0].isdigit() else ''}{letters}/" if stream else ""
-            encoder = plain_encoder(self._node.store, self._mask_encoding)
-            self._publishers[stream] = ResultPublisher(encoder, _DdsPort(self._node, prefix))
+            encoder = self._node.encoder(self._mask_encoding)
+            self._publishers[stream] = ResultPublisher(encoder, _Port(self._node, prefix))
         return self._publishers[stream]
 
     def write(self, result: FrameResult) -> None:
@@ -124,7 +130,7 @@ class Ros2Sink:
         if time.monotonic() - self._diagnosed_s < _DIAGNOSE_EVERY_S:
             return
         self._diagnosed_s = time.monotonic()
-        encoder = plain_encoder(self._node.store, self._mask_encoding)
+        encoder = self._node.encoder(self._mask_encoding)
         name = f"{self._place.rstrip('/')}/{self._node_name}"
         health = Health("OK", "active")
         message = encoder.diagnostics(time.time_ns(), name, health, self._meter.values())

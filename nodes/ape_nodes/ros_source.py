@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Self
 
-from ape_nodes.ros_dds import DdsNode, DdsReader
+from ape_nodes.ros_backend import choose, open_node
 from ape_nodes.ros_messages import frame_of
 from ape_nodes.ros_topics import TopicSpec
 from ape_stream.errors import ConfigError, SourceError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from ape_nodes.ros_backend import Reader, RosNode
     from ape_nodes.ros_messages import RosFrame
 
 __all__ = ["Ros2Source"]
@@ -24,7 +25,7 @@ _log = logging.getLogger("ape_stream")
 
 
 class Ros2Source:
-    """The images of a topic, without a ROS installation; only the newest waits.
+    """The images of a topic, with or without a ROS installation; only the newest waits.
 
     Args:
         spec: `ros2:///camera/image_raw`; a topic that ends in `/compressed` holds CompressedImage.
@@ -32,10 +33,12 @@ class Ros2Source:
         reliable: True asks for reliable delivery (the writer must offer it).
         domain_id: ROS_DOMAIN_ID; None reads the environment.
         timeout_s: Longest silence.
-        distro: Whose message definitions are used (humble ... lyrical).
+        distro: Whose message definitions are used (humble ... lyrical; dds only).
+        backend: "dds", "rclpy", or "auto": dds where its extra is installed.
 
     Raises:
-        ConfigError: the topic's name cannot be used.
+        ConfigError: the topic's name or an option cannot be used.
+        PluginError: what the backend needs is not installed.
     """
 
     live = True
@@ -49,6 +52,7 @@ class Ros2Source:
         domain_id: int | None = None,
         timeout_s: float = 30.0,
         distro: str = "jazzy",
+        backend: str = "auto",
     ) -> None:
         topic = "/" + spec.removeprefix("ros2://").strip("/")
         if not all(part.isidentifier() for part in topic[1:].split("/")):
@@ -59,13 +63,15 @@ class Ros2Source:
         self._domain_id = domain_id
         self._timeout_s = timeout_s
         self._distro = distro
-        self._node: DdsNode | None = None
-        self._reader: DdsReader | None = None
+        self._backend = choose(backend)
+        self._node: RosNode | None = None
+        self._reader: Reader | None = None
 
     def __enter__(self) -> Self:
         """Join the graph and subscribe."""
         letters = "".join(c if c.isalnum() and c.isascii() else "_" for c in self.name)
-        node = DdsNode(f"ape_source_{letters}", "/", self._domain_id, self._distro)
+        name = f"ape_source_{letters}"
+        node = open_node(self._backend, name, "/", self._domain_id, self._distro)
         self._node, self._reader = node, node.reader(self._spec.name, self._spec)
         return self
 

@@ -44,6 +44,4 @@ def _blob(data: bytes) -> NDArray[np.uint8]:
 
 def plain_encoder(store: Any, mask_encoding: str = "mono16") -> Encoder:
     """An encoder that builds the messages of a type store."""
-    if mask_encoding not in ("mono8", "mono16"):
-        raise ConfigError(f"mask_encoding={mask_encoding!r} is none of mono8, mono16")
     return Encoder(store.types.__getitem__, _blob, mask_encoding)

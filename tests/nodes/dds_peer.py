@@ -1,5 +1,6 @@
 """The other side of the DDS tests: `camera [height width]` publishes, `watch [word]` and `health`
-report."""
+report, `ape words` is a whole node of ours.
+"""
 
 import json
 import sys
@@ -9,8 +10,13 @@ import numpy as np
 
 from ape_nodes.ros_dds import DdsNode
 from ape_nodes.ros_messages import RosFrame
+from ape_nodes.ros_sink import Ros2Sink
+from ape_nodes.ros_source import Ros2Source
 from ape_nodes.ros_topics import DIAGNOSTICS, OUTPUTS, TopicSpec
 from ape_nodes.ros_types import plain_encoder
+from ape_stream.pipeline import Pipeline
+from ape_stream.testing import OraclePerceiver
+from ape_stream.types import PromptSet
 
 
 def camera(height=48, width=64):
@@ -59,6 +65,15 @@ def watch(word=None):
         print(json.dumps(report), flush=True)  # noqa: T201
 
 
+def ape(words):
+    """Images in, results out, until it is killed."""
+    source = Ros2Source("ros2:///camera/image_raw", timeout_s=100)
+    sink = Ros2Sink("ros2:/robot/ape")
+    with Pipeline([source], OraclePerceiver(), PromptSet.of(words), sinks=[sink]) as run:
+        for _ in run:
+            pass
+
+
 def health():
     """What /diagnostics says, as a node like diagnostic_aggregator hears it."""
     node = DdsNode("aggregator")
@@ -72,4 +87,4 @@ def health():
 
 
 if __name__ == "__main__":
-    {"camera": camera, "watch": watch, "health": health}[sys.argv[1]](*sys.argv[2:])
+    {"camera": camera, "watch": watch, "health": health, "ape": ape}[sys.argv[1]](*sys.argv[2:])

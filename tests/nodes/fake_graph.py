@@ -78,28 +78,32 @@ class CallbackGroup:
 
 class Context:
     def __init__(self):
-        self.alive, self.arguments, self.entities = False, [], []
+        self.alive, self.arguments = False, []
 
     def ok(self):
         return self.alive
 
 
-WORLD = Context()
+WORLD = Context()  # the default one
+GRAPH = []  # the endpoints of all contexts
 
 
 def init(*, args=None, context=None, domain_id=None, signal_handler_options=None):
-    if WORLD.alive:
+    context = context or WORLD
+    assert isinstance(context, Context)
+    assert domain_id is None or isinstance(domain_id, int)
+    if context.alive:
         raise RuntimeError("Context.init() must only be called once")
     assert args is None or all(isinstance(one, str) for one in args)
-    WORLD.alive, WORLD.arguments, WORLD.entities = True, list(args or []), []
+    context.alive, context.arguments = True, list(args or [])
 
 
 def try_shutdown(*, context=None, uninstall_handlers=None):
-    WORLD.alive = False
+    (context or WORLD).alive = False
 
 
 def ok(*, context=None):
-    return WORLD.alive
+    return (context or WORLD).alive
 
 
 def read_arguments(arguments):
@@ -135,17 +139,17 @@ class Endpoint:
         self.node, self.kind, self.topic, self.qos = node, kind, topic, qos
         self.callback, self.group, self.alive = callback, group, True
         self.waiting = collections.deque(maxlen=qos.depth)
-        WORLD.entities.append(self)
+        GRAPH.append(self)
 
     def check(self):
-        if not (self.alive and WORLD.alive):
+        if not (self.alive and self.node.context.alive):
             raise InvalidHandle(f"{self.topic} was destroyed, or the context is invalid")
 
     def matches(self):
         """The endpoints at the other side whose type and QoS fit."""
         self.check()
         found = []
-        for other in WORLD.entities:
+        for other in GRAPH:
             if type(other) is type(self) or other.topic != self.topic or not other.alive:
                 continue
             assert other.kind is self.kind, f"two types on {self.topic}"

@@ -7,6 +7,7 @@ import time
 
 import fake_messages
 from fake_graph import (
+    GRAPH,
     WORLD,
     CallbackGroup,
     HistoryPolicy,
@@ -59,12 +60,12 @@ class Clock:
 
 
 class Logger:
-    def __init__(self):
-        self.lines = []
+    def __init__(self, context):
+        self.lines, self._context = [], context
 
     def _log(self, level, text, throttle_duration_sec=None, once=False):
         assert isinstance(text, str)
-        assert WORLD.alive, "logged after the shutdown"
+        assert self._context.alive, "logged after the shutdown"
         self.lines.append((level, text))
 
     def info(self, text, **options):
@@ -90,10 +91,11 @@ class Node:
         parameter_overrides=None, allow_undeclared_parameters=False,
         automatically_declare_parameters_from_overrides=False, enable_logger_service=False,
     ):  # fmt: skip
-        if not WORLD.alive:
+        self.context = context or WORLD
+        if not self.context.alive:
             raise RCLError("cannot create node: the context is not valid")
         own, values = read_arguments(cli_args or [])
-        remaps, more = read_arguments(WORLD.arguments) if use_global_arguments else ({}, {})
+        remaps, more = read_arguments(self.context.arguments) if use_global_arguments else ({}, {})
         self._remaps = {**remaps, **own}
         self._overrides = {**more, **values, **{p.name: p.value for p in parameter_overrides or ()}}
         self._name = self._remaps.pop("__node", node_name)
@@ -102,7 +104,7 @@ class Node:
         self._parameters, self._descriptors, self._on_set = {}, {}, []
         self._publishers, self._subscriptions, self._timers, self._services = [], [], [], {}
         self.default_callback_group = CallbackGroup()
-        self.context, self._logger = WORLD, Logger()
+        self._logger = Logger(self.context)
 
     def get_name(self):
         return self._name
@@ -246,13 +248,13 @@ class Node:
     def destroy_publisher(self, publisher):
         publisher.alive = False
         self._publishers.remove(publisher)
-        WORLD.entities.remove(publisher)
+        GRAPH.remove(publisher)
         return True
 
     def destroy_subscription(self, subscription):
         subscription.alive = False
         self._subscriptions.remove(subscription)
-        WORLD.entities.remove(subscription)
+        GRAPH.remove(subscription)
         return True
 
     def destroy_node(self):

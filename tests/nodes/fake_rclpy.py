@@ -13,8 +13,10 @@ import typing
 
 import fake_messages
 from fake_graph import (
+    GRAPH,
     WORLD,
     CallbackGroup,
+    Context,
     DurabilityPolicy,
     ExternalShutdownException,
     HistoryPolicy,
@@ -104,14 +106,15 @@ class LifecycleNode(Node):
 
 class SingleThreadedExecutor:
     def __init__(self, *, context=None):
-        self._nodes, self._over = [], False
+        self._nodes, self._over, self._context = [], False, context or WORLD
 
     def add_node(self, node):
+        assert node.context is self._context, "a node of another context"
         self._nodes.append(node)
         return True
 
     def spin_once(self, timeout_sec=None):
-        if not WORLD.alive:
+        if not self._context.alive:
             raise ExternalShutdownException
         for node in self._nodes:
             for timer in list(node._timers):
@@ -124,7 +127,7 @@ class SingleThreadedExecutor:
         time.sleep(min(0.01, timeout_sec or 0.01))
 
     def spin(self):
-        while WORLD.alive and not self._over:
+        while self._context.alive and not self._over:
             self.spin_once()
 
     def shutdown(self, timeout_sec=None):
@@ -144,8 +147,10 @@ class MultiThreadedExecutor(SingleThreadedExecutor):
 CONTENT = {
     "rclpy": (init, try_shutdown, ok, create_node),
     "rclpy.callback_groups": (),
+    "rclpy.context": (Context,),
     "rclpy.executors": (ExternalShutdownException, SingleThreadedExecutor, MultiThreadedExecutor),
     "rclpy.lifecycle": (LifecycleNode, LifecycleState, TransitionCallbackReturn),
+    "rclpy.node": (Node,),
     "rclpy.parameter": (Parameter,),
     "rclpy.qos": (QoSProfile, ReliabilityPolicy, DurabilityPolicy, HistoryPolicy, QoSPolicyKind),
     "rclpy.qos_overriding_options": (QoSOverridingOptions,),
@@ -165,3 +170,4 @@ def install(patch):
     for name, module in itertools.chain(made.items(), fake_messages.modules().items()):
         patch.setitem(sys.modules, name, module)
     WORLD.alive = False
+    GRAPH.clear()

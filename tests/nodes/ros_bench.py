@@ -20,7 +20,7 @@ from ape_nodes.shared import SharedModel
 from ape_stream import plugins
 
 BACKENDS = ["fake", pytest.param("real", marks=pytest.mark.ros)]
-OURS = ("ape_nodes.ros_node", "ape_nodes.ros_process")
+OURS = ("ape_nodes.ros_node", "ape_nodes.ros_process", "ape_nodes.ros_rclpy")
 STAMP = (1_700_000_000, 7)
 
 
@@ -45,6 +45,7 @@ class World:
             del sys.modules[name]
         name_perceivers(patch)
         ros_perceivers.GATE.clear()
+        ros_perceivers.HOLDING.clear()
         patch.setenv("ROS_DOMAIN_ID", str(random.randint(1, 100)))
         patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         self.rclpy = importlib.import_module("rclpy")
@@ -53,10 +54,11 @@ class World:
         self.Parameter = importlib.import_module("rclpy.parameter").Parameter
         self.Outcome = importlib.import_module("rclpy.lifecycle").TransitionCallbackReturn
         self.ros_node = importlib.import_module("ape_nodes.ros_node")
+        self.ros_rclpy = importlib.import_module("ape_nodes.ros_rclpy")
         self._nodes, self._executor = [], None
 
     def message(self, name):
-        return self.ros_node._message(name)
+        return self.ros_rclpy.message_class(name)
 
     def start(self, *arguments):
         self.rclpy.init(args=list(arguments))
@@ -94,7 +96,7 @@ class World:
     def listen(self, topic, spec, **qos):
         """A list that fills with the messages of an output."""
         seen = []
-        profile = self.ros_node._qos(spec, **qos)
+        profile = self.ros_rclpy.rclpy_qos(spec, **qos)
         self.helper.create_subscription(self.message(spec.type), topic, seen.append, profile)
         return seen
 

@@ -7,6 +7,8 @@ from ape_stream.testing import OraclePerceiver
 
 GATE = threading.Event()
 """`Held` answers once it is set."""
+HOLDING = threading.Event()
+"""Set once `Held` was asked."""
 
 
 class Held(OraclePerceiver):
@@ -14,6 +16,7 @@ class Held(OraclePerceiver):
         super().__init__()
 
     def perceive(self, frames):
+        HOLDING.set()
         GATE.wait(20)
         return super().perceive(frames)
 

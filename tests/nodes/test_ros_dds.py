@@ -89,6 +89,16 @@ def test_images_in_results_out_and_every_side_restarts():
         looping.join()
 
 
+def test_the_node_is_killed_and_another_takes_its_place():
+    with Peer("camera"), Peer("watch") as watcher:
+        for words in (["cat"], ["red apple", "dog"]):
+            with Peer("ape", ", ".join(words)):  # killed with SIGKILL at the end
+                seen = {}
+                while (seen.get("classes"), seen.get("ids")) != (words, words):
+                    seen = watcher.lines(1)[0]
+                assert seen["labels"] == list(range(len(words) + 1))
+
+
 def test_a_large_image_arrives_byte_for_byte():
     source = Ros2Source("ros2:///camera/image_raw", reliable=True, timeout_s=60)
     with source, Peer("camera", 1080, 1920):

@@ -168,7 +168,7 @@ def test_deactivating_does_not_wait_for_a_frame_in_flight(world):
     node = world.active(perceiver="held")
     world.camera()
     world.listen("ape/detections", SPECS["detections"])
-    world.until(lambda: node._pipeline.stats().captured > 0)
+    world.until(ros_perceivers.HOLDING.is_set)
     start = time.monotonic()
     assert node.trigger_deactivate() == world.Outcome.SUCCESS
     assert time.monotonic() - start < 8
@@ -268,7 +268,7 @@ def test_prompts_come_over_a_topic_from_latched_and_volatile_writers(world, latc
     spec = INPUTS[2]
     kind = world.message(spec.type)
     sender = world.helper.create_publisher(
-        kind, "ape/prompts", world.ros_node._qos(spec, latched=latched)
+        kind, "ape/prompts", world.ros_rclpy.rclpy_qos(spec, latched=latched)
     )
     world.until(lambda: sender.get_subscription_count() == (2 if latched else 1))
     sender.publish(kind(data=" cat , red apple "))
@@ -353,7 +353,7 @@ def test_images_flow_while_prompts_are_embedded(world):
     answers = []
     asking = threading.Thread(target=lambda: answers.extend(node.set_parameters([change])))
     camera = world.camera()
-    world.until(lambda: node._pipeline.stats().captured > 0)
+    world.until(ros_perceivers.HOLDING.is_set)
     asking.start()
     arrived = node._arrived
     world.until(lambda: node._arrived > arrived + 5)
