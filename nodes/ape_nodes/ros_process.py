@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import rclpy
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 
@@ -42,7 +43,8 @@ def run(argv: Sequence[str]) -> int:
         argv: The command line after the program's name.
 
     Returns:
-        The exit code: 1 where a node that should start at once could not.
+        The exit code: 1 where a parameter has a wrong type or value, or where a node that should
+        start at once could not.
     """
     parsed, ros_arguments = _arguments(argv)
     rclpy.init(args=ros_arguments)  # Humble's is no context manager
@@ -60,6 +62,9 @@ def run(argv: Sequence[str]) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        sys.stderr.write(f"ape_node: {error}\n")
+        return 1
     finally:
         _end(executor, nodes)
     return 0

@@ -100,3 +100,20 @@ def test_a_node_that_cannot_start_ends_the_process_with_a_code(world, monkeypatc
     running = Running(world, monkeypatch, "--autostart", "--params", str(path))
     running.wait(lambda: running.code is not None)
     assert running.end() == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('["red apple", "dog"]', '"red apple"'), ("max_rate: 7.5", "score_threshold: 1.7")],
+)
+def test_a_parameter_of_a_wrong_type_or_value_is_told_in_one_line(
+    world, monkeypatch, tmp_path, capfd, old, new
+):
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMETERS.replace(old, new))
+    running = Running(world, monkeypatch, "--params", str(path))
+    running.wait(lambda: running.code is not None)
+    assert running.end() == 1
+    told = [line for line in capfd.readouterr().err.splitlines() if "ape_node:" in line]
+    assert len(told) == 1
+    assert ("prompts" if "apple" in new else "score_threshold") in told[0]
