@@ -4,7 +4,8 @@
         outputs = model(images, prompts)
 
 Every exact rewrite is undone at once: fusion by full projections of all image tokens, attention by
-an explicit score matrix, sampling by `grid_sample`, one value projection per decoder layer.
+an explicit score matrix, sampling by `grid_sample`, one value projection per decoder layer, all
+tokens at once, masks of all queries after all decoder layers.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from ape_model import reference
+from ape_model.ape import Ape
 from ape_model.decoder import Decoder
 from ape_model.deform_attn import DeformableAttention
+from ape_model.encoder import EncoderLayer
 from ape_model.fusion import BiAttention
-from ape_model.layers import SelfAttention
+from ape_model.layers import FeedForward, SelfAttention
 from ape_model.vit import Attention
 
 if TYPE_CHECKING:
@@ -45,7 +48,7 @@ def _deformable(
     return out
 
 
-def _values(self: Decoder, memory: Tensor, padded: Tensor) -> tuple[Tensor, ...]:
+def _values(self: Decoder, memory: Tensor, padded: Tensor, queries: int) -> tuple[Tensor, ...]:  # noqa: ARG001
     return tuple(layer.cross.project_value(memory, padded) for layer in self.layers)  # type: ignore[operator, union-attr]
 
 
@@ -57,7 +60,10 @@ def as_written(model: nn.Module) -> Iterator[None]:
         BiAttention: ("forward", reference.bi_attention),
         SelfAttention: ("forward", reference.self_attention),
         Attention: ("forward", reference.rope_attention),
-        Decoder: ("project_values", _values),
+        EncoderLayer: ("forward", reference.encoder_layer),
+        FeedForward: ("forward", reference.feed_forward),
+        Decoder: ("values", _values),
+        Ape: ("region_masks", reference.region_masks),
     }
     changed = []
     for module in model.modules():

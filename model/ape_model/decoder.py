@@ -10,11 +10,13 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ape_model.align import Align
-from ape_model.deform_attn import DeformableAttention
+from ape_model.deform_attn import DeformableAttention, Unprojected
 from ape_model.geometry import inverse_sigmoid
 from ape_model.layers import MLP, FeedForward, SelfAttention
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ape_model.config import ApeConfig
     from ape_model.geometry import Geometry, Levels
 
@@ -65,9 +67,14 @@ class DecoderLayer(nn.Module):
         return attention
 
     def forward(
-        self, query: Tensor, position: Tensor, reference: Tensor, value: Tensor, levels: Levels
+        self,
+        query: Tensor,
+        position: Tensor,
+        reference: Tensor,
+        value: Tensor | Unprojected,
+        levels: Levels,
     ) -> Tensor:
-        """(B, Q, C) -> (B, Q, C), `reference` (B, Q, L, 4), `value` (B, N, C) projected."""
+        """(B, Q, C) -> (B, Q, C), `reference` (B, Q, L, 4), `value` of the memory."""
         query = self.norms[0](query + self.attentions[0](query + position, query))
         seen = self.cross(query + position, reference, value, levels)
         query = self.norms[1](query + seen)
@@ -119,6 +126,16 @@ class Decoder(nn.Module):
         values = F.linear(memory, weight, bias).masked_fill(padded[..., None], 0.0)
         return values.chunk(len(heads), dim=-1)
 
+    def values(
+        self, memory: Tensor, padded: Tensor, queries: int
+    ) -> Sequence[Tensor | Unprojected]:
+        """What the layers sample: on a CPU, where it is less work, the memory itself."""
+        cross = self.layers[0].cross
+        if memory.device.type != "cpu" or not cross.gathers(queries, memory.shape[1]):  # type: ignore[operator, union-attr]
+            return self.project_values(memory, padded)
+        tokens = memory.masked_fill(padded[..., None], 0.0)
+        return [Unprojected(tokens, (~padded).to(memory.dtype))] * len(self.layers)
+
     def forward(
         self, query: Tensor, position: Tensor, boxes: Tensor, memory: Tensor, geometry: Geometry
     ) -> Decoded:
@@ -132,7 +149,7 @@ class Decoder(nn.Module):
             geometry: of the batch.
         """
         ratios = geometry.valid_ratios.repeat(1, 1, 2)[:, None]  # (B, 1, L, 4)
-        values = self.project_values(memory, geometry.padded)
+        values = self.values(memory, geometry.padded, query.shape[1])
         hidden, refined = [], []
         for layer, head, value in zip(self.layers, self.bbox_embed, values, strict=False):
             reference = boxes.detach()[:, :, None] * ratios

@@ -8,17 +8,30 @@ pixel on the finest level.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ape_cuda_ops.ops import msda_fused
+from ape_model.layers import in_parts
 
 if TYPE_CHECKING:
     from ape_model.geometry import Levels
 
-__all__ = ["DeformableAttention"]
+__all__ = ["DeformableAttention", "Unprojected"]
+
+GATHER_COST = 8
+"""How much dearer a number is that is gathered than one that a matrix product makes."""
+
+
+class Unprojected(NamedTuple):
+    """Tokens whose value projection is left to whoever samples them: few queries read few."""
+
+    tokens: Tensor
+    """(B, N, C), zero where padded."""
+    inside: Tensor
+    """(B, N), 1 for tokens, 0 for padding: how much of the projection's bias they carry."""
 
 
 class DeformableAttention(nn.Module):
@@ -51,17 +64,24 @@ class DeformableAttention(nn.Module):
 
     def project_value(self, tokens: Tensor, padded: Tensor | None = None) -> Tensor:
         """Project (B, N, C) tokens to values, zero where `padded` (B, N) is True."""
-        value: Tensor = self.value_proj(tokens)
+        value = in_parts(self.value_proj, tokens)
         return value if padded is None else value.masked_fill(padded[..., None], 0.0)
 
-    def forward(self, query: Tensor, reference: Tensor, value: Tensor, levels: Levels) -> Tensor:
+    def gathers(self, queries: int, tokens: int) -> bool:
+        """Whether sampling all channels for each head costs less than projecting all tokens."""
+        samples = queries * self.heads * self.n_levels * self.points * 4
+        return samples * GATHER_COST < tokens * self.value_proj.out_features
+
+    def forward(
+        self, query: Tensor, reference: Tensor, value: Tensor | Unprojected, levels: Levels
+    ) -> Tensor:
         """Gather from projected values.
 
         Args:
             query: (B, Q, C), content plus position.
             reference: (B, Q, L, 2) points or (B, Q, L, 4) boxes cx, cy, w, h, over each level's
                 width and height; offsets are in cells for points, in half boxes for boxes.
-            value: (B, N, C) from `project_value`.
+            value: (B, N, C) from `project_value`, or tokens to be projected once sampled.
             levels: the token grids of the N values.
 
         Returns:
@@ -70,9 +90,29 @@ class DeformableAttention(nn.Module):
         grid = (self.heads, self.n_levels, self.points)
         offsets = self.sampling_offsets(query).unflatten(-1, (*grid, 2))
         logits = self.attention_weights(query).unflatten(-1, (self.heads, -1))
-        value = value.unflatten(-1, (self.heads, -1))
-        reference = reference.to(torch.promote_types(value.dtype, torch.float32)).contiguous()
-        out: Tensor = self.output_proj(
-            msda_fused(value.contiguous(), reference, offsets, logits, levels.shapes)
-        )
+        exact = torch.promote_types(query.dtype, torch.float32)
+        reference = reference.to(exact).contiguous()
+        if isinstance(value, Unprojected):
+            sampled = self._gather_then_project(value, reference, offsets, logits, levels)
+        else:
+            values = value.unflatten(-1, (self.heads, -1)).contiguous()
+            sampled = msda_fused(values, reference, offsets, logits, levels.shapes)
+        out: Tensor = self.output_proj(sampled)
         return out
+
+    def _gather_then_project(
+        self, value: Unprojected, places: Tensor, offsets: Tensor, logits: Tensor, levels: Levels
+    ) -> Tensor:
+        """Sampling is linear: project what was sampled, (B, Q, C), instead of all that might be.
+
+        Every head becomes a query of its own, which samples all channels of the tokens.
+        """
+        B, Q, M = logits.shape[:3]
+        places = places.repeat_interleave(M, dim=1)  # (B, Q * M, L, axes)
+        offsets, logits = (t.flatten(1, 2).unsqueeze(2) for t in (offsets, logits))
+        tokens, inside = value.tokens[:, :, None], value.inside[:, :, None, None]
+        seen = msda_fused(tokens, places, offsets, logits, levels.shapes).view(B, Q, M, -1)
+        share = msda_fused(inside, places, offsets, logits, levels.shapes).view(B, Q, M, 1)
+        weight = self.value_proj.weight.unflatten(0, (M, -1))  # (M, D, C)
+        projected = torch.einsum("bqmc,mdc->bqmd", seen, weight)
+        return (projected + share * self.value_proj.bias.view(M, -1)).flatten(2)

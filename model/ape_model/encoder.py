@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from ape_model.deform_attn import DeformableAttention
 from ape_model.fusion import VisionLanguageFusion
-from ape_model.layers import FeedForward
+from ape_model.layers import FeedForward, spans
 
 if TYPE_CHECKING:
     from ape_model.config import ApeConfig
-    from ape_model.geometry import Geometry
+    from ape_model.geometry import Geometry, Levels
 
 __all__ = ["Encoder", "EncoderLayer"]
 
@@ -29,12 +30,36 @@ class EncoderLayer(nn.Module):
         self.ffns = nn.ModuleList([FeedForward(config.hidden, config.ffn)])
         self.norms = nn.ModuleList(nn.LayerNorm(config.hidden) for _ in range(2))
 
-    def forward(self, tokens: Tensor, position: Tensor, geometry: Geometry) -> Tensor:
-        """(B, N, C) tokens and positions -> (B, N, C) tokens."""
+    @property
+    def attention(self) -> DeformableAttention:
+        """The attention of all tokens to all tokens."""
         attention = self.attentions[0]
         assert isinstance(attention, DeformableAttention)  # noqa: S101 (tells the type checker)
-        value = attention.project_value(tokens, geometry.padded)
-        seen = attention(tokens + position, geometry.reference, value, geometry.levels)
+        return attention
+
+    def forward(self, tokens: Tensor, position: Tensor, geometry: Geometry) -> Tensor:
+        """(B, N, C) tokens and positions -> (B, N, C) tokens.
+
+        Every token is a query that sees values alone, so queries are gone through in steps.
+        """
+        value = self.attention.project_value(tokens, geometry.padded)
+        parts = [
+            self.look(
+                tokens[:, part],
+                position[:, part],
+                geometry.reference[:, part],
+                value,
+                geometry.levels,
+            )
+            for part in spans(tokens)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def look(
+        self, tokens: Tensor, position: Tensor, reference: Tensor, value: Tensor, levels: Levels
+    ) -> Tensor:
+        """Let (B, Q, C) of the tokens look at the (B, N, C) values of all, then feed forward."""
+        seen = self.attention(tokens + position, reference, value, levels)
         tokens = self.norms[0](tokens + seen)
         out: Tensor = self.norms[1](self.ffns[0](tokens))
         return out

@@ -10,12 +10,30 @@ import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-__all__ = ["MLP", "ConvNorm", "FeedForward", "LayerNorm2d", "SelfAttention"]
+__all__ = ["MLP", "ConvNorm", "FeedForward", "LayerNorm2d", "SelfAttention", "in_parts", "spans"]
 
 FFN_CHUNK = 8192
 """Tokens per step of the encoder's feed-forward net: its hidden activations stay small."""
+CPU_TOKENS = 2048
+"""Tokens per step on a CPU: what a step makes stays in the cache and in memory already mapped.
+Tensors of all 87,296 tokens are mapped and zeroed by the system page by page, each time anew."""
+
+
+def spans(tokens: Tensor) -> list[slice]:
+    """Steps in which the (B, N, C) tokens are best gone through: one, but for many on a CPU."""
+    N = tokens.shape[1]
+    step = CPU_TOKENS if tokens.device.type == "cpu" else N
+    return [slice(start, start + step) for start in range(0, N, step)]
+
+
+def in_parts(layer: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
+    """`layer(tokens)` of a layer that treats every token of (B, N, C) by itself."""
+    parts = spans(tokens)
+    if len(parts) == 1:
+        return layer(tokens)
+    return torch.cat([layer(tokens[:, part]) for part in parts], dim=1)
 
 
 class LayerNorm2d(nn.LayerNorm):

@@ -37,9 +37,11 @@ class MaskHead(nn.Module):
             (B, C, H, W).
         """
         fine = self.lateral_conv(lateral)
-        coarse = F.interpolate(
-            memory_map, size=fine.shape[-2:], mode="bilinear", align_corners=False
-        )
+        coarse = memory_map
+        if coarse.shape[-2:] != fine.shape[-2:]:  # of equal size, resizing changes nothing
+            coarse = F.interpolate(
+                coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False
+            )
         feature: Tensor = self.mask_conv(F.relu(self.output_conv(fine + coarse)))
         return feature
 

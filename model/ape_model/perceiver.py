@@ -15,7 +15,7 @@ import torch
 
 from ape_model.errors import ModelError as NetworkError
 from ape_model.errors import PromptTextError
-from ape_model.loading import load_network, open_embedder, parse_device
+from ape_model.loading import load_network, open_embedder, parse_device, parse_dtype
 from ape_model.preprocess import prepare
 from ape_model.prompts import PromptKind, classify
 from ape_model.select import find_regions
@@ -59,6 +59,8 @@ class ApePerceiver:
         canvas: long edge of the picture that the network sees, pixels; None for the model's own.
         official: class prompts as the official code does: one with a space makes all sentences.
         bank: file of prompt embeddings made by `ape-stream prompts embed`.
+        dtype: arithmetic of the network: "float32", or "bfloat16" or "float16", which are faster
+            where the hardware has them and round (`ape-stream bench model` tells how much).
         per_prompt: most regions of one prompt in one frame.
 
     Raises:
@@ -74,12 +76,14 @@ class ApePerceiver:
         canvas: int | None = None,
         official: bool = False,
         bank: str | None = None,
+        dtype: str = "float32",
         per_prompt: int = 100,
     ) -> None:
         with _told_as_ours():
             files = resolve(model)
             self.device = parse_device(device)
-            self.network = load_network(files, self.device)
+            self._dtype = parse_dtype(dtype)
+            self.network = load_network(files, self.device).to(self._dtype)
             path = None if bank is None else Path(bank)
             self._embedder = open_embedder(files, self.device, bank=path)
         config = self.network.config
@@ -105,7 +109,7 @@ class ApePerceiver:
         given = [None if p.kind is None else PromptKind(p.kind.value) for p in prompts]
         with _told_as_ours():
             kinds = classify(prompts.texts, given, self._vocabulary, official=self._official)
-            embedded = self._embedder.embed(prompts.texts).to(self.device)
+            embedded = self._embedder.embed(prompts.texts).to(self.device, self._dtype)
         self._passes = [self._pass(kind, kinds, embedded) for kind in dict.fromkeys(kinds)]
         least = [self._threshold if p.threshold is None else p.threshold for p in prompts]
         self._least = torch.tensor(least, device=self.device)
@@ -128,7 +132,7 @@ class ApePerceiver:
         images, sizes = prepare([frame.image for frame in frames], self._config)
         found = find_regions(
             self.network,
-            self.network.encode_image(images.to(self.device), sizes),
+            self.network.encode_image(images.to(self.device, self._dtype), sizes),
             self._passes,
             self._least,
             per_prompt=self._per_prompt,
@@ -151,7 +155,7 @@ class ApePerceiver:
         kept = tuple(cut[index] for index in solid)
         found = Instances(
             boxes=masks.boxes(kept),
-            scores=regions.scores.cpu().numpy()[solid].astype(np.float32),
+            scores=regions.scores.float().cpu().numpy()[solid].astype(np.float32),
             prompt_ids=regions.prompts.cpu().numpy()[solid].astype(np.int64),
             masks=kept,
             size=size,

@@ -15,13 +15,19 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ape_model.ape import Ape, RawOutputs
+    from ape_model.encoder import EncoderLayer
     from ape_model.fusion import BiAttention
-    from ape_model.layers import SelfAttention
+    from ape_model.geometry import Geometry
+    from ape_model.layers import FeedForward, SelfAttention
     from ape_model.vit import Attention
 
 __all__ = [
     "bi_attention",
     "deformable_sample",
+    "encoder_layer",
+    "feed_forward",
+    "region_masks",
     "rope_attention",
     "sampling_locations",
     "self_attention",
@@ -129,3 +135,24 @@ def deformable_sample(
         weight = weights[:, :, :, level].transpose(1, 2).flatten(0, 1)  # (B * M, Q, P)
         out = out + (sampled * weight[:, None]).sum(-1)
     return out.view(B, M * D, Q).transpose(1, 2)
+
+
+def feed_forward(block: FeedForward, x: Tensor) -> Tensor:
+    """All tokens at once: twin of `FeedForward.forward`."""
+    out: Tensor = x + block.layers(x)
+    return out
+
+
+def encoder_layer(
+    block: EncoderLayer, tokens: Tensor, position: Tensor, geometry: Geometry
+) -> Tensor:
+    """All queries at once: twin of `EncoderLayer.forward`."""
+    value = block.attention.value_proj(tokens).masked_fill(geometry.padded[..., None], 0.0)
+    return block.look(tokens, position, geometry.reference, value, geometry.levels)
+
+
+def region_masks(model: Ape, outputs: RawOutputs, image: int, queries: Tensor) -> Tensor:
+    """Masks of all queries after all layers, chosen at last: twin of `Ape.region_masks`."""
+    feature = outputs.mask_feature[image]
+    every = [model.mask_logits(states[image], feature) for states in outputs.decoded.hidden]
+    return every[-1][queries]

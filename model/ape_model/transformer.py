@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ape_model.decoder import Decoded, Decoder
 from ape_model.encoder import Encoder
 from ape_model.geometry import box_position
+from ape_model.layers import spans
 from ape_model.proposals import pick_proposals
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ class Transformer(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Maps of (B, C, H_l, W_l) to (B, N, C) memory, and the fused (B, T, Dl) text."""
         tokens = torch.cat([level.flatten(2).mT for level in maps], dim=1)
-        counts_per_level = torch.tensor(geometry.levels.counts, device=tokens.device)
-        level_of = self.level_embeds.repeat_interleave(counts_per_level, dim=0)
+        counted = zip(self.level_embeds, geometry.levels.counts, strict=True)
+        level_of = torch.cat([embed.expand(count, -1) for embed, count in counted])
         position = geometry.position.to(tokens.dtype) + level_of
         return self.encoder(tokens, position, geometry, text, counts)
 
@@ -100,11 +101,19 @@ class Transformer(nn.Module):
         if invalid is not None:
             unusable = unusable | invalid
             anchors = anchors.masked_fill(invalid[..., None], torch.inf)
-        states = memory.masked_fill(unusable[..., None], 0.0)
-        states = self.enc_output_norm(self.enc_output(states))
-        objectness, change = self.decoder.score_tokens(states)
+        scored = [self._score(memory[:, part], unusable[:, part]) for part in spans(memory)]
+        states, objectness, change = (
+            torch.cat(parts, dim=1) if len(scored) > 1 else parts[0]
+            for parts in zip(*scored, strict=True)
+        )
         exact = torch.promote_types(change.dtype, torch.float32)
         return TokenScores(states, objectness, change + anchors[:, :, None].to(exact))
+
+    def _score(self, memory: Tensor, unusable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """States, objectness and box changes of (B, n, C) tokens, (B, n) of them unusable."""
+        states = memory.masked_fill(unusable[..., None], 0.0)
+        states = self.enc_output_norm(self.enc_output(states))
+        return (states, *self.decoder.score_tokens(states))
 
     def propose(self, scores: TokenScores, geometry: Geometry) -> Proposals:
         """Choose the queries of every image and give them their first states."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from ape_model import deform_attn, layers, reference
 from ape_model.ape import Ape
 from ape_model.as_written import as_written
 from ape_model.config import PRESETS, ApeConfig, VitConfig
@@ -57,7 +58,11 @@ def same(first, second):
 
 
 @pytest.mark.parametrize("words", [1, 5])
-def test_the_fast_form_computes_what_is_written(model, words):
+@pytest.mark.parametrize("step", [100, 10_000])  # many steps of tokens, or one
+@pytest.mark.parametrize("cost", [0, 10_000])  # project what was sampled, or sample projections
+def test_the_fast_form_computes_what_is_written(model, monkeypatch, words, step, cost):
+    monkeypatch.setattr(layers, "CPU_TOKENS", step)
+    monkeypatch.setattr(deform_attn, "GATHER_COST", cost)
     model.double()
     images = torch.randn(2, 3, 128, 128, dtype=torch.float64)
     prompts = model.sentences(torch.randn(words, 24, dtype=torch.float64))
@@ -69,6 +74,10 @@ def test_the_fast_form_computes_what_is_written(model, words):
     assert torch.equal(fast.proposals.tokens, plain.proposals.tokens)
     for name in ("memory", "text", "logits", "boxes", "mask_feature"):
         torch.testing.assert_close(getattr(fast, name), getattr(plain, name), rtol=1e-9, atol=1e-9)
+    queries = torch.tensor([3, 0])
+    with torch.inference_mode():
+        wanted = reference.region_masks(model, plain, 1, queries)
+        torch.testing.assert_close(model.region_masks(fast, 1, queries), wanted)
 
 
 @pytest.mark.parametrize("canvas", [(128, 64), (64, 192)])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from ape_model.perceiver import _one_mask_each
+from ape_model.perceiver import ApePerceiver, _one_mask_each
 from ape_stream import masks
-from ape_stream.types import Instances, Mask
+from ape_stream.errors import ModelError
+from ape_stream.sources.video import VideoSource
+from ape_stream.types import Instances, Mask, PromptSet
 
 SIZE = (100, 100)
+DEMO = Path(__file__).parents[2] / "examples/demo.mp4"
 
 
 def found(*regions: tuple[int, int, int, int, int, float]) -> Instances:
@@ -39,3 +44,24 @@ def test_one_thing_keeps_one_mask_for_a_prompt(second, kept):
     for regions in ((first, second), (second, first)):
         left = _one_mask_each(found(*regions))
         np.testing.assert_allclose(sorted(left.scores, reverse=True), kept, rtol=1e-6)
+
+
+def test_sixteen_bits_find_the_same_things(home):  # noqa: ARG001
+    with VideoSource(str(DEMO), name="demo") as source:
+        frame = next(iter(source))
+    prompts = PromptSet.of(["red apple", "dog face"])
+    several = []
+    for dtype in ("float32", "bfloat16"):
+        perceiver = ApePerceiver(dtype=dtype, device="cpu", threshold=0.6)
+        perceiver.prepare(prompts)
+        several.append(perceiver.perceive([frame])[0])
+    exact, rounded = several
+    assert len(exact) > 0
+    assert sorted(exact.prompt_ids) == sorted(rounded.prompt_ids)
+    overlap = masks.iou_matrix(list(exact.masks), list(rounded.masks))
+    assert (overlap.max(1) > 0.9).all()
+
+
+def test_an_arithmetic_that_nobody_has_is_refused():
+    with pytest.raises(ModelError, match="no dtype 'int8': choose one of float32"):
+        ApePerceiver(dtype="int8")
