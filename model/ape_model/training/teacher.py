@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from ape_model.errors import ModelMissingError
+from ape_model.errors import CheckpointError, ModelMissingError
+from ape_model.files import read_safetensors
 from ape_model.nano_text import split_words
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = ["Teacher"]
 _HEADS = 12
 _LAYERS = 6
 _EPS = 1e-12
+_WORDS = "embeddings.word_embeddings.weight"
 _CLS, _SEP, _UNKNOWN = 101, 102, 100
 
 
@@ -36,13 +37,16 @@ class Teacher:
 
     Raises:
         ModelMissingError: a file is not there.
+        CheckpointError: the weights cannot be read or are of another network.
     """
 
     def __init__(self, folder: Path) -> None:
         for name in ("model.safetensors", "vocab.txt"):
             if not (folder / name).is_file():
                 raise ModelMissingError(f"{folder / name} is missing; point to an all-MiniLM-L6-v2")
-        self.weights = load_file(folder / "model.safetensors")
+        self.weights, _ = read_safetensors(folder / "model.safetensors")
+        if _WORDS not in self.weights:
+            raise CheckpointError(f"{folder} holds no MiniLM: {_WORDS} is missing")
         lines = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
         self.rows = {piece: row for row, piece in enumerate(lines)}
 
@@ -108,7 +112,7 @@ class Teacher:
             (N, 384) float32 of length one.
         """
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        out = torch.empty(len(texts), 384)
+        out = torch.empty(len(texts), self.weights[_WORDS].shape[1])
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
             out[rows] = self._encode([texts[i] for i in rows])
@@ -117,7 +121,7 @@ class Teacher:
     def _encode(self, texts: Sequence[str]) -> Tensor:
         ids, mask = self._tokens(texts)
         x = (
-            self.weights["embeddings.word_embeddings.weight"][ids]
+            self.weights[_WORDS][ids]
             + self.weights["embeddings.position_embeddings.weight"][: ids.shape[1]]
             + self.weights["embeddings.token_type_embeddings.weight"][0]
         )
