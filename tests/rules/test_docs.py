@@ -1,5 +1,6 @@
 """What the documents show is run."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from ape_model.training.recipe import read_recipe
 from ape_stream import cli
 from ape_stream.config import load
 
@@ -64,7 +66,19 @@ def test_configurations_can_be_read(document, tmp_path):
     for number, match in enumerate(TOML_BLOCK.finditer(document.read_text())):
         path = tmp_path / f"{number}.toml"
         path.write_text(match[1])
-        assert load(path).sources
+        if "[[stage]]" in match[1]:
+            assert read_recipe(path).stages
+        else:
+            assert load(path).sources
+
+
+def test_recipe_fields_are_told_as_they_are():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "tools/recipe_tables.py")
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    page = tables.PAGE.read_text()
+    assert page.count("<!-- recipe:") == len(tables.KINDS)
+    assert tables.filled(page) == page, "run tools/recipe_tables.py"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

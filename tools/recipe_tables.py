@@ -1,0 +1,50 @@
+"""Write the tables of recipe fields in docs/training.md from the code."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from ape_model.training.data_config import DataConfig
+from ape_model.training.loop import LoopConfig
+from ape_model.training.scenes import Canvas, Stage
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "training.md"
+KINDS = {kind.__name__: kind for kind in (LoopConfig, Stage, Canvas, DataConfig)}
+MARK = re.compile(r"(<!-- recipe: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def meanings(kind: type) -> dict[str, str]:
+    """Return the docstring under each field of a dataclass."""
+    (body,) = ast.parse(inspect.getsource(kind)).body
+    found: dict[str, str] = {}
+    name = ""
+    for node in body.body:  # type: ignore[attr-defined]
+        if isinstance(node, ast.AnnAssign):
+            name = ast.unparse(node.target)
+        elif isinstance(node, ast.Expr) and name:
+            found[name], name = " ".join(ast.literal_eval(node.value).split()), ""
+    return found
+
+
+def table(kind: type) -> str:
+    """Return the fields of a dataclass as a table of key, default and meaning."""
+    told = meanings(kind)
+    rows = ["| key | default | means |", "|---|---|---|"]
+    for field in fields(kind):
+        value = list(field.default) if isinstance(field.default, tuple) else field.default
+        default = "needed" if field.default is MISSING else f"`{value!r}`".replace("'", '"')
+        rows.append(f"| `{field.name}` | {default} | {told[field.name]} |")
+    return "\n".join(rows)
+
+
+def filled(page: str) -> str:
+    """Return the page with its tables as the code has them."""
+    return MARK.sub(lambda found: f"{found[1]}{table(KINDS[found[2]])}\n{found[3]}", page)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
