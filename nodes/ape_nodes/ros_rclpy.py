@@ -69,15 +69,18 @@ class RclpyReader:
 
     def __init__(self, executor: Any, depth: int) -> None:
         self._executor = executor
-        self.arrived: deque[Any] = deque(maxlen=depth)
-        """Messages that came and were not taken, oldest first."""
+        self._arrived: deque[Any] = deque(maxlen=depth)
+
+    def keep(self, message: Any) -> None:
+        """Keep a message until it is taken; a full reader forgets its oldest."""
+        self._arrived.append(message)
 
     def take(self, timeout_s: float) -> Iterator[Any]:
         """What has come, oldest first; waits at most `timeout_s` for the first message."""
         with suppress(ExternalShutdownException):  # closed meanwhile: then nothing comes
             self._executor.spin_once(timeout_sec=timeout_s)
-        while self.arrived:
-            yield self.arrived.popleft()
+        while self._arrived:
+            yield self._arrived.popleft()
 
 
 class RclpyNode:
@@ -116,7 +119,7 @@ class RclpyNode:
         """Subscribe to a topic with this type and QoS."""
         made = RclpyReader(self._executor, spec.depth)
         kind = message_class(spec.type)
-        self._node.create_subscription(kind, topic, made.arrived.append, rclpy_qos(spec))
+        self._node.create_subscription(kind, topic, made.keep, rclpy_qos(spec))
         return made
 
     def close(self) -> None:

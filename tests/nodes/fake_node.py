@@ -2,6 +2,7 @@
 
 import contextlib
 import enum
+import inspect
 import sys
 import time
 
@@ -229,6 +230,7 @@ class Node:
         self._override_qos("subscription", final, qos, qos_overriding_options)
         assert issubclass(msg_type, fake_messages.Message)
         assert callback_group is None or isinstance(callback_group, CallbackGroup)
+        inspect.signature(callback).bind(object())  # rclpy asks this, so a builtin may not do
         group = callback_group or self.default_callback_group
         self._subscriptions.append(Subscription(self, msg_type, final, qos, callback, group))
         return self._subscriptions[-1]
