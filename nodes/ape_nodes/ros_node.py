@@ -147,7 +147,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         check({parameter.name: self._value(parameter.name) for parameter in PARAMETERS})
         self._wanted({})
         name = self._value("perceiver")
-        options = self._options("perceivers", name, model="model", device="device", half="half")
+        options = self._options("perceivers", name, model="model", device="device", dtype="dtype")
         self._model.load(lambda: make("perceivers", name, options=options))
         self._holds_model = True
         self._encoder = rclpy_encoder(self._value("mask_encoding"))

@@ -63,7 +63,7 @@ PARAMETERS: Final = (
     ParameterSpec("model", "nano", "the model's name, or the path of one", read_only=True),
     ParameterSpec("perceiver", "ape", "the perceiver plugin", read_only=True),
     ParameterSpec("device", "auto", "auto, cpu, cuda or cuda:1", read_only=True),
-    ParameterSpec("half", False, "half precision; refused by a perceiver that has no such option",
+    ParameterSpec("dtype", "float32", "arithmetic of the network: float32, bfloat16 or float16",
                   read_only=True),
     ParameterSpec("tracker", "iou", "the tracker plugin", read_only=True),
     ParameterSpec("iou_track", 0.3, "overlap from which a region goes on with a track",

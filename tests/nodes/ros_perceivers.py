@@ -30,9 +30,9 @@ class Failing(OraclePerceiver):
 
 
 class Halved(OraclePerceiver):
-    def __init__(self, *, half=False):
+    def __init__(self, *, dtype="float32"):
         super().__init__()
-        self.half = half
+        self.dtype = dtype
 
 
 class Absent:

@@ -182,7 +182,7 @@ def test_deactivating_does_not_wait_for_a_frame_in_flight(world):
         ({"perceiver": "absent"}, "no model is called that"),
         ({"perceiver": "buggy"}, "ZeroDivisionError: a mistake"),
         ({"perceiver": "nobody"}, "no perceiver is called 'nobody'"),
-        ({"half": True}, "unknown option 'half'"),
+        ({"dtype": "bfloat16"}, "unknown option 'dtype'"),
         ({"mask_encoding": "mono4"}, "mono16, mono8"),
         ({"prompts": ["", "cat"]}, "empty"),
     ],
@@ -199,8 +199,8 @@ def test_what_cannot_be_configured_is_told_and_can_be_tried_again(world, paramet
 
 
 def test_options_reach_the_plugins_that_have_them(world):
-    node = world.active(perceiver="halved", half=True, iou_track=0.9)
-    assert node._model._perceiver.half
+    node = world.active(perceiver="halved", dtype="bfloat16", iou_track=0.9)
+    assert node._model._perceiver.dtype == "bfloat16"
     tracker = node._pipeline._ports[0].tracker
     assert tracker._min_iou == 0.9
 
