@@ -20,7 +20,7 @@ def write(tmp_path, text):
     return path
 
 
-@pytest.mark.parametrize("name", ["nano.toml", "finetune.toml"])
+@pytest.mark.parametrize("name", ["nano.toml", "nano_further.toml", "finetune.toml"])
 def test_shipped_recipes_are_complete(name):
     recipe = read_recipe(RECIPES / name, steps=7, seed=None)
     assert recipe.loop.steps == 7
