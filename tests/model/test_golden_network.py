@@ -230,6 +230,13 @@ def assert_close(name, ours, golden, tolerance):
     assert error <= tolerance, f"{name}: relative error {error:.2e}"
 
 
+AT_THE_EDGE = 2e-6
+"""Scores of mask pixels this close to one half fall either way with float32's last digit, which
+differs between processors; the official pasting keeps the order of masks, so the golden lies
+between the masks of both edges."""
+UNDECIDED = 1e-4
+"""Share of pixels that may lie between both edges: more would hide a difference."""
+
 STAGE = re.compile(
     r"^(vit\.|sfp\.|neck\.|pos\.|mask\.\d|enc\.|memory|prop\.(class|coord|output)|init_ref|inter_ref"
     r"|dec\.|logits|boxes\.|class\.|mask_features|mask_logits)"
@@ -308,15 +315,21 @@ def test_the_same_detections_masks_and_maps(name, mode):
             check_call(golden, f"inference{call}", i, columns, best)
             rows = best.queries
             if kind == "inst":
-                binary = canvas[rows].sigmoid() > 0.5
                 # Pasted into the golden's boxes: a box off by float32's last digit moves outlines.
                 theirs = golden[f"inference{call}.{i}.boxes"]
-                drawn, boxes, kept = parity_masks(binary, theirs, size, output)
+                score = canvas[rows].sigmoid()
+                (least, boxes, kept), (most, _, _) = (
+                    parity_masks(score > edge, theirs, size, output)
+                    for edge in (0.5 + AT_THE_EDGE, 0.5 - AT_THE_EDGE)
+                )
                 assert torch.equal(best.prompts[kept], golden[f"inst{i}.classes"])
                 assert_close("boxes", boxes, golden[f"inst{i}.boxes"], 1e-4)
                 shape = described_mode["info"][f"inst{i}.masks_shape"]
-                assert list(drawn.shape) == shape
-                assert torch.equal(drawn, unpack(golden[f"inst{i}.masks_packbits"], shape))
+                assert list(least.shape) == shape
+                wanted = unpack(golden[f"inst{i}.masks_packbits"], shape)
+                assert not (least & ~wanted).any()
+                assert not (wanted & ~most).any()
+                assert (most ^ least).sum() <= UNDECIDED * least.numel()
             elif kind == "sem_seg":
                 prior = 0.9 if stuff_only else 0.0
                 painted = semantic_map(columns[rows], canvas[rows], prior)
