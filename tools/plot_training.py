@@ -1,0 +1,50 @@
+"""Draw the learning curves of a run: `plot_training.py runs/nano/log.jsonl curve.png`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ACCURACY: Final = ("things_ap50", "agnostic_recall50")
+LOSSES: Final = ("align", "name", "l1", "mask", "s/align", "s/meant")
+"""Weighted losses; `s/` marks steps of sentences."""
+
+
+def draw(log: Path, picture: Path) -> None:
+    """Draw accuracy and losses over the pictures seen, from a run's `log.jsonl`."""
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    steps = [line for line in lines if "images" in line]
+    seen = {line["step"]: line["images"] / 1000 for line in steps}
+    per_step = steps[-1]["images"] / steps[-1]["step"] / 1000
+    points = [(seen.get(line["step"], line["step"] * per_step), line) for line in lines]
+    mpl.use("Agg")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3))
+    _lines(left, points, ACCURACY, "o-")
+    left.set(title="unseen scenes", ylim=(0, 1))
+    _lines(right, points, LOSSES, "-")
+    right.set(title="weighted losses (s/: sentences)", yscale="log")
+    for axes in (left, right):
+        axes.set_xlabel("thousand pictures")
+        axes.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(picture)
+
+
+def _lines(
+    axes: Axes, points: list[tuple[float, dict[str, float]]], names: tuple[str, ...], style: str
+) -> None:
+    for name in names:
+        known = [(x, line[name]) for x, line in points if name in line]
+        axes.plot(*zip(*known, strict=True), style, markersize=3, label=name)
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]), Path(sys.argv[2]))
