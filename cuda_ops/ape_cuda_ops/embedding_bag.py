@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["Corners", "msda", "msda_backward", "msda_fused", "msda_fused_backward", "prepare"]
+__all__ = [
+    "Axis",
+    "Corners",
+    "msda",
+    "msda_backward",
+    "msda_fused",
+    "msda_fused_backward",
+    "prepare",
+]
 
 MARGIN = 2.0
 """Pixels beyond the border to which far locations are clamped: they read nothing there, and
@@ -31,65 +39,83 @@ def prepare() -> None:
     """Nothing to do: torch is there."""
 
 
+class Axis(NamedTuple):
+    """The two pixels around every sample of a level along one axis, each (B, Q, H, P)."""
+
+    pixels: tuple[Tensor, Tensor]
+    """int32 or int64, clamped into the image."""
+    weights: tuple[Tensor, Tensor]
+    """Linear weights, zero outside the image."""
+    slopes: tuple[Tensor, Tensor]
+    """Derivatives of the weights by the coordinate."""
+
+
 class Corners(NamedTuple):
-    """The four pixels around every sample."""
+    """The four pixels around every sample: corners line by line, within levels, within points."""
 
     rows: Tensor
-    """(B, Q, H, L, P, 4) int32 or int64 row of ``value`` seen as (B * S * H, D)."""
-    weights: Tensor
-    """(B, Q, H, L, P, 4) bilinear weight, zero outside the image."""
-    part: Tensor
-    """(B, Q, H, L, P, 2) how far right of and below the first pixel, in [0, 1)."""
-    valid: Tensor
-    """(B, Q, H, L, P, 4) bool: the pixel is inside the image."""
+    """(B, Q, H, P, L * 4) int32 or int64 row of ``value`` seen as (B * S * H, D)."""
+    levels: list[tuple[Axis, Axis]]
+    """Columns and lines of each of the L levels."""
+
+    def weights(self) -> list[Tensor]:
+        """Bilinear weights, L * 4 times (B, Q, H, P)."""
+        return [v * h for across, down in self.levels for v, h in _pairs(down[1], across[1])]
+
+    def slopes(self) -> list[tuple[Tensor, Tensor]]:
+        """Derivatives of the weights by x and by y, L * 4 pairs of (B, Q, H, P)."""
+        by_x = [v * h for across, down in self.levels for v, h in _pairs(down[1], across[2])]
+        by_y = [v * h for across, down in self.levels for v, h in _pairs(down[2], across[1])]
+        return list(zip(by_x, by_y, strict=True))
 
 
-def _bilinear(pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Clamped integer xy, weights, fractions and validity of corners of (..., 2) coordinates.
+def _pairs(
+    down: tuple[Tensor, Tensor], across: tuple[Tensor, Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    return [(line, column) for line in down for column in across]
 
-    The corners come in the order (0, 0), (1, 0), (0, 1), (1, 1) of (x, y).
+
+def _axis(pixels: Tensor, size: int, dtype: torch.dtype) -> Axis:
+    """Neighbours of coordinates (B, Q, H, P) along an axis of `size` pixels.
+
+    Corners as a last axis of two or four would keep every operation from running wide.
     """
     finite = torch.where(pixels.isfinite(), pixels, -MARGIN)
-    inside = torch.minimum(finite.clamp(min=-MARGIN), sizes + MARGIN)
+    inside = finite.clamp(-MARGIN, size + MARGIN)
     floor = inside.detach().floor()
     part = inside - floor
-    step = torch.tensor([(0, 0), (1, 0), (0, 1), (1, 1)], dtype=part.dtype, device=part.device)
-    corner = floor.unsqueeze(-2) + step  # [..., 4, 2]
-    valid = ((corner >= 0) & (corner < sizes.unsqueeze(-2))).all(-1)
-    right, down = part.unbind(-1)
-    left, up = 1 - right, 1 - down
-    weights = torch.stack((up * left, up * right, down * left, down * right), -1) * valid
-    corner = torch.minimum(corner.clamp(min=0), sizes.unsqueeze(-2) - 1)
-    return corner, weights, part, valid
-
-
-def _slopes(corners: Corners) -> Tensor:
-    """Derivative of the corners' weights by the pixel coordinates; (B, Q, H, L, P, 4, 2)."""
-    right, down = corners.part.unbind(-1)
-    left, up = 1 - right, 1 - down
-    by_x = torch.stack((-up, up, -down, down), -1)
-    by_y = torch.stack((-left, -right, left, right), -1)
-    return torch.stack((by_x, by_y), -1) * corners.valid.unsqueeze(-1)
+    low, high = floor, floor + 1
+    low_in, high_in = ((n >= 0) & (n < size) for n in (low, high))
+    return Axis(
+        (low.clamp(0, size - 1).to(dtype), high.clamp(0, size - 1).to(dtype)),
+        ((1 - part) * low_in, part * high_in),
+        (-low_in.to(part.dtype), high_in.to(part.dtype)),
+    )
 
 
 def _corners(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor) -> Corners:
     """The pixels that ``locations`` (B, Q, H, L, P, 2) read from ``value`` (B, S, H, D)."""
     B, S, H, _ = value.shape
-    sizes = level_sizes(shapes, locations)[:, None, :]  # [L, 1, 2]
-    corner, weights, part, valid = _bilinear(locations * sizes - 0.5, sizes)
     small = torch.int32 if B * S * H < 2**31 else torch.int64
-    column, line = corner.to(small).unbind(-1)  # [B, Q, H, L, P, 4]
-    starts, total = [], 0
-    for height, width in shapes:
-        starts.append(total)
-        total += height * width
-    device = value.device
-    widths = torch.tensor([w for _, w in shapes], dtype=small, device=device)[:, None, None]
-    first = torch.tensor(starts, dtype=small, device=device)[:, None, None]
-    image = torch.arange(B, dtype=small, device=device).view(B, 1, 1, 1, 1, 1)
-    head = torch.arange(H, dtype=small, device=device).view(1, 1, H, 1, 1, 1)
-    token = image * S + first + line * widths + column
-    return Corners(token * H + head, weights, part, valid)
+    image = torch.arange(B, dtype=small, device=value.device).view(B, 1, 1, 1) * (S * H)
+    start = image + torch.arange(H, dtype=small, device=value.device).view(1, 1, H, 1)
+    rows, levels = [], []
+    for (height, width), places in zip(shapes, locations.unbind(3), strict=True):
+        x, y = places.unbind(-1)
+        across, down = _axis(x * width - 0.5, width, small), _axis(y * height - 0.5, height, small)
+        lines = start + down.pixels[0] * (width * H), start + down.pixels[1] * (width * H)
+        columns = across.pixels[0] * H, across.pixels[1] * H
+        rows += [line + column for line, column in _pairs(lines, columns)]
+        levels.append((across, down))
+        start = start + height * width * H
+    return Corners(torch.stack(rows, -1), levels)
+
+
+def _mixing(corners: Corners, weights: Tensor) -> Tensor:
+    """(B, Q, H, P, L * 4): what each row counts for, of attention weights (B, Q, H, L, P)."""
+    attention = [of_level for of_level in weights.unbind(3) for _ in range(4)]
+    pairs = zip(corners.weights(), attention, strict=True)
+    return torch.stack([bilinear * of_level for bilinear, of_level in pairs], -1)
 
 
 def msda(
@@ -99,12 +125,12 @@ def msda(
     B, Q, H, L, P, _ = locations.shape
     D = value.shape[-1]
     corners = _corners(value, shapes, locations)
-    mixing = corners.weights * weights.to(locations.dtype).unsqueeze(-1)
+    mixing = _mixing(corners, weights.to(locations.dtype))
     bags = functional.embedding_bag(
-        corners.rows.view(B * Q * H, L * P * 4),
+        corners.rows.view(B * Q * H, P * L * 4),
         value.to(locations.dtype).reshape(-1, D),
         mode="sum",
-        per_sample_weights=mixing.view(B * Q * H, L * P * 4),
+        per_sample_weights=mixing.view(B * Q * H, P * L * 4),
     )
     return bags.view(B, Q, H * D).to(value.dtype)
 
@@ -140,24 +166,35 @@ def msda_backward(
     Returns:
         Gradients of value, locations and weights, all in the dtype of ``locations``.
     """
-    D = value.shape[-1]
+    D, L = value.shape[-1], len(shapes)
     corners = _corners(value, shapes, locations)
-    rows, bilinear = corners.rows, corners.weights
-    mixing = bilinear * weights.to(locations.dtype).unsqueeze(-1)
+    mixing = _mixing(corners, weights.to(locations.dtype))
     table = value.to(locations.dtype).reshape(-1, D)
     table_grad = torch.zeros_like(table)
     output_grad = grad.to(locations.dtype).reshape(-1, D)  # [B*Q*H, D]
-    dots = torch.empty_like(mixing).view(output_grad.shape[0], -1)  # [B*Q*H, L*P*4]
-    flat_rows, flat_mixing = rows.view(dots.shape), mixing.view(dots.shape)
-    for column in range(dots.shape[1]):  # one at a time: all samples at once may not fit
+    dots = torch.empty_like(mixing).view(output_grad.shape[0], -1)  # [B*Q*H, P*L*4]
+    flat_rows, flat_mixing = corners.rows.view(dots.shape), mixing.view(dots.shape)
+    # One point, level and corner at a time: the samples of all may not fit.
+    for column in range(dots.shape[1]):
         row = flat_rows[:, column]
         dots[:, column] = (table[row] * output_grad).sum(-1)
         table_grad.index_add_(0, row, flat_mixing[:, column, None] * output_grad)
-    dots = dots.view(mixing.shape)
-    pixel_grad = (_slopes(corners) * dots.unsqueeze(-1)).sum(-2) * weights.unsqueeze(-1)
+    by_corner = dots.view(mixing.shape).unbind(-1)  # L * 4 times [B, Q, H, P]
+    by_weight = [w * d for w, d in zip(corners.weights(), by_corner, strict=True)]
+    by_place = [
+        torch.stack((by_x * d, by_y * d), -1)
+        for (by_x, by_y), d in zip(corners.slopes(), by_corner, strict=True)
+    ]
+    pixel_grad = _sum_corners(by_place, L) * weights.unsqueeze(-1)
     pixel_grad = torch.where(locations.isfinite(), pixel_grad, 0)
     sizes = level_sizes(shapes, locations)[:, None, :]
-    return table_grad.view(value.shape), pixel_grad * sizes, (bilinear * dots).sum(-1)
+    return table_grad.view(value.shape), pixel_grad * sizes, _sum_corners(by_weight, L)
+
+
+def _sum_corners(parts: list[Tensor], levels: int) -> Tensor:
+    """L * 4 times (B, Q, H, P, ...) to (B, Q, H, L, P, ...)."""
+    sums = [torch.stack(parts[4 * k : 4 * k + 4]).sum(0) for k in range(levels)]
+    return torch.stack(sums, 3)
 
 
 def msda_fused_backward(

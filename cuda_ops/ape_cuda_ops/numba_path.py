@@ -102,7 +102,8 @@ def msda(
     areas = sizes.prod(1)
     out = torch.zeros((B * Q, H, D), dtype=torch.float32)
     loop, numba = _compiled()
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     loop(
         value.float().numpy(),
         sizes,
@@ -112,6 +113,8 @@ def msda(
         out.numpy(),
         Q,
     )
+    if torch.get_num_threads() != threads:  # both may share one OpenMP, and numba sets its count
+        torch.set_num_threads(threads)
     return out.view(B, Q, H * D).to(value.dtype)
 
 
