@@ -156,7 +156,7 @@ def check_boxes(boxes: Tensor, scores: Tensor, groups: Tensor | None) -> None:
     G, N, _ = boxes.shape
     _expect("boxes", boxes, (G, N, 4), "xyxy")
     _expect("scores", scores, (G, N), "G and N of boxes")
-    _dtype("boxes", boxes, (torch.float32,))
+    _dtype("boxes", boxes, (torch.float32, torch.float64))
     _dtype("scores", scores, (torch.float32,))
     tensors = {"boxes": boxes, "scores": scores}
     if groups is not None:

@@ -87,7 +87,8 @@ def nms_fixed(
     On a GPU the host never waits, so a CUDA graph can hold it.
 
     Args:
-        boxes: (G, N, 4) float32 xyxy; a group is a level, a class, an image: they never touch.
+        boxes: (G, N, 4) float32 xyxy, or float64, which no kernel has and whose plain form waits;
+            a group is a level, a class, an image: they never touch.
         scores: (G, N) float32, any order-preserving scores; of equals the earlier is stronger.
         threshold: intersection over union above which the weaker box falls.
         valid: (G, N) bool, False for padding; None means all are boxes.
@@ -292,15 +293,18 @@ def _through_locations(
 _msda_fused.register_autograd(_fused_gradients, setup_context=_save_fused)
 
 
-def _post_kernels(device: torch.device) -> Any:
-    """What suppresses and packs on a device: the CPU has one way only."""
-    return plain if device.type == "cpu" else registry.choose(device)
+def _post_kernels(tensor: Tensor) -> Any:
+    """What suppresses and packs a tensor: kernels, where they are in use and have its dtype."""
+    if tensor.device.type == "cpu" or tensor.dtype == torch.float64:
+        return plain
+    kernels = registry.choose(tensor.device)
+    return kernels if hasattr(kernels, "nms_fixed") else plain
 
 
 @torch.library.custom_op("ape_stream::nms_fixed", mutates_args=())
 def _nms_fixed(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
-    keep: Tensor = _post_kernels(boxes.device).nms_fixed(boxes, valid, threshold)
-    return keep.clone() if keep is valid else keep
+    keep: Tensor = _post_kernels(boxes).nms_fixed(boxes, valid, threshold)
+    return keep
 
 
 @_nms_fixed.register_fake
@@ -310,7 +314,7 @@ def _(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:  # noqa: ARG001
 
 @torch.library.custom_op("ape_stream::mask_pack", mutates_args=())
 def _mask_pack(logits: Tensor, height: int, width: int, threshold: float) -> Tensor:
-    words: Tensor = _post_kernels(logits.device).mask_pack(logits, (height, width), threshold)
+    words: Tensor = _post_kernels(logits).mask_pack(logits, (height, width), threshold)
     return words
 
 

@@ -135,15 +135,22 @@ def nms_fixed(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
     Returns:
         (G, N) bool: which stay.
     """
-    low = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
-    high = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
-    overlap = (high - low).clamp(min=0).prod(-1)  # [G, N, N]
-    area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
-    iou = overlap / (area[:, :, None] + area[:, None, :] - overlap)
-    strikes = (iou > threshold).triu(1)
-    keep, before = valid, torch.zeros_like(valid)
+    keep = torch.zeros_like(valid)
+    for group, real, stays in zip(boxes, valid, keep, strict=True):  # all at once take GBs
+        stays[real] = _greedy(group[real], threshold)
+    return keep
+
+
+def _greedy(boxes: Tensor, threshold: float) -> Tensor:
+    """(N, 4) boxes of one group to (N,) bool: which stay."""
+    low = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    high = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    overlap = (high - low).clamp(min=0).prod(-1)  # [N, N]
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    strikes = (overlap / (area[:, None] + area - overlap) > threshold).triu(1)
+    keep, before = strikes.new_ones(len(boxes)), strikes.new_zeros(len(boxes))
     while not torch.equal(keep, before):
-        keep, before = valid & ~(strikes & keep[:, :, None]).any(1), keep
+        keep, before = ~(strikes & keep[:, None]).any(0), keep
     return keep
 
 
@@ -151,7 +158,7 @@ def mask_pack(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor
     """Upsample mask logits bilinearly, threshold them, 32 pixels to a word.
 
     Args:
-        logits: (N, h, w) on the CPU.
+        logits: (N, h, w).
         size: height and width of the masks.
         threshold: a pixel is set where its logit is above this.
 
@@ -164,6 +171,6 @@ def mask_pack(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor
         image = functional.interpolate(
             mask[None, None].float(), size, mode="bilinear", align_corners=False
         )[0, 0]
-        bits = np.packbits((image > threshold).numpy(), axis=-1, bitorder="little")
+        bits = np.packbits((image > threshold).cpu().numpy(), axis=-1, bitorder="little")
         line[:, : bits.shape[1]] = torch.from_numpy(bits)
-    return packed.view(torch.int32)
+    return packed.view(torch.int32).to(logits.device)

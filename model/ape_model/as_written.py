@@ -5,7 +5,8 @@
 
 Every exact rewrite is undone at once: fusion by full projections of all image tokens, attention by
 an explicit score matrix, sampling by `grid_sample`, one value projection per decoder layer, all
-tokens at once, masks of all queries after all decoder layers.
+tokens at once, proposals chosen among as many as survive, masks of all queries after all decoder
+layers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ape_model.deform_attn import DeformableAttention
 from ape_model.encoder import EncoderLayer
 from ape_model.fusion import BiAttention
 from ape_model.layers import FeedForward, SelfAttention
+from ape_model.transformer import Transformer
 from ape_model.vit import Attention
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ def as_written(model: nn.Module) -> Iterator[None]:
         EncoderLayer: ("forward", reference.encoder_layer),
         FeedForward: ("forward", reference.feed_forward),
         Decoder: ("values", _values),
+        Transformer: ("pick", reference.pick_proposals),
         Ape: ("region_masks", reference.region_masks),
     }
     changed = []

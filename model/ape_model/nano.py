@@ -143,8 +143,10 @@ class Nano(Ape):
         """Find what the prompts name, as `Ape.head`; boxes are shares of each picture's size."""
         outputs = super().head(features, prompts, region)
         unit = self.nano.unit
-        scale = torch.tensor([[unit / w, unit / h] * 2 for h, w in features.sizes])
-        boxes = outputs.decoded.boxes * scale[:, None].to(outputs.decoded.boxes)
+        boxes = outputs.decoded.boxes
+        # Filled where the boxes are: a copy from the host would wait, and break a CUDA graph.
+        shares = [boxes.new_full((), unit / side) for h, w in features.sizes for side in (w, h)]
+        boxes = boxes * torch.stack(shares).view(-1, 1, 2).repeat(1, 1, 2)
         return replace(outputs, decoded=Decoded(outputs.decoded.hidden, boxes))
 
     def mask_feature(self, lateral: Tensor, memory_map: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""Which tokens become queries: per-level top-k, NMS, a quota per level (DETA, section 3.2)."""
+"""Which tokens become queries: per-level top-k, NMS, a quota per level (DETA, section 3.2).
+
+Every size here is known beforehand, whatever the scores are: the host never waits for a GPU, and
+a CUDA graph can hold it. `ape_model.reference` has the choice as the paper tells it.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ape_cuda_ops.ops import nms_fixed
 from ape_model.geometry import corners
-from ape_model.nms import nms_keep
 
 if TYPE_CHECKING:
     from ape_model.config import ApeConfig
     from ape_model.geometry import Levels
 
-__all__ = ["candidates_per_level", "pick_proposals"]
+__all__ = ["candidates_per_level", "pick_proposals", "survivors_per_level"]
 
 
 def candidates_per_level(objectness: Tensor, levels: Levels, topk: int) -> Tensor:
@@ -42,27 +46,48 @@ def candidates_per_level(objectness: Tensor, levels: Levels, topk: int) -> Tenso
     return torch.cat(picked)
 
 
-def _fill_quota(level_of: Tensor, quota: int, total: int) -> Tensor:
+def survivors_per_level(
+    objectness: Tensor, boxes: Tensor, levels: Levels, config: ApeConfig
+) -> tuple[Tensor, Tensor]:
+    """Suppress the weaker of overlapping candidates of one level, level by level.
+
+    Args:
+        objectness: (N,) logits.
+        boxes: (N, 4) proposals as cx, cy, w, h in 0..1.
+        levels: L token grids.
+        config: of the model.
+
+    Returns:
+        (K,) int64 candidates, best first, and (L, K) bool: which are of a level and survive.
+    """
+    candidates = candidates_per_level(objectness, levels, config.pre_nms_topk)
+    candidates = candidates[objectness[candidates].argsort(descending=True, stable=True)]
+    spans = zip(levels.starts, levels.counts, strict=True)
+    own = torch.stack([(candidates >= first) & (candidates < first + n) for first, n in spans])
+    rectangles = corners(boxes[candidates]).clamp(0, 1).repeat(len(own), 1, 1)
+    # Candidates of other levels are padding: behind all others, where the kernel passes them by.
+    strength = torch.arange(own.shape[1], 0, -1, device=own.device) * own
+    return candidates, nms_fixed(rectangles, strength.float(), config.proposal_nms, own)
+
+
+def _fill_quota(survivors: Tensor, quota: int, total: int) -> Tensor:
     """Positions, in order, of the best `quota` of each level, filled up with the best others.
 
     Args:
-        level_of: (K,) level of each candidate, best candidate first; K >= total.
+        survivors: (L, K) bool, best candidate first, each True in its level if it survived.
         quota: places sure for each level.
-        total: places in all.
+        total: places in all, K at most.
 
     Returns:
-        (total,) int64 positions, ascending.
+        (total,) int64 positions, ascending; only where survivors are too few, of others as well.
     """
-    one_hot = level_of[:, None] == torch.arange(int(level_of.max()) + 1, device=level_of.device)
-    rank = (one_hot.cumsum(0) * one_hot).sum(1)  # 1 = best of its level
+    rank = (survivors.cumsum(1) * survivors).sum(0)  # 1 = best of its level, 0 = fell
+    turn = (rank > quota).to(torch.int8) + 2 * (rank == 0)
     # Stable: those within the quota first, then the others, each in the order of their score.
-    order = torch.argsort((rank > quota).to(torch.int8), stable=True)
-    return order[:total].sort().values
+    return turn.argsort(stable=True)[:total].sort().values
 
 
-def pick_proposals(
-    objectness: Tensor, boxes: Tensor, levels: Levels, config: ApeConfig
-) -> tuple[Tensor, Tensor]:
+def pick_proposals(objectness: Tensor, boxes: Tensor, levels: Levels, config: ApeConfig) -> Tensor:
     """Choose the queries of one image.
 
     Args:
@@ -72,18 +97,13 @@ def pick_proposals(
         config: of the model.
 
     Returns:
-        (queries,) int64 token indices, best first, and (K,) the survivors of NMS before the
-        quota. Where too few survive, both are the plain top of all tokens.
+        (min(queries, N),) int64 token indices, best first; the plain top of all tokens where
+        fewer survive than there are queries.
     """
-    candidates = candidates_per_level(objectness, levels, config.pre_nms_topk)
-    logits = objectness[candidates]
-    starts = torch.tensor(levels.starts, device=objectness.device)
-    level_of = torch.bucketize(candidates, starts, right=True) - 1
-    rectangles = corners(boxes[candidates]).clamp(0, 1)
-    kept = candidates[nms_keep(rectangles, logits, level_of, config.proposal_nms)]
-    if kept.shape[0] < config.queries:
-        plain = objectness.topk(min(config.queries, levels.total)).indices
-        return plain, plain
-    level_of_kept = torch.bucketize(kept, starts, right=True) - 1
-    quota = config.queries // len(levels.shapes)
-    return kept[_fill_quota(level_of_kept, quota, config.queries)], kept
+    total = min(config.queries, levels.total)
+    plain = objectness.topk(total).indices
+    candidates, survivors = survivors_per_level(objectness, boxes, levels, config)
+    if len(candidates) < config.queries:
+        return plain
+    best = candidates[_fill_quota(survivors, config.queries // len(survivors), total)]
+    return torch.where(survivors.sum() >= config.queries, best, plain)

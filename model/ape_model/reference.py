@@ -12,14 +12,19 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from ape_model.geometry import corners
+from ape_model.nms import nms_keep
+from ape_model.proposals import candidates_per_level
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ape_model.ape import Ape, RawOutputs
     from ape_model.encoder import EncoderLayer
     from ape_model.fusion import BiAttention
-    from ape_model.geometry import Geometry
+    from ape_model.geometry import Geometry, Levels
     from ape_model.layers import FeedForward, SelfAttention
+    from ape_model.transformer import Transformer
     from ape_model.vit import Attention
 
 __all__ = [
@@ -27,6 +32,7 @@ __all__ = [
     "deformable_sample",
     "encoder_layer",
     "feed_forward",
+    "pick_proposals",
     "region_masks",
     "rope_attention",
     "sampling_locations",
@@ -149,6 +155,24 @@ def encoder_layer(
     """All queries at once: twin of `EncoderLayer.forward`."""
     value = block.attention.value_proj(tokens).masked_fill(geometry.padded[..., None], 0.0)
     return block.look(tokens, position, geometry.reference, value, geometry.levels)
+
+
+def pick_proposals(block: Transformer, objectness: Tensor, boxes: Tensor, levels: Levels) -> Tensor:
+    """Sizes as the scores have them: twin of `Transformer.pick`."""
+    config = block.config
+    candidates = candidates_per_level(objectness, levels, config.pre_nms_topk)
+    starts = torch.tensor(levels.starts, device=objectness.device)
+    level_of = torch.bucketize(candidates, starts, right=True) - 1
+    rectangles = corners(boxes[candidates]).clamp(0, 1)
+    kept = nms_keep(rectangles, objectness[candidates], level_of, config.proposal_nms)
+    if len(kept) < config.queries:
+        return objectness.topk(min(config.queries, levels.total)).indices
+    first, quota = torch.zeros_like(kept, dtype=torch.bool), config.queries // len(levels.shapes)
+    for level in range(len(levels.shapes)):
+        first[torch.nonzero(level_of[kept] == level).squeeze(1)[:quota]] = True
+    others = torch.nonzero(~first).squeeze(1)[: config.queries - int(first.sum())]
+    first[others] = True
+    return candidates[kept[first]]
 
 
 def region_masks(model: Ape, outputs: RawOutputs, image: int, queries: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ape_model.config import ApeConfig
-    from ape_model.geometry import Geometry
+    from ape_model.geometry import Geometry, Levels
 
 __all__ = ["Proposals", "TokenScores", "Transformer"]
 
@@ -53,8 +53,6 @@ class Proposals:
     """(B, Q, C) first content of the queries."""
     position: Tensor
     """(B, Q, C) position of the queries."""
-    survivors: tuple[Tensor, ...]
-    """Per image (K,) int64: tokens left after NMS, before the quota."""
 
 
 class Transformer(nn.Module):
@@ -119,11 +117,8 @@ class Transformer(nn.Module):
         """Choose the queries of every image and give them their first states."""
         objectness, box_logits = scores.best()
         boxes = box_logits.detach().sigmoid()
-        picked = [
-            pick_proposals(*image, geometry.levels, self.config)
-            for image in zip(objectness.detach(), boxes, strict=True)
-        ]
-        tokens = torch.stack([best for best, _ in picked])
+        images = zip(objectness.detach(), boxes, strict=True)
+        tokens = torch.stack([self.pick(*image, geometry.levels) for image in images])
         image = torch.arange(len(tokens), device=tokens.device)[:, None]
         chosen = boxes[image, tokens]
         embedded = box_position(chosen, 2 * self.config.hidden).to(scores.states.dtype)
@@ -134,8 +129,11 @@ class Transformer(nn.Module):
             boxes=chosen,
             query=query + self.pix_trans_norm(content),
             position=position,
-            survivors=tuple(survivors for _, survivors in picked),
         )
+
+    def pick(self, objectness: Tensor, boxes: Tensor, levels: Levels) -> Tensor:
+        """(Q,) int64 tokens that become queries of one image; see `pick_proposals`."""
+        return pick_proposals(objectness, boxes, levels, self.config)
 
     def decode(self, proposals: Proposals, memory: Tensor, geometry: Geometry) -> Decoded:
         """Run the decoder on the proposals."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ape_cuda_ops.ops import msda, msda_fused
+from ape_cuda_ops.ops import msda, msda_fused, nms_fixed
 from ape_model import reference
 from ape_model.align import Align
 from ape_model.as_written import as_written
@@ -134,7 +134,13 @@ def test_golden_alignment():
 @pytest.mark.parametrize(("key", "threshold"), [("keep_07", 0.7), ("keep_09", 0.9)])
 def test_golden_nms_by_group(key, threshold):
     g = load("nms")
-    assert torch.equal(nms_keep(g["boxes"], g["scores"], g["ids"], threshold), g[key])
+    boxes, scores, ids = g["boxes"], g["scores"], g["ids"]
+    assert torch.equal(nms_keep(boxes, scores, ids, threshold), g[key])
+    groups = ids.unique()
+    several = len(groups), 1, 1
+    own = ids == groups[:, None]
+    keep = nms_fixed(boxes.repeat(several), scores.repeat(several[:2]), threshold, own).any(0)
+    assert keep.nonzero().squeeze(1).tolist() == sorted(g[key].tolist())
 
 
 def test_golden_nms_of_one_group():
