@@ -11,13 +11,14 @@ import torch
 
 from ape_cuda_ops.compiler import shared_library
 from ape_cuda_ops.errors import CompileError
+from ape_cuda_ops.kernels import Kernels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-__all__ = ["Task", "msda", "msda_backward", "msda_fused", "msda_fused_backward", "prepare"]
+__all__ = ["CppKernels", "Task", "by_cpp"]
 
 SOURCE = Path(__file__).parent / "msda.cpp"
 _POINTERS = (
@@ -64,15 +65,6 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def prepare() -> None:
-    """Compile or load now.
-
-    Raises:
-        CompileError: The kernels cannot be compiled or loaded here.
-    """
-    _library()
-
-
 def _values(value: Tensor) -> Tensor:
     """Values as the kernels read them: bfloat16 and float32 as they are, float16 widened."""
     return value if value.dtype in {torch.float32, torch.bfloat16} else value.float()
@@ -104,79 +96,53 @@ def _task(
     return task
 
 
-def _forward(
-    value: Tensor,
-    shapes: Sequence[tuple[int, int]],
-    positions: Tensor,
-    mixing: Tensor,
-    reference: Tensor | None = None,
-) -> Tensor:
-    """Both forward operators: ``reference`` says whether positions are offsets."""
-    B, _, H, D = value.shape
-    rows, steps, shares = _values(value), positions.float(), mixing.float()
-    output = value.new_empty((B, positions.shape[1], H * D), dtype=torch.float32)
-    task = _task(rows, shapes, steps, shares, reference)
-    task.output = output.data_ptr()
-    _library().msda_forward(ctypes.byref(task))
-    return output.to(value.dtype)
+class CppKernels(Kernels):
+    """The operators in the compiled library."""
+
+    def prepare(self) -> None:
+        """Compile or load now.
+
+        Raises:
+            CompileError: The kernels cannot be compiled or loaded here.
+        """
+        _library()
+
+    def forward(
+        self,
+        value: Tensor,
+        shapes: Sequence[tuple[int, int]],
+        positions: Tensor,
+        mixing: Tensor,
+        reference: Tensor | None = None,
+    ) -> Tensor:
+        """See :meth:`ape_cuda_ops.kernels.Kernels.forward`."""
+        B, _, H, D = value.shape
+        rows, steps, shares = _values(value), positions.float(), mixing.float()
+        output = value.new_empty((B, positions.shape[1], H * D), dtype=torch.float32)
+        task = _task(rows, shapes, steps, shares, reference)
+        task.output = output.data_ptr()
+        _library().msda_forward(ctypes.byref(task))
+        return output.to(value.dtype)
+
+    def backward(
+        self,
+        grad: Tensor,
+        value: Tensor,
+        shapes: Sequence[tuple[int, int]],
+        positions: Tensor,
+        mixing: Tensor,
+        reference: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See :meth:`ape_cuda_ops.kernels.Kernels.backward`."""
+        rows, steps, shares, out = _values(value), positions.float(), mixing.float(), grad.float()
+        value_grad = torch.zeros_like(value, dtype=torch.float32)
+        position_grad, mixing_grad = torch.empty_like(steps), torch.empty_like(shares)
+        task = _task(rows, shapes, steps, shares, reference)
+        task.output_grad = out.data_ptr()
+        task.value_grad = value_grad.data_ptr()
+        task.position_grad, task.mixing_grad = position_grad.data_ptr(), mixing_grad.data_ptr()
+        _library().msda_backward(ctypes.byref(task))
+        return value_grad, position_grad, mixing_grad
 
 
-def _backward(
-    grad: Tensor,
-    value: Tensor,
-    shapes: Sequence[tuple[int, int]],
-    positions: Tensor,
-    mixing: Tensor,
-    reference: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Both backward operators."""
-    rows, steps, shares, out = _values(value), positions.float(), mixing.float(), grad.float()
-    value_grad = torch.zeros_like(value, dtype=torch.float32)
-    position_grad, mixing_grad = torch.empty_like(steps), torch.empty_like(shares)
-    task = _task(rows, shapes, steps, shares, reference)
-    task.output_grad = out.data_ptr()
-    task.value_grad = value_grad.data_ptr()
-    task.position_grad, task.mixing_grad = position_grad.data_ptr(), mixing_grad.data_ptr()
-    _library().msda_backward(ctypes.byref(task))
-    return value_grad, position_grad, mixing_grad
-
-
-def msda(
-    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
-) -> Tensor:
-    """See :func:`ape_cuda_ops.reference.msda`."""
-    return _forward(value, shapes, locations, weights)
-
-
-def msda_backward(
-    grad: Tensor,
-    value: Tensor,
-    shapes: Sequence[tuple[int, int]],
-    locations: Tensor,
-    weights: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """See :func:`ape_cuda_ops.embedding_bag.msda_backward`."""
-    return _backward(grad, value, shapes, locations, weights)
-
-
-def msda_fused(
-    value: Tensor,
-    reference: Tensor,
-    offsets: Tensor,
-    logits: Tensor,
-    shapes: Sequence[tuple[int, int]],
-) -> Tensor:
-    """See :func:`ape_cuda_ops.reference.msda_fused`."""
-    return _forward(value, shapes, offsets, logits, reference)
-
-
-def msda_fused_backward(
-    grad: Tensor,
-    value: Tensor,
-    reference: Tensor,
-    offsets: Tensor,
-    logits: Tensor,
-    shapes: Sequence[tuple[int, int]],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """See :func:`ape_cuda_ops.embedding_bag.msda_fused_backward`."""
-    return _backward(grad, value, shapes, offsets, logits, reference)
+by_cpp = CppKernels()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ape_cuda_ops.kernels import Kernels
 from ape_cuda_ops.launch import (
     CupyLauncher,
     DriverLauncher,
@@ -71,8 +72,8 @@ def _arguments(
     return arguments, -(-arguments.Q // (TILE * TILE))
 
 
-class CudaKernels:
-    """The operators, started by one launcher; see :mod:`ape_cuda_ops.reference`."""
+class CudaKernels(Kernels):
+    """The operators, started by one launcher."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
@@ -81,59 +82,15 @@ class CudaKernels:
         """Raise BackendError when the launcher cannot work here."""
         self._launcher.prepare()
 
-    def msda(
-        self,
-        value: Tensor,
-        shapes: Sequence[tuple[int, int]],
-        locations: Tensor,
-        weights: Tensor,
-    ) -> Tensor:
-        """See :func:`ape_cuda_ops.reference.msda`."""
-        return self._forward(value, shapes, locations, weights.float(), None)
-
-    def msda_backward(
-        self,
-        grad: Tensor,
-        value: Tensor,
-        shapes: Sequence[tuple[int, int]],
-        locations: Tensor,
-        weights: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """See :func:`ape_cuda_ops.embedding_bag.msda_backward`."""
-        return self._backward(grad, value, shapes, locations, weights.float())
-
-    def msda_fused(
-        self,
-        value: Tensor,
-        reference: Tensor,
-        offsets: Tensor,
-        logits: Tensor,
-        shapes: Sequence[tuple[int, int]],
-    ) -> Tensor:
-        """See :func:`ape_cuda_ops.reference.msda_fused`."""
-        return self._forward(value, shapes, offsets, logits, reference)
-
-    def msda_fused_backward(
-        self,
-        grad: Tensor,
-        value: Tensor,
-        reference: Tensor,
-        offsets: Tensor,
-        logits: Tensor,
-        shapes: Sequence[tuple[int, int]],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """See :func:`ape_cuda_ops.embedding_bag.msda_fused_backward`."""
-        return self._backward(grad, value, shapes, offsets, logits, reference)
-
-    def _forward(
+    def forward(
         self,
         value: Tensor,
         shapes: Sequence[tuple[int, int]],
         positions: Tensor,
         mixing: Tensor,
-        reference: Tensor | None,
+        reference: Tensor | None = None,
     ) -> Tensor:
-        """Both forward operators."""
+        """See :meth:`ape_cuda_ops.kernels.Kernels.forward`."""
         B, _, H, D = value.shape
         output = value.new_empty(B, positions.shape[1], H * D)
         arguments, tiles = _arguments(value, shapes, positions, mixing, reference)
@@ -141,7 +98,7 @@ class CudaKernels:
         self._start_msda("forward", arguments, tiles, value, positions, reference)
         return output
 
-    def _backward(
+    def backward(
         self,
         grad: Tensor,
         value: Tensor,
@@ -150,7 +107,7 @@ class CudaKernels:
         mixing: Tensor,
         reference: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Both backward operators."""
+        """See :meth:`ape_cuda_ops.kernels.Kernels.backward`."""
         exact = torch.float32
         gradient = grad.to(exact)
         value_grad = torch.zeros_like(value, dtype=exact)

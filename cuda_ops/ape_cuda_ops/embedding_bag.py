@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn import functional
 
+from ape_cuda_ops.kernels import Kernels
 from ape_cuda_ops.reference import level_sizes, sampling_locations, sampling_weights
 
 if TYPE_CHECKING:
@@ -20,23 +21,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = [
-    "Axis",
-    "Corners",
-    "msda",
-    "msda_backward",
-    "msda_fused",
-    "msda_fused_backward",
-    "prepare",
-]
+__all__ = ["Axis", "BagKernels", "Corners", "as_given", "by_bag"]
 
 MARGIN = 2.0
 """Pixels beyond the border to which far locations are clamped: they read nothing there, and
 the clamped number is safe to convert to an integer."""
-
-
-def prepare() -> None:
-    """Nothing to do: torch is there."""
 
 
 class Axis(NamedTuple):
@@ -118,57 +107,76 @@ def _mixing(corners: Corners, weights: Tensor) -> Tensor:
     return torch.stack([bilinear * of_level for bilinear, of_level in pairs], -1)
 
 
-def msda(
-    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
-) -> Tensor:
-    """See :func:`ape_cuda_ops.reference.msda`; differentiable in every tensor."""
-    B, Q, H, L, P, _ = locations.shape
-    D = value.shape[-1]
-    corners = _corners(value, shapes, locations)
-    mixing = _mixing(corners, weights.to(locations.dtype))
-    bags = functional.embedding_bag(
-        corners.rows.view(B * Q * H, P * L * 4),
-        value.to(locations.dtype).reshape(-1, D),
-        mode="sum",
-        per_sample_weights=mixing.view(B * Q * H, P * L * 4),
-    )
-    return bags.view(B, Q, H * D).to(value.dtype)
-
-
-def msda_fused(
-    value: Tensor,
-    reference: Tensor,
-    offsets: Tensor,
-    logits: Tensor,
+def as_given(
     shapes: Sequence[tuple[int, int]],
-) -> Tensor:
-    """See :func:`ape_cuda_ops.reference.msda_fused`; differentiable in every tensor."""
-    locations = sampling_locations(reference, offsets, shapes)
-    return msda(value, shapes, locations, sampling_weights(logits, len(shapes), reference))
+    positions: Tensor,
+    mixing: Tensor,
+    reference: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Locations and weights, for a backend that has no other form: made when not given."""
+    if reference is None:
+        return positions, mixing
+    locations = sampling_locations(reference, positions, shapes)
+    return locations, sampling_weights(mixing, len(shapes), reference)
 
 
-def msda_backward(
+class BagKernels(Kernels):
+    """The operators in plain torch; the forward ones are differentiable in every tensor."""
+
+    def forward(
+        self,
+        value: Tensor,
+        shapes: Sequence[tuple[int, int]],
+        positions: Tensor,
+        mixing: Tensor,
+        reference: Tensor | None = None,
+    ) -> Tensor:
+        """See :meth:`ape_cuda_ops.kernels.Kernels.forward`."""
+        locations, weights = as_given(shapes, positions, mixing, reference)
+        B, Q, H, L, P, _ = locations.shape
+        D = value.shape[-1]
+        corners = _corners(value, shapes, locations)
+        shares = _mixing(corners, weights)
+        bags = functional.embedding_bag(
+            corners.rows.view(B * Q * H, P * L * 4),
+            value.to(locations.dtype).reshape(-1, D),
+            mode="sum",
+            per_sample_weights=shares.view(B * Q * H, P * L * 4),
+        )
+        return bags.view(B, Q, H * D).to(value.dtype)
+
+    def backward(
+        self,
+        grad: Tensor,
+        value: Tensor,
+        shapes: Sequence[tuple[int, int]],
+        positions: Tensor,
+        mixing: Tensor,
+        reference: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See :meth:`ape_cuda_ops.kernels.Kernels.backward`."""
+        locations, weights = as_given(shapes, positions, mixing, reference)
+        by_value, by_pixel, by_weight = _gradients(grad, value, shapes, locations, weights)
+        if reference is None:
+            return by_value, by_pixel * level_sizes(shapes, locations)[:, None, :], by_weight
+        mean = (weights * by_weight).sum((-1, -2), keepdim=True)
+        return by_value, by_pixel, (weights * (by_weight - mean)).flatten(-2)
+
+
+def _gradients(
     grad: Tensor,
     value: Tensor,
     shapes: Sequence[tuple[int, int]],
     locations: Tensor,
     weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of :func:`msda` where autograd may not run (inside an operator).
+    """Gradients of value, pixel coordinates and weights, all in the dtype of ``locations``.
 
-    Args:
-        grad: (B, Q, H * D), gradient of the output.
-        value: (B, S, H, D).
-        shapes: height and width of each of the L levels.
-        locations: (B, Q, H, L, P, 2).
-        weights: (B, Q, H, L, P).
-
-    Returns:
-        Gradients of value, locations and weights, all in the dtype of ``locations``.
+    Written out, because autograd may not run inside an operator.
     """
     D, L = value.shape[-1], len(shapes)
     corners = _corners(value, shapes, locations)
-    mixing = _mixing(corners, weights.to(locations.dtype))
+    mixing = _mixing(corners, weights)
     table = value.to(locations.dtype).reshape(-1, D)
     table_grad = torch.zeros_like(table)
     output_grad = grad.to(locations.dtype).reshape(-1, D)  # [B*Q*H, D]
@@ -187,8 +195,7 @@ def msda_backward(
     ]
     pixel_grad = _sum_corners(by_place, L) * weights.unsqueeze(-1)
     pixel_grad = torch.where(locations.isfinite(), pixel_grad, 0)
-    sizes = level_sizes(shapes, locations)[:, None, :]
-    return table_grad.view(value.shape), pixel_grad * sizes, _sum_corners(by_weight, L)
+    return table_grad.view(value.shape), pixel_grad, _sum_corners(by_weight, L)
 
 
 def _sum_corners(parts: list[Tensor], levels: int) -> Tensor:
@@ -197,24 +204,4 @@ def _sum_corners(parts: list[Tensor], levels: int) -> Tensor:
     return torch.stack(sums, 3)
 
 
-def msda_fused_backward(
-    grad: Tensor,
-    value: Tensor,
-    reference: Tensor,
-    offsets: Tensor,
-    logits: Tensor,
-    shapes: Sequence[tuple[int, int]],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of :func:`msda_fused` by value, pixel coordinates and logits.
-
-    Returns:
-        (B, S, H, D), (B, Q, H, L, P, 2) and (B, Q, H, L * P), in the dtype of ``reference``.
-        The second is by the pixel coordinate itself (x = location * width - 1/2), from which
-        those of ``offsets`` and ``reference`` follow by the chain rule.
-    """
-    locations = sampling_locations(reference, offsets, shapes)
-    weights = sampling_weights(logits, len(shapes), reference)
-    value_grad, location_grad, weight_grad = msda_backward(grad, value, shapes, locations, weights)
-    pixel_grad = location_grad / level_sizes(shapes, reference)[:, None, :]
-    mean = (weights * weight_grad).sum((-1, -2), keepdim=True)
-    return value_grad, pixel_grad, (weights * (weight_grad - mean)).flatten(-2)
+by_bag = BagKernels()

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ape_cuda_ops.embedding_bag import msda_backward, msda_fused_backward
+from ape_cuda_ops.embedding_bag import BagKernels, as_given
 from ape_cuda_ops.errors import BackendError
-from ape_cuda_ops.reference import sampling_locations, sampling_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-__all__ = ["msda", "msda_backward", "msda_fused", "msda_fused_backward", "prepare"]
+__all__ = ["NumbaKernels", "by_numba"]
 
 
 def _gather(  # noqa: C901 (one compiled loop nest)
@@ -83,48 +82,48 @@ def _compiled() -> tuple[Any, Any]:
     return numba.njit(parallel=True, fastmath={"contract", "nsz"})(_gather), numba
 
 
-def prepare() -> None:
-    """Compile when first called; here only see that numba is there.
+class NumbaKernels(BagKernels):
+    """The operators with numba's forward pass."""
 
-    Raises:
-        BackendError: numba is not installed.
-    """
-    _compiled()
+    def prepare(self) -> None:
+        """Compile when first called; here only see that numba is there.
+
+        Raises:
+            BackendError: numba is not installed.
+        """
+        _compiled()
+
+    def forward(
+        self,
+        value: Tensor,
+        shapes: Sequence[tuple[int, int]],
+        positions: Tensor,
+        mixing: Tensor,
+        reference: Tensor | None = None,
+    ) -> Tensor:
+        """See :meth:`ape_cuda_ops.kernels.Kernels.forward`."""
+        locations, weights = as_given(shapes, positions, mixing, reference)
+        B, _, H, D = value.shape
+        Q = locations.shape[1]
+        sizes = np.array(shapes, dtype=np.int64)
+        areas = sizes.prod(1)
+        out = torch.zeros((B * Q, H, D), dtype=torch.float32)
+        loop, numba = _compiled()
+        threads = torch.get_num_threads()
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        loop(
+            value.float().numpy(),
+            sizes,
+            areas.cumsum() - areas,
+            locations.flatten(0, 1).numpy(),
+            weights.flatten(0, 1).numpy(),
+            out.numpy(),
+            Q,
+        )
+        # Both may share one OpenMP, and numba sets its count.
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        return out.view(B, Q, H * D).to(value.dtype)
 
 
-def msda(
-    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
-) -> Tensor:
-    """See :func:`ape_cuda_ops.reference.msda`."""
-    B, _, H, D = value.shape
-    Q = locations.shape[1]
-    sizes = np.array(shapes, dtype=np.int64)
-    areas = sizes.prod(1)
-    out = torch.zeros((B * Q, H, D), dtype=torch.float32)
-    loop, numba = _compiled()
-    threads = torch.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-    loop(
-        value.float().numpy(),
-        sizes,
-        areas.cumsum() - areas,
-        locations.flatten(0, 1).numpy(),
-        weights.float().flatten(0, 1).numpy(),
-        out.numpy(),
-        Q,
-    )
-    if torch.get_num_threads() != threads:  # both may share one OpenMP, and numba sets its count
-        torch.set_num_threads(threads)
-    return out.view(B, Q, H * D).to(value.dtype)
-
-
-def msda_fused(
-    value: Tensor,
-    reference: Tensor,
-    offsets: Tensor,
-    logits: Tensor,
-    shapes: Sequence[tuple[int, int]],
-) -> Tensor:
-    """See :func:`ape_cuda_ops.reference.msda_fused`."""
-    locations = sampling_locations(reference, offsets, shapes)
-    return msda(value, shapes, locations, sampling_weights(logits, len(shapes), reference))
+by_numba = NumbaKernels()

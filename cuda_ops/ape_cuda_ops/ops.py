@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ape_cuda_ops import checks, embedding_bag, registry
+from ape_cuda_ops import checks, registry
 from ape_cuda_ops import reference as plain
+from ape_cuda_ops.embedding_bag import by_bag
 from ape_cuda_ops.reference import level_sizes
 
 __all__ = ["mask_pack", "msda", "msda_fused", "nms_fixed"]
@@ -45,7 +46,7 @@ def msda(
     """
     checks.check_plain(value, shapes, locations, weights, starts)
     if value.dtype == torch.float64:  # for checking gradients: no kernel has it
-        return embedding_bag.msda(value, shapes, locations, weights)
+        return by_bag.msda(value, shapes, locations, weights)
     return _msda(value, _flat(shapes), locations, weights)
 
 
@@ -75,7 +76,7 @@ def msda_fused(
     """
     checks.check_fused(value, reference, offsets, logits, shapes)
     if value.dtype == torch.float64:
-        return embedding_bag.msda_fused(value, reference, offsets, logits, shapes)
+        return by_bag.msda_fused(value, reference, offsets, logits, shapes)
     return _msda_fused(value, reference, offsets, logits, _flat(shapes))
 
 

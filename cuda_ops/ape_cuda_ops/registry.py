@@ -13,65 +13,19 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING
 
 import torch
 
 from ape_cuda_ops.errors import BackendError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from ape_cuda_ops.kernels import Kernels
 
-    from torch import Tensor
-
-__all__ = ["BACKENDS", "Backend", "Kernels", "backend_in_use", "choose", "forced", "load"]
+__all__ = ["BACKENDS", "Backend", "backend_in_use", "choose", "forced", "load"]
 
 FORCE = "APE_STREAM_KERNELS"
 """The environment variable that names the backend to use."""
-
-
-class Kernels(Protocol):
-    """What a backend's module offers; see :mod:`ape_cuda_ops.reference` for the meaning."""
-
-    def msda(
-        self,
-        value: Tensor,
-        shapes: Sequence[tuple[int, int]],
-        locations: Tensor,
-        weights: Tensor,
-    ) -> Tensor:
-        """(B, Q, H * D)."""
-
-    def msda_backward(
-        self,
-        grad: Tensor,
-        value: Tensor,
-        shapes: Sequence[tuple[int, int]],
-        locations: Tensor,
-        weights: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of value, locations and weights, float32."""
-
-    def msda_fused(
-        self,
-        value: Tensor,
-        reference: Tensor,
-        offsets: Tensor,
-        logits: Tensor,
-        shapes: Sequence[tuple[int, int]],
-    ) -> Tensor:
-        """(B, Q, H * D)."""
-
-    def msda_fused_backward(
-        self,
-        grad: Tensor,
-        value: Tensor,
-        reference: Tensor,
-        offsets: Tensor,
-        logits: Tensor,
-        shapes: Sequence[tuple[int, int]],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of value, pixel coordinates and logits, float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +35,7 @@ class Backend:
     name: str
     """What ``APE_STREAM_KERNELS`` calls it."""
     module: str
-    """``module`` or ``module:object`` with the functions of :class:`Kernels` and ``prepare``."""
+    """``module:object``, the object being :class:`~ape_cuda_ops.kernels.Kernels`."""
     devices: frozenset[str]
     """Types of the devices whose tensors it takes."""
     rank: int
@@ -93,9 +47,11 @@ BACKENDS = {
     for backend in (
         Backend("cupy", "ape_cuda_ops.cuda:by_cupy", frozenset({"cuda"}), 1),
         Backend("driver", "ape_cuda_ops.cuda:by_driver", frozenset({"cuda"}), 2),
-        Backend("cpp", "ape_cuda_ops.cpp", frozenset({"cpu"}), 1),
-        Backend("numba", "ape_cuda_ops.numba_path", frozenset({"cpu"}), 2),
-        Backend("embedding_bag", "ape_cuda_ops.embedding_bag", frozenset({"cpu", "cuda"}), 9),
+        Backend("cpp", "ape_cuda_ops.cpp:by_cpp", frozenset({"cpu"}), 1),
+        Backend("numba", "ape_cuda_ops.numba_path:by_numba", frozenset({"cpu"}), 2),
+        Backend(
+            "embedding_bag", "ape_cuda_ops.embedding_bag:by_bag", frozenset({"cpu", "cuda"}), 9
+        ),
     )
 }
 
@@ -113,15 +69,13 @@ def load(name: str) -> Kernels:
     if name not in BACKENDS:
         raise BackendError(f"no kernels are called {name!r}: choose one of {sorted(BACKENDS)}")
     path, _, attribute = BACKENDS[name].module.partition(":")
-    kernels: Any = import_module(path)
-    if attribute:
-        kernels = getattr(kernels, attribute)
+    kernels: Kernels = getattr(import_module(path), attribute)
     try:
         kernels.prepare()
     except BackendError as error:
         _failures[name] = error
         raise
-    return cast("Kernels", kernels)
+    return kernels
 
 
 _failures: dict[str, BackendError] = {}

@@ -11,8 +11,11 @@ sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves helpers 
 
 import emulated
 
-from ape_cuda_ops import cpp, embedding_bag, numba_path, reference
+from ape_cuda_ops import reference
+from ape_cuda_ops.cpp import by_cpp
 from ape_cuda_ops.cuda import by_cupy, by_driver
+from ape_cuda_ops.embedding_bag import by_bag
+from ape_cuda_ops.numba_path import by_numba
 
 BACKENDS = ("reference", "embedding_bag", "numba", "cpp", "emulated", "cupy", "driver")
 
@@ -37,9 +40,9 @@ def load(name):
         pytest.skip("no g++")
     return {
         "reference": reference,
-        "embedding_bag": embedding_bag,
-        "numba": numba_path,
-        "cpp": cpp,
+        "embedding_bag": by_bag,
+        "numba": by_numba,
+        "cpp": by_cpp,
         "emulated": emulated.kernels(),
         "cupy": by_cupy,
         "driver": by_driver,
