@@ -7,8 +7,9 @@
 //
 // The first step is arithmetic on short arrays, so it is written on vectors of eight; the
 // second streams whole rows, so a row's D numbers stay in registers (D = 8, 16, 32 or 64).
-// Forward splits the queries over threads; backward splits (image, head) pairs, which write
-// to different columns of the value's gradient: no atomics, and the same result every time.
+// Forward splits the queries over threads, an encoder's by tiles of pixels; backward splits
+// (image, head) pairs, which write to different columns of the value's gradient: no atomics,
+// and the same result every time.
 
 #include <algorithm>
 #include <cmath>
@@ -20,7 +21,8 @@ namespace {
 
 constexpr int kLanes = 8;
 constexpr int kMaxLevels = 8;
-constexpr int kQueriesPerTask = 64;
+constexpr int kTile = 8;
+constexpr int kQueriesPerTask = kTile * kTile;
 // Below this many sampled numbers a second thread costs more than it saves.
 constexpr int64_t kParallelWork = 1 << 17;
 
@@ -357,9 +359,29 @@ void finish_backward(const Task& task, const Plan& plan, Samples& s, float* posi
   for (int n = 0; n < plan.N; ++n) mixing_grad[n] = s.attention[n] * (mixing_grad[n] - mean);
 }
 
+// The order in which to visit an image's queries; empty: as they come. Those of an encoder are
+// the pixels: a tile of neighbours reads values that its first queries brought into the cache.
+std::vector<int32_t> visiting_order(const Task& task) {
+  std::vector<int32_t> order;
+  if (task.Q != task.S) return order;
+  order.reserve(task.Q);
+  int32_t first = 0;
+  for (int l = 0; l < task.L; ++l) {
+    const int32_t height = task.heights[l], width = task.widths[l];
+    for (int32_t top = 0; top < height; top += kTile)
+      for (int32_t left = 0; left < width; left += kTile)
+        for (int32_t y = top; y < std::min(height, top + kTile); ++y)
+          for (int32_t x = left; x < std::min(width, left + kTile); ++x)
+            order.push_back(first + y * width + x);
+    first += height * width;
+  }
+  return order;
+}
+
 template <int D, class Number>
 void forward(const Task& task) {
   const Plan plan(task);
+  const std::vector<int32_t> order = visiting_order(task);
   const int64_t rows = task.B * task.Q, stride = int64_t(task.H) * task.D;
   const int64_t tasks = (rows + kQueriesPerTask - 1) / kQueriesPerTask;
   const bool many = rows * stride * plan.N > kParallelWork;
@@ -369,9 +391,10 @@ void forward(const Task& task) {
 #pragma omp for schedule(dynamic)
     for (int64_t part = 0; part < tasks; ++part) {
       const int64_t end = std::min(rows, (part + 1) * kQueriesPerTask);
-      for (int64_t row = part * kQueriesPerTask; row < end; ++row) {
+      for (int64_t i = part * kQueriesPerTask; i < end; ++i) {
+        const int64_t b = i / task.Q, row = order.empty() ? i : b * task.Q + order[i - b * task.Q];
         set_reference(task, plan, row, s);
-        const Number* image = static_cast<const Number*>(task.value) + row / task.Q * task.S * stride;
+        const Number* image = static_cast<const Number*>(task.value) + b * task.S * stride;
         for (int h = 0; h < task.H; ++h) {
           const int64_t at = row * task.H + h;
           set_attention(task, plan, task.mixing + at * plan.N, s);

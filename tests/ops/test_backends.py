@@ -38,6 +38,15 @@ def test_queries_that_are_the_pixels_in_tiles(backend):
     check(backend, fused(shapes, queries=None, batch=1), shapes)
 
 
+@pytest.mark.parametrize("backend", ["cpp"], indirect=True)
+def test_the_order_of_visits_changes_no_bit(backend):
+    shapes = ((9, 17), (8, 3))
+    value, *queries = fused(shapes, queries=None)
+    fewer = [tensor[:, :-1].contiguous() for tensor in queries]  # no longer the pixels: no tiles
+    in_tiles = backend.msda_fused(value, *queries, shapes)
+    assert torch.equal(in_tiles[:, :-1], backend.msda_fused(value, *fewer, shapes))
+
+
 def test_eight_levels_and_many_points(backend):
     shapes = tuple((9 - i, i + 1) for i in range(8))
     check(backend, fused(shapes, queries=5, points=5), shapes)
