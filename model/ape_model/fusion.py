@@ -94,8 +94,8 @@ class BiAttention(nn.Module):
         step = max(1, min(self.heads, SCORE_BUDGET // (vision.shape[0] * T * N)))
         vision_update: Tensor = self.out_v_proj.bias
         pooled = []
-        for part in torch.arange(self.heads).split(step):
-            heads = slice(int(part[0]), int(part[-1]) + 1)
+        for first in range(0, self.heads, step):
+            heads = slice(first, first + step)
             scores = (keys[:, heads].flatten(1, 2) @ vision.mT).unflatten(1, (-1, T))
             scores = scores + bias[:, heads]  # (B, heads', T, N)
             pooled.append(scores.softmax(-1).flatten(1, 2) @ vision)

@@ -15,12 +15,14 @@ import torch
 
 from ape_model.errors import ModelError as NetworkError
 from ape_model.errors import PromptTextError
+from ape_model.frame_graph import FrameGraph
 from ape_model.loading import load_network, open_embedder, parse_device, parse_dtype
 from ape_model.preprocess import prepare
 from ape_model.prompts import PromptKind, classify
 from ape_model.select import find_regions
 from ape_model.store import BUILT_IN, resolve
 from ape_model.tokenizer import clean_text
+from ape_model.upload import UploadRing
 from ape_model.world.words import load_vocabulary
 from ape_stream import masks
 from ape_stream.errors import ModelError, PromptError
@@ -86,6 +88,9 @@ class ApePerceiver:
             self.network = load_network(files, self.device).to(self._dtype)
             path = None if bank is None else Path(bank)
             self._embedder = open_embedder(files, self.device, bank=path)
+            on_gpu = self.device.type == "cuda"
+            self._replayed = FrameGraph(self.network) if on_gpu else self.network
+            self._upload = UploadRing(self.device) if on_gpu else None
         config = self.network.config
         self._config = config if canvas is None else replace(config, canvas=canvas)
         nano = files.variant == BUILT_IN
@@ -130,9 +135,10 @@ class ApePerceiver:
     def perceive(self, frames: Sequence[Frame]) -> list[Instances]:
         """Find the prepared prompts in each frame, all frames in one call of the network."""
         images, sizes = prepare([frame.image for frame in frames], self._config)
+        images = images if self._upload is None else self._upload(images)
         found = find_regions(
-            self.network,
-            self.network.encode_image(images.to(self.device, self._dtype), sizes),
+            self._replayed,
+            self._replayed.encode_image(images.to(self.device, self._dtype), sizes),
             self._passes,
             self._least,
             per_prompt=self._per_prompt,

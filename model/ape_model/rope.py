@@ -7,7 +7,7 @@ side spans 0..reference: that is how a table for another grid is rebuilt.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + turned * sin
 
 
-@lru_cache(maxsize=16)
+@cache  # none is dropped: a CUDA graph that was captured with it reads it for good
 def _table_on(
     grid: tuple[int, int], head_dim: int, reference: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ape_model.ape import Ape, ImageFeatures, PromptFeatures
+    from ape_model.frame_graph import FrameGraph
 
 __all__ = ["Picked", "Regions", "classwise_keep", "find_regions", "official_top", "pick"]
 
@@ -174,7 +175,7 @@ def _ranks(scores: Tensor) -> Tensor:
 
 
 def find_regions(
-    model: Ape,
+    model: Ape | FrameGraph,
     features: ImageFeatures,
     passes: Sequence[tuple[PromptFeatures, Sequence[int]]],
     thresholds: Tensor,
@@ -184,7 +185,7 @@ def find_regions(
     """Run the head once per pass on one batch of encoded images and put the results together.
 
     Args:
-        model: the network.
+        model: the network, or its graphs.
         features: of `model.encode_image`: the backbone has run, once.
         passes: prompts, and the prompt id of each of their columns; vocabulary and sentences go
             in passes of their own.
