@@ -77,7 +77,7 @@ function frames(socket, onMessage) { // ZMTP 3.0, NULL mechanism, as a SUB socke
   const hello = Buffer.alloc(64);
   hello.write("\xff\0\0\0\0\0\0\0\x01\x7f\x03\0NULL", "latin1");
   socket.write(hello);
-  socket.write(Buffer.from("\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03SUB\0\x01\x01", "latin1"));
+  const ready = Buffer.from("\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03SUB", "latin1");
   socket.on("data", (chunk) => {
     got = Buffer.concat([got, chunk]);
     for (;;) {
@@ -85,7 +85,10 @@ function frames(socket, onMessage) { // ZMTP 3.0, NULL mechanism, as a SUB socke
       if (got.length < size) return;
       const end = !greeted ? 64 : size + (long ? Number(got.readBigUInt64BE(1)) : got[1]);
       if (got.length < end) return;
-      if (greeted && !(got[0] & 4)) onMessage(got.subarray(size, end));
+      // Each step waits for the other side's: what comes before its READY may be lost.
+      if (!greeted) socket.write(ready);
+      else if (got[0] & 4) socket.write("\0\x01\x01"); // subscribe to every topic
+      else onMessage(got.subarray(size, end));
       [greeted, got] = [true, got.subarray(end)];
     }
   });
