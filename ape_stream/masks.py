@@ -40,6 +40,9 @@ __all__ = [
 
 _BAND = 32
 """Frame rows upsampled at a time: few enough that they read few map rows."""
+_ALONE = 2**17
+"""Multiplications in one product: few enough that BLAS wakes no threads, which would spin for
+longer than they work and take the cores from the network."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,14 +190,23 @@ def _upsample(
     """
     top, bottom, left, right = window
     rows, cols = down.cells(top, bottom), across.cells(left, right)
-    wide = logits[rows, cols] @ across.weights[left:right, cols].T
+    wide = np.empty((rows.stop - rows.start, right - left), np.float32)
+    _multiply(logits[rows, cols], across.weights[left:right, cols].T, wide)
     out = np.empty((bottom - top, right - left), np.float32)
     for start in range(top, bottom, _BAND):
         stop = min(start + _BAND, bottom)
         band = down.cells(start, stop)
         part = wide[band.start - rows.start : band.stop - rows.start]
-        np.matmul(down.weights[start:stop, band], part, out=out[start - top : stop - top])
+        _multiply(down.weights[start:stop, band], part, out[start - top : stop - top])
     return out
+
+
+def _multiply(a: NDArray[np.float32], b: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Write the product of (M, K) and (K, N) to (M, N), some columns at a time."""
+    columns = max(1, _ALONE // max(1, a.size))
+    for first in range(0, b.shape[1], columns):
+        part = slice(first, first + columns)
+        np.matmul(a, b[:, part], out=out[:, part])
 
 
 # ---------------------------------------------------------------------------------- COCO's RLE

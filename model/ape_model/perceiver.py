@@ -5,6 +5,7 @@ The only file here that imports `ape_stream`.
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,8 @@ OUTSIDE: Final = -20.0
 class ApePerceiver:
     """APE as a perceiver.
 
+    On a CPU, nano leaves one core to decoding and writing (`OMP_NUM_THREADS` says otherwise).
+
     Args:
         model: "nano", a model that was imported or pulled, or the path of one.
         threshold: lowest score kept for prompts without one of their own, 0..1.
@@ -94,6 +97,7 @@ class ApePerceiver:
         config = self.network.config
         self._config = config if canvas is None else replace(config, canvas=canvas)
         nano = files.variant == BUILT_IN
+        self._leaves_a_core = nano and not on_gpu
         self._margin = NANO_MARGIN if nano else None
         usual = NANO_THRESHOLD if nano else OFFICIAL_THRESHOLD
         self._threshold = usual if threshold is None else threshold
@@ -111,6 +115,8 @@ class ApePerceiver:
         Raises:
             PromptError: a prompt cannot be encoded with what is here.
         """
+        if self._leaves_a_core:
+            _leave_a_core()
         given = [None if p.kind is None else PromptKind(p.kind.value) for p in prompts]
         with _told_as_ours():
             kinds = classify(prompts.texts, given, self._vocabulary, official=self._official)
@@ -168,6 +174,16 @@ class ApePerceiver:
         )
         found = _stuff_united(found, self._stuff) if self._stuff.any() else found
         return _one_mask_each(found)
+
+
+def _leave_a_core() -> None:
+    """Keep one core for decoding and writing: nano gains little from the last one.
+
+    OpenMP counts threads for each calling thread: this one must be the one that perceives.
+    `OMP_NUM_THREADS` has the last word.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 1) - 1)))
 
 
 def _drawn_stuff() -> frozenset[str]:

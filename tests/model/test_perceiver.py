@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ape_model.perceiver import ApePerceiver, _one_mask_each
 from ape_stream import masks
@@ -65,3 +66,20 @@ def test_sixteen_bits_find_the_same_things(home):  # noqa: ARG001
 def test_an_arithmetic_that_nobody_has_is_refused():
     with pytest.raises(ModelError, match="no dtype 'int8': choose one of float32"):
         ApePerceiver(dtype="int8")
+
+
+@pytest.mark.parametrize(("said", "threads"), [(None, 3), ("4", 4)])
+def test_nano_leaves_a_core_unless_the_environment_speaks(monkeypatch, said, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        perceiver = ApePerceiver(device="cpu")
+        for _ in range(2):
+            perceiver.prepare(PromptSet.of("red apple"))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
