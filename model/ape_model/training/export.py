@@ -7,8 +7,6 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import torch
-
 from ape_model.checkpoint import FORMAT, TEXT_FILE, VISION_FILE
 from ape_model.files import read_safetensors
 from ape_model.weights import aliases_of, content_digest, save_weights
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
     from ape_model.nano import Nano
 
-__all__ = ["export", "export_model", "read_average", "recipe_hash"]
+__all__ = ["export", "export_model", "recipe_hash"]
 
 
 def recipe_hash(recipe: object) -> str:
@@ -86,9 +84,3 @@ def export_model(
     learnt = {"part": "vision", "names": json.dumps(sorted(names), ensure_ascii=False)}
     export(model, averaged, folder / VISION_FILE, {**facts, **shared, **learnt})
     return folder / VISION_FILE
-
-
-def read_average(path: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Read averaged weights and counts from a training state."""
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    return state["ema"], state["counts"]
