@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from ape_stream.channel import Aborted, Ended
 from ape_stream.errors import ConfigError, PipelineError, TruncatedError, UsageError
-from ape_stream.perceiving import FAILED, Perceiving
+from ape_stream.model_thread import FAILED, ModelThread
 from ape_stream.ports import Port
 from ape_stream.resources import Resources
 from ape_stream.stats import RunStats, StageMeter
@@ -91,7 +91,7 @@ class Pipeline:
             )
             for source in sources
         ]
-        self._model = Perceiving(perceiver, self._ports, prompts, threshold, self._guard)
+        self._model = ModelThread(perceiver, self._ports, prompts, threshold, self._guard)
         self._sinks = tuple(sinks)
         self._resources = Resources()
         self._publishing = StageMeter()

@@ -24,7 +24,7 @@ from ape_model.config import PRESETS
 from ape_model.deform_attn import DeformableAttention
 from ape_model.errors import ModelMissingError, VariantError
 from ape_model.loading import load_network
-from ape_model.select import pick
+from ape_model.regions import pick
 from ape_model.stages import Seconds, watched
 from ape_model.store import resolve
 

@@ -20,7 +20,7 @@ from ape_model.frame_graph import FrameGraph
 from ape_model.loading import load_network, open_embedder, parse_device, parse_dtype
 from ape_model.preprocess import prepare
 from ape_model.prompts import PromptKind, classify
-from ape_model.select import find_regions
+from ape_model.regions import find_regions
 from ape_model.store import BUILT_IN, resolve
 from ape_model.tokenizer import clean_text
 from ape_model.upload import UploadRing
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ape_model.ape import PromptFeatures
-    from ape_model.select import Regions
+    from ape_model.regions import Regions
     from ape_stream.types import Frame, PromptSet
 
 __all__ = ["ApePerceiver"]

@@ -21,6 +21,7 @@ from ape_model.paste import parity_masks, to_canvas, to_output
 from ape_model.phrase_bank import PhraseBank, pad_zeros
 from ape_model.preprocess import normalise
 from ape_model.proposals import candidates_per_level, survivors_per_level
+from ape_model.regions import official_top
 from ape_model.segment import (
     Vocabulary,
     instance_logits,
@@ -28,7 +29,6 @@ from ape_model.segment import (
     semantic_logits,
     semantic_map,
 )
-from ape_model.select import official_top
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "tests/model/goldens"

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from ape_model.paste import parity_masks, to_canvas, to_output
+from ape_model.regions import official_top
 from ape_model.segment import (
     Vocabulary,
     instance_logits,
@@ -17,7 +18,6 @@ from ape_model.segment import (
     semantic_logits,
     semantic_map,
 )
-from ape_model.select import official_top
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -18,7 +18,7 @@ from ape_model.nms import box_iou, nms_keep
 from ape_model.phrase_bank import PhraseBank, collapse_zeros, pad_zeros
 from ape_model.preprocess import fitted_size, prepare
 from ape_model.proposals import candidates_per_level
-from ape_model.select import classwise_keep, find_regions, pick
+from ape_model.regions import classwise_keep, find_regions, pick
 from ape_model.stem import NanoBackbone
 
 VIT = VitConfig(32, 2, 2, window=3, window_blocks=(0,), pretrain_grid=4)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ape_stream.protocols import Perceiver
     from ape_stream.types import Frame, Instances
 
-__all__ = ["FAILED", "Perceiving"]
+__all__ = ["FAILED", "ModelThread"]
 
 Batch = list[tuple["Port", "Frame"]]
 """At most one frame of every stream, for one call of the model."""
@@ -46,7 +46,7 @@ class _Wish:
     answer: Future[PromptSet]
 
 
-class Perceiving:
+class ModelThread:
     """The model's thread.
 
     Args:
