@@ -11,6 +11,7 @@ CDR and so spare its slow Python serialiser.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +28,7 @@ from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 from cyclonedds.util import duration
 
+from ape_nodes.ros_cdr import Packer, unpack
 from ape_nodes.ros_types import plain_encoder, type_store
 from ape_stream.errors import ConfigError, SinkError, SourceError
 
@@ -57,6 +59,9 @@ _LOCAL_DISCOVERY: Final = (
     "<Discovery><ParticipantIndex>auto</ParticipantIndex>"
     '<Peers><Peer address="127.0.0.1"/></Peers></Discovery>'
 )
+
+
+_log = logging.getLogger("ape_stream")
 
 
 def _configure() -> None:
@@ -122,7 +127,7 @@ class DdsWriter:
     def __init__(self, entity: Any, name: str, store: Any) -> None:
         self.entity = entity
         self._type = name
-        self._store = store
+        self._packer = Packer(store, name)
 
     def write(self, message: Any) -> None:
         """Send a message of the type store.
@@ -130,8 +135,7 @@ class DdsWriter:
         Raises:
             SinkError: DDS does not take it.
         """
-        data = bytes(self._store.serialize_cdr(message, self._type))
-        code = _clayer.ddspy_write(self.entity._ref, data + bytes(-len(data) % 4))  # noqa: SLF001
+        code = _clayer.ddspy_write(self.entity._ref, self._packer.pack(message))  # noqa: SLF001
         if code < 0:
             raise SinkError(f"DDS refused a {self._type} (code {code})")
 
@@ -156,6 +160,8 @@ class DdsReader:
     def take(self, timeout_s: float) -> Iterator[Any]:
         """What has come, oldest first; waits at most `timeout_s` for the first message.
 
+        A message that cannot be read (text that is not UTF-8) is left out with a warning.
+
         Raises:
             SourceError: DDS failed.
         """
@@ -166,7 +172,12 @@ class DdsReader:
             raise SourceError(f"DDS cannot read a {self._type} (code {taken})")
         for data, info in taken:
             if info.valid_data:
-                yield self._store.deserialize_cdr(data, self._type)
+                try:
+                    message = unpack(self._store, data, self._type)
+                except SourceError as error:
+                    _log.warning("message left out: %s", error)
+                    continue
+                yield message
 
     @property
     def writers(self) -> int:

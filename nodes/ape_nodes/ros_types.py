@@ -38,7 +38,7 @@ def type_store(distro: str = "jazzy") -> Any:
     return store
 
 
-def _blob(data: bytes) -> NDArray[np.uint8]:
+def _blob(data: bytes | memoryview) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8)
 
 

@@ -14,8 +14,12 @@ import pytest
 
 pytest.importorskip("cyclonedds")
 
+from cyclonedds import _clayer
+
+from ape_nodes.ros_dds import DdsNode
 from ape_nodes.ros_sink import Ros2Sink
 from ape_nodes.ros_source import Ros2Source
+from ape_nodes.ros_topics import TopicSpec
 from ape_stream.errors import SourceError
 from ape_stream.pipeline import Pipeline
 from ape_stream.testing import OraclePerceiver
@@ -105,6 +109,24 @@ def test_a_large_image_arrives_byte_for_byte():
         frame = next(iter(source))
     expected = np.random.default_rng(1).integers(0, 256, (1080, 1920, 3), np.uint8)
     np.testing.assert_array_equal(frame.image, expected)
+
+
+def test_a_message_that_cannot_be_read_is_left_out_and_the_next_one_comes(caplog):
+    node = DdsNode("both")
+    spec = TopicSpec("", "std_msgs/msg/String", True, False, 5, False, "")
+    writer, reader = node.writer("/words", spec), node.reader("/words", spec)
+    word = node.store.types["std_msgs/msg/String"]
+    for data in (b"\0\1\0\0\2\0\0\0\xe9\0\0\0", word(data="cat")):  # Latin-1, then good
+        if isinstance(data, bytes):
+            assert _clayer.ddspy_write(writer.entity._ref, data) == 0
+        else:
+            writer.write(data)
+    seen = []
+    while not seen:
+        seen += reader.take(1.0)
+    node.close()
+    assert [message.data for message in seen] == ["cat"]
+    assert "message left out: no std_msgs/msg/String" in caplog.text
 
 
 def test_silence_is_told():
