@@ -16,7 +16,7 @@ from ape_stream.errors import SourceError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ENCODINGS", "from_compressed", "to_bgr", "to_png"]
+__all__ = ["ENCODINGS", "from_compressed", "to_bgr", "to_jpeg", "to_png"]
 
 ENCODINGS: Final = {
     "bgr8": (3, np.uint8, None),
@@ -83,6 +83,11 @@ def from_compressed(data: Any) -> NDArray[np.uint8]:
     if image is None:
         raise SourceError(f"a compressed image of {raw.size} bytes cannot be decoded")
     return image.astype(np.uint8, copy=False)
+
+
+def to_jpeg(image: NDArray[np.uint8]) -> bytes:
+    """JPEG of an (H, W, 3) uint8 blue-green-red picture."""
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
 
 
 def to_png(values: NDArray[Any]) -> bytes:

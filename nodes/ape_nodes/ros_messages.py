@@ -11,10 +11,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import cv2
 import numpy as np
 
-from ape_nodes.ros_images import from_compressed, to_bgr, to_png
+from ape_nodes.ros_images import from_compressed, to_bgr, to_jpeg, to_png
 from ape_stream.errors import ConfigError
 from ape_stream.masks import label_map
 from ape_stream.types import Frame
@@ -133,8 +132,7 @@ class Encoder:
     def compressed(self, header: Any, pixels: NDArray[Any]) -> Any:
         """PNG of a map, JPEG of a picture, named as compressed_image_transport names them."""
         if pixels.ndim == 3:
-            form = "bgr8; jpeg compressed bgr8"
-            data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
+            form, data = "bgr8; jpeg compressed bgr8", to_jpeg(pixels)
         else:
             form, data = f"mono{8 * pixels.itemsize}; png compressed ", to_png(pixels)
         compressed = self._message("sensor_msgs/msg/CompressedImage")

@@ -19,19 +19,20 @@ import numpy as np
 import typer
 import zmq
 
+from ape_nodes.bench_scene import SIZE, scene
 from ape_nodes.zmq_reader import subscribe
 from ape_nodes.zmq_sink import ZmqSink
 from ape_stream.errors import SourceError
 from ape_stream.masks import paste
-from ape_stream.types import Frame, FrameResult, Instances, Mask, PromptSet
 from ape_stream.wire import Envelope, encode_result
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Line", "measure", "scene", "wire"]
+    from ape_stream.types import FrameResult
 
-SIZE: Final = (1080, 1920)
+__all__ = ["Line", "measure", "wire"]
+
 COUNTS: Final = (1, 20, 100)
 _ANY_PORT: Final = "tcp://127.0.0.1:*"
 _TIMEOUT_S: Final = 60.0
@@ -51,27 +52,6 @@ class Line:
     """The same, 95th percentile."""
     ms_p99: float
     """The same, 99th percentile."""
-
-
-def scene(regions: int, size: tuple[int, int] = SIZE) -> FrameResult:
-    """A result of ragged blobs, about 51,000 pixels each in 1080p, at random places.
-
-    Args:
-        regions: How many.
-        size: Height and width in pixels.
-    """
-    rng = np.random.default_rng(regions)
-    height, width = 256 * size[0] // SIZE[0], 328 * size[1] // SIZE[1]
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    blob = x**2 + y**2 + 0.1 * np.sin(40 * x) * np.cos(37 * y) < 0.75
-    corners = rng.integers(0, (size[1] - width, size[0] - height), (regions, 2))
-    masks = tuple(Mask(blob, int(left), int(top)) for left, top in corners)
-    boxes = np.hstack([corners, corners + np.array([width, height])]).astype(np.float32)
-    scores = rng.random(regions).astype(np.float32)
-    found = Instances(boxes, scores, np.zeros(regions, np.int64), masks, size)
-    slopes = np.add.outer(np.linspace(40, 160, size[0]), np.linspace(0, 80, size[1]))
-    image = (slopes[:, :, None] + rng.integers(0, 12, (*size, 3))).astype(np.uint8)
-    return FrameResult(Frame(image, 0, 0.0), found, PromptSet.of("blob"))
 
 
 def _regions(result: FrameResult) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ape_nodes import zmq_bench
+from ape_nodes import bench_scene, zmq_bench
 from ape_stream import cli, plugins
 from ape_stream.masks import paste
 
@@ -29,8 +29,8 @@ def test_every_form_is_measured_and_weighed():
 
 @pytest.mark.parametrize("count", [1, 20])
 def test_the_scene_is_of_1080p_with_masks_of_honest_size(count):
-    result = zmq_bench.scene(count)
-    areas = [paste(mask, zmq_bench.SIZE).sum() for mask in result.instances.masks]
+    result = bench_scene.scene(count)
+    areas = [paste(mask, bench_scene.SIZE).sum() for mask in result.instances.masks]
     assert result.frame.image.shape == (1080, 1920, 3)
     assert len(areas) == count
     assert 45_000 < np.mean(areas) < 60_000
