@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ape_stream.channel import Aborted, Channel
 from ape_stream.errors import ApeStreamError, PipelineError, PromptError
+from ape_stream.protocols import TellsMemory
 from ape_stream.stats import StageMeter
 from ape_stream.types import FrameResult, PromptSet
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from ape_stream.ports import Port
     from ape_stream.protocols import Perceiver
+    from ape_stream.stats import DeviceMemory
     from ape_stream.types import Frame, Instances
 
 __all__ = ["FAILED", "ModelThread"]
@@ -113,6 +115,11 @@ class ModelThread:
         """The prompts of the next frame, with thresholds filled in."""
         with self._guard:
             return self._in_force
+
+    def device_memory(self) -> DeviceMemory | None:
+        """Memory of the model's device, where the perceiver tells."""
+        teller = self._perceiver
+        return teller.device_memory() if isinstance(teller, TellsMemory) else None
 
     # -- the thread -----------------------------------------------------------------------
 

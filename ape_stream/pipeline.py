@@ -18,8 +18,9 @@ from ape_stream.channel import Aborted, Ended
 from ape_stream.errors import ConfigError, PipelineError, TruncatedError, UsageError
 from ape_stream.model_thread import FAILED, ModelThread
 from ape_stream.ports import Port
+from ape_stream.protocols import WatchesRun
 from ape_stream.resources import Resources
-from ape_stream.stats import RunStats, StageMeter
+from ape_stream.stats import RunStats, StageMeter, resident_bytes
 from ape_stream.types import PromptSet
 
 if TYPE_CHECKING:
@@ -164,11 +165,14 @@ class Pipeline:
 
     def stats(self) -> RunStats:
         """What the run did so far; all numbers are of one moment."""
+        device_memory = self._model.device_memory()
         with self._guard:
             return RunStats(
                 elapsed_s=self._elapsed_s(),
                 streams={p.name: p.ledger.snapshot(len(p.channel)) for p in self._ports},
                 stages={name: meter.snapshot() for name, meter in self._meters().items()},
+                resident_bytes=resident_bytes(),
+                device_memory=device_memory,
             )
 
     def _elapsed_s(self) -> float:
@@ -203,6 +207,9 @@ class Pipeline:
             self._start("model", self._model.run, None)
             self._model.ask().result()
             self._resources.enter("source", [(port.name, port.source) for port in self._ports])
+            for sink in self._sinks:
+                if isinstance(sink, WatchesRun):
+                    sink.watch(self.stats)
             self._resources.enter("sink", [(_sink_name(sink), sink) for sink in self._sinks])
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)

@@ -1,4 +1,4 @@
-"""The four sockets that a plugin fits in: Source, Perceiver, Tracker, Sink.
+"""The four sockets that a plugin fits in (Source, Perceiver, Tracker, Sink), and what it may add.
 
 A plugin is any object of this shape; nothing of ours needs to be inherited. Sources and sinks are
 context managers: entering opens the device or file, so what cannot work fails before any thread
@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
+    from ape_stream.stats import DeviceMemory, RunStats
     from ape_stream.types import Frame, FrameResult, Instances, PromptSet
 
-__all__ = ["Perceiver", "Sink", "Source", "Tracker"]
+__all__ = ["Perceiver", "Sink", "Source", "TellsMemory", "Tracker", "WatchesRun"]
 
 
 class _Resource(Protocol):
@@ -95,4 +96,22 @@ class Sink(_Resource, Protocol):
         Raises:
             SinkError: the output cannot be written.
         """
+        ...
+
+
+@runtime_checkable
+class TellsMemory(Protocol):
+    """A perceiver that also knows the memory of its device."""
+
+    def device_memory(self) -> DeviceMemory | None:
+        """What its device holds now, or None on a CPU. Called from any thread; never waits."""
+        ...
+
+
+@runtime_checkable
+class WatchesRun(Protocol):
+    """A sink that also tells others how the run goes."""
+
+    def watch(self, stats: Callable[[], RunStats]) -> None:
+        """Take the way to the run's numbers; called once, before the sink is entered."""
         ...

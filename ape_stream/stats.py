@@ -6,9 +6,11 @@ moment, per stream: captured = published + dropped by every cause + in flight.
 
 from __future__ import annotations
 
+import mmap
 import time
 from collections import deque
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PLACES",
+    "DeviceMemory",
     "Durations",
     "Rate",
     "RunStats",
@@ -23,11 +26,13 @@ __all__ = [
     "StageStats",
     "StreamLedger",
     "StreamStats",
+    "resident_bytes",
 ]
 
 PLACES = ("waiting", "perceiving", "ready", "publishing")
 """Where a frame in flight can be: before the model, in it, before the sinks, in them."""
 
+_STATM = Path("/proc/self/statm")
 _RATE_WINDOW_S = 5.0
 _REMEMBERED = 512
 
@@ -73,6 +78,20 @@ class StageStats:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """Memory of the device that a model runs on (a GPU) at one moment, in bytes."""
+
+    device: str
+    """Its name, such as "cuda" or "cuda:1"."""
+    allocated: int
+    """What this process keeps there now."""
+    reserved: int
+    """What this process has taken from the device: `allocated`, and what it keeps for later."""
+    total: int
+    """What the device has, for all processes."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunStats:
     """A whole run at one moment."""
 
@@ -82,6 +101,10 @@ class RunStats:
     """By stream name."""
     stages: Mapping[str, StageStats] = field(default_factory=dict)
     """By stage: `source <stream>`, `prepare`, `perceive`, `track`, `publish`."""
+    resident_bytes: int | None = None
+    """Memory of this process that is in RAM; None where the system does not tell (not Linux)."""
+    device_memory: DeviceMemory | None = None
+    """Memory of the model's device; None on a CPU, and where the perceiver does not tell."""
 
     @property
     def captured(self) -> int:
@@ -106,6 +129,15 @@ class RunStats:
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values for JSON."""
         return asdict(self)
+
+
+def resident_bytes() -> int | None:
+    """Memory of this process that is in RAM, in bytes; None where the system does not tell."""
+    try:
+        pages = int(_STATM.read_text().split()[1])
+    except OSError:
+        return None
+    return pages * mmap.PAGESIZE
 
 
 class Durations:

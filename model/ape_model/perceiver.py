@@ -27,6 +27,7 @@ from ape_model.upload import UploadRing
 from ape_model.world.words import load_vocabulary
 from ape_stream import masks
 from ape_stream.errors import ModelError, PromptError
+from ape_stream.stats import DeviceMemory
 from ape_stream.types import Instances
 
 if TYPE_CHECKING:
@@ -153,6 +154,20 @@ class ApePerceiver:
             self._instances(regions, frame.size)
             for regions, frame in zip(found, frames, strict=True)
         ]
+
+    def device_memory(self) -> DeviceMemory | None:
+        """What the GPU holds, by the allocator's books; None on a CPU.
+
+        The driver is not asked: a call to it from another thread would break a graph's capture.
+        """
+        if self.device.type != "cuda":
+            return None
+        return DeviceMemory(
+            device=str(self.device),
+            allocated=torch.cuda.memory_allocated(self.device),
+            reserved=torch.cuda.memory_reserved(self.device),
+            total=torch.cuda.get_device_properties(self.device).total_memory,
+        )
 
     def _instances(self, regions: Regions, size: tuple[int, int]) -> Instances:
         """Regions of one frame of (height, width), each mask cut to its extent."""

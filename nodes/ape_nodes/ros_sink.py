@@ -6,15 +6,17 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ape_nodes.ros_backend import choose, open_node
-from ape_nodes.ros_health import Health, ResultMeter
+from ape_nodes.ros_health import Health, run_values
 from ape_nodes.ros_messages import ResultPublisher
 from ape_nodes.ros_topics import DIAGNOSTICS, OUTPUTS
 from ape_stream.errors import ConfigError, SinkError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from ape_nodes.ros_backend import RosNode, Writer
+    from ape_stream.stats import RunStats
     from ape_stream.types import FrameResult
 
 __all__ = ["Ros2Sink"]
@@ -77,8 +79,12 @@ class Ros2Sink:
         self._node: RosNode | None = None
         self._publishers: dict[str, ResultPublisher] = {}
         self._diagnostics: Writer | None = None
-        self._meter = ResultMeter()
+        self._stats: Callable[[], RunStats] | None = None
         self._diagnosed_s = time.monotonic()
+
+    def watch(self, stats: Callable[[], RunStats]) -> None:
+        """Take the way to the run's numbers, for `/diagnostics`."""
+        self._stats = stats
 
     def __enter__(self) -> Self:
         """Join the graph."""
@@ -120,10 +126,9 @@ class Ros2Sink:
             SinkError: DDS does not take it.
         """
         self._publisher(result.frame.stream if self._per_stream else "").publish(result)
-        self._meter.see(result)
-        self._diagnose()
+        self._diagnose(result)
 
-    def _diagnose(self) -> None:
+    def _diagnose(self, result: FrameResult) -> None:
         """Tell once a second how it goes; no results, no news: readers then call it stale."""
         if self._diagnostics is None or self._node is None:
             return
@@ -133,5 +138,8 @@ class Ros2Sink:
         encoder = self._node.encoder(self._mask_encoding)
         name = f"{self._place.rstrip('/')}/{self._node_name}"
         health = Health("OK", "active")
-        message = encoder.diagnostics(time.time_ns(), name, health, self._meter.values())
+        values = {"prompts": ", ".join(result.prompts.texts)}
+        if self._stats is not None:
+            values |= run_values(self._stats())
+        message = encoder.diagnostics(time.time_ns(), name, health, values)
         self._diagnostics.write(message)

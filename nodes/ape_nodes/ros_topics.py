@@ -59,7 +59,7 @@ INPUTS: Final = (
 
 DIAGNOSTICS: Final = TopicSpec(
     "/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", True, False, 10, False,
-    "once a second: state, prompts, rates, ages, times by stage, drops by cause",
+    "once a second: state, prompts, rates, ages, times by stage, drops by cause, memory",
 )  # fmt: skip
 
 

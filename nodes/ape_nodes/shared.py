@@ -6,11 +6,13 @@ import threading
 from typing import TYPE_CHECKING
 
 from ape_stream.errors import ModelError
+from ape_stream.protocols import TellsMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ape_stream.protocols import Perceiver
+    from ape_stream.stats import DeviceMemory
     from ape_stream.types import Frame, Instances, PromptSet
 
 __all__ = ["SharedModel"]
@@ -53,6 +55,11 @@ class SharedModel:
         with self._lock:
             return self._loaded(prompts).perceive(frames)
 
+    def device_memory(self) -> DeviceMemory | None:
+        """Memory of the model's device; asks without the lock, which a whole frame may hold."""
+        teller = self._perceiver
+        return teller.device_memory() if isinstance(teller, TellsMemory) else None
+
     def _loaded(self, prompts: PromptSet) -> Perceiver:
         if self._perceiver is None:
             raise ModelError("the model was freed while a pipeline still used it")
@@ -78,3 +85,6 @@ class _View:
         if self._prompts is None:
             raise ModelError("perceive came before prepare")
         return self._model.perceive(self._prompts, frames)
+
+    def device_memory(self) -> DeviceMemory | None:
+        return self._model.device_memory()

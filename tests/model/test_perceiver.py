@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from ape_model.perceiver import ApePerceiver, _one_mask_each
 from ape_stream import masks
 from ape_stream.errors import ModelError
 from ape_stream.sources.video import VideoSource
-from ape_stream.types import Instances, Mask, PromptSet
+from ape_stream.stats import DeviceMemory
+from ape_stream.types import Frame, Instances, Mask, PromptSet
 
 SIZE = (100, 100)
 DEMO = Path(__file__).parents[2] / "examples/demo.mp4"
@@ -83,3 +86,44 @@ def test_nano_leaves_a_core_unless_the_environment_speaks(monkeypatch, said, thr
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_on_a_cpu_no_device_memory_is_told(home):  # noqa: ARG001
+    assert ApePerceiver(device="cpu").device_memory() is None
+
+
+def test_a_gpus_memory_is_what_the_allocator_says(home, monkeypatch):  # noqa: ARG001
+    perceiver = ApePerceiver(device="cpu")
+    perceiver.device = torch.device("cuda:1")
+    total = SimpleNamespace(total_memory=9)
+    for name, value in (("memory_allocated", 3), ("memory_reserved", 4)):
+        monkeypatch.setattr(torch.cuda, name, {torch.device("cuda:1"): value}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: total)
+    assert perceiver.device_memory() == DeviceMemory("cuda:1", 3, 4, 9)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_a_gpus_memory_is_told_while_frames_go_through(home):  # noqa: ARG001
+    perceiver = ApePerceiver(device="cuda:0")
+    told = perceiver.device_memory()
+    weights = sum(w.numel() * w.element_size() for w in perceiver.network.parameters())
+    assert weights <= told.allocated <= told.reserved <= told.total
+    assert told.device == "cuda:0"
+    perceiver.prepare(PromptSet.of("dog"))
+    frame = Frame(np.zeros((720, 1280, 3), np.uint8), 0, 0.0)
+    asking = threading.Event()
+
+    def ask():
+        while not asking.is_set():
+            perceiver.device_memory()
+
+    asker = threading.Thread(target=ask)
+    asker.start()  # a graph's capture must not be broken by it
+    try:
+        for _ in range(4):
+            perceiver.perceive([frame])
+    finally:
+        asking.set()
+        asker.join()
+    assert perceiver.device_memory().reserved > told.reserved

@@ -88,6 +88,7 @@ def test_images_in_results_out_and_every_side_restarts():
             assert (told["name"], told["level"]) == ("/robot/ape", 0)
             assert told["values"]["prompts"] == "bird"
             assert int(told["values"]["published"]) > 0
+            assert int(told["values"]["process_mib"]) > 10
             assert float(told["values"]["age_ms_p95"]) >= float(told["values"]["age_ms_p50"])
         run.stop()
         looping.join()

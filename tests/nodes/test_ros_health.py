@@ -3,11 +3,11 @@
 import time
 
 import pytest
-from wire_samples import a_result
 
-from ape_nodes.ros_health import Health, ResultMeter, run_values
+from ape_nodes.ros_health import Health, run_values
 from ape_nodes.ros_types import plain_encoder, type_store
 from ape_stream.pipeline import Pipeline
+from ape_stream.stats import DeviceMemory, RunStats
 from ape_stream.testing import ListSource, OraclePerceiver, frames
 from ape_stream.types import PromptSet
 
@@ -21,16 +21,23 @@ def test_a_run_tells_its_numbers():
     assert float(values["age_ms_p95"]) >= float(values["age_ms_p50"]) >= 10
 
 
-def test_a_sink_counts_holes_as_drops():
-    meter = ResultMeter()
-    before = meter.values()
-    assert (before["published"], before["age_ms_p50"]) == ("0", "")
-    for index in (3, 4, 9):
-        meter.see(a_result(index))
-    values = meter.values()
-    assert (values["published"], values["dropped"]) == ("3", "4")
-    assert values["prompts"]
-    assert float(values["age_ms_p95"]) >= 0
+def test_several_streams_do_not_hide_one_another():
+    sources = [ListSource(frames(k, stream=name), name=name) for name, k in (("a", 2), ("b", 3))]
+    run = Pipeline(sources, OraclePerceiver(), PromptSet.of("cat"))
+    assert sum(1 for _ in run) == 5
+    values = run_values(run.stats())
+    assert (values["a/published"], values["b/published"]) == ("2", "3")
+    assert "published" not in values
+
+
+def test_memory_is_told_in_mib():
+    gpu = DeviceMemory("cuda:0", 3 << 20, 8 << 20, 80 << 30)
+    values = run_values(RunStats(1.0, resident_bytes=200 << 20, device_memory=gpu))
+    assert values["process_mib"] == "200"
+    assert (values["device"], values["device_total_mib"]) == ("cuda:0", "81920")
+    assert (values["device_allocated_mib"], values["device_reserved_mib"]) == ("3", "8")
+    on_a_cpu = run_values(RunStats(1.0))
+    assert not [name for name in on_a_cpu if "mib" in name or "device" in name]
 
 
 @pytest.mark.parametrize("level", ["OK", "WARN", "ERROR", "STALE"])

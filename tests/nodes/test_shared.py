@@ -6,6 +6,7 @@ from ape_nodes.shared import SharedModel
 from ape_stream.errors import ModelError
 from ape_stream.pipeline import Pipeline
 from ape_stream.sources.push import PushSource
+from ape_stream.stats import DeviceMemory
 from ape_stream.testing import OraclePerceiver, frames
 from ape_stream.types import PromptSet
 
@@ -30,6 +31,19 @@ def test_cameras_share_one_model_each_with_its_own_prompts():
     model.release()
     with pytest.raises(ModelError, match="freed"):
         views[0].perceive([frame])
+
+
+def test_the_memory_of_the_shared_model_is_told_while_it_works():
+    class OnGpu(OraclePerceiver):
+        def device_memory(self):
+            return DeviceMemory("cuda:0", 1, 2, 3)
+
+    model = SharedModel()
+    view = model.view()
+    assert view.device_memory() is None  # nothing is loaded yet
+    model.load(OnGpu)
+    with model._lock:  # as during a frame
+        assert view.device_memory() == DeviceMemory("cuda:0", 1, 2, 3)
 
 
 def test_a_pushed_pipeline_stops_and_leaves_no_thread():

@@ -57,7 +57,10 @@ def test_a_refusal_has_a_reason_and_changes_nothing(client, arguments, reason):
 
 def test_status_and_stats_are_told(client):
     assert client.ask("status") == {"status": "running"}
-    assert client.ask("stats")["stats"]["streams"]["0"]["captured"] >= 0
+    stats = client.ask("stats")["stats"]
+    assert stats["streams"]["0"]["captured"] >= 0
+    assert stats["device_memory"] is None  # it runs on a CPU
+    assert stats["resident_bytes"] > 10 << 20
     assert client.ask("stop") == {"status": "stopped"}
 
 

@@ -1,11 +1,24 @@
 """Numbers mean what their names say."""
 
 import json
+import mmap
 import time
 
 import pytest
 
-from ape_stream.stats import Durations, Rate, RunStats, StageMeter, StreamLedger
+from ape_stream import stats
+from ape_stream.pipeline import Pipeline
+from ape_stream.stats import (
+    DeviceMemory,
+    Durations,
+    Rate,
+    RunStats,
+    StageMeter,
+    StreamLedger,
+    resident_bytes,
+)
+from ape_stream.testing import CollectSink, ListSource, OraclePerceiver, frames
+from ape_stream.types import PromptSet
 
 
 def test_quantiles_are_milliseconds_of_what_was_added():
@@ -73,3 +86,48 @@ def test_totals_are_sums_over_streams_and_json():
     stats = RunStats(1.0, {"a": a.snapshot(2), "b": b.snapshot(0)}, {"x": StageMeter().snapshot()})
     assert (stats.captured, stats.published, stats.dropped, stats.in_flight) == (4, 1, 1, 2)
     assert json.loads(json.dumps(stats.as_dict()))["streams"]["a"]["dropped"] == {"stopped": 1}
+
+
+@pytest.mark.skipif(not stats._STATM.exists(), reason="only Linux tells")
+def test_resident_memory_grows_with_what_is_kept():
+    before = resident_bytes()
+    kept = mmap.mmap(-1, 64 << 20)
+    kept.write(b"x" * len(kept))
+    assert 60 << 20 < resident_bytes() - before < 200 << 20
+
+
+def test_where_the_system_does_not_tell_there_is_no_number(monkeypatch, tmp_path):
+    monkeypatch.setattr(stats, "_STATM", tmp_path / "statm")
+    assert resident_bytes() is None
+
+
+class OnGpu(OraclePerceiver):
+    def device_memory(self):
+        return DeviceMemory("cuda:1", len(self.batches), 2, 3)
+
+
+class Watching(CollectSink):
+    seen = None
+
+    def watch(self, stats):
+        assert not self.opened
+        self.stats = stats
+
+    def write(self, result):
+        self.seen = self.stats()
+        super().write(result)
+
+
+def test_the_devices_memory_is_told_and_a_sink_may_watch_the_run():
+    sink = Watching()
+    run = Pipeline([ListSource(frames(3))], OnGpu(), PromptSet.of("cat"), sinks=[sink])
+    assert sum(1 for _ in run) == 3
+    told = run.stats()
+    assert told.device_memory == DeviceMemory("cuda:1", 3, 2, 3)
+    assert json.loads(json.dumps(told.as_dict()))["device_memory"]["allocated"] == 3
+    assert (sink.seen.published, sink.seen.in_flight) == (2, 1)  # the third was underway
+
+
+def test_a_perceiver_without_a_device_tells_none():
+    run = Pipeline([ListSource(frames(1))], OraclePerceiver(), PromptSet.of("cat"))
+    assert run.stats().device_memory is None
