@@ -4,7 +4,7 @@ Importing this package compiles nothing: the first call of an operator does, onc
 """
 
 from ape_cuda_ops.errors import BackendError, CompileError
-from ape_cuda_ops.ops import mask_pack, msda, msda_fused, nms_fixed
+from ape_cuda_ops.ops import mask_pack, msda, msda_fused, nms_grouped
 from ape_cuda_ops.registry import backend_in_use
 
 __all__ = [
@@ -14,5 +14,5 @@ __all__ = [
     "mask_pack",
     "msda",
     "msda_fused",
-    "nms_fixed",
+    "nms_grouped",
 ]

@@ -145,25 +145,22 @@ def check_fused(
     _same_device(value=value, reference=reference, offsets=offsets, logits=logits)
 
 
-def check_boxes(boxes: Tensor, scores: Tensor, groups: Tensor | None) -> None:
-    """Arguments of ``nms_fixed``.
+def check_boxes(boxes: Tensor, scores: Tensor, groups: Tensor) -> None:
+    """Arguments of ``nms_grouped``.
 
     Raises:
         TypeError: A dtype is not one the operator computes in.
         ValueError: Rank, shape, device or layout do not fit.
     """
-    _rank("boxes", boxes, "G, N, 4")
-    G, N, _ = boxes.shape
-    _expect("boxes", boxes, (G, N, 4), "xyxy")
-    _expect("scores", scores, (G, N), "G and N of boxes")
+    _rank("boxes", boxes, "N, 4")
+    N = len(boxes)
+    _expect("boxes", boxes, (N, 4), "xyxy")
+    _expect("scores", scores, (N,), "N of boxes")
+    _expect("groups", groups, (N,), "N of boxes")
     _dtype("boxes", boxes, (torch.float32, torch.float64))
     _dtype("scores", scores, (torch.float32,))
-    tensors = {"boxes": boxes, "scores": scores}
-    if groups is not None:
-        _expect("valid", groups, (G, N), "G and N of boxes")
-        _dtype("valid", groups, (torch.bool,))
-        tensors["valid"] = groups
-    _same_device(**tensors)
+    _dtype("groups", groups, (torch.int64,))
+    _same_device(boxes=boxes, scores=scores, groups=groups)
 
 
 def check_masks(logits: Tensor, size: tuple[int, int]) -> None:

@@ -140,15 +140,13 @@ class CudaKernels(Kernels):
         if min(grid):  # nothing to do for no query, head or image
             self._launcher.start(Kernel("msda.cu", name, grid, 128), arguments, value.device)
 
-    def nms_fixed(self, boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
-        """(G, N) bool: which of the boxes (G, N, 4), the strongest first, stay."""
-        keep = torch.empty_like(valid)
-        G, N = valid.shape
-        arguments = NmsArguments(
-            boxes.data_ptr(), valid.data_ptr(), keep.data_ptr(), G, N, threshold
-        )
-        if G and N:
-            kernel = Kernel("post.cu", "nms_fixed", (min(G, MAX_BATCH_BLOCKS), 1, 1), 256)
+    def nms_grouped(self, boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:
+        """See :func:`ape_cuda_ops.reference.nms_grouped`."""
+        keep = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+        G = len(starts) - 1
+        arguments = NmsArguments(boxes.data_ptr(), starts.data_ptr(), keep.data_ptr(), G, threshold)
+        if G and len(boxes):
+            kernel = Kernel("post.cu", "nms_grouped", (min(G, MAX_BATCH_BLOCKS), 1, 1), 256)
             self._launcher.start(kernel, arguments, boxes.device)
         return keep
 

@@ -59,9 +59,8 @@ class NmsArguments(ctypes.Structure):
     """``struct NmsArguments`` of post.cu."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("boxes", "valid", "keep")),
+        *((name, ctypes.c_void_p) for name in ("boxes", "starts", "keep")),
         ("G", ctypes.c_int64),
-        ("N", ctypes.c_int32),
         ("threshold", ctypes.c_float),
     )
 

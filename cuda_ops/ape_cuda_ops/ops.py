@@ -17,7 +17,7 @@ from ape_cuda_ops import reference as plain
 from ape_cuda_ops.embedding_bag import by_bag
 from ape_cuda_ops.reference import level_sizes
 
-__all__ = ["mask_pack", "msda", "msda_fused", "nms_fixed"]
+__all__ = ["mask_pack", "msda", "msda_fused", "nms_grouped"]
 
 
 def msda(
@@ -80,33 +80,35 @@ def msda_fused(
     return _msda_fused(value, reference, offsets, logits, _flat(shapes))
 
 
-def nms_fixed(
-    boxes: Tensor, scores: Tensor, threshold: float, valid: Tensor | None = None
+def nms_grouped(
+    boxes: Tensor, scores: Tensor, groups: Tensor, count: int, threshold: float
 ) -> Tensor:
-    """Greedy non-maximum suppression of a fixed number of boxes in every group.
+    """Greedy non-maximum suppression of every group by itself.
 
     On a GPU the host never waits, so a CUDA graph can hold it.
 
     Args:
-        boxes: (G, N, 4) float32 xyxy, or float64, which no kernel has and whose plain form waits;
-            a group is a level, a class, an image: they never touch.
-        scores: (G, N) float32, any order-preserving scores; of equals the earlier is stronger.
+        boxes: (N, 4) float32 xyxy, or float64, which no kernel has and whose plain form waits.
+        scores: (N,) float32, any order-preserving scores; of equals the earlier is stronger.
+        groups: (N,) int64; a group is a level, a class, an image: boxes of different groups never
+            touch. What is not in [0, count) is padding, which neither stays nor suppresses.
+        count: how many groups there are, empty ones included.
         threshold: intersection over union above which the weaker box falls.
-        valid: (G, N) bool, False for padding; None means all are boxes.
 
     Returns:
-        (G, N) bool in the order given: which boxes stay.
+        (N,) bool in the order given: which boxes stay.
 
     Raises:
         TypeError: A dtype does not fit.
         ValueError: A shape, device or layout does not fit.
     """
-    checks.check_boxes(boxes, scores, valid)
-    order = scores.argsort(dim=-1, descending=True, stable=True)
-    ranked = boxes.gather(1, order[..., None].expand_as(boxes))
-    real = torch.ones_like(scores, dtype=torch.bool) if valid is None else valid
-    keep = _nms_fixed(ranked, real.gather(1, order), threshold)
-    return torch.zeros_like(keep).scatter(1, order, keep)
+    checks.check_boxes(boxes, scores, groups)
+    order = scores.argsort(descending=True, stable=True)
+    order = order[groups[order].argsort(stable=True)]
+    every = torch.arange(count + 1, device=groups.device)
+    starts = torch.searchsorted(groups[order], every)
+    keep = _nms_grouped(boxes[order], starts, threshold)
+    return torch.zeros_like(keep).scatter(0, order, keep)
 
 
 def mask_pack(logits: Tensor, size: tuple[int, int], threshold: float = 0.0) -> Tensor:
@@ -299,18 +301,18 @@ def _post_kernels(tensor: Tensor) -> Any:
     if tensor.device.type == "cpu" or tensor.dtype == torch.float64:
         return plain
     kernels = registry.choose(tensor.device)
-    return kernels if hasattr(kernels, "nms_fixed") else plain
+    return kernels if hasattr(kernels, "nms_grouped") else plain
 
 
-@torch.library.custom_op("ape_stream::nms_fixed", mutates_args=())
-def _nms_fixed(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
-    keep: Tensor = _post_kernels(boxes).nms_fixed(boxes, valid, threshold)
+@torch.library.custom_op("ape_stream::nms_grouped", mutates_args=())
+def _nms_grouped(boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:
+    keep: Tensor = _post_kernels(boxes).nms_grouped(boxes, starts, threshold)
     return keep
 
 
-@_nms_fixed.register_fake
-def _(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:  # noqa: ARG001
-    return torch.empty_like(valid)
+@_nms_grouped.register_fake
+def _(boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:  # noqa: ARG001
+    return boxes.new_empty(len(boxes), dtype=torch.bool)
 
 
 @torch.library.custom_op("ape_stream::mask_pack", mutates_args=())

@@ -1,12 +1,11 @@
-// After the network: non-maximum suppression of a fixed number of boxes, and masks to bits.
+// After the network: non-maximum suppression in groups of any size, and masks to bits.
 
 // Mirrored by ape_cuda_ops.launch.NmsArguments.
 struct NmsArguments {
-  const float* boxes;          // [G, N, 4] xyxy, the strongest first
-  const unsigned char* valid;  // [G, N]
-  unsigned char* keep;         // [G, N]
+  const float* boxes;   // [N, 4] xyxy, group after group, of each the strongest first
+  const i64* starts;    // [G + 1] first box of each group, and the end of the last
+  unsigned char* keep;  // [N]
   i64 G;
-  int N;
   float threshold;
 };
 
@@ -19,17 +18,18 @@ __device__ inline float box_iou(const float* a, const float* b) {
 }
 
 // One block per group. 32 boxes at a time: the first warp settles them among themselves, then
-// all threads strike the later boxes that a kept one of the 32 overlaps. Every step depends on
-// N alone, so the host never waits and a CUDA graph can hold it.
-extern "C" __global__ void __launch_bounds__(256) nms_fixed(const NmsArguments a) {
+// all threads strike the later boxes that a kept one of the 32 overlaps. The host knows how many
+// groups there are, not their sizes, so it never waits and a CUDA graph can hold it.
+extern "C" __global__ void __launch_bounds__(256) nms_grouped(const NmsArguments a) {
   __shared__ u32 kept;
   for (i64 group = blockIdx.x; group < a.G; group += gridDim.x) {
-    const float* boxes = a.boxes + group * a.N * 4;
-    unsigned char* keep = a.keep + group * a.N;
-    for (int i = threadIdx.x; i < a.N; i += blockDim.x) keep[i] = a.valid[group * a.N + i];
+    const int N = int(a.starts[group + 1] - a.starts[group]);
+    const float* boxes = a.boxes + a.starts[group] * 4;
+    unsigned char* keep = a.keep + a.starts[group];
+    for (int i = threadIdx.x; i < N; i += blockDim.x) keep[i] = 1;
     __syncthreads();
-    for (int first = 0; first < a.N; first += 32) {
-      const int count = a.N - first < 32 ? a.N - first : 32;
+    for (int first = 0; first < N; first += 32) {
+      const int count = N - first < 32 ? N - first : 32;
       if (threadIdx.x < 32) {
         const int lane = threadIdx.x;
         bool alive = lane < count && keep[first + lane] != 0;
@@ -43,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(256) nms_fixed(const NmsArguments a
         if (lane == 0) kept = all;
       }
       __syncthreads();
-      for (int j = first + 32 + threadIdx.x; j < a.N; j += blockDim.x) {
+      for (int j = first + 32 + threadIdx.x; j < N; j += blockDim.x) {
         bool alive = keep[j] != 0;
         for (int i = 0; i < count && alive; ++i)
           if ((kept >> i) & 1u) alive = !(box_iou(boxes + (first + i) * 4, boxes + j * 4) > a.threshold);

@@ -23,11 +23,13 @@ __all__ = [
     "mask_pack",
     "msda",
     "msda_fused",
-    "nms_fixed",
+    "nms_grouped",
     "sampling_locations",
     "sampling_weights",
 ]
 
+PAIRS = 2**20
+"""Pairs of boxes compared at once: more take GBs."""
 OUTSIDE = -10.0
 """A location far from any image: what a location that is not finite is taken for."""
 
@@ -120,37 +122,52 @@ def msda_fused(
     return msda(value, shapes, locations, sampling_weights(logits, len(shapes), reference))
 
 
-def nms_fixed(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
+def nms_grouped(boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:
     """Greedy non-maximum suppression of sorted boxes, every group on its own.
 
-    A box stays unless an earlier box that itself stays overlaps it by more than
-    ``threshold``: read as an equation and iterated from "all stay", which settles at least
-    one more box a turn, and usually all after a handful.
-
     Args:
-        boxes: (G, N, 4) xyxy, the strongest first.
-        valid: (G, N) bool; the others neither stay nor suppress.
+        boxes: (N, 4) xyxy, group after group, of each the strongest first.
+        starts: (G + 1,) int64, first box of every group and the end of the last; boxes before and
+            behind them are padding.
         threshold: intersection over union above which the later box falls.
 
     Returns:
-        (G, N) bool: which stay.
+        (N,) bool: which stay.
     """
-    keep = torch.zeros_like(valid)
-    for group, real, stays in zip(boxes, valid, keep, strict=True):  # all at once take GBs
-        stays[real] = _greedy(group[real], threshold)
+    place = torch.arange(len(boxes), device=boxes.device)
+    keep = (place >= starts[0]) & (place < starts[-1])
+    counts = starts.diff()
+    several = (counts > 1).nonzero().squeeze(1)
+    counts, order = counts[several].sort(descending=True)  # groups of like sizes go together
+    first, sizes, done = starts[several[order]], counts.tolist(), 0
+    while done < len(sizes):
+        largest = sizes[done]
+        step = slice(done, done + max(1, PAIRS // largest**2))
+        members = first[step, None] + place[:largest]
+        real = place[:largest] < counts[step, None]
+        stays = _greedy(boxes[members.clamp_(max=len(boxes) - 1)], real, threshold)
+        keep[members[real]] = stays[real]
+        done = step.stop
     return keep
 
 
-def _greedy(boxes: Tensor, threshold: float) -> Tensor:
-    """(N, 4) boxes of one group to (N,) bool: which stay."""
-    low = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    overlap = (high - low).clamp(min=0).prod(-1)  # [N, N]
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
-    strikes = (overlap / (area[:, None] + area - overlap) > threshold).triu(1)
-    keep, before = strikes.new_ones(len(boxes)), strikes.new_zeros(len(boxes))
+def _greedy(boxes: Tensor, real: Tensor, threshold: float) -> Tensor:
+    """(G, N, 4) boxes of groups, (G, N) bool which there are, to (G, N) bool which stay.
+
+    A box stays unless an earlier box that itself stays overlaps it by more than the threshold:
+    read as an equation and iterated from "all stay", which settles at least one more box a turn,
+    and usually all after a handful.
+    """
+    x1, y1, x2, y2 = (side[..., None] for side in boxes.mT.contiguous().unbind(1))  # [G, N, 1]
+    width = (torch.minimum(x2, x2.mT) - torch.maximum(x1, x1.mT)).clamp_(min=0)
+    height = (torch.minimum(y2, y2.mT) - torch.maximum(y1, y1.mT)).clamp_(min=0)
+    overlap, area = width * height, (x2 - x1) * (y2 - y1)
+    # [G, N, N]: the box of a line falls by the box of a column, which is an earlier one.
+    falls = (overlap / (area + area.mT - overlap) > threshold).tril_(-1).to(boxes.dtype)
+    keep, before = real, torch.zeros_like(real)
     while not torch.equal(keep, before):
-        keep, before = ~(strikes & keep[:, None]).any(0), keep
+        strikes = falls @ keep[..., None].to(falls.dtype)
+        keep, before = real & (strikes[..., 0] == 0), keep
     return keep
 
 

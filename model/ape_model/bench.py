@@ -24,9 +24,10 @@ from ape_model.config import PRESETS
 from ape_model.deform_attn import DeformableAttention
 from ape_model.errors import ModelMissingError, VariantError
 from ape_model.loading import load_network
-from ape_model.regions import pick
+from ape_model.shortlist import pick, room_on
 from ape_model.stages import Seconds, watched
 from ape_model.store import resolve
+from ape_model.transfer import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -185,8 +186,10 @@ def _threshold(outputs: RawOutputs, regions: int) -> Tensor:
 
 def _choose(form: Form, outputs: RawOutputs, threshold: Tensor) -> Tensor:
     """(K, H, W) mask logits of what is kept."""
-    found = pick(outputs.logits[0], outputs.boxes[0], threshold, per_prompt=PER_PROMPT)
-    return form.network.region_masks(outputs, 0, found.queries)
+    device = outputs.logits.device
+    batch = (outputs.logits, outputs.boxes, threshold)
+    ((found,),) = pick([batch], per_prompt=PER_PROMPT, room=room_on(device))
+    return form.network.region_masks(outputs, 0, to_device(found.queries, device))
 
 
 def _errors(outputs: RawOutputs, wanted: RawOutputs) -> dict[str, float]:

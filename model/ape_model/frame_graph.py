@@ -87,6 +87,8 @@ class _Frame:
 
     encode: _Call
     features: ImageFeatures | None = None
+    passes: int = 0
+    """How often the head saw these features."""
     heads: OrderedDict[Hashable, _Call] = field(default_factory=OrderedDict)
 
 
@@ -126,7 +128,7 @@ class FrameGraph:
                 return encode(images)
             self._frames[key] = _Frame(captured)
         frame = _used(self._frames, key)
-        frame.features = frame.encode(images)
+        frame.features, frame.passes = frame.encode(images), 0
         return frame.features
 
     def head(self, features: ImageFeatures, prompts: PromptFeatures) -> RawOutputs:
@@ -142,7 +144,9 @@ class FrameGraph:
         frame = next((f for f in self._frames.values() if f.features is features), None)
         if frame is None:  # not captured: there is no memory that a graph could read again
             return head(*inputs)
-        key = tuple((name, _form(tensor)) for name, tensor in given.items())
+        # A pass of its own for each: the outputs of all passes live until the next frame.
+        key = (frame.passes, *((name, _form(tensor)) for name, tensor in given.items()))
+        frame.passes += 1
         if key not in frame.heads:
             captured = self._captured(head, inputs)
             if captured is None:

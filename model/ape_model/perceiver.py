@@ -20,10 +20,11 @@ from ape_model.frame_graph import FrameGraph
 from ape_model.loading import load_network, open_embedder, parse_device, parse_dtype
 from ape_model.preprocess import prepare
 from ape_model.prompts import PromptKind, classify
-from ape_model.regions import find_regions
+from ape_model.regions import Pass, find_regions
+from ape_model.shortlist import room_on
 from ape_model.store import BUILT_IN, resolve
 from ape_model.tokenizer import clean_text
-from ape_model.upload import UploadRing
+from ape_model.transfer import UploadRing, to_device, to_host
 from ape_model.world.words import load_vocabulary
 from ape_stream import masks
 from ape_stream.errors import ModelError, PromptError
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from ape_model.ape import PromptFeatures
     from ape_model.regions import Regions
     from ape_stream.types import Frame, PromptSet
 
@@ -95,6 +95,7 @@ class ApePerceiver:
             on_gpu = self.device.type == "cuda"
             self._replayed = FrameGraph(self.network) if on_gpu else self.network
             self._upload = UploadRing(self.device) if on_gpu else None
+        self._room = room_on(self.device)
         config = self.network.config
         self._config = config if canvas is None else replace(config, canvas=canvas)
         nano = files.variant == BUILT_IN
@@ -106,8 +107,7 @@ class ApePerceiver:
         self._known_stuff = _drawn_stuff() if nano else frozenset()
         self._official = official
         self._per_prompt = per_prompt
-        self._passes: list[tuple[PromptFeatures, list[int]]] = []
-        self._least = torch.zeros(0)
+        self._passes: list[Pass] = []
         self._stuff = np.zeros(0, np.bool_)
 
     def prepare(self, prompts: PromptSet) -> None:
@@ -122,21 +122,22 @@ class ApePerceiver:
         with _told_as_ours():
             kinds = classify(prompts.texts, given, self._vocabulary, official=self._official)
             embedded = self._embedder.embed(prompts.texts).to(self.device, self._dtype)
-        self._passes = [self._pass(kind, kinds, embedded) for kind in dict.fromkeys(kinds)]
         least = [self._threshold if p.threshold is None else p.threshold for p in prompts]
-        self._least = torch.tensor(least, device=self.device)
+        self._passes = [
+            self._pass(kind, kinds, embedded, torch.tensor(least)) for kind in dict.fromkeys(kinds)
+        ]
         self._stuff = np.array(
             [prompt.stuff or clean_text(prompt.text) in self._known_stuff for prompt in prompts]
         )
 
     def _pass(
-        self, kind: PromptKind, kinds: Sequence[PromptKind], embedded: Tensor
-    ) -> tuple[PromptFeatures, list[int]]:
-        """The prompts of one kind, and their ids: they go through the head together."""
-        ids = [prompt for prompt, own in enumerate(kinds) if own is kind]
+        self, kind: PromptKind, kinds: Sequence[PromptKind], embedded: Tensor, least: Tensor
+    ) -> Pass:
+        """The prompts of one kind: they go through the head together."""
+        ids = torch.tensor([prompt for prompt, own in enumerate(kinds) if own is kind])
         vocabulary = kind is PromptKind.VOCABULARY
         features = self.network.vocabulary if vocabulary else self.network.sentences
-        return features(embedded[ids]), ids
+        return Pass(features(embedded[ids]), ids, least[ids].to(self.device))
 
     @torch.inference_mode()
     def perceive(self, frames: Sequence[Frame]) -> list[Instances]:
@@ -147,8 +148,8 @@ class ApePerceiver:
             self._replayed,
             self._replayed.encode_image(images.to(self.device, self._dtype), sizes),
             self._passes,
-            self._least,
             per_prompt=self._per_prompt,
+            room=self._room,
         )
         return [
             self._instances(regions, frame.size)
@@ -174,16 +175,17 @@ class ApePerceiver:
         logits = regions.mask_logits.float()
         rows, cols = (n * part for n, part in zip(logits.shape[-2:], regions.extent, strict=True))
         if self._margin is not None:
-            things = torch.from_numpy(~self._stuff).to(logits.device)[regions.prompts]
-            inside = _inside_boxes(logits, regions.boxes, (rows, cols), self._margin)
+            things = to_device(torch.from_numpy(~self._stuff)[regions.prompts], logits.device)
+            boxes = to_device(regions.boxes, logits.device)
+            inside = _inside_boxes(logits, boxes, (rows, cols), self._margin)
             logits = torch.where(things[:, None, None], inside, logits)
-        cut = [masks.from_logits(one, size, (rows, cols)) for one in logits.cpu().numpy()]
+        cut = [masks.from_logits(one, size, (rows, cols)) for one in to_host([logits])[0].numpy()]
         solid = [index for index, mask in enumerate(cut) if mask.bitmap.size]
         kept = tuple(cut[index] for index in solid)
         found = Instances(
             boxes=masks.boxes(kept),
-            scores=regions.scores.float().cpu().numpy()[solid].astype(np.float32),
-            prompt_ids=regions.prompts.cpu().numpy()[solid].astype(np.int64),
+            scores=regions.scores.float().numpy()[solid].astype(np.float32),
+            prompt_ids=regions.prompts.numpy()[solid].astype(np.int64),
             masks=kept,
             size=size,
         )

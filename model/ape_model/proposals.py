@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ape_cuda_ops.ops import nms_fixed
+from ape_cuda_ops.ops import nms_grouped
 from ape_model.geometry import corners
 
 if TYPE_CHECKING:
@@ -64,10 +64,11 @@ def survivors_per_level(
     candidates = candidates[objectness[candidates].argsort(descending=True, stable=True)]
     spans = zip(levels.starts, levels.counts, strict=True)
     own = torch.stack([(candidates >= first) & (candidates < first + n) for first, n in spans])
-    rectangles = corners(boxes[candidates]).clamp(0, 1).repeat(len(own), 1, 1)
-    # Candidates of other levels are padding: behind all others, where the kernel passes them by.
-    strength = torch.arange(own.shape[1], 0, -1, device=own.device) * own
-    return candidates, nms_fixed(rectangles, strength.float(), config.proposal_nms, own)
+    level = (own * torch.arange(len(own), device=own.device)[:, None]).sum(0)
+    rectangles = corners(boxes[candidates]).clamp(0, 1)
+    strength = torch.arange(len(candidates), 0, -1, device=own.device).float()
+    keep = nms_grouped(rectangles, strength, level, len(own), config.proposal_nms)
+    return candidates, own & keep
 
 
 def _fill_quota(survivors: Tensor, quota: int, total: int) -> Tensor:

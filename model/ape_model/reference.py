@@ -14,7 +14,9 @@ from torch import Tensor
 
 from ape_model.geometry import corners
 from ape_model.nms import nms_keep
+from ape_model.official import classwise_keep, strongest_first
 from ape_model.proposals import candidates_per_level
+from ape_model.shortlist import NMS_IOU, Picked, candidate_limit, scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +34,7 @@ __all__ = [
     "deformable_sample",
     "encoder_layer",
     "feed_forward",
+    "pick",
     "pick_proposals",
     "region_masks",
     "rope_attention",
@@ -173,6 +176,24 @@ def pick_proposals(block: Transformer, objectness: Tensor, boxes: Tensor, levels
     others = torch.nonzero(~first).squeeze(1)[: config.queries - int(first.sum())]
     first[others] = True
     return candidates[kept[first]]
+
+
+def pick(
+    logits: Tensor, boxes: Tensor, thresholds: Tensor, *, per_prompt: int, nms: float = NMS_IOU
+) -> Picked:
+    """All pairs of one image, (Q, P), at once: twin of `ape_model.shortlist.pick`."""
+    scores, inside = scores_of(logits), corners(boxes).clamp(0, 1)
+    strong = scores >= thresholds.to(scores)
+    limit = candidate_limit(per_prompt, int(strong.any(0).sum()))
+    strong &= _ranks(scores.masked_fill(~strong, -1.0)) < limit
+    keep = classwise_keep(scores, inside, strong, nms)
+    keep &= _ranks(scores.masked_fill(~keep, -1.0)) < per_prompt
+    return strongest_first(scores, inside, keep)
+
+
+def _ranks(scores: Tensor) -> Tensor:
+    """(Q, P) place of every query among those of its prompt, 0 for the strongest."""
+    return scores.argsort(dim=0, descending=True, stable=True).argsort(dim=0)
 
 
 def region_masks(model: Ape, outputs: RawOutputs, image: int, queries: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ape_model.frame_graph import KEPT, CudaCall, FrameGraph
 from ape_model.nano import Nano
 from ape_model.nano_config import NANO
 from ape_model.perceiver import ApePerceiver
-from ape_model.upload import SLOTS, UploadRing
+from ape_model.transfer import SLOTS, UploadRing
 from ape_stream.sources.video import VideoSource
 from ape_stream.types import PromptSet
 
@@ -121,6 +121,19 @@ def test_a_replay_is_the_frame_of_its_own_pixels_and_prompts(model, emulated):
                 network.region_masks(replayed, 1, queries), model.region_masks(eager, 1, queries)
             )
     assert emulated.made == 2
+
+
+def test_a_later_pass_leaves_the_outputs_of_an_earlier_one(model, emulated):
+    network = FrameGraph(model, emulated)
+    with torch.inference_mode():
+        for _ in range(2):
+            features = network.encode_image(torch.randn(1, 3, 128, 128))
+            first, second = (model.vocabulary(torch.randn(1, 24)) for _ in range(2))
+            outputs = network.head(features, first)
+            before = outputs.logits.clone()
+            network.head(features, second)
+            assert torch.equal(outputs.logits, before)
+    assert emulated.made == 3
 
 
 def test_the_sizes_used_last_are_kept(model, emulated):

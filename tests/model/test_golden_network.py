@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from ape_model.ape import OFFICIAL_PREFIX, Ape, PromptFeatures
 from ape_model.config import PRESETS, ApeConfig, VitConfig
 from ape_model.geometry import box_position
+from ape_model.official import official_top
 from ape_model.paste import parity_masks, to_canvas, to_output
 from ape_model.phrase_bank import PhraseBank, pad_zeros
 from ape_model.preprocess import normalise
 from ape_model.proposals import candidates_per_level, survivors_per_level
-from ape_model.regions import official_top
 from ape_model.segment import (
     Vocabulary,
     instance_logits,

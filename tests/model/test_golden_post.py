@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ape_model.official import official_top
 from ape_model.paste import parity_masks, to_canvas, to_output
-from ape_model.regions import official_top
 from ape_model.segment import (
     Vocabulary,
     instance_logits,

@@ -15,10 +15,12 @@ from ape_model.config import PRESETS, ApeConfig, VitConfig
 from ape_model.geometry import Levels, inverse_sigmoid
 from ape_model.nano_config import NANO
 from ape_model.nms import box_iou, nms_keep
+from ape_model.official import classwise_keep
 from ape_model.phrase_bank import PhraseBank, collapse_zeros, pad_zeros
 from ape_model.preprocess import fitted_size, prepare
 from ape_model.proposals import candidates_per_level
-from ape_model.regions import classwise_keep, find_regions, pick
+from ape_model.regions import Pass, find_regions
+from ape_model.shortlist import pick
 from ape_model.stem import NanoBackbone
 
 VIT = VitConfig(32, 2, 2, window=3, window_blocks=(0,), pretrain_grid=4)
@@ -115,12 +117,16 @@ def test_the_backbone_runs_once_for_names_and_sentences(model):
     model.backbone.register_forward_hook(lambda *_: runs.append(1))
     with torch.inference_mode():
         features = model.encode_image(torch.randn(2, 3, 128, 128))
-        passes = [
-            (model.vocabulary(torch.randn(2, 24)), (0, 2)),
-            (model.sentences(torch.randn(1, 24)), (1,)),
+        given = [
+            (model.vocabulary(torch.randn(2, 24)), torch.tensor([0, 2])),
+            (model.sentences(torch.randn(1, 24)), torch.tensor([1])),
         ]
-        found = find_regions(model, features, passes, torch.zeros(3), per_prompt=4)
-        nothing = find_regions(model, features, passes, torch.ones(3))
+        every, none = (
+            [Pass(prompts, ids, torch.full((len(ids),), least)) for prompts, ids in given]
+            for least in (0.0, 1.0)
+        )
+        found = find_regions(model, features, every, per_prompt=4)
+        nothing = find_regions(model, features, none)
     assert len(runs) == 1
     for regions in found:
         assert regions.prompts.unique().tolist() == [0, 1, 2]
@@ -170,7 +176,7 @@ def test_suppression_by_prompt_is_the_greedy_one(seed):
 def test_thresholds_are_each_prompts_own():
     boxes = torch.tensor([[0.2, 0.2, 0.1, 0.1], [0.7, 0.7, 0.1, 0.1]])
     logits = torch.tensor([[2.0, 2.0], [1.0, -3.0]])
-    picked = pick(logits, boxes, torch.tensor([0.5, 0.95]), per_prompt=5)
+    ((picked,),) = pick([(logits[None], boxes[None], torch.tensor([0.5, 0.95]))], per_prompt=5)
     assert list(zip(picked.queries.tolist(), picked.prompts.tolist(), strict=True)) == [
         (0, 0),
         (1, 0),

@@ -13,7 +13,7 @@ from ape_cuda_ops.cuda import CudaKernels
 
 HERE = Path(__file__).parent
 SOURCES = Path(ape_cuda_ops.__file__).parent
-ARGUMENTS = {"msda.cu": "Arguments", "nms_fixed": "NmsArguments", "mask_pack": "MaskArguments"}
+ARGUMENTS = {"msda.cu": "Arguments", "nms_grouped": "NmsArguments", "mask_pack": "MaskArguments"}
 SCHEDULES = {"forward": 0, "reverse": 1, "random": 2}
 FOLDER = Path(tempfile.mkdtemp(prefix="ape_emu-"))
 

@@ -1,6 +1,7 @@
 """Every backend against the plain twin in float64, by one tolerance table."""
 
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -148,28 +149,30 @@ def test_official_result(backend):
     assert relative(got, golden["out_f64"]) < TOLERANCE[torch.float32]
 
 
-@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 100])
-def test_nms_keeps_what_greedy_suppression_keeps(post_backend, count):
-    random = torch.Generator().manual_seed(count)
-    boxes = torch.rand((3, count, 4), generator=random)
+@pytest.mark.parametrize("sizes", [(), (0,), (1,), (31, 32), (33, 0, 1, 2, 0, 100, 2), (1, 1)])
+@pytest.mark.parametrize("padding", [0, 5])
+def test_nms_keeps_what_greedy_suppression_keeps(post_backend, sizes, padding, monkeypatch):
+    monkeypatch.setattr(reference, "PAIRS", 1200)  # so that there are several steps
+    random = torch.Generator().manual_seed(sum(sizes))
+    boxes = torch.rand((padding + sum(sizes) + padding, 4), generator=random)
     boxes[..., 2:] = boxes[..., :2] + 0.3 * boxes[..., 2:]
-    valid = torch.rand((3, count), generator=random) > 0.1
-    keep = post_backend.nms_fixed(boxes, valid, 0.4)
-    assert torch.equal(keep, greedy(boxes, valid, 0.4))
+    starts = padding + torch.tensor([0, *sizes]).cumsum(0)
+    keep = post_backend.nms_grouped(boxes, starts, 0.4)
+    assert torch.equal(keep, greedy(boxes, starts.tolist(), 0.4))
 
 
-def greedy(boxes, valid, threshold):
-    keep = valid.clone()
-    for group, flags in zip(boxes, keep, strict=True):
-        for i in range(len(group)):
-            for j in range(i):
-                low = torch.maximum(group[i, :2], group[j, :2])
-                high = torch.minimum(group[i, 2:], group[j, 2:])
-                overlap = (high - low).clamp(min=0).prod()
-                union = (group[i, 2:] - group[i, :2]).prod() + (group[j, 2:] - group[j, :2]).prod()
-                if flags[j] and overlap / (union - overlap) > threshold:
-                    flags[i] = False
+def greedy(boxes, starts, threshold):
+    keep = torch.zeros(len(boxes), dtype=torch.bool)
+    for first, end in pairwise(starts):
+        for i in range(first, end):
+            overlaps = [iou(boxes[i], boxes[j]) > threshold for j in range(first, i) if keep[j]]
+            keep[i] = not any(overlaps)
     return keep
+
+
+def iou(a, b):
+    overlap = (torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2])).clamp(min=0).prod()
+    return overlap / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - overlap)
 
 
 @pytest.mark.parametrize("size", [(20, 45), (64, 32), (3, 1)])

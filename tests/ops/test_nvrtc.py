@@ -14,7 +14,7 @@ KERNELS = (
     ("msda.cu", FORWARD.replace("Bfloat16", "Half")),
     ("msda.cu", FORWARD.replace("Bfloat16", "float")),
     ("msda.cu", FORWARD.replace("forward", "backward")),
-    ("post.cu", "nms_fixed"),
+    ("post.cu", "nms_grouped"),
     ("post.cu", "mask_pack<Half>"),
 )
 
@@ -47,8 +47,8 @@ def test_forward_keeps_its_budget_on_sm_90():
 
 
 def test_a_second_compilation_comes_from_the_disk():
-    first = nvrtc.compile_kernel("post.cu", "nms_fixed", 80)
-    again = nvrtc.compile_kernel("post.cu", "nms_fixed", 80)
+    first = nvrtc.compile_kernel("post.cu", "nms_grouped", 80)
+    again = nvrtc.compile_kernel("post.cu", "nms_grouped", 80)
     assert (again.name, again.cubin) == (first.name, first.cubin)
     assert again.log == ""
 

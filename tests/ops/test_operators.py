@@ -54,9 +54,11 @@ def test_export_keeps_one_node():
 
 
 def test_nms_keeps_the_order_given():
-    boxes = torch.tensor([[[0, 0, 1, 1], [0, 0, 1, 1.1], [5, 5, 6, 6]]])
-    keep = ape_cuda_ops.nms_fixed(boxes, torch.tensor([[0.1, 0.9, 0.5]]), 0.5)
-    assert keep.tolist() == [[False, True, True]]
+    boxes = torch.tensor([[0, 0, 1, 1.0]] * 6)
+    scores = torch.tensor([0.1, 0.9, 0.5, 0.2, 0.9, 0.9])
+    groups = torch.tensor([2, 2, 0, 7, 2, -1])  # two of them in no group
+    keep = ape_cuda_ops.nms_grouped(boxes, scores, groups, 3, 0.5)
+    assert keep.tolist() == [False, True, True, False, False, False]
 
 
 @pytest.mark.parametrize(

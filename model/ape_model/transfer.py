@@ -1,4 +1,4 @@
-"""Pictures to the GPU without a wait: through pinned memory, on a stream of their own."""
+"""Between host and GPU with as few waits as can be: through pinned memory."""
 
 from __future__ import annotations
 
@@ -9,12 +9,34 @@ import torch
 from ape_model.errors import VariantError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
-__all__ = ["UploadRing"]
+__all__ = ["UploadRing", "to_device", "to_host"]
 
 SLOTS = 3
 """Pictures on their way at once: one being written, one being copied, one being computed."""
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A small tensor of the host on the device; the host does not wait."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """All of them on the CPU, after one wait for their GPU; on a CPU they are what was given."""
+    copies = []
+    for tensor in tensors:
+        pinned = tensor.device.type == "cuda"
+        copy = torch.empty_like(tensor, device="cpu", pin_memory=True) if pinned else tensor
+        copies.append(copy.copy_(tensor, non_blocking=True) if pinned else copy)
+    device = next((tensor.device for tensor in tensors if tensor.device.type == "cuda"), None)
+    if device is not None:
+        torch.cuda.current_stream(device).synchronize()
+    return copies
 
 
 class UploadRing:
