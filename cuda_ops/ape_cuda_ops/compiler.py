@@ -83,7 +83,7 @@ def shared_library(source: Path, extra: tuple[str, ...] = ()) -> Path:
     """The compiled form of one source file, from the disk cache when it is there.
 
     Args:
-        source: a C++ file.
+        source: a C++ file; it may include the headers beside it.
         extra: further compiler flags.
 
     Returns:
@@ -94,7 +94,8 @@ def shared_library(source: Path, extra: tuple[str, ...] = ()) -> Path:
     """
     path = compiler()
     flags = (*FLAGS, *architecture_flags(), *extra)
-    text = source.read_text(encoding="utf-8")
+    read = [source, *sorted(source.parent.glob("*.h"))]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in read)
     target = store.file_for(source.stem, ".so", text, path, _version(path), *flags)
     if target.exists():
         return target

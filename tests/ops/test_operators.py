@@ -1,12 +1,15 @@
 """What torch, and a user who errs, see of the operators."""
 
+import ctypes
+import platform
+
 import pytest
 import torch
-from cases import fused
+from cases import TOLERANCE, exact, fused, relative
 from torch.library import opcheck
 
 import ape_cuda_ops
-from ape_cuda_ops import compiler, registry
+from ape_cuda_ops import compiler, reference, registry
 from ape_cuda_ops.errors import BackendError, CompileError
 
 SHAPES = ((7, 5), (4, 3))
@@ -134,6 +137,23 @@ def test_a_failing_compiler_is_quoted(tmp_path, monkeypatch):
     source.write_text("int x;")
     with pytest.raises(CompileError, match="exit code 3: broken"):
         compiler.shared_library(source)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="levels of another architecture")
+@pytest.mark.parametrize("level", ["x86-64-v2", "x86-64-v3"])
+def test_lesser_processors_compute_the_same(level, monkeypatch):
+    """With vectors of eight lanes, where this processor may have sixteen."""
+    from ape_cuda_ops import cpp  # noqa: PLC0415
+
+    if level == "x86-64-v3" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        pytest.skip("this processor has no AVX2")
+    library = ctypes.CDLL(str(compiler.shared_library(cpp.SOURCE, (f"-march={level}",))))
+    monkeypatch.setattr(cpp, "_library", lambda: library)
+    for dim in (8, 16, 24, 32, 64):
+        tensors = fused(dim=dim, points=4)
+        wanted = reference.msda_fused(*exact(tensors), SHAPES)
+        got = cpp.by_cpp.forward(tensors[0], SHAPES, *tensors[2:], tensors[1])
+        assert relative(got, wanted) < TOLERANCE[torch.float32]
 
 
 def test_threads_are_torchs(monkeypatch):
