@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from ape_model.geometry import Levels
+    from ape_model.geometry import Geometry, Levels
 
 __all__ = ["as_written"]
 
@@ -50,8 +50,11 @@ def _deformable(
     return out
 
 
-def _values(self: Decoder, memory: Tensor, padded: Tensor, queries: int) -> tuple[Tensor, ...]:  # noqa: ARG001
-    return tuple(layer.cross.project_value(memory, padded) for layer in self.layers)  # type: ignore[operator, union-attr]
+def _values(self: Decoder, memory: Tensor, geometry: Geometry, queries: int) -> tuple[Tensor, ...]:  # noqa: ARG001
+    return tuple(
+        geometry.emptied(layer.cross.project_value(memory))  # type: ignore[operator, union-attr]
+        for layer in self.layers
+    )
 
 
 @contextmanager

@@ -117,24 +117,24 @@ class Decoder(nn.Module):
             torch.stack([head(tokens) for head in boxes], dim=-2),
         )
 
-    def project_values(self, memory: Tensor, padded: Tensor) -> tuple[Tensor, ...]:
+    def project_values(self, memory: Tensor, geometry: Geometry) -> tuple[Tensor, ...]:
         """One projection of the (B, N, C) memory to the (B, N, C) values of every layer."""
         layers: list[Any] = list(self.layers)
         heads: list[nn.Linear] = [layer.cross.value_proj for layer in layers]
         weight = torch.cat([head.weight for head in heads])
         bias = torch.cat([head.bias for head in heads])
-        values = F.linear(memory, weight, bias).masked_fill(padded[..., None], 0.0)
+        values = geometry.emptied(F.linear(memory, weight, bias))
         return values.chunk(len(heads), dim=-1)
 
     def values(
-        self, memory: Tensor, padded: Tensor, queries: int
+        self, memory: Tensor, geometry: Geometry, queries: int
     ) -> Sequence[Tensor | Unprojected]:
         """What the layers sample: on a CPU, where it is less work, the memory itself."""
         cross = self.layers[0].cross
         if memory.device.type != "cpu" or not cross.gathers(queries, memory.shape[1]):  # type: ignore[operator, union-attr]
-            return self.project_values(memory, padded)
-        tokens = memory.masked_fill(padded[..., None], 0.0)
-        return [Unprojected(tokens, (~padded).to(memory.dtype))] * len(self.layers)
+            return self.project_values(memory, geometry)
+        inside = (~geometry.padded).to(memory.dtype)
+        return [Unprojected(geometry.emptied(memory), inside)] * len(self.layers)
 
     def forward(
         self, query: Tensor, position: Tensor, boxes: Tensor, memory: Tensor, geometry: Geometry
@@ -149,7 +149,7 @@ class Decoder(nn.Module):
             geometry: of the batch.
         """
         ratios = geometry.valid_ratios.repeat(1, 1, 2)[:, None]  # (B, 1, L, 4)
-        values = self.values(memory, geometry.padded, query.shape[1])
+        values = self.values(memory, geometry, query.shape[1])
         hidden, refined = [], []
         for layer, head, value in zip(self.layers, self.bbox_embed, values, strict=False):
             reference = boxes.detach()[:, :, None] * ratios

@@ -62,10 +62,9 @@ class DeformableAttention(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def project_value(self, tokens: Tensor, padded: Tensor | None = None) -> Tensor:
-        """Project (B, N, C) tokens to values, zero where `padded` (B, N) is True."""
-        value = in_parts(self.value_proj, tokens)
-        return value if padded is None else value.masked_fill(padded[..., None], 0.0)
+    def project_value(self, tokens: Tensor) -> Tensor:
+        """Project (B, N, C) tokens to the values that are sampled, those of padding included."""
+        return in_parts(lambda part: self.value_proj(tokens[:, part]), tokens)
 
     def gathers(self, queries: int, tokens: int) -> bool:
         """Whether sampling all channels for each head costs less than projecting all tokens."""

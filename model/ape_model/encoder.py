@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from ape_model.deform_attn import DeformableAttention
 from ape_model.fusion import VisionLanguageFusion
-from ape_model.layers import FeedForward, spans
+from ape_model.layers import FeedForward, in_parts
 
 if TYPE_CHECKING:
     from ape_model.config import ApeConfig
@@ -42,18 +41,13 @@ class EncoderLayer(nn.Module):
 
         Every token is a query that sees values alone, so queries are gone through in steps.
         """
-        value = self.attention.project_value(tokens, geometry.padded)
-        parts = [
-            self.look(
-                tokens[:, part],
-                position[:, part],
-                geometry.reference[:, part],
-                value,
-                geometry.levels,
-            )
-            for part in spans(tokens)
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        value = geometry.emptied(self.attention.project_value(tokens))
+
+        def look(part: slice) -> Tensor:
+            place = geometry.reference[:, part]
+            return self.look(tokens[:, part], position[:, part], place, value, geometry.levels)
+
+        return in_parts(look, tokens)
 
     def look(
         self, tokens: Tensor, position: Tensor, reference: Tensor, value: Tensor, levels: Levels

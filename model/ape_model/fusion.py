@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ape_model.layers import spans
+
 if TYPE_CHECKING:
     from ape_model.config import ApeConfig
 
@@ -96,12 +98,21 @@ class BiAttention(nn.Module):
         pooled = []
         for first in range(0, self.heads, step):
             heads = slice(first, first + step)
-            scores = (keys[:, heads].flatten(1, 2) @ vision.mT).unflatten(1, (-1, T))
+            scores = _scores(keys[:, heads].flatten(1, 2), vision).unflatten(1, (-1, T))
             scores = scores + bias[:, heads]  # (B, heads', T, N)
             pooled.append(scores.softmax(-1).flatten(1, 2) @ vision)
             vision_update = vision_update + _to_vision(scores, values[:, heads], counts)
         pools = torch.cat(pooled, dim=1).unflatten(1, (self.heads, T))
         return vision_update, self._pool(pools)
+
+
+def _scores(keys: Tensor, vision: Tensor) -> Tensor:
+    """(B, K, C) keys times (B, N, C) image tokens: (B, K, N).
+
+    Steps are turned over once multiplied: in 16 bits a CPU would first copy all tokens, turned.
+    """
+    steps = [(vision[:, step] @ keys.mT).mT for step in spans(vision)]
+    return torch.cat(steps, dim=2)
 
 
 def _to_vision(scores: Tensor, values: Tensor, counts: Tensor | None) -> Tensor:

@@ -66,6 +66,8 @@ class Geometry:
     """The token grids."""
     padded: Tensor
     """(B, N) bool, True where a token lies in the padding."""
+    any_padded: bool
+    """Whether one does: known without a look at the tensor, which may be on a GPU."""
     valid_ratios: Tensor
     """(B, L, 2) float32, the share of valid columns and rows, 0..1, as (x, y)."""
     position: Tensor
@@ -76,6 +78,10 @@ class Geometry:
     """(B, N, 4) float, logits of cx, cy, w, h of every token's anchor; +inf where `invalid`."""
     invalid: Tensor
     """(B, N) bool, True where a token can make no proposal: padded, or anchor over the border."""
+
+    def emptied(self, tokens: Tensor) -> Tensor:
+        """(B, N, C) tokens, zero where padded: the same ones where nothing is."""
+        return tokens.masked_fill(self.padded[..., None], 0.0) if self.any_padded else tokens
 
 
 def inverse_sigmoid(x: Tensor) -> Tensor:
@@ -203,9 +209,11 @@ def geometry(
         valid_ratios = torch.stack([_valid_share(mask) for mask in masks], dim=1)
         anchors, invalid = _anchors(levels, masks, anchor_size)
         position = [sine_position(mask, channels).flatten(1, 2) for mask in masks]
+        padded = torch.cat([mask.flatten(1) for mask in masks], dim=1)
         return Geometry(
             levels=levels,
-            padded=torch.cat([mask.flatten(1) for mask in masks], dim=1).to(device),
+            padded=padded.to(device),
+            any_padded=bool(padded.any()),
             valid_ratios=valid_ratios.to(device),
             position=torch.cat(position, dim=1).to(device),
             reference=_reference(levels, valid_ratios).to(device),

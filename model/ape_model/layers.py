@@ -28,12 +28,24 @@ def spans(tokens: Tensor) -> list[slice]:
     return [slice(start, start + step) for start in range(0, N, step)]
 
 
-def in_parts(layer: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
-    """`layer(tokens)` of a layer that treats every token of (B, N, C) by itself."""
-    parts = spans(tokens)
-    if len(parts) == 1:
-        return layer(tokens)
-    return torch.cat([layer(tokens[:, part]) for part in parts], dim=1)
+def in_parts(compute: Callable[[slice], Tensor], tokens: Tensor) -> Tensor:
+    """(B, N, C') of what is computed of each of the (B, N, C) tokens by itself.
+
+    Args:
+        compute: (B, n, C') of a step's tokens.
+        tokens: that are gone through.
+    """
+    steps = spans(tokens)
+    first = compute(steps[0])
+    if len(steps) == 1:
+        return first
+    if torch.is_grad_enabled():  # a written slice costs the backward pass a copy of the whole
+        return torch.cat([first, *map(compute, steps[1:])], dim=1)
+    whole = first.new_empty((*tokens.shape[:2], first.shape[2]))
+    whole[:, steps[0]] = first
+    for step in steps[1:]:
+        whole[:, step] = compute(step)
+    return whole
 
 
 class LayerNorm2d(nn.LayerNorm):
