@@ -11,7 +11,7 @@ import zmq
 
 from ape_nodes.endpoint import SENDING, Endpoint
 from ape_nodes.lossless import SendingEnd, parse_ack
-from ape_nodes.zmq_socket import Link, Security, open_link, worth_telling
+from ape_nodes.zmq_socket import Link, Security, open_link
 from ape_stream.errors import SinkError, WireError
 
 if TYPE_CHECKING:
@@ -22,10 +22,6 @@ __all__ = ["LosslessOutlet", "Outlet", "OutletStats", "PubOutlet", "PushOutlet",
 _SLICE_MS = 50
 _PUB_HIGH_WATER = 8
 """Enough for a hiccup; more would only be old news for a slow reader."""
-_HEARD_AT_ONCE = 256
-"""Messages from readers that are heard before the next one is sent: a flood must not stop it."""
-_MAX_READER_BYTES = 1 << 16
-"""A subscription or an acknowledgement is shorter; who sends more is cut off."""
 _log = logging.getLogger("ape_stream")
 
 
@@ -83,12 +79,9 @@ class PubOutlet:
         self._linger_s = linger_s
 
     def _listen(self) -> None:
-        for _ in range(_HEARD_AT_ONCE):
-            if not self.link.socket.poll(0):
-                return
+        while self.link.socket.poll(0):
             note = self.link.socket.recv()
-            heard = self.readers + {b"\x01": 1, b"\x00": -1}.get(note[:1], 0)
-            self.readers = max(0, heard)
+            self.readers += {b"\x01": 1, b"\x00": -1}.get(note[:1], 0)
 
     def send(self, stream: str, message: bytes) -> None:
         """Publish, topic first: one part, so that CONFLATE works for readers who use it."""
@@ -136,20 +129,11 @@ class PushOutlet:
     def send(self, stream: str, message: bytes) -> None:
         """Wait for room and send."""
         deadline = time.monotonic() + self._timeout_s
-        whole = stream.encode() + b"\0" + message
-        while not self._put(whole):
+        while not self.link.socket.poll(_SLICE_MS, zmq.POLLOUT):
             if time.monotonic() > deadline:
                 raise _nobody(self.link, self._timeout_s)
+        self.link.socket.send(stream.encode() + b"\0" + message)
         self.stats.sent += 1
-
-    def _put(self, whole: bytes) -> bool:
-        if not self.link.socket.poll(_SLICE_MS, zmq.POLLOUT):
-            return False
-        try:
-            self.link.socket.send(whole, zmq.NOBLOCK)
-        except zmq.Again:  # the reader that had room is gone meanwhile
-            return False
-        return True
 
     def close(self) -> None:
         """Close within the lingering time."""
@@ -205,9 +189,7 @@ class LosslessOutlet:
 
     def _pump(self, wait_ms: int) -> None:
         self._transmit()
-        for _ in range(_HEARD_AT_ONCE):
-            if not self.link.socket.poll(wait_ms):
-                break
+        while self.link.socket.poll(wait_ms):
             self._hear(self.link.socket.recv_multipart())
             wait_ms = 0
         self._transmit()
@@ -220,9 +202,7 @@ class LosslessOutlet:
             ack = parse_ack(parts[-1])
         except WireError as error:
             self.stats.refused += 1
-            if worth_telling(self.stats.refused):
-                _log.warning("%s: answer refused (%d so far): %s",
-                             self.link.endpoint, self.stats.refused, error)  # fmt: skip
+            _log.warning("%s: %s", self.link.endpoint, error)
             return
         if self._end.hear(ack, time.monotonic()) and self.link.endpoint.kind == "router":
             self._peer = parts[0]
@@ -275,15 +255,12 @@ def open_outlet(
             zmq.XPUB_VERBOSER: 1,
             zmq.HEARTBEAT_IVL: 1000,
             zmq.HEARTBEAT_TIMEOUT: 3000,
-            zmq.MAXMSGSIZE: _MAX_READER_BYTES,
         }
         link = open_link(parsed, security, high_water=_PUB_HIGH_WATER, options=options)
         return PubOutlet(link, linger_s)
     if parsed.kind == "push":
         link = open_link(parsed, security, high_water=window, options={})
         return PushOutlet(link, timeout_s, linger_s)
-    options = {zmq.MAXMSGSIZE: _MAX_READER_BYTES}
-    if parsed.kind == "router":
-        options[zmq.ROUTER_MANDATORY] = 1
+    options = {zmq.ROUTER_MANDATORY: 1} if parsed.kind == "router" else {}
     link = open_link(parsed, security, high_water=2 * window, options=options)
     return LosslessOutlet(link, window, timeout_s, linger_s)
