@@ -30,6 +30,7 @@ __all__ = [
     "cut",
     "decode_rle",
     "encode_rle",
+    "from_bits",
     "from_logits",
     "iou_matrix",
     "label_map",
@@ -38,11 +39,8 @@ __all__ = [
     "polygons",
 ]
 
-_BAND = 32
-"""Frame rows upsampled at a time: few enough that they read few map rows."""
-_ALONE = 2**17
-"""Multiplications in one product: few enough that BLAS wakes no threads, which would spin for
-longer than they work and take the cores from the network."""
+_BAND = 2**14
+"""Pixels upsampled at a time: few enough that they stay in a core's cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,9 +116,10 @@ def from_logits(
     equal to ``F.interpolate(logits, scale_factor=n / filled, mode="bilinear",
     recompute_scale_factor=False)`` cut to the frame, and with a frame that fills its canvas to
     ``F.interpolate(logits, size)``. (Two steps, map to canvas and canvas to frame, would blur
-    twice.) Only the extent of the mask is computed: a bilinear value is at most the largest of
-    its four neighbours, so no pixel further than one map cell from a cell above the threshold can
-    be above it.
+    twice.) Columns are interpolated before rows, every product and sum is rounded to float32: so
+    does `mask_pack` on a GPU, whose masks are the same to the pixel. Only the extent of the mask
+    is computed: a bilinear value is at most the largest of its four neighbours, so no pixel
+    further than one map cell from a cell above the threshold can be above it.
 
     Args:
         logits: (h, w) float32, finite.
@@ -144,8 +143,35 @@ def from_logits(
     left, right = across.reached(x, x + w)
     if top == bottom or left == right:
         return _empty()
-    found = cut(_upsample(logits, down, across, (top, bottom, left, right)) > threshold)
-    return Mask(found.bitmap, found.x + left, found.y + top) if found.bitmap.size else found
+    inside = _above(logits, down.part(top, bottom), across.part(left, right), threshold)
+    return _moved(cut(inside), left, top)
+
+
+def from_bits(words: NDArray[np.int32], width: int) -> Mask:
+    """Cut a mask out of packed bits.
+
+    Args:
+        words: (H, ceil(W / 32)) int32, little-endian: bit k of word j is pixel 32 j + k of the
+            line; no bit beyond W is set.
+        width: W of the frame, pixels.
+
+    Raises:
+        ValueError: there are not as many words as the width needs.
+    """
+    if words.shape[1] != -(-width // 32):
+        raise ValueError(f"{words.shape[1]} words of 32 pixels do not make a width of {width}")
+    rows = np.flatnonzero(words.any(axis=1))
+    columns = np.flatnonzero(words.any(axis=0))
+    if len(rows) == 0:
+        return _empty()
+    top, left = int(rows[0]), int(columns[0])
+    some = np.ascontiguousarray(words[top : rows[-1] + 1, left : columns[-1] + 1])
+    bits = np.unpackbits(some.view(np.uint8), axis=1, bitorder="little")
+    return _moved(cut(bits.view(np.bool_)), 32 * left, top)
+
+
+def _moved(mask: Mask, x: int, y: int) -> Mask:
+    return Mask(mask.bitmap, mask.x + x, mask.y + y) if mask.bitmap.size else mask
 
 
 class _Axis(NamedTuple):
@@ -155,58 +181,54 @@ class _Axis(NamedTuple):
     """(n,) the map cell before."""
     upper: NDArray[np.intp]
     """(n,) the map cell after; the same one at the border."""
-    weights: NDArray[np.float32]
-    """(n, cells) share of every map cell, zero but for those two."""
+    share: NDArray[np.float32]
+    """(n,) weight of the cell after."""
 
     def reached(self, first: int, last: int) -> tuple[int, int]:
         """The pixels [from, to) that read one of the map cells [first, last)."""
         return int(np.searchsorted(self.upper, first)), int(np.searchsorted(self.lower, last))
 
-    def cells(self, first: int, last: int) -> slice:
-        """The map cells that the pixels [first, last) read."""
-        return slice(int(self.lower[first]), int(self.upper[last - 1]) + 1)
+    def part(self, first: int, last: int) -> _Axis:
+        """The pixels [first, last)."""
+        return _Axis(self.lower[first:last], self.upper[first:last], self.share[first:last])
 
 
-@lru_cache(maxsize=16)  # a stream keeps its geometry: its weights are made once
+@lru_cache(maxsize=16)  # a stream keeps its geometry
 def _axis(pixels: int, filled: float, cells: int) -> _Axis:
     scale, half = np.float32(filled / pixels), np.float32(0.5)
     at = np.maximum((np.arange(pixels, dtype=np.float32) + half) * scale - half, 0)
     lower = np.minimum(at.astype(np.intp), cells - 1)
-    upper = np.minimum(lower + 1, cells - 1)
-    share = np.clip(at - lower.astype(np.float32), 0, 1, dtype=np.float32)
-    weights = np.zeros((pixels, cells), np.float32)
-    weights[np.arange(pixels), lower] = 1 - share
-    weights[np.arange(pixels), upper] += share
-    return _Axis(lower, upper, weights)
+    return _Axis(lower, np.minimum(lower + 1, cells - 1), at - lower.astype(np.float32))
 
 
-def _upsample(
-    logits: NDArray[np.float32], down: _Axis, across: _Axis, window: tuple[int, int, int, int]
-) -> NDArray[np.float32]:
-    """The map at the frame pixels of a window (top, bottom, left, right), float32.
+def _above(
+    logits: NDArray[np.float32], down: _Axis, across: _Axis, threshold: float
+) -> NDArray[np.bool_]:
+    """Where the map, read at some rows and columns of the frame, is above the threshold.
 
-    Both directions are matrix products with the pixels' weights, columns first on the few map
-    rows. A band of frame rows reads few map rows, so its product is short.
+    Columns come first, on the few map rows; then rows, some at a time.
     """
-    top, bottom, left, right = window
-    rows, cols = down.cells(top, bottom), across.cells(left, right)
-    wide = np.empty((rows.stop - rows.start, right - left), np.float32)
-    _multiply(logits[rows, cols], across.weights[left:right, cols].T, wide)
-    out = np.empty((bottom - top, right - left), np.float32)
-    for start in range(top, bottom, _BAND):
-        stop = min(start + _BAND, bottom)
-        band = down.cells(start, stop)
-        part = wide[band.start - rows.start : band.stop - rows.start]
-        _multiply(down.weights[start:stop, band], part, out[start - top : stop - top])
+    first, last = int(down.lower[0]), int(down.upper[-1]) + 1
+    some = logits[first:last]
+    wide = _between(some.take(across.lower, 1), some.take(across.upper, 1), across.share)
+    out = np.empty((len(down.lower), len(across.lower)), np.bool_)
+    step = max(1, _BAND // out.shape[1])
+    for start in range(0, len(out), step):
+        rows = down.part(start, start + step)
+        before, after = wide.take(rows.lower - first, 0), wide.take(rows.upper - first, 0)
+        line = _between(before, after, rows.share[:, None])
+        np.greater(line, threshold, out=out[start : start + step])
     return out
 
 
-def _multiply(a: NDArray[np.float32], b: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Write the product of (M, K) and (K, N) to (M, N), some columns at a time."""
-    columns = max(1, _ALONE // max(1, a.size))
-    for first in range(0, b.shape[1], columns):
-        part = slice(first, first + columns)
-        np.matmul(a, b[:, part], out=out[:, part])
+def _between(
+    before: NDArray[np.float32], after: NDArray[np.float32], share: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Both weighed and added, in the memory of the first."""
+    before *= 1 - share
+    after *= share
+    before += after
+    return before
 
 
 # ---------------------------------------------------------------------------------- COCO's RLE

@@ -163,12 +163,12 @@ def check_boxes(boxes: Tensor, scores: Tensor, groups: Tensor) -> None:
     _same_device(boxes=boxes, scores=scores, groups=groups)
 
 
-def check_masks(logits: Tensor, size: tuple[int, int]) -> None:
+def check_masks(logits: Tensor, size: tuple[int, int], filled: tuple[float, float]) -> None:
     """Arguments of ``mask_pack``.
 
     Raises:
         TypeError: A dtype is not one the operator computes in.
-        ValueError: Rank, size or layout do not fit.
+        ValueError: Rank, size, filled part or layout do not fit.
     """
     _rank("logits", logits, "N, H, W")
     _dtype("logits", logits, VALUE_DTYPES[:3])
@@ -176,4 +176,6 @@ def check_masks(logits: Tensor, size: tuple[int, int]) -> None:
         raise ValueError(
             f"size and logits must be at least 1 x 1, got size {size} and {_shape(logits)}"
         )
+    if not all(0 < part <= side for part, side in zip(filled, logits.shape[1:], strict=True)):
+        raise ValueError(f"filled {filled} is not inside the maps of {_shape(logits)}")
     _same_device(logits=logits)

@@ -150,14 +150,21 @@ class CudaKernels(Kernels):
             self._launcher.start(kernel, arguments, boxes.device)
         return keep
 
-    def mask_pack(self, logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+    def mask_pack(
+        self,
+        logits: Tensor,
+        size: tuple[int, int],
+        filled: tuple[float, float],
+        threshold: float,
+    ) -> Tensor:
         """See :func:`ape_cuda_ops.reference.mask_pack`."""
         (N, h, w), (H, W) = logits.shape, size
         words = logits.new_empty((N, H, -(-W // 32)), dtype=torch.int32)
         arguments = MaskArguments(
             logits.data_ptr(), words.data_ptr(), N, h, w, H, W, words.shape[2]
         )
-        arguments.scale_y, arguments.scale_x, arguments.threshold = h / H, w / W, threshold
+        arguments.scale_y, arguments.scale_x = filled[0] / H, filled[1] / W
+        arguments.threshold = threshold
         if N:
             blocks = min(-(-words.numel() // 8), 1 << 16)
             name = f"mask_pack<{NAMES[logits.dtype]}>"

@@ -111,12 +111,23 @@ def nms_grouped(
     return torch.zeros_like(keep).scatter(0, order, keep)
 
 
-def mask_pack(logits: Tensor, size: tuple[int, int], threshold: float = 0.0) -> Tensor:
+def mask_pack(
+    logits: Tensor,
+    size: tuple[int, int],
+    filled: tuple[float, float] | None = None,
+    threshold: float = 0.0,
+) -> Tensor:
     """Mask logits to bits at full size: bilinear upsampling, threshold, packing in one.
+
+    Pixel i of n reads the map at (i + 0.5) * filled / n - 0.5, clamped to the map; every product
+    and sum is rounded to float32, lines before columns, so that a logit at the threshold itself
+    falls the same way on every device.
 
     Args:
         logits: (N, h, w) float32, float16 or bfloat16.
         size: height H and width W of the masks in pixels.
+        filled: rows and columns of the map, at its top left, that the masks cover, in (0, h] and
+            (0, w]; may be fractional; None = all.
         threshold: a pixel is set where its logit is above this (0 is probability 1/2).
 
     Returns:
@@ -125,10 +136,11 @@ def mask_pack(logits: Tensor, size: tuple[int, int], threshold: float = 0.0) -> 
 
     Raises:
         TypeError: The dtype does not fit.
-        ValueError: A shape or layout does not fit.
+        ValueError: A shape, the filled part or the layout does not fit.
     """
-    checks.check_masks(logits, size)
-    return _mask_pack(logits, size[0], size[1], threshold)
+    rows, cols = filled or (float(logits.shape[-2]), float(logits.shape[-1]))
+    checks.check_masks(logits, size, (rows, cols))
+    return _mask_pack(logits, list(size), [rows, cols], threshold)
 
 
 def _flat(shapes: Sequence[tuple[int, int]]) -> list[int]:
@@ -316,11 +328,13 @@ def _(boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:  # noqa: ARG00
 
 
 @torch.library.custom_op("ape_stream::mask_pack", mutates_args=())
-def _mask_pack(logits: Tensor, height: int, width: int, threshold: float) -> Tensor:
-    words: Tensor = _post_kernels(logits).mask_pack(logits, (height, width), threshold)
+def _mask_pack(
+    logits: Tensor, size: Sequence[int], filled: Sequence[float], threshold: float
+) -> Tensor:
+    words: Tensor = _post_kernels(logits).mask_pack(logits, tuple(size), tuple(filled), threshold)
     return words
 
 
 @_mask_pack.register_fake
-def _(logits: Tensor, height: int, width: int, threshold: float) -> Tensor:  # noqa: ARG001
-    return logits.new_empty((logits.shape[0], height, -(-width // 32)), dtype=torch.int32)
+def _(logits: Tensor, size: Sequence[int], filled: Sequence[float], threshold: float) -> Tensor:  # noqa: ARG001
+    return logits.new_empty((logits.shape[0], size[0], -(-size[1] // 32)), dtype=torch.int32)

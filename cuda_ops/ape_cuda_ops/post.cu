@@ -1,4 +1,7 @@
 // After the network: non-maximum suppression in groups of any size, and masks to bits.
+//
+// Every product is rounded by itself (__fmul_rn is never fused with a sum), as in the plain twins:
+// what stands exactly at a threshold must fall the same way everywhere.
 
 // Mirrored by ape_cuda_ops.launch.NmsArguments.
 struct NmsArguments {
@@ -12,8 +15,8 @@ struct NmsArguments {
 __device__ inline float box_iou(const float* a, const float* b) {
   const float width = fminf(a[2], b[2]) - fmaxf(a[0], b[0]);
   const float height = fminf(a[3], b[3]) - fmaxf(a[1], b[1]);
-  const float overlap = fmaxf(width, 0.0f) * fmaxf(height, 0.0f);
-  const float areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]);
+  const float overlap = __fmul_rn(fmaxf(width, 0.0f), fmaxf(height, 0.0f));
+  const float areas = __fmul_rn(a[2] - a[0], a[3] - a[1]) + __fmul_rn(b[2] - b[0], b[3] - b[1]);
   return overlap / (areas - overlap);
 }
 
@@ -60,9 +63,25 @@ struct MaskArguments {
   u32* words;          // [N, H, words_per_line]: bit k of word j is pixel 32 j + k
   i64 N;
   int h, w, H, W, words_per_line;
-  float scale_y, scale_x;  // h / H, w / W
+  float scale_y, scale_x;  // map cells a pixel
   float threshold;
 };
+
+// Where a pixel reads an axis of the map: two neighbouring cells, the same one twice at the end.
+struct Place {
+  int lower, upper;
+  float share;  // of the upper one
+};
+
+__device__ inline Place place_of(int pixel, float scale, int cells) {
+  const float at = fmaxf(__fmul_rn(float(pixel) + 0.5f, scale) - 0.5f, 0.0f);
+  const int lower = int(at) < cells - 1 ? int(at) : cells - 1;
+  return {lower, lower + 1 < cells ? lower + 1 : lower, at - float(lower)};
+}
+
+__device__ inline float between(float lower, float upper, float share) {
+  return __fmul_rn(1.0f - share, lower) + __fmul_rn(share, upper);
+}
 
 // Bilinear upsampling (pixel centres at 1/2, borders repeated), logit > threshold, 32 pixels to
 // a word by one ballot: a lane per pixel, a warp per word.
@@ -77,15 +96,12 @@ __global__ void __launch_bounds__(256) mask_pack(const MaskArguments a) {
     const int y = int(line % a.H);
     bool set = false;
     if (x < a.W) {
-      const float sy = fmaxf((float(y) + 0.5f) * a.scale_y - 0.5f, 0.0f);
-      const float sx = fmaxf((float(x) + 0.5f) * a.scale_x - 0.5f, 0.0f);
-      const int y0 = int(sy) < a.h - 1 ? int(sy) : a.h - 1, x0 = int(sx) < a.w - 1 ? int(sx) : a.w - 1;
-      const int y1 = y0 + 1 < a.h ? y0 + 1 : y0, x1 = x0 + 1 < a.w ? x0 + 1 : x0;
-      const float fy = sy - float(y0), fx = sx - float(x0);
+      const Place py = place_of(y, a.scale_y, a.h), px = place_of(x, a.scale_x, a.w);
       const V* image = static_cast<const V*>(a.logits) + line / a.H * a.h * a.w;
-      const float upper = (1.0f - fx) * to_float(image[y0 * a.w + x0]) + fx * to_float(image[y0 * a.w + x1]);
-      const float lower = (1.0f - fx) * to_float(image[y1 * a.w + x0]) + fx * to_float(image[y1 * a.w + x1]);
-      set = (1.0f - fy) * upper + fy * lower > a.threshold;
+      const V *above = image + py.lower * a.w, *below = image + py.upper * a.w;
+      const float upper = between(to_float(above[px.lower]), to_float(above[px.upper]), px.share);
+      const float lower = between(to_float(below[px.lower]), to_float(below[px.upper]), px.share);
+      set = between(upper, lower, py.share) > a.threshold;
     }
     const u32 bits = __ballot_sync(0xffffffffu, set);
     if (lane == 0) a.words[word] = bits;

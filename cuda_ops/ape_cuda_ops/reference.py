@@ -171,23 +171,37 @@ def _greedy(boxes: Tensor, real: Tensor, threshold: float) -> Tensor:
     return keep
 
 
-def mask_pack(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+def mask_pack(
+    logits: Tensor, size: tuple[int, int], filled: tuple[float, float], threshold: float
+) -> Tensor:
     """Upsample mask logits bilinearly, threshold them, 32 pixels to a word.
 
     Args:
         logits: (N, h, w).
         size: height and width of the masks.
+        filled: rows and columns of the map that the masks cover.
         threshold: a pixel is set where its logit is above this.
 
     Returns:
         (N, H, ceil(W / 32)) int32; bit k of word j is pixel 32 j + k of the line.
     """
-    height, width = size
-    packed = torch.zeros((len(logits), height, -(-width // 32) * 4), dtype=torch.uint8)
+    packed = torch.zeros((len(logits), size[0], -(-size[1] // 32) * 4), dtype=torch.uint8)
     for mask, line in zip(logits, packed, strict=True):  # one at a time: 300 dense ones are GBs
-        image = functional.interpolate(
-            mask[None, None].float(), size, mode="bilinear", align_corners=False
-        )[0, 0]
+        wide = _stretched(mask.float(), 1, size[1], filled[1])
+        image = _stretched(wide, 0, size[0], filled[0])
         bits = np.packbits((image > threshold).cpu().numpy(), axis=-1, bitorder="little")
         line[:, : bits.shape[1]] = torch.from_numpy(bits)
     return packed.view(torch.int32).to(logits.device)
+
+
+def _stretched(image: Tensor, axis: int, pixels: int, filled: float) -> Tensor:
+    """An (h, w) image with one axis, of which `filled` cells are covered, of so many pixels."""
+    cells = image.shape[axis]
+    centres = torch.arange(pixels, dtype=image.dtype, device=image.device) + 0.5
+    at = (centres * (filled / pixels) - 0.5).clamp(min=0)
+    lower = at.long().clamp(max=cells - 1)
+    share = at - lower
+    share = share if axis else share[:, None]
+    before = image.index_select(axis, lower)
+    after = image.index_select(axis, (lower + 1).clamp(max=cells - 1))
+    return (1 - share) * before + share * after

@@ -9,11 +9,12 @@ import os
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
+from ape_cuda_ops.ops import mask_pack
 from ape_model.errors import ModelError as NetworkError
 from ape_model.errors import PromptTextError
 from ape_model.frame_graph import FrameGraph
@@ -96,6 +97,7 @@ class ApePerceiver:
             self._replayed = FrameGraph(self.network) if on_gpu else self.network
             self._upload = UploadRing(self.device) if on_gpu else None
         self._room = room_on(self.device)
+        self._packs = on_gpu  # a CPU upsamples crops; a GPU whole masks, and sends their bits
         config = self.network.config
         self._config = config if canvas is None else replace(config, canvas=canvas)
         nano = files.variant == BUILT_IN
@@ -151,9 +153,12 @@ class ApePerceiver:
             per_prompt=self._per_prompt,
             room=self._room,
         )
+        drawn = [
+            self._drawn(regions, frame.size) for regions, frame in zip(found, frames, strict=True)
+        ]
         return [
-            self._instances(regions, frame.size)
-            for regions, frame in zip(found, frames, strict=True)
+            self._instances(regions, maps.numpy(), frame.size)
+            for regions, maps, frame in zip(found, to_host(drawn), frames, strict=True)
         ]
 
     def device_memory(self) -> DeviceMemory | None:
@@ -170,16 +175,25 @@ class ApePerceiver:
             total=torch.cuda.get_device_properties(self.device).total_memory,
         )
 
-    def _instances(self, regions: Regions, size: tuple[int, int]) -> Instances:
-        """Regions of one frame of (height, width), each mask cut to its extent."""
-        logits = regions.mask_logits.float()
-        rows, cols = (n * part for n, part in zip(logits.shape[-2:], regions.extent, strict=True))
+    def _drawn(self, regions: Regions, size: tuple[int, int]) -> Tensor:
+        """(K, ...) masks of a frame of (height, width), still where the network is.
+
+        Either bits of the frame, as `mask_pack` makes them, or (K, h, w) float32 logits.
+        """
+        logits, filled = regions.mask_logits.float(), _filled(regions)
         if self._margin is not None:
             things = to_device(torch.from_numpy(~self._stuff)[regions.prompts], logits.device)
             boxes = to_device(regions.boxes, logits.device)
-            inside = _inside_boxes(logits, boxes, (rows, cols), self._margin)
+            inside = _inside_boxes(logits, boxes, filled, self._margin)
             logits = torch.where(things[:, None, None], inside, logits)
-        cut = [masks.from_logits(one, size, (rows, cols)) for one in to_host([logits])[0].numpy()]
+        return mask_pack(logits, size, filled) if self._packs else logits
+
+    def _instances(self, regions: Regions, drawn: NDArray[Any], size: tuple[int, int]) -> Instances:
+        """Regions of one frame of (height, width), each mask cut to its extent."""
+        if self._packs:
+            cut = [masks.from_bits(words, size[1]) for words in drawn]
+        else:
+            cut = [masks.from_logits(logits, size, _filled(regions)) for logits in drawn]
         solid = [index for index, mask in enumerate(cut) if mask.bitmap.size]
         kept = tuple(cut[index] for index in solid)
         found = Instances(
@@ -208,6 +222,12 @@ def _drawn_stuff() -> frozenset[str]:
     words = load_vocabulary()
     only_stuff = (p.text for p in words.prompts if min(p.class_ids) >= words.things)
     return frozenset(clean_text(text) for text in only_stuff)
+
+
+def _filled(regions: Regions) -> tuple[float, float]:
+    """Rows and columns of the mask logits that the frame covers."""
+    height, width = regions.mask_logits.shape[-2:]
+    return height * regions.extent[0], width * regions.extent[1]
 
 
 def _inside_boxes(

@@ -56,18 +56,18 @@ def build(text, flags=(), *, program=None):
 class EmulatedLauncher:
     """Takes the place of CuPy: the same arguments, the same grid, the CPU's memory."""
 
-    def __init__(self, schedule="forward", edit=None):
-        self.schedule, self.edit = schedule, edit
+    def __init__(self, schedule="forward", edit=None, flags=()):
+        self.schedule, self.edit, self.flags = schedule, edit, flags
 
     def prepare(self):
         pass
 
     def start(self, kernel, arguments, device):
         assert device.type == "cpu"
-        library = ctypes.CDLL(str(build(source_of(kernel, self.edit))))
+        library = ctypes.CDLL(str(build(source_of(kernel, self.edit), self.flags)))
         grid = (ctypes.c_uint * 3)(*kernel.grid)
         library.start(ctypes.byref(arguments), grid, kernel.threads, SCHEDULES[self.schedule])
 
 
-def kernels(schedule="forward", edit=None):
-    return CudaKernels(EmulatedLauncher(schedule, edit))
+def kernels(schedule="forward", edit=None, flags=()):
+    return CudaKernels(EmulatedLauncher(schedule, edit, flags))

@@ -174,3 +174,18 @@ def test_a_cuda_graph_holds_the_operator():
         out = ape_cuda_ops.msda_fused(*inputs, SHAPES)
     graph.replay()
     assert torch.equal(out, eager)
+
+
+@pytest.mark.parametrize("filled", [(0.0, 8.0), (8.0, 8.5)])
+def test_a_part_outside_the_map_is_refused(filled):
+    with pytest.raises(ValueError, match="not inside the maps"):
+        ape_cuda_ops.mask_pack(torch.zeros(1, 8, 8), (4, 4), filled)
+
+
+def test_packed_masks_and_suppression_trace():
+    words = torch.library.opcheck(
+        torch.ops.ape_stream.mask_pack.default, (torch.randn(2, 8, 8), [5, 40], [8.0, 6.5], 0.0)
+    )
+    boxes, starts = torch.rand(5, 4), torch.tensor([0, 2, 5])
+    kept = torch.library.opcheck(torch.ops.ape_stream.nms_grouped.default, (boxes, starts, 0.5))
+    assert {*words.values(), *kept.values()} == {"SUCCESS"}

@@ -115,6 +115,34 @@ def test_a_frame_outside_the_map_is_refused(filled):
         masks.from_logits(np.zeros((8, 8), np.float32), (4, 4), filled)
 
 
+def packed(dense):
+    """(H, W) bool as (H, ceil(W / 32)) int32."""
+    bits = np.packbits(dense, axis=1, bitorder="little")
+    wide = np.zeros((len(dense), -(-dense.shape[1] // 32) * 4), np.uint8)
+    wide[:, : bits.shape[1]] = bits
+    return wide.view(np.int32)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_mask_out_of_bits_is_the_one_cut_out_of_pixels(size):
+    for dense in (blobs(size, 1), np.ones(size, np.bool_), np.zeros(size, np.bool_)):
+        found, wanted = masks.from_bits(packed(dense), size[1]), masks.cut(dense)
+        assert masks.box(found) == masks.box(wanted)
+        np.testing.assert_array_equal(found.bitmap, wanted.bitmap)
+
+
+def test_every_single_bit_is_found():
+    for x in range(70):
+        dense = np.zeros((3, 70), np.bool_)
+        dense[1, x] = True
+        assert masks.box(masks.from_bits(packed(dense), 70)) == (x, 1, x + 1, 2)
+
+
+def test_words_that_do_not_make_the_width_are_refused():
+    with pytest.raises(ValueError, match="2 words of 32 pixels do not make a width of 65"):
+        masks.from_bits(np.zeros((3, 2), np.int32), 65)
+
+
 # --------------------------------------------------------------------------------- cut and paste
 
 

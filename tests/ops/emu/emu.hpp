@@ -181,6 +181,7 @@ inline unsigned __ballot_sync(unsigned mask, bool set) {
   return bits;
 }
 
+__attribute__((noinline)) inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __uint_as_float(unsigned bits) {
   float x;
   std::memcpy(&x, &bits, 4);
