@@ -93,7 +93,8 @@ class Prompt:
         """Normalise whitespace and refuse what no text tower can read.
 
         Raises:
-            PromptError: the text is empty or too long, or the threshold is outside 0..1.
+            PromptError: the text is empty, too long or not Unicode text, or the threshold is
+                outside 0..1.
         """
         text = " ".join(self.text.split())
         if not text:
@@ -103,6 +104,8 @@ class Prompt:
                 f"a prompt has {len(text)} characters, more than {MAX_PROMPT_CHARS}: shorten it"
                 f" ({text[:40]!r}...)"
             )
+        if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+            raise PromptError(f"prompt {text!r} cannot be written in any output")
         if self.threshold is not None and not 0.0 <= self.threshold <= 1.0:
             raise PromptError(f"threshold of {text!r} is {self.threshold}, not within 0..1")
         object.__setattr__(self, "text", text)

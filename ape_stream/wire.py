@@ -44,6 +44,8 @@ __all__ = [
 _U32: Final = np.dtype("<u4")
 _F32: Final = np.dtype("<f4")
 _I64: Final = np.dtype("<i8")
+MAX_NAME_CHARS: Final = 1_000
+"""Of the names of a stream and of a run."""
 DEFAULT_LIMITS: Final = WireLimits()
 
 
@@ -144,6 +146,8 @@ def encode_end(envelope: Envelope) -> bytes:
 
 
 def _envelope_head(envelope: Envelope) -> dict[str, Any]:
+    if max(len(envelope.stream), len(envelope.run)) > MAX_NAME_CHARS:
+        raise WireError(f"the name of a stream or a run is over {MAX_NAME_CHARS} characters")
     if "\0" in envelope.stream:
         raise WireError("a stream's name holds a zero byte: that ends the topic on the wire")
     return {
@@ -214,9 +218,12 @@ def _open(data: bytes | memoryview, kind: int, limits: WireLimits) -> Head:
 
 
 def _envelope(head: Head) -> Envelope:
+    stream, run = head.text("stream"), head.text("run")
+    if max(len(stream), len(run)) > MAX_NAME_CHARS:
+        raise WireError(f"the name of a stream or a run is over {MAX_NAME_CHARS} characters")
     return Envelope(
-        stream=head.text("stream"),
-        run=head.text("run"),
+        stream=stream,
+        run=run,
         sequence=head.whole("seq"),
         sent_ns=head.whole("sent"),
     )
@@ -298,7 +305,10 @@ def _label_map(head: Head, size: tuple[int, int]) -> NDArray[np.uint16] | None:
 
 
 def _timings(head: Head) -> dict[str, float]:
-    return {name: finite(name, ms) for name, ms in head.mapping("timings").items()}
+    timings = head.mapping("timings")
+    if not all(isinstance(name, str) for name in timings):  # msgpack also allows bytes
+        raise WireError("the name of a timing is not text")
+    return {name: finite(name, ms) for name, ms in timings.items()}
 
 
 def _prompts(head: Head) -> PromptSet:

@@ -33,6 +33,8 @@ FORMAT_VERSION: Final = 1
 KIND_RESULT: Final = 1
 KIND_FRAME: Final = 2
 KIND_END: Final = 3
+MAX_MESSAGE_BYTES: Final = 2**28
+"""No reader takes a longer message; the largest picture, bare, with map and masks is shorter."""
 _PREFIX: Final = struct.Struct("<4sBBHI")  # magic, version, kind, reserved, head length
 
 
@@ -54,12 +56,16 @@ def assemble(kind: int, head: dict[str, Any], parts: list[tuple[str, str, bytes]
     """Write a message of this kind: prefix, head, then (name, codec, bytes) parts in order.
 
     Raises:
+        WireError: it is longer than any reader takes.
         PluginError: msgpack is not installed.
     """
     table = [[name, codec, len(data)] for name, codec, data in parts]
     packed = library("msgpack").packb({**head, "parts": table})
     prefix = _PREFIX.pack(MAGIC, FORMAT_VERSION, kind, 0, len(packed))
-    return b"".join([prefix, packed, *(data for _, _, data in parts)])
+    pieces = [prefix, packed, *(data for _, _, data in parts)]
+    if (length := sum(map(len, pieces))) > MAX_MESSAGE_BYTES:
+        raise WireError(f"a message of {length} bytes: a reader takes {MAX_MESSAGE_BYTES} at most")
+    return b"".join(pieces)
 
 
 class Head:

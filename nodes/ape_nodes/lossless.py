@@ -23,6 +23,8 @@ _ACK: Final = struct.Struct("<4sBB2x8s8sQQ")  # magic, version, flags, session, 
 _NOTE_MAGIC: Final = b"APED"
 _ACK_MAGIC: Final = b"APEA"
 _VERSION: Final = 1
+_HIGHEST: Final = 2**63
+"""Of any number in a note: the next one must still fit its 64 bits."""
 DATA: Final = 1
 PING: Final = 2
 _RESEND: Final = 1
@@ -84,6 +86,8 @@ def parse_note(data: bytes) -> Note:
     magic, version, kind, run, sequence, oldest = _NOTE.unpack(data)
     if (magic, version) != (_NOTE_MAGIC, _VERSION) or kind not in (DATA, PING):
         raise WireError("a delivery note of another format or version")
+    if max(sequence, oldest) >= _HIGHEST:
+        raise WireError(f"a delivery note with the number {max(sequence, oldest)}")
     return Note(kind == PING, run, sequence, oldest)
 
 

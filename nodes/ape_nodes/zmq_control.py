@@ -130,11 +130,18 @@ class ControlServer:
         try:
             while not self._closing.is_set():
                 if self._link.socket.poll(_SLICE_MS):
-                    self._link.socket.send(self._answer(self._link.socket.recv()))
+                    self._reply(self._link.socket.recv_multipart())
         finally:
             self._link.close(0.2)
 
-    def _answer(self, request: bytes) -> bytes:
+    def _reply(self, parts: list[bytes]) -> None:
+        """Answer as a REP does: the request comes after an empty part, the way back before it."""
+        if b"" in parts[1:]:
+            start = parts.index(b"", 1) + 1
+            answer = self._answer(parts[start:])
+            self._link.socket.send_multipart([*parts[:start], answer], zmq.NOBLOCK)
+
+    def _answer(self, request: list[bytes]) -> bytes:
         try:
             answer = {"ok": True, **self._do(_read_request(request))}
         except (ApeStreamError, TimeoutError) as error:
@@ -175,12 +182,14 @@ class ControlServer:
         return self._pipeline.set_prompts(wanted, self._timeout_s)
 
 
-def _read_request(request: bytes) -> dict[str, Any]:
+def _read_request(parts: list[bytes]) -> dict[str, Any]:
+    if len(parts) != 1:
+        raise UsageError(f"a request is one part, not {len(parts)}")
     try:
-        parsed = json.loads(request)
+        parsed = json.loads(parts[0])
     except (ValueError, RecursionError) as error:
         raise UsageError(f"a request is a JSON object: {error}") from error
-    if not isinstance(parsed, dict) or parsed.get("op") not in _KEYS:
+    if not isinstance(parsed, dict) or str(parsed.get("op")) not in _KEYS:
         raise UsageError(f"a request is a JSON object with 'op', one of {sorted(_KEYS)}")
     unknown = set(parsed) - _KEYS[parsed["op"]] - {"op"}
     if unknown:
@@ -206,18 +215,34 @@ class ControlClient:
         """Send one request and return the answer, less its `ok`.
 
         Raises:
-            SourceError: nobody answers.
-            ConfigError: the request was refused; the message is the reason.
+            SourceError: nobody answers, or something that is no `ControlServer`.
+            ConfigError: the request was refused or is too long; the message is the reason.
         """
+        request = json.dumps({"op": op, **arguments}).encode()
+        if len(request) > _MAX_REQUEST_BYTES:
+            raise ConfigError(
+                f"a request of {len(request)} bytes is too long: {_MAX_REQUEST_BYTES} at most"
+            )
         # A socket per request: REQ cannot be used again after an answer that did not come.
         link = open_link(self._endpoint, self._security, high_water=1, options={})
         try:
-            link.socket.send(json.dumps({"op": op, **arguments}).encode())
+            link.socket.send(request)
             if not link.socket.poll(round(1000 * self._timeout_s)):
                 raise SourceError(f"nobody answers at {self._endpoint}: is the pipeline running?")
-            answer = json.loads(link.socket.recv())
+            answer = _read_answer(link.socket.recv_multipart())
         finally:
             link.close()
+        if answer is None:
+            raise SourceError(f"what answers at {self._endpoint} is no control socket")
         if not answer.pop("ok"):
-            raise ConfigError(answer["reason"])
-        return dict(answer)
+            raise ConfigError(str(answer.get("reason")))
+        return answer
+
+
+def _read_answer(parts: list[bytes]) -> dict[str, Any] | None:
+    """The answer, or None where it is none of a `ControlServer`."""
+    try:
+        answer = json.loads(parts[0])
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) and isinstance(answer.get("ok"), bool) else None

@@ -17,9 +17,10 @@ import zmq
 
 from ape_nodes.endpoint import RECEIVING, Endpoint
 from ape_nodes.lossless import ReceivingEnd, parse_note
-from ape_nodes.zmq_socket import Link, Security, open_link
+from ape_nodes.zmq_socket import Link, Security, open_link, worth_telling
 from ape_stream.errors import SourceError, WireError
 from ape_stream.wire import peek
+from ape_stream.wire_head import MAX_MESSAGE_BYTES
 
 __all__ = ["Inlet", "InletStats", "open_inlet"]
 
@@ -27,6 +28,8 @@ HEARTBEAT_S: Final = 0.5
 _SLICE_MS: Final = 10
 _QUEUE: Final = 8
 _MAX_PEERS: Final = 256  # more than the runs that `ReceivingEnd` remembers
+_MAX_RUNS: Final = 1024  # whose sequence numbers are followed, and streams that may wait
+_TOPIC_BYTES: Final = 1 << 16
 _log = logging.getLogger("ape_stream")
 
 
@@ -38,14 +41,17 @@ class InletStats:
     """Whole messages that arrived."""
     missed: int = 0
     """Holes in the sequence numbers: sent, but never arrived."""
+    before: int = 0
+    """Sent by a run before its first message that arrived: to nobody, to another reader, or lost
+    with one that died."""
     skipped: int = 0
     """Arrived, but overtaken by a newer one before the user asked (mode latest)."""
     repeated: int = 0
     """Arrived twice and were left out (mode every)."""
     restarts: int = 0
-    """How often a sender came back as a new run."""
+    """How often a new run sent on a stream that was known already."""
     refused: int = 0
-    """Messages that are none of ours or of another version."""
+    """Messages that are none of ours, of another version, or cannot be decoded."""
 
     def as_dict(self) -> dict[str, int]:
         """The numbers by name."""
@@ -78,7 +84,8 @@ class Inlet:
         self._end = ReceivingEnd() if link.endpoint.kind in ("dealer", "router") else None
         self._peers: dict[bytes, bytes] = {}
         self._spoke_s = 0.0
-        self._last: dict[str, tuple[str, int]] = {}
+        self._last: dict[tuple[str, str], int] = {}  # by stream and run, latest heard last
+        self._streams: dict[str, int] = {}  # how many of its runs are followed
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name=f"ape_nodes {link.endpoint}")
         self._thread.daemon = True
@@ -102,6 +109,14 @@ class Inlet:
             if self._end is not None:
                 self._taken.append((arrival.run, arrival.sequence))
             return arrival.stream, arrival.data
+
+    def refuse(self, error: WireError) -> None:
+        """Count a message that makes no sense, and tell now and then."""
+        with self._bell:
+            self.stats.refused += 1
+            count = self.stats.refused
+        if worth_telling(count):
+            _log.warning("%s: message refused (%d so far): %s", self.link.endpoint, count, error)
 
     def _has_news(self) -> bool:
         return bool(self._ready or self._closing.is_set() or self._failure is not None)
@@ -155,10 +170,7 @@ class Inlet:
             else:
                 self._receive_noted(self._end, parts)
         except WireError as error:
-            self.stats.refused += 1
-            if self.stats.refused in (1, 10, 100) or self.stats.refused % 1000 == 0:
-                _log.warning("%s: message refused (%d so far): %s",
-                             self.link.endpoint, self.stats.refused, error)  # fmt: skip
+            self.refuse(error)
 
     def _receive_noted(self, end: ReceivingEnd, parts: list[bytes]) -> None:
         peer = parts.pop(0) if self.link.endpoint.kind == "router" else b""
@@ -197,18 +209,32 @@ class Inlet:
             self._bell.notify_all()
 
     def _overtake(self, stream: str) -> None:
-        for old in [arrival for arrival in self._ready if arrival.stream == stream]:
-            self._ready.remove(old)
+        old = [arrival for arrival in self._ready if arrival.stream == stream]
+        if not old and len(self._ready) >= _MAX_RUNS:
+            old = [self._ready[0]]
+        for arrival in old:
+            self._ready.remove(arrival)
             self.stats.skipped += 1
 
     def _count(self, stream: str, run: str, sequence: int) -> None:
+        """Follow each run by itself: two senders may take turns on one stream."""
         self.stats.received += 1
-        last_run, last = self._last.get(stream, (run, sequence - 1))
-        if last_run != run:
-            self.stats.restarts += 1
-        else:
-            self.stats.missed += max(0, sequence - last - 1)
-        self._last[stream] = (run, sequence)
+        last = self._last.pop((stream, run), None)
+        if last is None:
+            last = sequence - 1
+            self.stats.before += sequence
+            self.stats.restarts += stream in self._streams
+            self._streams[stream] = self._streams.get(stream, 0) + 1
+        self.stats.missed += max(0, sequence - last - 1)
+        self._last[stream, run] = max(last, sequence)
+        if len(self._last) > _MAX_RUNS:
+            self._forget(next(iter(self._last)))
+
+    def _forget(self, oldest: tuple[str, str]) -> None:
+        del self._last[oldest]
+        self._streams[oldest[0]] -= 1
+        if not self._streams[oldest[0]]:
+            del self._streams[oldest[0]]
 
     def _acknowledge(self, *, everything: bool) -> None:
         if self._end is None:
@@ -244,9 +270,9 @@ def open_inlet(endpoint: str, security: Security, streams: tuple[str, ...] = ())
         ConfigError: the endpoint cannot be used, or is public and unguarded.
     """
     parsed = Endpoint.parse(endpoint, RECEIVING)
-    options: dict[int, int | bytes] = {}
+    options: dict[int, int | bytes] = {zmq.MAXMSGSIZE: MAX_MESSAGE_BYTES + _TOPIC_BYTES}
     if parsed.kind == "sub":
-        options = {zmq.HEARTBEAT_IVL: 1000, zmq.HEARTBEAT_TIMEOUT: 3000}
+        options |= {zmq.HEARTBEAT_IVL: 1000, zmq.HEARTBEAT_TIMEOUT: 3000}
     link = open_link(parsed, security, high_water=_QUEUE, options=options)
     if parsed.kind == "sub":
         for topic in [stream.encode() + b"\0" for stream in streams] or [b""]:

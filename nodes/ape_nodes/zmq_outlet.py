@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -11,7 +12,7 @@ import zmq
 
 from ape_nodes.endpoint import SENDING, Endpoint
 from ape_nodes.lossless import SendingEnd, parse_ack
-from ape_nodes.zmq_socket import Link, Security, open_link
+from ape_nodes.zmq_socket import Link, Security, open_link, worth_telling
 from ape_stream.errors import SinkError, WireError
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ __all__ = ["LosslessOutlet", "Outlet", "OutletStats", "PubOutlet", "PushOutlet",
 _SLICE_MS = 50
 _PUB_HIGH_WATER = 8
 """Enough for a hiccup; more would only be old news for a slow reader."""
+_HEARD_AT_ONCE = 256
+"""Messages from readers that are heard before the next one is sent: a flood must not stop it."""
+_MAX_READER_BYTES = 1 << 16
+"""A subscription or an acknowledgement is shorter; who sends more is cut off."""
 _log = logging.getLogger("ape_stream")
 
 
@@ -79,9 +84,12 @@ class PubOutlet:
         self._linger_s = linger_s
 
     def _listen(self) -> None:
-        while self.link.socket.poll(0):
+        for _ in range(_HEARD_AT_ONCE):
+            if not self.link.socket.poll(0):
+                return
             note = self.link.socket.recv()
-            self.readers += {b"\x01": 1, b"\x00": -1}.get(note[:1], 0)
+            heard = self.readers + {b"\x01": 1, b"\x00": -1}.get(note[:1], 0)
+            self.readers = max(0, heard)
 
     def send(self, stream: str, message: bytes) -> None:
         """Publish, topic first: one part, so that CONFLATE works for readers who use it."""
@@ -129,11 +137,20 @@ class PushOutlet:
     def send(self, stream: str, message: bytes) -> None:
         """Wait for room and send."""
         deadline = time.monotonic() + self._timeout_s
-        while not self.link.socket.poll(_SLICE_MS, zmq.POLLOUT):
+        whole = stream.encode() + b"\0" + message
+        while not self._put(whole):
             if time.monotonic() > deadline:
                 raise _nobody(self.link, self._timeout_s)
-        self.link.socket.send(stream.encode() + b"\0" + message)
         self.stats.sent += 1
+
+    def _put(self, whole: bytes) -> bool:
+        if not self.link.socket.poll(_SLICE_MS, zmq.POLLOUT):
+            return False
+        try:
+            self.link.socket.send(whole, zmq.NOBLOCK)
+        except zmq.Again:  # the reader that had room is gone meanwhile
+            return False
+        return True
 
     def close(self) -> None:
         """Close within the lingering time."""
@@ -142,6 +159,9 @@ class PushOutlet:
 
 class LosslessOutlet:
     """Keeps each message until its reader has taken it (mode `every`, across restarts).
+
+    A reader may come, ask again or be replaced while nothing is sent for a long time: a thread
+    looks after it meanwhile, and the lock lets one thread at a time use the socket.
 
     Args:
         link: A DEALER or ROUTER socket.
@@ -157,17 +177,30 @@ class LosslessOutlet:
         self._peer: bytes | None = None
         self._timeout_s = timeout_s
         self._linger_s = linger_s
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(
+            target=self._look_after_reader, name=f"ape_nodes {link.endpoint}", daemon=True
+        )
+        self._thread.start()
+
+    def _look_after_reader(self) -> None:
+        while not self._closing.wait(_SLICE_MS / 1000):
+            self._pump(0)
 
     def send(self, stream: str, message: bytes) -> None:
         """Keep the message, waiting for room if need be, and send what can be sent."""
         if not self._pump_while(lambda: self._end.full, self._timeout_s):
             raise _nobody(self.link, self._timeout_s)
-        self._end.add(stream.encode() + b"\0" + message)
+        with self._lock:
+            self._end.add(stream.encode() + b"\0" + message)
         self.stats.sent += 1
         self._pump(0)
 
     def close(self) -> None:
         """Wait for the reader to take the rest, then close; what nobody took is told."""
+        self._closing.set()
+        self._thread.join()
         if not self._pump_while(lambda: self._end.unacknowledged > 0, self._linger_s):
             _log.warning(
                 "%s: %d results were not taken by any reader",
@@ -188,21 +221,26 @@ class LosslessOutlet:
         return True
 
     def _pump(self, wait_ms: int) -> None:
-        self._transmit()
-        while self.link.socket.poll(wait_ms):
-            self._hear(self.link.socket.recv_multipart())
-            wait_ms = 0
-        self._transmit()
-        end = self._end
-        self.stats.acknowledged, self.stats.resent = end.acknowledged, end.resent
-        self.stats.unacknowledged = end.unacknowledged
+        with self._lock:
+            self._transmit()
+            for _ in range(_HEARD_AT_ONCE):
+                if not self.link.socket.poll(wait_ms):
+                    break
+                self._hear(self.link.socket.recv_multipart())
+                wait_ms = 0
+            self._transmit()
+            end = self._end
+            self.stats.acknowledged, self.stats.resent = end.acknowledged, end.resent
+            self.stats.unacknowledged = end.unacknowledged
 
     def _hear(self, parts: list[bytes]) -> None:
         try:
             ack = parse_ack(parts[-1])
         except WireError as error:
             self.stats.refused += 1
-            _log.warning("%s: %s", self.link.endpoint, error)
+            if worth_telling(self.stats.refused):
+                _log.warning("%s: answer refused (%d so far): %s",
+                             self.link.endpoint, self.stats.refused, error)  # fmt: skip
             return
         if self._end.hear(ack, time.monotonic()) and self.link.endpoint.kind == "router":
             self._peer = parts[0]
@@ -255,12 +293,15 @@ def open_outlet(
             zmq.XPUB_VERBOSER: 1,
             zmq.HEARTBEAT_IVL: 1000,
             zmq.HEARTBEAT_TIMEOUT: 3000,
+            zmq.MAXMSGSIZE: _MAX_READER_BYTES,
         }
         link = open_link(parsed, security, high_water=_PUB_HIGH_WATER, options=options)
         return PubOutlet(link, linger_s)
     if parsed.kind == "push":
         link = open_link(parsed, security, high_water=window, options={})
         return PushOutlet(link, timeout_s, linger_s)
-    options = {zmq.ROUTER_MANDATORY: 1} if parsed.kind == "router" else {}
+    options = {zmq.MAXMSGSIZE: _MAX_READER_BYTES}
+    if parsed.kind == "router":
+        options[zmq.ROUTER_MANDATORY] = 1
     link = open_link(parsed, security, high_water=2 * window, options=options)
     return LosslessOutlet(link, window, timeout_s, linger_s)

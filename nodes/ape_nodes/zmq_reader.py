@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+import weakref
 from typing import TYPE_CHECKING, Self
 
 from ape_nodes.zmq_inlet import open_inlet
 from ape_nodes.zmq_socket import Security
-from ape_stream.errors import SourceError
+from ape_stream.errors import SourceError, WireError
 from ape_stream.wire import decode_result
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class ResultReader:
     ) -> None:
         self._timeout_s = timeout_s
         self._inlet = open_inlet(endpoint, security, streams)
+        # The inlet's thread knows the inlet, not this reader: so a forgotten reader is collected.
+        self._at_collection = weakref.finalize(self, self._inlet.close)
 
     @property
     def address(self) -> str:
@@ -50,13 +53,14 @@ class ResultReader:
 
         Raises:
             SourceError: nothing came for `timeout_s`.
-            WireError: a message of ours is damaged; the next call goes on after it.
+            WireError: a message of ours is damaged (counted as refused); the next call goes on
+                after it.
         """
         asked_s = time.monotonic()
         while not self._inlet.closed:
             arrived = self._inlet.get(_SLICE_S)
             if arrived is not None:
-                return decode_result(arrived[1])
+                return self._decode(arrived[1])
             waited_s = time.monotonic() - asked_s
             if self._timeout_s is not None and waited_s > self._timeout_s:
                 raise SourceError(
@@ -65,9 +69,16 @@ class ResultReader:
                 )
         raise StopIteration
 
+    def _decode(self, message: bytes) -> WireResult:
+        try:
+            return decode_result(message)
+        except WireError as error:
+            self._inlet.refuse(error)
+            raise
+
     def close(self) -> None:
         """Close the socket; a loop in another thread ends."""
-        self._inlet.close()
+        self._at_collection()
 
     def __enter__(self) -> Self:
         """It is open from the start."""

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 import zmq
 import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
+from zmq.utils import z85
 
 from ape_stream.errors import ConfigError
 
 if TYPE_CHECKING:
     from ape_nodes.endpoint import Endpoint
 
-__all__ = ["Link", "Security", "make_keys", "open_link"]
+__all__ = ["Link", "Security", "make_keys", "open_link", "worth_telling"]
 
 _KINDS: Final = {
     "pub": zmq.XPUB,  # it hears who subscribes
@@ -25,9 +26,10 @@ _KINDS: Final = {
     "dealer": zmq.DEALER,
     "router": zmq.ROUTER,
     "req": zmq.REQ,
-    "rep": zmq.REP,
+    "rep": zmq.ROUTER,  # a REP loses an answer after a peer that sent nonsense and went
 }
 SERVER, CLIENT = "server", "client"
+_KEY_CHARS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Link:
             raise ConfigError(f"{folder / role}.key_secret holds no secret key")
         self.socket.curve_publickey, self.socket.curve_secretkey = public, secret
         if self.endpoint.binds:
+            _check_clients(folder / "clients")
             self._guard = ThreadAuthenticator(self._context)
             self._guard.start()
             self._guard.configure_curve(domain="*", location=str(folder / "clients"))
@@ -134,6 +137,11 @@ def open_link(
     return link
 
 
+def worth_telling(count: int) -> bool:
+    """Whether the so-manieth strange message is logged: a flood of them must not flood the log."""
+    return count in (1, 10, 100) or count % 1000 == 0
+
+
 def _check_reach(endpoint: Endpoint, security: Security) -> None:
     if endpoint.binds and not (endpoint.is_private or security.keys or security.public):
         raise ConfigError(
@@ -142,13 +150,34 @@ def _check_reach(endpoint: Endpoint, security: Security) -> None:
         )
 
 
+def _check_clients(folder: Path) -> None:
+    """One file that is no key would shut out everybody, without a word."""
+    admitted = sorted(folder.glob("*.key"))
+    if not admitted:
+        raise ConfigError(f"{folder} admits nobody: put the clients' public keys there")
+    for path in admitted:
+        _read_keys(path)
+
+
 def _read_keys(path: Path) -> tuple[bytes, bytes | None]:
     try:
-        return zmq.auth.load_certificate(path)
+        public, secret = zmq.auth.load_certificate(path)
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path} cannot be read: make a folder of keys with `ape-stream keys {path.parent}`"
-        ) from error
+        raise _no_keys(path) from error
+    if not (_is_key(public) and (secret is None or _is_key(secret))):
+        raise _no_keys(path)
+    return public, secret
+
+
+def _is_key(text: bytes) -> bool:
+    """Whether this is 32 bytes in Z85."""
+    return len(text) == _KEY_CHARS and not set(text) - set(z85.Z85CHARS)
+
+
+def _no_keys(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} cannot be read: make a folder of keys with `ape-stream keys {path.parent}`"
+    )
 
 
 def make_keys(folder: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["ZmqSource"]
 
 _SLICE_S = 0.2
-_log = logging.getLogger("ape_stream")
 
 
 class ZmqSource:
@@ -95,7 +93,7 @@ class ZmqSource:
         """Yield frames until the sender ends its stream or this source is closed.
 
         Raises:
-            SourceError: the sender was silent for `timeout_s`.
+            SourceError: the sender sent no frame for `timeout_s`.
         """
         inlet, heard_s = self._opened(), time.monotonic()
         while not inlet.closed:
@@ -103,14 +101,15 @@ class ZmqSource:
             if arrived is None:
                 self._check_silence(time.monotonic() - heard_s)
                 continue
-            heard_s = time.monotonic()
             try:
                 if peek(arrived[1])[0] == KIND_END:
                     return
                 frame = decode_frame(arrived[1]).frame
             except WireError as error:
-                _log.warning("%s: frame left out: %s", self._spec, error)
+                inlet.refuse(error)
+                self._check_silence(time.monotonic() - heard_s)
                 continue
+            heard_s = time.monotonic()
             # The sender's monotonic clock means nothing on another machine.
             yield replace(frame, stream=self.name, captured_ns=time.monotonic_ns())
 

@@ -41,6 +41,8 @@ def test_prompts_and_threshold_change_together(client):
     ("arguments", "reason"),
     [
         ({"prompts": ["fish", ""]}, "empty"),
+        ({"prompts": ["fish", "\ud800"]}, "cannot be written"),
+        ({"prompts": ["fi\0sh"]}, "cannot be written"),
         ({"prompts": 7}, "text or a list"),
         ({"prompts": ["fish"], "threshold": 1.7}, "0..1"),
         ({"prompts": ["fish"], "threshold": "x"}, "not a number"),
@@ -64,13 +66,25 @@ def test_status_and_stats_are_told(client):
     assert client.ask("stop") == {"status": "stopped"}
 
 
-@pytest.mark.parametrize("request_", [b"", b"[]", b'{"op": "dance"}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "request_",
+    [b"", b"[]", b'{"op": "dance"}', b'{"op": ["get"]}', b"\xff", b"[" * 100_000],
+)
 def test_nonsense_is_answered(client, request_):
     with zmq.Context() as context, context.socket(zmq.REQ) as plain:
         plain.connect(client._endpoint.address)
         plain.send(request_)
         assert plain.poll(5000)
         assert json.loads(plain.recv())["ok"] is False
+
+
+def test_a_request_of_several_parts_is_refused_and_the_next_one_answered(client):
+    with zmq.Context() as context, context.socket(zmq.REQ) as plain:
+        plain.connect(client._endpoint.address)
+        plain.send_multipart([b'{"op": "get"}', b"more"])
+        assert plain.poll(5000)
+        assert json.loads(plain.recv())["ok"] is False
+    assert texts(client.ask("get")) == ["cat", "dog"]
 
 
 def test_a_public_control_socket_needs_keys_and_then_hears_who_has_them(tmp_path):
