@@ -99,23 +99,19 @@ class Decoder(nn.Module):
             self.class_embed_ambiguous = nn.ModuleList(_objectness_head(width) for _ in extra)
         self.ambiguous = bool(config.ambiguous_heads)
 
-    def score_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Objectness and box change of every token by every two-stage head.
-
-        Args:
-            tokens: (B, N, C).
-
-        Returns:
-            (B, N, K) logits and (B, N, K, 4) box logits to add to the anchors'.
-        """
-        classes, boxes = [self.class_embed[-1]], [self.bbox_embed[-1]]
+    def token_objectness(self, tokens: Tensor) -> Tensor:
+        """(..., C) tokens to the (..., K) logits of the K two-stage heads."""
+        heads = [self.class_embed[-1]]
         if self.ambiguous:
-            classes += self.class_embed_ambiguous
-            boxes += self.bbox_embed_ambiguous
-        return (
-            torch.cat([head(tokens) for head in classes], dim=-1),
-            torch.stack([head(tokens) for head in boxes], dim=-2),
-        )
+            heads += self.class_embed_ambiguous
+        return torch.cat([head(tokens) for head in heads], dim=-1)
+
+    def token_box_changes(self, tokens: Tensor) -> Tensor:
+        """(..., C) tokens to (..., K, 4) box logits of these heads, to add to the anchors'."""
+        heads = [self.bbox_embed[-1]]
+        if self.ambiguous:
+            heads += self.bbox_embed_ambiguous
+        return torch.stack([head(tokens) for head in heads], dim=-2)
 
     def project_values(self, memory: Tensor, geometry: Geometry) -> tuple[Tensor, ...]:
         """One projection of the (B, N, C) memory to the (B, N, C) values of every layer."""

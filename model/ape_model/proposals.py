@@ -15,6 +15,8 @@ from ape_cuda_ops.ops import nms_grouped
 from ape_model.geometry import corners
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ape_model.config import ApeConfig
     from ape_model.geometry import Levels
 
@@ -47,13 +49,13 @@ def candidates_per_level(objectness: Tensor, levels: Levels, topk: int) -> Tenso
 
 
 def survivors_per_level(
-    objectness: Tensor, boxes: Tensor, levels: Levels, config: ApeConfig
+    objectness: Tensor, boxes: Callable[[Tensor], Tensor], levels: Levels, config: ApeConfig
 ) -> tuple[Tensor, Tensor]:
     """Suppress the weaker of overlapping candidates of one level, level by level.
 
     Args:
         objectness: (N,) logits.
-        boxes: (N, 4) proposals as cx, cy, w, h in 0..1.
+        boxes: (K,) int64 tokens to their (K, 4) proposals, cx, cy, w, h in 0..1.
         levels: L token grids.
         config: of the model.
 
@@ -65,7 +67,7 @@ def survivors_per_level(
     spans = zip(levels.starts, levels.counts, strict=True)
     own = torch.stack([(candidates >= first) & (candidates < first + n) for first, n in spans])
     level = (own * torch.arange(len(own), device=own.device)[:, None]).sum(0)
-    rectangles = corners(boxes[candidates]).clamp(0, 1)
+    rectangles = corners(boxes(candidates)).clamp(0, 1)
     strength = torch.arange(len(candidates), 0, -1, device=own.device).float()
     keep = nms_grouped(rectangles, strength, level, len(own), config.proposal_nms)
     return candidates, own & keep
@@ -88,12 +90,14 @@ def _fill_quota(survivors: Tensor, quota: int, total: int) -> Tensor:
     return turn.argsort(stable=True)[:total].sort().values
 
 
-def pick_proposals(objectness: Tensor, boxes: Tensor, levels: Levels, config: ApeConfig) -> Tensor:
+def pick_proposals(
+    objectness: Tensor, boxes: Callable[[Tensor], Tensor], levels: Levels, config: ApeConfig
+) -> Tensor:
     """Choose the queries of one image.
 
     Args:
         objectness: (N,) logits.
-        boxes: (N, 4) proposals as cx, cy, w, h in 0..1.
+        boxes: (K,) int64 tokens to their (K, 4) proposals, cx, cy, w, h in 0..1.
         levels: token grids.
         config: of the model.
 

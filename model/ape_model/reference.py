@@ -19,7 +19,7 @@ from ape_model.proposals import candidates_per_level
 from ape_model.shortlist import NMS_IOU, Picked, candidate_limit, scores_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ape_model.ape import Ape, RawOutputs
     from ape_model.encoder import EncoderLayer
@@ -160,13 +160,15 @@ def encoder_layer(
     return block.look(tokens, position, geometry.reference, value, geometry.levels)
 
 
-def pick_proposals(block: Transformer, objectness: Tensor, boxes: Tensor, levels: Levels) -> Tensor:
+def pick_proposals(
+    block: Transformer, objectness: Tensor, boxes: Callable[[Tensor], Tensor], levels: Levels
+) -> Tensor:
     """Sizes as the scores have them: twin of `Transformer.pick`."""
     config = block.config
     candidates = candidates_per_level(objectness, levels, config.pre_nms_topk)
     starts = torch.tensor(levels.starts, device=objectness.device)
     level_of = torch.bucketize(candidates, starts, right=True) - 1
-    rectangles = corners(boxes[candidates]).clamp(0, 1)
+    rectangles = corners(boxes(candidates)).clamp(0, 1)
     kept = nms_keep(rectangles, objectness[candidates], level_of, config.proposal_nms)
     if len(kept) < config.queries:
         return objectness.topk(min(config.queries, levels.total)).indices

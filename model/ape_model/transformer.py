@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from ape_model.decoder import Decoded, Decoder
 from ape_model.encoder import Encoder
 from ape_model.geometry import box_position
-from ape_model.layers import spans
+from ape_model.layers import in_parts
 from ape_model.proposals import pick_proposals
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ape_model.config import ApeConfig
     from ape_model.geometry import Geometry, Levels
@@ -30,15 +30,28 @@ class TokenScores:
     states: Tensor
     """(B, N, C) tokens after the output projection; all invalid tokens share one state."""
     objectness: Tensor
-    """(B, N, K) logits of the K two-stage heads."""
-    boxes: Tensor
-    """(B, N, K, 4) logits of cx, cy, w, h; +inf for invalid tokens."""
+    """(B, N) logits of each token's strongest two-stage head."""
+    head: Tensor
+    """(B, N) int64, which one that is."""
+    anchors: Tensor
+    """(B, N, 4) logits of cx, cy, w, h; +inf for invalid tokens."""
+    box_changes: Callable[[Tensor], Tensor]
+    """(..., C) states to the (..., K, 4) box logits, on top of the anchors', of the K heads."""
 
-    def best(self) -> tuple[Tensor, Tensor]:
-        """(B, N) objectness and (B, N, 4) box logits of each token's stronger head."""
-        objectness, head = self.objectness.max(dim=-1)
+    def boxes(self, image: int, tokens: Tensor) -> Tensor:
+        """(T, 4) box logits of (T,) int64 tokens of one image: worked out for few of them."""
+        changes = self.box_changes(self.states[image, tokens])
+        return self._strongest(changes, self.head[image, tokens], self.anchors[image, tokens])
+
+    def all_boxes(self) -> Tensor:
+        """(B, N, 4) box logits of all tokens."""
+        return self._strongest(self.box_changes(self.states), self.head, self.anchors)
+
+    @staticmethod
+    def _strongest(changes: Tensor, head: Tensor, anchors: Tensor) -> Tensor:
         index = head[..., None, None].expand(*head.shape, 1, 4)
-        return objectness, self.boxes.gather(2, index).squeeze(2)
+        exact = torch.promote_types(changes.dtype, torch.float32)
+        return changes.gather(-2, index).squeeze(-2) + anchors.to(exact)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +101,7 @@ class Transformer(nn.Module):
         return self.encoder(tokens, position, geometry, text, counts)
 
     def score(self, memory: Tensor, geometry: Geometry, invalid: Tensor | None) -> TokenScores:
-        """Objectness and boxes of all tokens.
+        """Objectness of all tokens, and how to come by their boxes.
 
         Args:
             memory: (B, N, C).
@@ -99,28 +112,24 @@ class Transformer(nn.Module):
         if invalid is not None:
             unusable = unusable | invalid
             anchors = anchors.masked_fill(invalid[..., None], torch.inf)
-        scored = [self._score(memory[:, part], unusable[:, part]) for part in spans(memory)]
-        states, objectness, change = (
-            torch.cat(parts, dim=1) if len(scored) > 1 else parts[0]
-            for parts in zip(*scored, strict=True)
-        )
-        exact = torch.promote_types(change.dtype, torch.float32)
-        return TokenScores(states, objectness, change + anchors[:, :, None].to(exact))
 
-    def _score(self, memory: Tensor, unusable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """States, objectness and box changes of (B, n, C) tokens, (B, n) of them unusable."""
-        states = memory.masked_fill(unusable[..., None], 0.0)
-        states = self.enc_output_norm(self.enc_output(states))
-        return (states, *self.decoder.score_tokens(states))
+        def states_of(part: slice) -> Tensor:
+            usable = memory[:, part].masked_fill(unusable[:, part, None], 0.0)
+            states: Tensor = self.enc_output_norm(self.enc_output(usable))
+            return states
+
+        states = in_parts(states_of, memory)
+        objectness, head = self.decoder.token_objectness(states).max(dim=-1)
+        return TokenScores(states, objectness, head, anchors, self.decoder.token_box_changes)
 
     def propose(self, scores: TokenScores, geometry: Geometry) -> Proposals:
         """Choose the queries of every image and give them their first states."""
-        objectness, box_logits = scores.best()
-        boxes = box_logits.detach().sigmoid()
-        images = zip(objectness.detach(), boxes, strict=True)
-        tokens = torch.stack([self.pick(*image, geometry.levels) for image in images])
+        with torch.no_grad():
+            picked = [
+                self._pick(scores, image, geometry.levels) for image in range(len(scores.states))
+            ]
+        tokens, chosen = (torch.stack(parts) for parts in zip(*picked, strict=True))
         image = torch.arange(len(tokens), device=tokens.device)[:, None]
-        chosen = boxes[image, tokens]
         embedded = box_position(chosen, 2 * self.config.hidden).to(scores.states.dtype)
         position, query = self.pos_trans_norm(self.pos_trans(embedded)).chunk(2, dim=-1)
         content = self.pix_trans(scores.states.detach()[image, tokens])
@@ -131,7 +140,16 @@ class Transformer(nn.Module):
             position=position,
         )
 
-    def pick(self, objectness: Tensor, boxes: Tensor, levels: Levels) -> Tensor:
+    def _pick(self, scores: TokenScores, image: int, levels: Levels) -> tuple[Tensor, Tensor]:
+        """(Q,) int64 tokens of one image that become queries, and their (Q, 4) boxes."""
+
+        def boxes(tokens: Tensor) -> Tensor:
+            return scores.boxes(image, tokens).sigmoid()
+
+        tokens = self.pick(scores.objectness[image], boxes, levels)
+        return tokens, boxes(tokens)
+
+    def pick(self, objectness: Tensor, boxes: Callable[[Tensor], Tensor], levels: Levels) -> Tensor:
         """(Q,) int64 tokens that become queries of one image; see `pick_proposals`."""
         return pick_proposals(objectness, boxes, levels, self.config)
 

@@ -188,7 +188,7 @@ def fill_stages(stages, model, features, outputs, prompts):
         stages[f"pos.{i}"] = position[i].mT.unflatten(-1, shape)
     if prompts.fusion is not None:
         stages["enc.vl0.l_in"] = prompts.fusion.expand(batch, -1, -1)
-    objectness, coords = outputs.tokens.best()
+    objectness, coords = outputs.tokens.objectness, outputs.tokens.all_boxes()
     stages["memory"] = outputs.memory
     stages["prop.class"] = objectness[..., None]
     stages["prop.coord_unact"] = coords
@@ -262,7 +262,8 @@ def test_every_stage_matches_its_golden(name, mode, dtype):
 @pytest.mark.parametrize(("name", "mode"), CASES)
 def test_the_same_tokens_are_proposed(name, mode):
     golden, _, model, features, outputs, _ = run(name, mode, torch.float32)
-    objectness, boxes = outputs.tokens.best()
+    with torch.inference_mode():
+        objectness, boxes = outputs.tokens.objectness, outputs.tokens.all_boxes().sigmoid()
     for i in range(len(features.sizes)):
         if f"prop.pre_nms_inds.{i}" in golden:
             before = candidates_per_level(
@@ -272,7 +273,7 @@ def test_the_same_tokens_are_proposed(name, mode):
         survivors = golden[f"prop.keep_inds.{i}"]
         if survivors.shape[0] >= model.config.queries:
             ours, stay = survivors_per_level(
-                objectness[i], boxes[i].sigmoid(), features.geometry.levels, model.config
+                objectness[i], boxes[i].__getitem__, features.geometry.levels, model.config
             )
             assert torch.equal(ours[stay.any(0)], survivors)
     assert torch.equal(outputs.proposals.tokens, golden["topk_proposals"])

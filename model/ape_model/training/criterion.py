@@ -101,8 +101,8 @@ class Criterion(nn.Module):
         region = assign_tokens(
             corners(features.anchors[0].sigmoid()), corners(batch.boxes), batch.valid
         )
-        objectness, logits = outputs.tokens.best()
-        boxes = logits.sigmoid()
+        objectness = outputs.tokens.objectness
+        boxes = outputs.tokens.all_boxes().sigmoid()
         positive = region >= 0
         weight = equal_weights(region, batch.boxes.shape[1])[positive]
         image, _ = positive.nonzero(as_tuple=True)
