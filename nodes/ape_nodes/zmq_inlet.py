@@ -49,7 +49,7 @@ class InletStats:
     repeated: int = 0
     """Arrived twice and were left out (mode every)."""
     restarts: int = 0
-    """How often a new run sent on a stream that was known already."""
+    """How often a new run sent on a stream that was known already, or a known one counted anew."""
     refused: int = 0
     """Messages that are none of ours, of another version, or cannot be decoded."""
 
@@ -221,12 +221,14 @@ class Inlet:
         self.stats.received += 1
         last = self._last.pop((stream, run), None)
         if last is None:
-            last = sequence - 1
             self.stats.before += sequence
             self.stats.restarts += stream in self._streams
             self._streams[stream] = self._streams.get(stream, 0) + 1
-        self.stats.missed += max(0, sequence - last - 1)
-        self._last[stream, run] = max(last, sequence)
+        elif sequence <= last:  # a sender that counts anew under its old name
+            self.stats.restarts += 1
+        else:
+            self.stats.missed += sequence - last - 1
+        self._last[stream, run] = sequence
         if len(self._last) > _MAX_RUNS:
             self._forget(next(iter(self._last)))
 
