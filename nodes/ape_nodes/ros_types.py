@@ -16,7 +16,7 @@ from ape_stream.wire_codecs import library
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["plain_encoder", "type_store"]
+__all__ = ["plain_encoder", "type_store", "vision_texts"]
 
 
 @functools.cache
@@ -32,10 +32,15 @@ def type_store(distro: str = "jazzy") -> Any:
         store = typesys.get_typestore(typesys.Stores[f"ROS2_{distro.upper()}"])
     except KeyError as error:
         raise ConfigError(f"ROS 2 release {distro!r} is unknown: humble ... lyrical") from error
-    texts = files("ape_nodes").joinpath("vision_msgs.msg").read_text()
-    for name, text in re.findall(r"^=== (\S+)\n((?:(?!===).*\n)*)", texts, re.MULTILINE):
+    for name, text in vision_texts().items():
         store.register(typesys.get_types_from_msg(text, name))
     return store
+
+
+def vision_texts() -> dict[str, str]:
+    """The definitions of the vision_msgs that are used here, by type."""
+    texts = files("ape_nodes").joinpath("vision_msgs.msg").read_text()
+    return dict(re.findall(r"^=== (\S+)\n((?:(?!===).*\n)*)", texts, re.MULTILINE))
 
 
 def _blob(data: bytes | memoryview) -> NDArray[np.uint8]:
