@@ -75,6 +75,9 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         for parameter in PARAMETERS:
             self.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
         self.add_on_set_parameters_callback(self._on_parameters)
+        for service in self.services:
+            if service.srv_name.endswith("/change_state"):
+                service.callback = _answering(service.callback)
         self.create_service(SetBool, "~/enable", self._on_enable)
         for latched in (True, False):  # a volatile writer does not reach a transient local reader
             qos = rclpy_qos(_PROMPTS, latched=latched)
@@ -358,6 +361,19 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         stamp_ns = self.get_clock().now().nanoseconds
         name = self.get_fully_qualified_name()
         self._diagnostics.publish(self._encoder.diagnostics(stamp_ns, name, health, values))
+
+
+def _answering(change: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Jazzy's rclpy dies of a transition that the state does not have (ros2/rclpy#1209)."""
+
+    def answer(request: Any, response: Any) -> Any:
+        try:
+            return change(request, response)
+        except RuntimeError:  # rclpy's RCLError; rcl has logged it
+            response.success = False
+            return response
+
+    return answer
 
 
 def _descriptor(parameter: Any) -> ParameterDescriptor:

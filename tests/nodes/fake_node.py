@@ -85,6 +85,12 @@ class Timer:
         self.due_s = time.monotonic() + period_s
 
 
+class Service:
+    def __init__(self, srv_type, srv_name, callback):
+        assert srv_type.Request
+        self.srv_type, self.srv_name, self.callback = srv_type, srv_name, callback
+
+
 class Node:
     def __init__(
         self, node_name, *, context=None, cli_args=None, namespace=None,
@@ -103,7 +109,7 @@ class Node:
         assert self._name.isidentifier(), self._name
         self._namespace = "/" + self._remaps.pop("__ns", namespace or "").strip("/")
         self._parameters, self._descriptors, self._on_set = {}, {}, []
-        self._publishers, self._subscriptions, self._timers, self._services = [], [], [], {}
+        self._publishers, self._subscriptions, self._timers, self._services = [], [], [], []
         self.default_callback_group = CallbackGroup()
         self._logger = Logger(self.context)
 
@@ -238,8 +244,13 @@ class Node:
     def create_service(
         self, srv_type, srv_name, callback, *, qos_profile=None, callback_group=None
     ):
-        assert srv_type.Request
-        self._services[self.resolve_topic_name(srv_name)] = (srv_type, callback)
+        made = Service(srv_type, self.resolve_topic_name(srv_name), callback)
+        self._services.append(made)
+        return made
+
+    @property
+    def services(self):
+        yield from self._services
 
     def create_timer(self, timer_period_sec, callback, callback_group=None, clock=None,
                      autostart=True):  # fmt: skip
@@ -265,14 +276,6 @@ class Node:
         for subscription in list(self._subscriptions):
             self.destroy_subscription(subscription)
         self._timers.clear()
-
-    def call(self, service, request):
-        """What a client of the service would get (a fake's own way to ask)."""
-        srv_type, callback = self._services[service]
-        assert isinstance(request, srv_type.Request)
-        response = callback(request, srv_type.Response())
-        assert isinstance(response, srv_type.Response)
-        return response
 
 
 def refusal(parameter, descriptor, *, declaring):
