@@ -61,6 +61,8 @@ _LOCAL_DISCOVERY: Final = (
 )
 
 
+_IMAGES_KEPT: Final = 30
+"""A second at 30 Hz. Images that all readers have confirmed are not kept."""
 _log = logging.getLogger("ape_stream")
 
 
@@ -107,12 +109,22 @@ class _Types:
         return idl.sequence[inner, limit] if limit else idl.sequence[inner]
 
 
+def _depth(spec: TopicSpec, *, writes: bool) -> int:
+    """The history of an endpoint: the topic's, but deeper where we write reliable images.
+
+    A reliable reader of Fast DDS (2.14, ROS 2 Jazzy) spins for ever once an image that it holds in
+    parts is overwritten by its writer: a reader that is held up must find the image still there.
+    """
+    deep = writes and spec.reliable and spec.type == "sensor_msgs/msg/Image"
+    return max(spec.depth, _IMAGES_KEPT) if deep else spec.depth
+
+
 def _qos(spec: TopicSpec, user_data: bytes, *, writes: bool) -> Qos:
     reliable = Policy.Reliability.Reliable(duration(milliseconds=100))
     policies = [
         reliable if spec.reliable else Policy.Reliability.BestEffort,
         Policy.Durability.TransientLocal if spec.latched else Policy.Durability.Volatile,
-        Policy.History.KeepLast(spec.depth),
+        Policy.History.KeepLast(_depth(spec, writes=writes)),
         Policy.DataRepresentation(use_cdrv0_representation=True, use_xcdrv2_representation=False),
         Policy.Userdata(user_data),
     ]
