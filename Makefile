@@ -15,6 +15,7 @@ demo: .venv/.demo
 
 test: check
 	OMP_NUM_THREADS=1 $(RUN) pytest -n 2
+	tools/test-with-ros.sh
 
 check: .venv/.setup
 	$(BIN)/ruff format --check .

@@ -4,7 +4,6 @@
 """
 
 import importlib
-import random
 import sys
 import time
 import types
@@ -14,6 +13,7 @@ import fake_rclpy
 import numpy as np
 import pytest
 import ros_perceivers
+from processes import claim_domain
 
 from ape_nodes.ros_messages import as_array
 from ape_nodes.shared import SharedModel
@@ -46,7 +46,8 @@ class World:
         name_perceivers(patch)
         ros_perceivers.GATE.clear()
         ros_perceivers.HOLDING.clear()
-        patch.setenv("ROS_DOMAIN_ID", str(random.randint(1, 100)))
+        number, self._domain = claim_domain()
+        patch.setenv("ROS_DOMAIN_ID", str(number))
         patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         self.rclpy = importlib.import_module("rclpy")
         self.executors = importlib.import_module("rclpy.executors")
@@ -119,6 +120,7 @@ class World:
             node.close()
             node.destroy_node()
         self.rclpy.try_shutdown()
+        self._domain.close()
 
 
 def a_picture(world, nanosec=7):

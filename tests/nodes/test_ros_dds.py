@@ -1,15 +1,10 @@
 """Real ROS 2 topics between two processes over loopback, without ROS."""
 
-import json
-import os
-import random
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 
 pytest.importorskip("cyclonedds")
@@ -25,40 +20,20 @@ from ape_stream.pipeline import Pipeline
 from ape_stream.testing import OraclePerceiver
 from ape_stream.types import PromptSet
 
-ROOT = Path(__file__).resolve().parents[2]
-PEER = Path(__file__).with_name("dds_peer.py")
-
 
 @pytest.fixture(autouse=True)
 def _domain(monkeypatch):
     """A domain of our own on loopback."""
     monkeypatch.setenv("ROS_LOCALHOST_ONLY", "1")
-    number = random.randint(1, 100)
+    number, holder = processes.claim_domain()
     monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
+    yield
+    holder.close()
 
 
-class Peer:
-    """The other process; one JSON line per message that it saw."""
-
+class Peer(processes.Peer):
     def __init__(self, *arguments):
-        paths = os.pathsep.join(str(ROOT / part) for part in (".", "nodes", "model"))
-        self.process = subprocess.Popen(
-            [sys.executable, str(PEER), *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": paths},
-        )
-
-    def lines(self, count):
-        return [json.loads(self.process.stdout.readline()) for _ in range(count)]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
+        super().__init__("dds_peer.py", *arguments)
 
 
 def test_images_in_results_out_and_every_side_restarts():
