@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ape_nodes.ros_backend import choose, open_node
 from ape_nodes.ros_messages import frame_of
@@ -66,6 +67,8 @@ class Ros2Source:
         self._backend = choose(backend)
         self._node: RosNode | None = None
         self._reader: Reader | None = None
+        self._using = threading.Lock()  # a node must not go while its reader waits
+        self._closing = threading.Event()
 
     def __enter__(self) -> Self:
         """Join the graph and subscribe."""
@@ -73,6 +76,7 @@ class Ros2Source:
         name = f"ape_source_{letters}"
         node = open_node(self._backend, name, "/", self._domain_id, self._distro)
         self._node, self._reader = node, node.reader(self._spec.name, self._spec)
+        self._closing.clear()
         return self
 
     def __exit__(
@@ -81,10 +85,12 @@ class Ros2Source:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the graph; the loop over frames ends."""
-        node, self._node, self._reader = self._node, None, None
-        if node is not None:
-            node.close()
+        """Leave the graph, once the reader's present wait is over; the loop over frames ends."""
+        self._closing.set()  # the lock alone is not fair
+        with self._using:
+            node, self._node, self._reader = self._node, None, None
+            if node is not None:
+                node.close()
 
     @property
     def frame_count(self) -> int | None:
@@ -98,8 +104,8 @@ class Ros2Source:
             SourceError: nothing came for `timeout_s`.
         """
         index, heard_s = 0, time.monotonic()
-        while (reader := self._reader) is not None:
-            for message in reader.take(_SLICE_S):
+        while (messages := self._take()) is not None:
+            for message in messages:
                 heard_s = time.monotonic()
                 try:
                     frame = frame_of(message, index, self.name)
@@ -114,3 +120,10 @@ class Ros2Source:
                     f"no image came on {self._spec.name} for {self._timeout_s:g} s: is it"
                     " published, in this ROS_DOMAIN_ID?"
                 )
+
+    def _take(self) -> list[Any] | None:
+        """What has come, perhaps nothing; None once this source is closed."""
+        with self._using:
+            if self._reader is None or self._closing.is_set():
+                return None
+            return list(self._reader.take(_SLICE_S))

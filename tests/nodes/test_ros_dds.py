@@ -105,6 +105,22 @@ def test_a_message_that_cannot_be_read_is_left_out_and_the_next_one_comes(caplog
     assert "message left out: no std_msgs/msg/String" in caplog.text
 
 
+@pytest.mark.parametrize("topic", ["/camera/image_raw", "/nobody"])
+def test_closing_from_elsewhere_ends_the_loop_in_time_and_without_an_error(topic):
+    with Peer("camera"):
+        for turn in range(12):
+            source, ended = Ros2Source(f"ros2://{topic}", timeout_s=60), []
+            source.__enter__()
+            loop = threading.Thread(target=lambda s=source, e=ended: e.append(len(list(s)) >= 0))
+            loop.start()
+            time.sleep(0.01 + 0.02 * turn)
+            start = time.monotonic()
+            source.__exit__(None, None, None)
+            loop.join(1.0)
+            assert ended == [True]
+            assert time.monotonic() - start < 1.0
+
+
 def test_silence_is_told():
     with Ros2Source("ros2:///nobody", timeout_s=0.5) as source:
         start = time.monotonic()
