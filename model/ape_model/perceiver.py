@@ -144,11 +144,12 @@ class ApePerceiver:
     @torch.inference_mode()
     def perceive(self, frames: Sequence[Frame]) -> list[Instances]:
         """Find the prepared prompts in each frame, all frames in one call of the network."""
-        images, sizes = prepare([frame.image for frame in frames], self._config)
-        images = images if self._upload is None else self._upload(images)
+        images, sizes = prepare(
+            [frame.image for frame in frames], self._config, self._dtype, self._upload
+        )
         found = find_regions(
             self._replayed,
-            self._replayed.encode_image(images.to(self.device, self._dtype), sizes),
+            self._replayed.encode_image(images, sizes),
             self._passes,
             per_prompt=self._per_prompt,
             room=self._room,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from ape_model.errors import VariantError
@@ -11,6 +12,7 @@ from ape_model.errors import VariantError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
 __all__ = ["UploadRing", "to_device", "to_host"]
@@ -58,20 +60,21 @@ class UploadRing:
         self._copied = [torch.cuda.Event() for _ in range(SLOTS)]
         self._turn = 0
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Copy (B, 3, H, W) from the CPU: only what this stream does next waits for it.
+    def __call__(self, image: NDArray[np.uint8]) -> Tensor:
+        """Copy bytes of any shape from the CPU: only what this stream does next waits for them.
 
         The host waits only where the copy of three calls ago is not done yet.
         """
         slot, self._turn = self._turn, (self._turn + 1) % SLOTS
         self._copied[slot].synchronize()
         buffer = self._buffers[slot]
-        if buffer is None or buffer.shape != images.shape or buffer.dtype != images.dtype:
-            buffer = torch.empty(images.shape, dtype=images.dtype, pin_memory=True)
+        if buffer is None or len(buffer) < image.size:
+            buffer = torch.empty(image.size, dtype=torch.uint8, pin_memory=True)
             self._buffers[slot] = buffer
-        buffer.copy_(images)
+        pinned = buffer[: image.size].view(image.shape)
+        np.copyto(pinned.numpy(), image)
         with torch.cuda.stream(self._stream):
-            there = buffer.to(self._device, non_blocking=True)
+            there = pinned.to(self._device, non_blocking=True)
             self._copied[slot].record()
         user = torch.cuda.current_stream(self._device)
         user.wait_event(self._copied[slot])

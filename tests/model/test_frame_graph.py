@@ -205,15 +205,12 @@ def test_nothing_waits_between_pixels_and_logits(model, monkeypatch, nano, kind)
 def test_a_captured_frame_equals_the_eager_one(model, kind):
     device = torch.device("cuda")
     network = FrameGraph(model.to(device))
-    ring = UploadRing(device)
     with torch.inference_mode():
         for count in (3, 3, 5, 3):
-            images = torch.randn(2, 3, 128, 128)
+            images = torch.randn(2, 3, 128, 128, device=device)
             prompts = getattr(model, kind)(torch.randn(count, 24, device=device))
-            there = ring(images)
-            assert torch.equal(there.cpu(), images)
-            mine = network.head(network.encode_image(there, SIZES), prompts)
-            eager = model(images.to(device), prompts, SIZES)
+            mine = network.head(network.encode_image(images, SIZES), prompts)
+            eager = model(images, prompts, SIZES)
             assert torch.equal(mine.proposals.tokens, eager.proposals.tokens)
             torch.testing.assert_close(mine.logits, eager.logits, rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(mine.mask_feature, eager.mask_feature, rtol=1e-4, atol=1e-4)
@@ -223,6 +220,7 @@ def test_a_captured_frame_equals_the_eager_one(model, kind):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 def test_a_buffer_is_not_written_while_it_is_copied():
-    ring, big = UploadRing(torch.device("cuda")), (1, 3, 2048, 2048)
-    there = [ring(torch.full(big, float(turn))) for turn in range(3 * SLOTS)]
-    assert [image.unique().tolist() for image in there] == [[turn] for turn in range(3 * SLOTS)]
+    ring, sides = UploadRing(torch.device("cuda")), [4096, 100, 4097] * SLOTS
+    there = [ring(np.full((side, side, 3), turn, np.uint8)) for turn, side in enumerate(sides)]
+    assert [len(image) for image in there] == sides
+    assert [image.unique().tolist() for image in there] == [[turn] for turn in range(len(sides))]

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from ape_model import perceiver as perceiving
 from ape_model import regions, shortlist
 from ape_model.perceiver import ApePerceiver
+from ape_model.preprocess import prepare
 from ape_stream.sources.video import VideoSource
 from ape_stream.types import PromptSet
 
@@ -63,7 +64,7 @@ class Bus:
     """In place of `ape_model.transfer`: what goes over, and how often the host waits."""
 
     def __init__(self):
-        self.waits, self.brought = 0, []
+        self.waits, self.brought, self.pictures = 0, [], []
 
     def to_host(self, given):
         self.waits += 1
@@ -74,13 +75,18 @@ class Bus:
         return copies
 
     def to_device(self, tensor, _device):
-        return self.upload(tensor)
-
-    @staticmethod
-    def upload(tensor):
         there = tensor.clone()
         there.there = True
         return there
+
+    def upload(self, image):
+        self.pictures.append(image.dtype)
+        return self.to_device(torch.from_numpy(image.copy()), None)
+
+    def prepare(self, *given):
+        """The batch is filled frame by frame, which the mode does not follow."""
+        batch, sizes = prepare(*given)
+        return self.to_device(batch, None), sizes
 
 
 @contextmanager
@@ -92,6 +98,7 @@ def pretended_gpu(model, monkeypatch):
             patch.setattr(module, "to_host", bus.to_host)
         for module in (regions, perceiving):
             patch.setattr(module, "to_device", bus.to_device)
+        patch.setattr(perceiving, "prepare", bus.prepare)
         patch.setattr(model, "_upload", bus.upload)
         patch.setattr(model, "_room", 4096)
         patch.setattr(model, "_packs", True)
@@ -119,6 +126,7 @@ def test_a_frame_waits_twice_and_brings_bits(model, frames, monkeypatch):
         found = model.perceive(frames)
     assert bus.waits == 2
     assert set(bus.brought[1]) == {torch.int32}
+    assert bus.pictures == [np.uint8] * len(frames)
     assert sum(len(wanted) for wanted in plain) > 2
     for mine, wanted in zip(found, plain, strict=True):
         np.testing.assert_array_equal(mine.scores, wanted.scores)
