@@ -41,6 +41,9 @@ class Align(nn.Module):
         Returns:
             (B, Q, L) logits.
         """
-        vectors, bias = self.project(text)
+        return self.score(regions, *self.project(text))
+
+    def score(self, regions: Tensor, vectors: Tensor, bias: Tensor) -> Tensor:
+        """Score regions (B, Q, C) against what `project` made of prompts: (B, Q, L) logits."""
         logits = regions @ vectors.mT / self.log_scale.exp() + bias[:, None]
         return logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)

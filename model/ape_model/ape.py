@@ -10,7 +10,7 @@ heads that appear there twice are one module here, too, registered under both na
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,6 +26,7 @@ from ape_model.transformer import Proposals, TokenScores, Transformer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ape_model.align import Align
     from ape_model.config import ApeConfig
     from ape_model.decoder import Decoded
 
@@ -61,6 +62,10 @@ class PromptFeatures:
     """(1 | B, L, Dl) what regions are aligned with; None for the fused text itself."""
     counts: Tensor | None = None
     """(T,) how many equal fusion tokens each stands for, 0 to ignore it; None for one each."""
+    vectors: Tensor | None = None
+    """(1, L, C) the classes as the alignment projects them; None: to be projected in the head."""
+    biases: Tensor | None = None
+    """(1, L) what goes with the vectors."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,13 +123,26 @@ class Ape(MaskHead):
     def vocabulary(self, embeddings: Tensor) -> PromptFeatures:
         """(L, Dl) names: regions are aligned with them, the image sees only the zero token."""
         fusion = self.name_prompt_fusion_feature if self.config.fusion else None
-        return PromptFeatures(fusion=fusion, classes=embeddings[None])
+        return self._projected(PromptFeatures(fusion=fusion, classes=embeddings[None]))
 
     def sentences(self, embeddings: Tensor) -> PromptFeatures:
         """(L, Dl) descriptions: fused with the image, then aligned in their fused form."""
         if not self.config.fusion:
-            return PromptFeatures(fusion=None, classes=embeddings[None])
+            return self._projected(PromptFeatures(fusion=None, classes=embeddings[None]))
         return PromptFeatures(fusion=embeddings[None], classes=None)
+
+    def _projected(self, prompts: PromptFeatures) -> PromptFeatures:
+        """Of 10,000 names the projection is most of their cost, and no image changes it."""
+        if self.training:  # but every step does
+            return prompts
+        vectors, biases = self._align.project(_class_text(prompts, None))
+        return replace(prompts, vectors=vectors, biases=biases)
+
+    @property
+    def _align(self) -> Align:
+        """The alignment of the last decoder layer."""
+        align: Align = self.class_embed[self.config.decoder_layers - 1]  # type: ignore[assignment]
+        return align
 
     def encode_image(
         self, images: Tensor, sizes: Sequence[tuple[int, int]] | None = None
@@ -170,7 +188,6 @@ class Ape(MaskHead):
         tokens = transformer.score(memory, place, outside)
         proposals = transformer.propose(tokens, place)
         decoded = transformer.decode(proposals, memory, place)
-        align = self.class_embed[self.config.decoder_layers - 1]
         finest = memory[:, : place.levels.counts[0]].mT.unflatten(-1, place.levels.shapes[0])
         return RawOutputs(
             memory=memory,
@@ -178,9 +195,14 @@ class Ape(MaskHead):
             tokens=tokens,
             proposals=proposals,
             decoded=decoded,
-            logits=align(decoded.hidden[-1], text),
+            logits=self._score(decoded.hidden[-1], prompts, text),
             mask_feature=self.mask_feature(features.lateral, finest),
         )
+
+    def _score(self, hidden: Tensor, prompts: PromptFeatures, text: Tensor) -> Tensor:
+        if prompts.vectors is None or prompts.biases is None:
+            return self._align(hidden, text)
+        return self._align.score(hidden, prompts.vectors, prompts.biases)
 
     def region_masks(self, outputs: RawOutputs, image: int, queries: Tensor) -> Tensor:
         """Mask logits (K, H, W) of (K,) int64 queries of one image, over the whole canvas."""

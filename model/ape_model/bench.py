@@ -11,7 +11,7 @@ import re
 import statistics
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ from ape_model.transfer import to_device
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ape_model.ape import RawOutputs
+    from ape_model.ape import PromptFeatures, RawOutputs
 
 __all__ = [
     "Cost",
@@ -171,11 +171,17 @@ def _dtype(form: Form) -> torch.dtype:
     return next(form.network.parameters()).dtype
 
 
-def _look(form: Form, frame: Frame) -> RawOutputs:
-    """Everything before selection."""
-    network, dtype = form.network, _dtype(form)
+def _prompts(form: Form, frame: Frame) -> PromptFeatures:
+    """As a perceiver prepares them, once for many frames; the plain form projects in every one."""
+    network = form.network
     kind = network.sentences if frame.sentences else network.vocabulary
-    return network(frame.image.to(dtype), kind(frame.embeddings[: form.prompts].to(dtype)))
+    prompts = kind(frame.embeddings[: form.prompts].to(_dtype(form)))
+    return replace(prompts, vectors=None, biases=None) if form.written else prompts
+
+
+def _look(form: Form, frame: Frame, prompts: PromptFeatures) -> RawOutputs:
+    """Everything before selection."""
+    return form.network(frame.image.to(_dtype(form)), prompts)
 
 
 def _threshold(outputs: RawOutputs, regions: int) -> Tensor:
@@ -241,7 +247,7 @@ def measure(forms: Sequence[Form], frame: Frame, repeats: int) -> list[Cost]:
     """
     for form in forms:
         if not form.written:
-            _look(form, frame)
+            _look(form, frame, _prompts(form, frame))
     logs = {form.name: _Log() for form in forms}
     wanted: RawOutputs | None = None
     for index in range(repeats):
@@ -263,7 +269,8 @@ def _round(form: Form, frame: Frame, log: _Log) -> RawOutputs:
     _forget_peak(device)
     plain = as_written(form.network) if form.written else nullcontext()
     with plain, watched(form.network) as stages:
-        outputs = _look(form, frame)
+        prompts = stages.around(ASIDE, _prompts)(form, frame)
+        outputs = _look(form, frame, prompts)
         threshold = stages.around(ASIDE, _threshold)(outputs, frame.regions)
         _choose(form, outputs, threshold)
     log.peaks.append(_peak(device))

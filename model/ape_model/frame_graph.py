@@ -32,6 +32,8 @@ WARM_UP = 2
 """Calls before a capture: they compile and load kernels, choose algorithms and fill caches."""
 KEPT = 3
 """Sizes whose graphs are kept, and for each so many counts and kinds of prompts, newest used."""
+GIVEN = ("fusion", "classes", "counts", "vectors", "biases")
+"""What a captured head takes of the prompts."""
 Kept = TypeVar("Kept")
 
 
@@ -133,7 +135,7 @@ class FrameGraph:
 
     def head(self, features: ImageFeatures, prompts: PromptFeatures) -> RawOutputs:
         """As `Ape.head`, of the features that `encode_image` returned last for their size."""
-        given = {name: getattr(prompts, name) for name in ("fusion", "classes", "counts")}
+        given = {name: getattr(prompts, name) for name in GIVEN}
         given = {name: tensor for name, tensor in given.items() if tensor is not None}
 
         def head(*tensors: Tensor) -> RawOutputs:

@@ -113,7 +113,9 @@ def _places(model: Ape) -> Iterator[tuple[str, nn.Module, str]]:
     yield "proposals", transformer, "score"
     yield "proposals", transformer, "propose"
     yield "decoder", transformer, "decode"
-    yield "alignment", model.class_embed[model.config.decoder_layers - 1], "forward"
+    align = model.class_embed[model.config.decoder_layers - 1]
+    yield "alignment", align, "forward"
+    yield "alignment", align, "score"
     yield "masks", model, "mask_feature"
     yield "masks", model, "region_masks"
 

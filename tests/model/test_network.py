@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ape_model import deform_attn, layers, reference
+from ape_model.align import Align
 from ape_model.ape import Ape
 from ape_model.as_written import as_written
 from ape_model.config import PRESETS, ApeConfig, VitConfig
@@ -99,6 +100,17 @@ def test_one_more_name_changes_nothing_for_the_others(model):
         many = model.head(features, model.vocabulary(names))
     assert torch.equal(few.proposals.tokens, many.proposals.tokens)
     same(few.logits, many.logits[..., :2])
+
+
+def test_names_are_projected_once_and_score_the_same(model, monkeypatch):
+    names = model.vocabulary(torch.randn(3, 24))
+    anew = replace(names, vectors=None, biases=None)
+    with torch.inference_mode():
+        features = model.encode_image(torch.randn(2, 3, 128, 128))
+        wanted = model.head(features, anew).logits
+        monkeypatch.delattr(Align, "project")
+        assert torch.equal(model.head(features, names).logits, wanted)
+    assert model.train().vocabulary(torch.randn(3, 24)).vectors is None
 
 
 def test_equal_zero_phrases_are_one_with_a_count(model):
