@@ -1,8 +1,7 @@
 """The ROS 2 node `ape` over rclpy: a thin lifecycle shell around the ROS-free pipeline.
 
 configure loads the model, activate starts the pipeline and subscribes, deactivate stops it and
-keeps the model, cleanup frees it. Written for Humble to Jazzy: no matched events and no
-BEST_AVAILABLE, which Humble lacks.
+keeps the model, cleanup frees it. Written for Jazzy and newer.
 
 Three threads meet here. Lifecycle, parameters, services and timers run one at a time in the node's
 default callback group; images have a group of their own, so that they flow while prompts are
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -79,10 +79,15 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
             if service.srv_name.endswith("/change_state"):
                 service.callback = _answering(service.callback)
         self.create_service(SetBool, "~/enable", self._on_enable)
-        for latched in (True, False):  # a volatile writer does not reach a transient local reader
-            qos = rclpy_qos(_PROMPTS, latched=latched)
+        # A volatile writer does not reach a transient local reader; the other one hears it.
+        silent = SubscriptionEventCallbacks(incompatible_qos=lambda _: None)
+        for latched, events in ((True, silent), (False, None)):
             self.create_subscription(
-                message_class(_PROMPTS.type), _PROMPTS.name, self._on_prompts, qos
+                message_class(_PROMPTS.type),
+                _PROMPTS.name,
+                self._on_prompts,
+                rclpy_qos(_PROMPTS, latched=latched),
+                event_callbacks=events,
             )
         self._diagnostics = self.create_publisher(
             message_class(DIAGNOSTICS.type), DIAGNOSTICS.name, rclpy_qos(DIAGNOSTICS)

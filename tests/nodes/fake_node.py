@@ -85,6 +85,11 @@ class Timer:
         self.due_s = time.monotonic() + period_s
 
 
+class SubscriptionEventCallbacks:
+    def __init__(self, *, incompatible_qos=None):
+        assert callable(incompatible_qos)
+
+
 class Service:
     def __init__(self, srv_type, srv_name, callback):
         assert srv_type.Request
@@ -236,6 +241,7 @@ class Node:
         self._override_qos("subscription", final, qos, qos_overriding_options)
         assert issubclass(msg_type, fake_messages.Message)
         assert callback_group is None or isinstance(callback_group, CallbackGroup)
+        assert event_callbacks is None or isinstance(event_callbacks, SubscriptionEventCallbacks)
         inspect.signature(callback).bind(object())  # rclpy asks this, so a builtin may not do
         group = callback_group or self.default_callback_group
         self._subscriptions.append(Subscription(self, msg_type, final, qos, callback, group))

@@ -31,7 +31,7 @@ from fake_graph import (
     ok,
     try_shutdown,
 )
-from fake_node import Node, Parameter
+from fake_node import Node, Parameter, SubscriptionEventCallbacks
 
 TransitionCallbackReturn = enum.IntEnum("TransitionCallbackReturn", "SUCCESS FAILURE ERROR")
 
@@ -150,6 +150,7 @@ CONTENT = {
     "rclpy": (init, try_shutdown, ok, create_node),
     "rclpy.callback_groups": (),
     "rclpy.context": (Context,),
+    "rclpy.event_handler": (SubscriptionEventCallbacks,),
     "rclpy.exceptions": (InvalidParameterTypeException, InvalidParameterValueException),
     "rclpy.executors": (ExternalShutdownException, SingleThreadedExecutor, MultiThreadedExecutor),
     "rclpy.lifecycle": (LifecycleNode, LifecycleState, TransitionCallbackReturn),

@@ -153,6 +153,20 @@ def test_parameters_are_set_and_refused_with_a_reason(world):
         assert (span.from_value, span.to_value) == (0.0, 1.0)
 
 
+def test_prompts_by_topic_are_heard_without_a_complaint(world, capfd):
+    """`ros2 topic pub` is volatile; of the two subscriptions only one hears it."""
+    world.camera()
+    names = world.listen("/ape/label_info", SPECS["label_info"])
+    world.listen("/ape/detections", SPECS["detections"])
+    kind = world.message("std_msgs/msg/String")
+    sender = world.helper.create_publisher(kind, "/ape/prompts", 1)
+    with Peer("ape_process.py", "--autostart", *PROMPTS):
+        world.until(lambda: names and sender.get_subscription_count() == 1)
+        sender.publish(kind(data="bird, dog"))
+        world.until(lambda: texts(names[-1]) == ["bird", "dog"])
+    assert "New publisher discovered" not in capfd.readouterr().err, "the node complains"
+
+
 def test_it_can_be_paused_from_elsewhere(world):
     camera = world.camera()
     found = world.listen("/ape/detections", SPECS["detections"])
