@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["ApeNode"]
 
 LOOK_EVERY_S: Final = 0.5
+"""Between looks that no reader's coming or going brings about: a run may have failed."""
 SET_PROMPTS_TIMEOUT_S: Final = 30.0
 _JOIN_S: Final = 5.0
 _IMAGE, _COMPRESSED, _PROMPTS = INPUTS
@@ -166,6 +167,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
                 message_class(spec.type),
                 f"~/{spec.name}",
                 rclpy_qos(spec),
+                event_callbacks=PublisherEventCallbacks(matched=lambda _: self._look()),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
 

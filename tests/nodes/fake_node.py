@@ -85,6 +85,12 @@ class Timer:
         self.due_s = time.monotonic() + period_s
 
 
+class PublisherEventCallbacks:
+    def __init__(self, *, matched=None):
+        assert callable(matched)
+        self.matched = matched
+
+
 class SubscriptionEventCallbacks:
     def __init__(self, *, incompatible_qos=None):
         assert callable(incompatible_qos)
@@ -221,7 +227,9 @@ class Node:
         final = self.resolve_topic_name(topic)
         self._override_qos("publisher", final, qos, qos_overriding_options)
         assert issubclass(msg_type, fake_messages.Message)
-        self._publishers.append(Publisher(self, msg_type, final, qos))
+        assert event_callbacks is None or isinstance(event_callbacks, PublisherEventCallbacks)
+        matched = event_callbacks and event_callbacks.matched
+        self._publishers.append(Publisher(self, msg_type, final, qos, matched))
         return self._publishers[-1]
 
     def create_subscription(

@@ -31,7 +31,7 @@ from fake_graph import (
     ok,
     try_shutdown,
 )
-from fake_node import Node, Parameter, SubscriptionEventCallbacks
+from fake_node import Node, Parameter, PublisherEventCallbacks, SubscriptionEventCallbacks
 
 TransitionCallbackReturn = enum.IntEnum("TransitionCallbackReturn", "SUCCESS FAILURE ERROR")
 
@@ -119,6 +119,10 @@ class SingleThreadedExecutor:
         if not self._context.alive:
             raise ExternalShutdownException
         for node in self._nodes:
+            for writer in list(node._publishers):
+                if writer.alive and writer.callback and writer.told != len(writer.matches()):
+                    writer.told = len(writer.matches())
+                    writer.callback(writer.told)
             for timer in list(node._timers):
                 if time.monotonic() >= timer.due_s:
                     timer.due_s = time.monotonic() + timer.period_s
@@ -150,7 +154,7 @@ CONTENT = {
     "rclpy": (init, try_shutdown, ok, create_node),
     "rclpy.callback_groups": (),
     "rclpy.context": (Context,),
-    "rclpy.event_handler": (SubscriptionEventCallbacks,),
+    "rclpy.event_handler": (PublisherEventCallbacks, SubscriptionEventCallbacks),
     "rclpy.exceptions": (InvalidParameterTypeException, InvalidParameterValueException),
     "rclpy.executors": (ExternalShutdownException, SingleThreadedExecutor, MultiThreadedExecutor),
     "rclpy.lifecycle": (LifecycleNode, LifecycleState, TransitionCallbackReturn),

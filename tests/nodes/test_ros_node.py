@@ -49,6 +49,20 @@ def test_pictures_in_detections_out_only_while_somebody_listens(world):
     assert node.get_fully_qualified_name() == "/ape"
 
 
+def test_a_reader_is_noticed_when_it_comes_and_when_it_goes(world, monkeypatch):
+    """By the matched event, and not by the look that comes now and then."""
+    monkeypatch.setattr(world.ros_node, "LOOK_EVERY_S", 3600.0)
+    camera = world.camera()
+    world.active()
+    spec = SPECS["detections"]
+    kind = world.message(spec.type)
+    qos = world.ros_rclpy.rclpy_qos(spec)
+    reader = world.helper.create_subscription(kind, "ape/detections", lambda _: None, qos)
+    world.until(lambda: camera.get_subscription_count() == 1)
+    world.helper.destroy_subscription(reader)
+    world.until(lambda: camera.get_subscription_count() == 0)
+
+
 def test_names_come_before_the_first_frame_they_hold_for(world, monkeypatch):
     node, order = world.active(), []
     publish = node.publish
