@@ -97,7 +97,7 @@ def shortlist(
     Returns:
         The table, on the device of the logits.
     """
-    images, queries, prompts, real, needed = _above(logits, _floor(thresholds, logits), room)
+    images, queries, prompts, real, needed = _above(logits, thresholds, room)
     scores = scores_of(logits[images, queries, prompts])
     strong = real & (scores >= thresholds.to(logits)[prompts])
     inside = corners(boxes[images, queries]).clamp(0, 1)
@@ -117,21 +117,27 @@ def scores_of(logits: Tensor) -> Tensor:
 
 def _floor(thresholds: Tensor, logits: Tensor) -> Tensor:
     """(P,) logits below which no score reaches the threshold, however scores are rounded."""
-    spare = 4 * torch.finfo(logits.dtype).eps
-    floor = (thresholds.double() - spare).clamp(0, 1 - 2**-50).logit()
-    return (floor - (floor.abs() + 1) * spare).to(logits.dtype)
+    kind = torch.finfo(logits.dtype)
+    least = thresholds.double() * (1 - 2 * kind.eps) - kind.smallest_normal * kind.eps
+    floor = least.clamp(0, 1 - 2**-50).logit()
+    return (floor - floor.abs() * kind.eps).to(logits.dtype)
 
 
 def _above(
-    logits: Tensor, floor: Tensor, room: int | None
+    logits: Tensor, thresholds: Tensor, room: int | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Image, query, prompt of the pairs at or above the (P,) floor, which are real, how many."""
+    """Image, query, prompt of the pairs that may be strong, which are real, and how many."""
+    floor = _floor(thresholds, logits)
     if room is None:
         # Most of a long vocabulary is absent. A NaN must not hide the others of its prompt.
         named = (~(logits.amax((0, 1)) < floor)).nonzero().squeeze(1)
-        images, queries, prompts = (logits[..., named] >= floor[named]).nonzero().unbind(1)
+        near = (logits[..., named] >= floor[named]).nonzero()
+        near[:, 2] = named[near[:, 2]]
+        scores = scores_of(logits[near.unbind(1)])
+        near = near[scores >= thresholds.to(logits)[near[:, 2]]]  # in 16 bits the floor is rough
+        images, queries, prompts = near.unbind(1)
         real = torch.ones_like(images, dtype=torch.bool)
-        return images, queries, named[prompts], real, real.sum()
+        return images, queries, prompts, real, real.sum()
     _, Q, P = logits.shape
     above = (logits >= floor).flatten()
     turns = above.cumsum(0)
