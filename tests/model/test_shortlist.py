@@ -172,3 +172,15 @@ def test_the_table_of_a_gpu_is_the_cpus_and_waits_for_nothing(shape):
     plain = shortlist.shortlist(*given, nms=NMS_IOU, room=4096)
     assert torch.equal(table.stays.cpu(), plain.stays)
     assert torch.equal(table.queries.cpu(), plain.queries)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_host_that_sees_the_values_tables_strong_pairs_alone(dtype):
+    """Scores that lie close together pass a rough sieve by the million."""
+    random = torch.Generator().manual_seed(0)
+    logits = (torch.randn((1, 50, 300), generator=random) * 0.05 - 4.6).to(dtype)
+    limit = logits.sigmoid().flatten().topk(20).values[-1].float().expand(300)
+    boxes = torch.full((1, 50, 4), 0.5)
+    table = shortlist.shortlist(logits, boxes, limit, nms=NMS_IOU, room=None)
+    assert table.strong.all()
+    assert 20 <= len(table.scores) < 200
