@@ -1,4 +1,4 @@
-"""``ape-stream bench ops``: every CPU backend against grid_sample, in one interleaved run."""
+"""``ape-stream bench ops``: every backend against grid_sample, in one interleaved run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import warnings
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import torch
 import typer
@@ -22,10 +22,32 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["CASES", "Line", "encoder_case", "interleaved", "measure", "ops"]
+__all__ = ["CASES", "Case", "Line", "interleaved", "layer_case", "measure", "ops"]
 
-CASES = {"small": (320, (8, 16, 32), 8, 32), "encoder640": (640, (4, 8, 16, 32, 64), 8, 32)}
-"""Image side, strides, heads and head dimension; every pixel of every level is a query."""
+
+class Case(NamedTuple):
+    """The shape of one layer."""
+
+    side: int
+    """Of the square image, pixels."""
+    strides: tuple[int, ...]
+    """Of its levels."""
+    heads: int = 8
+    dim: int = 32
+    """Of a head."""
+    queries: int | None = None
+    """At random places; None: every pixel of every level is one, at its own."""
+
+
+LEVELS = (4, 8, 16, 32, 64)
+CASES = {
+    "small": Case(320, (8, 16, 32)),
+    "encoder640": Case(640, LEVELS),
+    "encoder1024": Case(1024, LEVELS),
+    "decoder900": Case(1024, LEVELS, queries=900),
+}
+CPU = torch.device("cpu")
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +63,8 @@ class Line:
     wall_s: float
     """Median wall seconds of a call."""
     speedup: float
-    """Baseline's CPU time over this one's: the median over the interleaved rounds."""
+    """Baseline's time over this one's, the median over the interleaved rounds: CPU time, on a GPU
+    wall time, which waits for it."""
     error: float
     """Relative difference from the baseline (Frobenius)."""
     least_bytes: int
@@ -50,34 +73,44 @@ class Line:
     """Time of copying that many bytes here over ``wall_s``; 1 would be bound by memory."""
 
 
-def encoder_case(name: str) -> tuple[list[Tensor], list[tuple[int, int]]]:
-    """value, reference, offsets and logits of a deformable encoder layer, and its shapes."""
-    side, strides, heads, dim = CASES[name]
-    shapes = [(side // stride, side // stride) for stride in strides]
+def layer_case(name: str) -> tuple[list[Tensor], list[tuple[int, int]]]:
+    """value, reference, offsets and logits of a deformable layer, float32, and its shapes."""
+    case = CASES[name]
+    shapes = [(case.side // stride, case.side // stride) for stride in case.strides]
     tokens, levels = sum(h * w for h, w in shapes), len(shapes)
     random = torch.Generator().manual_seed(0)
     centres = []
     for height, width in shapes:
         y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         centres.append(torch.stack(((x + 0.5) / width, (y + 0.5) / height), -1).flatten(0, 1))
-    places = torch.cat(centres)[None, :, None].expand(1, tokens, levels, 2).contiguous()
-    value = torch.randn((1, tokens, heads, dim), generator=random)
-    offsets = 2 * torch.randn((1, tokens, heads, levels, 4, 2), generator=random)
-    logits = torch.randn((1, tokens, heads, levels * 4), generator=random)
-    return [value, places, offsets, logits], shapes
+    places = torch.cat(centres)
+    if case.queries is not None:
+        places = torch.rand((case.queries, 2), generator=random)
+    Q, H = len(places), case.heads
+    value = torch.randn((1, tokens, H, case.dim), generator=random)
+    offsets = 2 * torch.randn((1, Q, H, levels, 4, 2), generator=random)
+    logits = torch.randn((1, Q, H, levels * 4), generator=random)
+    return [value, places[None, :, None].repeat(1, 1, levels, 1), offsets, logits], shapes
 
 
 def interleaved(
-    calls: dict[str, Callable[[], object]], repeats: int
+    calls: dict[str, Callable[[], object]], repeats: int, device: torch.device = CPU
 ) -> dict[str, list[tuple[float, float]]]:
     """CPU and wall seconds of every call, in rounds, so that a busy machine slows all alike."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
     for call in calls.values():
         call()  # compiles, and touches fresh memory
     for _ in range(repeats):
         for name, call in calls.items():
+            wait()
             cpu, wall = time.process_time(), time.perf_counter()
             call()
+            wait()
             times[name].append((time.process_time() - cpu, time.perf_counter() - wall))
     return times
 
@@ -95,26 +128,40 @@ def _usable(names: Sequence[str]) -> list[str]:
     return found
 
 
-def measure(case: str, repeats: int) -> list[Line]:
-    """All CPU backends on one case, fed with locations and weights as grid_sample is."""
-    (value, places, offsets, logits), shapes = encoder_case(case)
+def measure(
+    case: str, repeats: int, device: torch.device = CPU, dtype: torch.dtype = torch.float32
+) -> list[Line]:
+    """All backends of a device on one case, fed with locations and weights as grid_sample is.
+
+    Args:
+        case: key of `CASES`.
+        repeats: rounds.
+        device: that computes.
+        dtype: of the values; locations and weights are float32.
+    """
+    tensors, shapes = layer_case(case)
+    value, places, offsets, logits = (tensor.to(device) for tensor in tensors)
+    value = value.to(dtype)
     locations = reference.sampling_locations(places, offsets, shapes)
     weights = reference.sampling_weights(logits, len(shapes), places)
-    names = _usable([name for name, known in BACKENDS.items() if "cpu" in known.devices])
+    names = _usable([name for name, known in BACKENDS.items() if device.type in known.devices])
     calls: dict[str, Callable[[], Tensor]] = {
         "reference": lambda: reference.msda(value, shapes, locations, weights)
     }
     for name in names:
         calls[name] = partial(load(name).msda, value, shapes, locations, weights)
     out = calls["reference"]()
-    size = 4 * (value.numel() + locations.numel() + weights.numel() + out.numel())
-    block = torch.empty(size // 8)  # a copy reads and writes: half the bytes each
-    times = interleaved({**calls, "copy": block.clone}, repeats)
+    size = sum(tensor.nbytes for tensor in (value, locations, weights, out))
+    block = torch.empty(size // 8, device=device)  # a copy reads and writes: half the bytes each
+    times = interleaved({**calls, "copy": block.clone}, repeats, device)
+    timer = 0 if device.type == "cpu" else 1
     copy = statistics.median(wall for _, wall in times.pop("copy"))
     lines = []
     for name, pairs in times.items():
-        ratios = [base[0] / mine[0] for base, mine in zip(times["reference"], pairs, strict=True)]
-        error = ((calls[name]() - out).norm() / out.norm()).item()
+        ratios = [
+            base[timer] / mine[timer] for base, mine in zip(times["reference"], pairs, strict=True)
+        ]
+        error = ((calls[name]().float() - out.float()).norm() / out.float().norm()).item()
         wall = statistics.median(wall for _, wall in pairs)
         cpu = statistics.median(cpu for cpu, _ in pairs)
         ratio = statistics.median(ratios)
@@ -124,20 +171,29 @@ def measure(case: str, repeats: int) -> list[Line]:
 
 def ops(
     *,
-    case: Annotated[str, typer.Option(help="small, encoder640 or all.")] = "small",
+    case: Annotated[str, typer.Option(help=f"{', '.join(CASES)} or all.")] = "small",
+    dtype: Annotated[
+        str, typer.Option(help="Of the values: float32, float16, bfloat16.")
+    ] = "float32",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median is told.")] = 9,
     threads: Annotated[int, typer.Option(min=1, help="Threads of every backend.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Deformable attention: every CPU backend against grid_sample, forward, float32."""
+    """Deformable attention: every backend against grid_sample, forward."""
     if case not in {*CASES, "all"}:
         raise typer.BadParameter(f"no case is called {case!r}: choose {', '.join(CASES)} or all")
+    if dtype not in DTYPES:
+        raise typer.BadParameter(f"no dtype is called {dtype!r}: choose {', '.join(DTYPES)}")
+    if device not in {"cpu", "cuda"} or (device == "cuda" and not torch.cuda.is_available()):
+        raise typer.BadParameter(f"device {device!r} is not here: torch sees none")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with torch.no_grad():
             chosen = CASES if case == "all" else (case,)
-            lines = [line for name in chosen for line in measure(name, repeats)]
+            where = (torch.device(device), DTYPES[dtype])
+            lines = [line for name in chosen for line in measure(name, repeats, *where)]
     finally:
         torch.set_num_threads(before)
     if as_json:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -13,7 +14,7 @@ APP.command()(bench.ops)
 
 
 def test_json_holds_every_backend_and_the_bar_of_cpp(monkeypatch):
-    monkeypatch.setitem(bench.CASES, "small", (160, (8, 16, 32), 8, 32))
+    monkeypatch.setitem(bench.CASES, "small", bench.Case(160, (8, 16, 32)))
     done = CliRunner().invoke(APP, ["--json", "--repeats", "5"])
     assert done.exit_code == 0, done.output
     lines = {line["backend"]: line for line in json.loads(done.output)}
@@ -46,7 +47,32 @@ def test_the_doctor_names_backends_compilers_and_cache(monkeypatch):
 
 
 @pytest.mark.parametrize("name", bench.CASES)
-def test_cases_hold_a_query_per_token(name):
-    (value, places, offsets, logits), shapes = bench.encoder_case(name)
-    assert value.shape[1] == places.shape[1] == offsets.shape[1] == logits.shape[1]
+def test_cases_hold_a_query_per_token_or_as_many_as_they_say(name):
+    (value, places, offsets, logits), shapes = bench.layer_case(name)
     assert value.shape[1] == sum(h * w for h, w in shapes)
+    queries = bench.CASES[name].queries or value.shape[1]
+    assert places.shape[1] == offsets.shape[1] == logits.shape[1] == queries
+
+
+def test_values_of_16_bits_are_measured_too(monkeypatch):
+    monkeypatch.setitem(bench.CASES, "small", bench.Case(64, (8, 16), queries=30))
+    done = CliRunner().invoke(APP, ["--json", "--repeats", "1", "--dtype", "bfloat16"])
+    assert done.exit_code == 0, done.output
+    lines = json.loads(done.output)
+    assert {line["backend"] for line in lines} > {"reference", "embedding_bag"}
+    assert all(line["error"] < 0.01 for line in lines)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_device_that_is_not_here_is_a_usage_error():
+    done = CliRunner().invoke(APP, ["--device", "cuda"])
+    assert done.exit_code == 2
+    assert "torch sees none" in done.output
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_a_gpu_is_measured_by_what_it_took(monkeypatch):
+    monkeypatch.setitem(bench.CASES, "small", bench.Case(64, (8, 16), queries=30))
+    lines = bench.measure("small", 2, torch.device("cuda"), torch.bfloat16)
+    assert all(line.error < 0.01 and line.wall_s > 0 for line in lines)
