@@ -5,8 +5,8 @@
 
 Every exact rewrite is undone at once: fusion by full projections of all image tokens, attention by
 an explicit score matrix, sampling by `grid_sample`, one value projection per decoder layer, all
-tokens at once, proposals chosen among as many as survive, masks of all queries after all decoder
-layers.
+tokens at once, boxes of all of them, proposals chosen among as many as survive, masks of all
+queries after all decoder layers.
 """
 
 from __future__ import annotations

@@ -163,12 +163,13 @@ def encoder_layer(
 def pick_proposals(
     block: Transformer, objectness: Tensor, boxes: Callable[[Tensor], Tensor], levels: Levels
 ) -> Tensor:
-    """Sizes as the scores have them: twin of `Transformer.pick`."""
+    """Boxes of all tokens, sizes as the scores have them: twin of `Transformer.pick`."""
     config = block.config
+    proposals = boxes(torch.arange(levels.total, device=objectness.device))
     candidates = candidates_per_level(objectness, levels, config.pre_nms_topk)
     starts = torch.tensor(levels.starts, device=objectness.device)
     level_of = torch.bucketize(candidates, starts, right=True) - 1
-    rectangles = corners(boxes(candidates)).clamp(0, 1)
+    rectangles = corners(proposals[candidates]).clamp(0, 1)
     kept = nms_keep(rectangles, objectness[candidates], level_of, config.proposal_nms)
     if len(kept) < config.queries:
         return objectness.topk(min(config.queries, levels.total)).indices
