@@ -87,3 +87,18 @@ def tiny_as_d(tiny: TinyRelease, monkeypatch: pytest.MonkeyPatch) -> TinyRelease
     monkeypatch.setattr(Layout, "of", lambda _: tiny.layout)
     monkeypatch.setitem(TEXT_TOWERS, tiny.layout.text_tower, tiny.text_config)
     return tiny
+
+
+@pytest.fixture
+def shaken():
+    """Makes a network of a config in which no weight is left where it starts, often at zero."""
+
+    def make(config: ApeConfig) -> Ape:
+        torch.manual_seed(0)
+        made = Ape(config).eval()
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+        return made
+
+    return make

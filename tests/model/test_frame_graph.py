@@ -9,7 +9,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ape_model.ape import Ape
 from ape_model.config import ApeConfig, VitConfig
 from ape_model.errors import VariantError
 from ape_model.frame_graph import KEPT, CudaCall, FrameGraph
@@ -31,13 +30,8 @@ SIZES = ((128, 90), (70, 128))
 
 
 @pytest.fixture
-def model():
-    torch.manual_seed(0)
-    made = Ape(TINY).eval()
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    return made
+def model(shaken):
+    return shaken(TINY)
 
 
 def overwrite(old, new):

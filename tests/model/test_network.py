@@ -10,7 +10,6 @@ from torch import nn
 
 from ape_model import deform_attn, layers, reference
 from ape_model.align import Align
-from ape_model.ape import Ape
 from ape_model.as_written import as_written
 from ape_model.config import PRESETS, ApeConfig, VitConfig
 from ape_model.geometry import Levels, inverse_sigmoid
@@ -47,13 +46,8 @@ TINY = ApeConfig(
 
 
 @pytest.fixture
-def model():
-    torch.manual_seed(0)
-    made = Ape(TINY).eval()
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    return made
+def model(shaken):
+    return shaken(TINY)
 
 
 def same(first, second):
