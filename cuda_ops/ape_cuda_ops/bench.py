@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import torch
 import typer
 
-from ape_cuda_ops import reference
+from ape_cuda_ops.backends import reference
 from ape_cuda_ops.errors import BackendError
 from ape_cuda_ops.registry import BACKENDS, load
 

@@ -6,8 +6,8 @@ import warnings
 
 import torch
 
-from ape_cuda_ops import compiler, nvrtc
-from ape_cuda_ops.cache import directory
+from ape_cuda_ops.build import cxx, nvrtc
+from ape_cuda_ops.build.cache import directory
 from ape_cuda_ops.errors import BackendError
 from ape_cuda_ops.registry import backend_in_use
 
@@ -40,8 +40,8 @@ def findings() -> list[tuple[str, str]]:
         found.append(("kernels on cuda", _in_use("cuda")))
     else:
         found.append(("kernels on cuda", "torch sees no CUDA device"))
-    found.append(("c++ compiler", _of(compiler.compiler)))
-    found.append(("c++ flags", " ".join(compiler.architecture_flags()) or "none needed"))
+    found.append(("c++ compiler", _of(cxx.compiler)))
+    found.append(("c++ flags", " ".join(cxx.architecture_flags()) or "none needed"))
     found.append(("nvrtc", _of(lambda: ".".join(map(str, nvrtc.version())))))
     found.append(("kernel cache", str(directory())))
     return found

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ape_cuda_ops import checks, registry
-from ape_cuda_ops import reference as plain
-from ape_cuda_ops.embedding_bag import by_bag
-from ape_cuda_ops.reference import level_sizes
+from ape_cuda_ops.backends import reference as plain
+from ape_cuda_ops.backends.embedding_bag import by_bag
+from ape_cuda_ops.backends.reference import level_sizes
 
 __all__ = ["mask_pack", "msda", "msda_fused", "nms_grouped"]
 

@@ -20,7 +20,7 @@ import torch
 from ape_cuda_ops.errors import BackendError
 
 if TYPE_CHECKING:
-    from ape_cuda_ops.kernels import Kernels
+    from ape_cuda_ops.backends.base import Kernels
 
 __all__ = ["BACKENDS", "Backend", "backend_in_use", "choose", "forced", "load"]
 
@@ -35,7 +35,7 @@ class Backend:
     name: str
     """What ``APE_STREAM_KERNELS`` calls it."""
     module: str
-    """``module:object``, the object being :class:`~ape_cuda_ops.kernels.Kernels`."""
+    """``module:object``, the object being :class:`~ape_cuda_ops.backends.base.Kernels`."""
     devices: frozenset[str]
     """Types of the devices whose tensors it takes."""
     rank: int
@@ -45,12 +45,15 @@ class Backend:
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend("cupy", "ape_cuda_ops.cuda:by_cupy", frozenset({"cuda"}), 1),
-        Backend("driver", "ape_cuda_ops.cuda:by_driver", frozenset({"cuda"}), 2),
-        Backend("cpp", "ape_cuda_ops.cpp:by_cpp", frozenset({"cpu"}), 1),
-        Backend("numba", "ape_cuda_ops.numba_path:by_numba", frozenset({"cpu"}), 2),
+        Backend("cupy", "ape_cuda_ops.backends.cuda:by_cupy", frozenset({"cuda"}), 1),
+        Backend("driver", "ape_cuda_ops.backends.cuda:by_driver", frozenset({"cuda"}), 2),
+        Backend("cpp", "ape_cuda_ops.backends.cpp:by_cpp", frozenset({"cpu"}), 1),
+        Backend("numba", "ape_cuda_ops.backends.numba:by_numba", frozenset({"cpu"}), 2),
         Backend(
-            "embedding_bag", "ape_cuda_ops.embedding_bag:by_bag", frozenset({"cpu", "cuda"}), 9
+            "embedding_bag",
+            "ape_cuda_ops.backends.embedding_bag:by_bag",
+            frozenset({"cpu", "cuda"}),
+            9,
         ),
     )
 }

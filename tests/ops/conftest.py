@@ -11,11 +11,11 @@ sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves helpers 
 
 import emulated
 
-from ape_cuda_ops import reference
-from ape_cuda_ops.cpp import by_cpp
-from ape_cuda_ops.cuda import by_cupy, by_driver
-from ape_cuda_ops.embedding_bag import by_bag
-from ape_cuda_ops.numba_path import by_numba
+from ape_cuda_ops.backends import reference
+from ape_cuda_ops.backends.cpp import by_cpp
+from ape_cuda_ops.backends.cuda import by_cupy, by_driver
+from ape_cuda_ops.backends.embedding_bag import by_bag
+from ape_cuda_ops.backends.numba import by_numba
 
 BACKENDS = ("reference", "embedding_bag", "numba", "cpp", "emulated", "cupy", "driver")
 

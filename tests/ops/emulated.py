@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 
 import ape_cuda_ops
-from ape_cuda_ops.cuda import CudaKernels
+from ape_cuda_ops.backends.cuda import CudaKernels
 
 HERE = Path(__file__).parent
-SOURCES = Path(ape_cuda_ops.__file__).parent
+SOURCES = Path(ape_cuda_ops.__file__).parent / "csrc"
 ARGUMENTS = {"msda.cu": "Arguments", "nms_grouped": "NmsArguments", "mask_pack": "MaskArguments"}
 SCHEDULES = {"forward": 0, "reverse": 1, "random": 2}
 FOLDER = Path(tempfile.mkdtemp(prefix="ape_emu-"))

@@ -11,8 +11,8 @@ import torch
 from cases import GRADIENT_TOLERANCE, TOLERANCE, exact, fused, relative
 from safetensors.torch import load_file
 
-from ape_cuda_ops import reference
-from ape_cuda_ops.embedding_bag import by_bag
+from ape_cuda_ops.backends import reference
+from ape_cuda_ops.backends.embedding_bag import by_bag
 from ape_stream import masks
 
 CPU = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""

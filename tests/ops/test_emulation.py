@@ -8,8 +8,8 @@ import pytest
 import torch
 from cases import TOLERANCE, exact, fused, relative
 
-from ape_cuda_ops import reference
-from ape_cuda_ops.launch import Kernel, MsdaArguments
+from ape_cuda_ops.backends import reference
+from ape_cuda_ops.build.launcher import Kernel, MsdaArguments
 
 SHAPES = ((7, 5), (4, 3))
 pytestmark = pytest.mark.skipif(not emulated.has_compiler(), reason="no g++")

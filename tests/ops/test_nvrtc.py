@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ape_cuda_ops import nvrtc
-from ape_cuda_ops.cuda import forward_name
+from ape_cuda_ops.backends.cuda import forward_name
+from ape_cuda_ops.build import nvrtc
 from ape_cuda_ops.errors import CompileError
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)

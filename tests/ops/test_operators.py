@@ -9,7 +9,9 @@ from cases import TOLERANCE, exact, fused, relative
 from torch.library import opcheck
 
 import ape_cuda_ops
-from ape_cuda_ops import compiler, reference, registry
+from ape_cuda_ops import registry
+from ape_cuda_ops.backends import reference
+from ape_cuda_ops.build import cxx
 from ape_cuda_ops.errors import BackendError, CompileError
 
 SHAPES = ((7, 5), (4, 3))
@@ -117,7 +119,7 @@ def test_an_unfit_choice_lists_what_exists(fresh, name):
 
 
 def test_a_missing_compiler_is_said_once_and_the_next_backend_used(fresh):
-    from ape_cuda_ops import cpp  # noqa: PLC0415
+    from ape_cuda_ops.backends import cpp  # noqa: PLC0415
 
     cpp._library.cache_clear()
     fresh.setenv("CXX", "no-such-compiler")
@@ -136,18 +138,18 @@ def test_a_failing_compiler_is_quoted(tmp_path, monkeypatch):
     source = tmp_path / "any.cpp"
     source.write_text("int x;")
     with pytest.raises(CompileError, match="exit code 3: broken"):
-        compiler.shared_library(source)
+        cxx.shared_library(source)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="levels of another architecture")
 @pytest.mark.parametrize("level", ["x86-64-v2", "x86-64-v3"])
 def test_lesser_processors_compute_the_same(level, monkeypatch):
     """With vectors of eight lanes, where this processor may have sixteen."""
-    from ape_cuda_ops import cpp  # noqa: PLC0415
+    from ape_cuda_ops.backends import cpp  # noqa: PLC0415
 
     if level == "x86-64-v3" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
         pytest.skip("this processor has no AVX2")
-    library = ctypes.CDLL(str(compiler.shared_library(cpp.SOURCE, (f"-march={level}",))))
+    library = ctypes.CDLL(str(cxx.shared_library(cpp.SOURCE, (f"-march={level}",))))
     monkeypatch.setattr(cpp, "_library", lambda: library)
     for dim in (8, 16, 24, 32, 64):
         tensors = fused(dim=dim, points=4)
@@ -157,7 +159,7 @@ def test_lesser_processors_compute_the_same(level, monkeypatch):
 
 
 def test_threads_are_torchs(monkeypatch):
-    from ape_cuda_ops import cpp  # noqa: PLC0415
+    from ape_cuda_ops.backends import cpp  # noqa: PLC0415
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     value, _, offsets, logits = fused()

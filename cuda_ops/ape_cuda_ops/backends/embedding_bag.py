@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn import functional
 
-from ape_cuda_ops.kernels import Kernels
-from ape_cuda_ops.reference import level_sizes, sampling_locations, sampling_weights
+from ape_cuda_ops.backends.base import Kernels
+from ape_cuda_ops.backends.reference import level_sizes, sampling_locations, sampling_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,7 +131,7 @@ class BagKernels(Kernels):
         mixing: Tensor,
         reference: Tensor | None = None,
     ) -> Tensor:
-        """See :meth:`ape_cuda_ops.kernels.Kernels.forward`."""
+        """See :meth:`ape_cuda_ops.backends.base.Kernels.forward`."""
         locations, weights = as_given(shapes, positions, mixing, reference)
         B, Q, H, L, P, _ = locations.shape
         D = value.shape[-1]
@@ -154,7 +154,7 @@ class BagKernels(Kernels):
         mixing: Tensor,
         reference: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See :meth:`ape_cuda_ops.kernels.Kernels.backward`."""
+        """See :meth:`ape_cuda_ops.backends.base.Kernels.backward`."""
         locations, weights = as_given(shapes, positions, mixing, reference)
         by_value, by_pixel, by_weight = _gradients(grad, value, shapes, locations, weights)
         if reference is None:

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from ape_cuda_ops.build.nvrtc import compile_kernel
 from ape_cuda_ops.errors import BackendError
-from ape_cuda_ops.nvrtc import compile_kernel
 
 __all__ = [
     "CupyLauncher",

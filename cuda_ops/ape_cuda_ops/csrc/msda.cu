@@ -16,7 +16,7 @@
 // whose offset is NaN or infinite, has weight 0 and the offset of a pixel that exists. Places
 // of a tile beyond the last query compute query 0 with weight 0 and store nothing.
 
-// Mirrored by ape_cuda_ops.launch.MsdaArguments.
+// Mirrored by ape_cuda_ops.build.launcher.MsdaArguments.
 struct Arguments {
   const void* value;         // [B, S, H, D]
   const float* reference;    // [B, Q, L, AXES]; unused when AXES = 0

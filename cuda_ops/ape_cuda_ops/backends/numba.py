@@ -1,6 +1,6 @@
 """Deformable attention compiled by numba: for machines with the extra but no C++ compiler.
 
-Only the forward pass; gradients come from :mod:`ape_cuda_ops.embedding_bag`.
+Only the forward pass; gradients come from :mod:`ape_cuda_ops.backends.embedding_bag`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ape_cuda_ops.embedding_bag import BagKernels, as_given
+from ape_cuda_ops.backends.embedding_bag import BagKernels, as_given
 from ape_cuda_ops.errors import BackendError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class NumbaKernels(BagKernels):
         mixing: Tensor,
         reference: Tensor | None = None,
     ) -> Tensor:
-        """See :meth:`ape_cuda_ops.kernels.Kernels.forward`."""
+        """See :meth:`ape_cuda_ops.backends.base.Kernels.forward`."""
         locations, weights = as_given(shapes, positions, mixing, reference)
         B, _, H, D = value.shape
         Q = locations.shape[1]

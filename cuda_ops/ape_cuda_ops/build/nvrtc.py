@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ape_cuda_ops import cache as store
+from ape_cuda_ops.build import cache as store
 from ape_cuda_ops.errors import CompileError
 
 __all__ = ["Compiled", "compile_kernel", "find_library", "text_bytes", "version"]
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1] / "csrc"
 PRELUDE = FOLDER / "device.cuh"
 _RESOURCES = re.compile(
     r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "

@@ -17,7 +17,7 @@ constexpr int kMaxLevels = 8;
 
 extern "C" {
 
-// Mirrored by ape_cuda_ops.cpp.Task; every pointer is to a contiguous array.
+// Mirrored by ape_cuda_ops.backends.cpp.Task; every pointer is to a contiguous array.
 struct Task {
   const void* value;        // [B, S, H, D] float or bfloat16
   const float* reference;   // [B, Q, L, axes]; unused when axes = 0

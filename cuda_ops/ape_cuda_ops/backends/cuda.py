@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ape_cuda_ops.kernels import Kernels
-from ape_cuda_ops.launch import (
+from ape_cuda_ops.backends.base import Kernels
+from ape_cuda_ops.build.launcher import (
     CupyLauncher,
     DriverLauncher,
     Kernel,
@@ -90,7 +90,7 @@ class CudaKernels(Kernels):
         mixing: Tensor,
         reference: Tensor | None = None,
     ) -> Tensor:
-        """See :meth:`ape_cuda_ops.kernels.Kernels.forward`."""
+        """See :meth:`ape_cuda_ops.backends.base.Kernels.forward`."""
         B, _, H, D = value.shape
         output = value.new_empty(B, positions.shape[1], H * D)
         arguments, tiles = _arguments(value, shapes, positions, mixing, reference)
@@ -107,7 +107,7 @@ class CudaKernels(Kernels):
         mixing: Tensor,
         reference: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See :meth:`ape_cuda_ops.kernels.Kernels.backward`."""
+        """See :meth:`ape_cuda_ops.backends.base.Kernels.backward`."""
         exact = torch.float32
         gradient = grad.to(exact)
         value_grad = torch.zeros_like(value, dtype=exact)
@@ -141,7 +141,7 @@ class CudaKernels(Kernels):
             self._launcher.start(Kernel("msda.cu", name, grid, 128), arguments, value.device)
 
     def nms_grouped(self, boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:
-        """See :func:`ape_cuda_ops.reference.nms_grouped`."""
+        """See :func:`ape_cuda_ops.backends.reference.nms_grouped`."""
         keep = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
         G = len(starts) - 1
         arguments = NmsArguments(boxes.data_ptr(), starts.data_ptr(), keep.data_ptr(), G, threshold)
@@ -157,7 +157,7 @@ class CudaKernels(Kernels):
         filled: tuple[float, float],
         threshold: float,
     ) -> Tensor:
-        """See :func:`ape_cuda_ops.reference.mask_pack`."""
+        """See :func:`ape_cuda_ops.backends.reference.mask_pack`."""
         (N, h, w), (H, W) = logits.shape, size
         words = logits.new_empty((N, H, -(-W // 32)), dtype=torch.int32)
         arguments = MaskArguments(

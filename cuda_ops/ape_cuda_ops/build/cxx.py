@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from ape_cuda_ops import cache as store
+from ape_cuda_ops.build import cache as store
 from ape_cuda_ops.errors import CompileError
 
 __all__ = ["architecture_flags", "compiler", "shared_library"]

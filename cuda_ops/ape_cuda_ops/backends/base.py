@@ -14,7 +14,7 @@ __all__ = ["Kernels"]
 
 
 class Kernels(ABC):
-    """The operators of one backend; see :mod:`ape_cuda_ops.reference` for the meaning.
+    """The operators of one backend; see :mod:`ape_cuda_ops.backends.reference` for the meaning.
 
     With a reference, positions and mixing are offsets and logits; without one they are
     locations and weights. That is the only difference between the fused and the plain
@@ -77,7 +77,7 @@ class Kernels(ABC):
         locations: Tensor,
         weights: Tensor,
     ) -> Tensor:
-        """See :func:`ape_cuda_ops.reference.msda`."""
+        """See :func:`ape_cuda_ops.backends.reference.msda`."""
         return self.forward(value, shapes, locations, weights.to(locations.dtype))
 
     def msda_backward(
@@ -99,7 +99,7 @@ class Kernels(ABC):
         logits: Tensor,
         shapes: Sequence[tuple[int, int]],
     ) -> Tensor:
-        """See :func:`ape_cuda_ops.reference.msda_fused`."""
+        """See :func:`ape_cuda_ops.backends.reference.msda_fused`."""
         return self.forward(value, shapes, offsets, logits, reference)
 
     def msda_fused_backward(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ape_cuda_ops.compiler import shared_library
+from ape_cuda_ops.backends.base import Kernels
+from ape_cuda_ops.build.cxx import shared_library
 from ape_cuda_ops.errors import CompileError
-from ape_cuda_ops.kernels import Kernels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CppKernels", "Task", "by_cpp"]
 
-SOURCE = Path(__file__).parent / "msda.cpp"
+SOURCE = Path(__file__).parents[1] / "csrc/msda.cpp"
 _POINTERS = (
     "value",
     "reference",
@@ -115,7 +115,7 @@ class CppKernels(Kernels):
         mixing: Tensor,
         reference: Tensor | None = None,
     ) -> Tensor:
-        """See :meth:`ape_cuda_ops.kernels.Kernels.forward`."""
+        """See :meth:`ape_cuda_ops.backends.base.Kernels.forward`."""
         B, _, H, D = value.shape
         rows, steps, shares = _values(value), positions.float(), mixing.float()
         output = value.new_empty((B, positions.shape[1], H * D), dtype=torch.float32)
@@ -133,7 +133,7 @@ class CppKernels(Kernels):
         mixing: Tensor,
         reference: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See :meth:`ape_cuda_ops.kernels.Kernels.backward`."""
+        """See :meth:`ape_cuda_ops.backends.base.Kernels.backward`."""
         rows, steps, shares, out = _values(value), positions.float(), mixing.float(), grad.float()
         value_grad = torch.zeros_like(value, dtype=torch.float32)
         position_grad, mixing_grad = torch.empty_like(steps), torch.empty_like(shares)

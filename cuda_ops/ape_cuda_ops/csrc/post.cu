@@ -3,7 +3,7 @@
 // Every product is rounded by itself (__fmul_rn is never fused with a sum), as in the plain twins:
 // what stands exactly at a threshold must fall the same way everywhere.
 
-// Mirrored by ape_cuda_ops.launch.NmsArguments.
+// Mirrored by ape_cuda_ops.build.launcher.NmsArguments.
 struct NmsArguments {
   const float* boxes;   // [N, 4] xyxy, group after group, of each the strongest first
   const i64* starts;    // [G + 1] first box of each group, and the end of the last
@@ -57,7 +57,7 @@ extern "C" __global__ void __launch_bounds__(256) nms_grouped(const NmsArguments
   }
 }
 
-// Mirrored by ape_cuda_ops.launch.MaskArguments.
+// Mirrored by ape_cuda_ops.build.launcher.MaskArguments.
 struct MaskArguments {
   const void* logits;  // [N, h, w]
   u32* words;          // [N, H, words_per_line]: bit k of word j is pixel 32 j + k
