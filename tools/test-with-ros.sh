@@ -15,7 +15,7 @@ if [ ! -e "$ros/.ready" ] || [ .venv/.setup -nt "$ros/.ready" ]; then
     echo "import site; site.addsitedir('$(site "$base")')" >"$(site "$ros/bin/python")/below.pth"
     "$ros/bin/python" -m pip install --quiet --constraint constraints.txt 'ape-stream[rclpy]' ||
         skip "pip has no rclpy for this Python"
-    "$ros/bin/python" -m ape_nodes.ros_vision_msgs || skip "vision_msgs was not built"
+    "$ros/bin/python" -m ape_nodes.ros2.rclpy_node.build_vision_msgs || skip "vision_msgs was not built"
     touch "$ros/.ready"
 fi
 # Three at a time: they wait for one another more than they compute.

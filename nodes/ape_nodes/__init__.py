@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ape_nodes.zmq_reader import subscribe
+    from ape_nodes.zeromq.subscriber import subscribe
 
 __all__ = ["subscribe"]
 
@@ -17,7 +17,7 @@ __all__ = ["subscribe"]
 def __getattr__(name: str) -> Any:
     """Import `subscribe` when it is asked for."""
     if name == "subscribe":
-        from ape_nodes.zmq_reader import subscribe  # noqa: PLC0415 (see above)
+        from ape_nodes.zeromq.subscriber import subscribe  # noqa: PLC0415 (see above)
 
         return subscribe
     raise AttributeError(f"module 'ape_nodes' has no attribute {name!r}")

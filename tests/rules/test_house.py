@@ -20,9 +20,9 @@ PACKAGES = {
 SOURCES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
 DOORS = {
     "av": ("ape_stream/sources/", "ape_stream/sinks/"),
-    "rclpy": ("nodes/ape_nodes/ros_", "launch/"),
-    "zmq": ("nodes/ape_nodes/zmq_",),
-    "cyclonedds": ("nodes/ape_nodes/",),
+    "rclpy": ("nodes/ape_nodes/ros2/rclpy_node/", "launch/"),
+    "zmq": ("nodes/ape_nodes/zeromq/",),
+    "cyclonedds": ("nodes/ape_nodes/ros2/dds/",),
     "cupy": ("cuda_ops/",),
 }
 MAX_FILE_LINES = 400
@@ -110,5 +110,5 @@ def test_entry_points_lead_somewhere():
         for target in group.values():
             module, _, attribute = target.partition(" ")[0].partition(":")
             assert importlib.util.find_spec(module), target
-            if "ros_node" not in module:  # importable only beside a ROS installation
+            if "rclpy_node" not in module:  # importable only beside a ROS installation
                 assert hasattr(importlib.import_module(module), attribute), target

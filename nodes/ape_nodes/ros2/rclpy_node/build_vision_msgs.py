@@ -1,0 +1,160 @@
+"""Builds vision_msgs for a ROS 2 that came by pip.
+
+    python -m ape_nodes.ros2.rclpy_node.build_vision_msgs
+
+The wheels of rclpy bring ROS 2's own code generators, headers and libraries, but no vision_msgs.
+This has them write the types that the node speaks, compiles those, and puts them where the wheels
+put theirs: the Python package beside the others, the libraries in `lib/` of the environment.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ape_nodes.ros2.types import vision_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["install", "main"]
+
+_NAME: Final = "vision_msgs"
+_USED: Final = ("std_msgs", "geometry_msgs", "builtin_interfaces")
+_TYPESUPPORTS: Final = ("rosidl_typesupport_fastrtps_c", "rosidl_typesupport_introspection_c")
+_LIBRARY: Final = f"{_NAME}__{_TYPESUPPORTS[0]}"
+
+
+def install(prefix: Path) -> Path:
+    """Generate, compile and install vision_msgs.
+
+    Args:
+        prefix: The environment that the wheels are in: `sys.prefix` of its Python.
+
+    Returns:
+        The folder of the Python package.
+
+    Raises:
+        ModuleNotFoundError: the generators are not installed.
+        subprocess.CalledProcessError: the compiler refused, and has said why.
+    """
+    package = Path(sysconfig.get_path("purelib")) / _NAME
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        _generate(work, prefix / "share")
+        include = prefix / "include"
+        headers = [work / "c", work / "introspection", include, *include.iterdir()]
+        library = prefix / f"lib/lib{_LIBRARY}.so"
+        objects = [*_compiled(work / "c", headers), *_compiled(work / "introspection", headers)]
+        parts = _libraries_of("rosidl_generator_c", *_TYPESUPPORTS)
+        _link(library, objects, prefix, parts)
+        other = prefix / f"lib/lib{_NAME}__{_TYPESUPPORTS[1]}.so"
+        other.unlink(missing_ok=True)
+        other.symlink_to(library.name)  # one library is both; ROS asks for each by its name
+        made = work / "python" / _NAME
+        (made / "__init__.py").touch()
+        headers += [Path(sysconfig.get_path("include")), Path(np.get_include())]
+        glue = _compiled(work / "python", headers)
+        module = made / f"{_NAME}_s__rosidl_typesupport_c.so"
+        parts = _libraries_of("rosidl_generator_c", "rosidl_generator_py")
+        _link(module, glue, prefix, [_LIBRARY, *parts])
+        shutil.rmtree(package, ignore_errors=True)
+        shutil.copytree(made, package, ignore=shutil.ignore_patterns("*.c", "*.o"))
+    return package
+
+
+def _generate(work: Path, share: Path) -> None:
+    """Write the sources: `c/`, `introspection/` and `python/`, each with its `vision_msgs/`."""
+    os.environ.setdefault("AMENT_PREFIX_PATH", str(share.parent))  # generators find templates by it
+    from rosidl_adapter import convert_to_idl  # noqa: PLC0415 (here with ROS alone)
+    from rosidl_generator_c.cli import GenerateC  # noqa: PLC0415 (as above, and all that follow)
+    from rosidl_generator_py.cli import GeneratePython  # noqa: PLC0415
+    from rosidl_generator_type_description.cli import HashTypeDescription  # noqa: PLC0415
+    from rosidl_typesupport_c.cli import GenerateCTypesupport  # noqa: PLC0415
+    from rosidl_typesupport_fastrtps_c.cli import GenerateFastRTPSCTypesupport  # noqa: PLC0415
+    from rosidl_typesupport_introspection_c.cli import (  # noqa: PLC0415
+        GenerateIntrospectionCTypesupport,
+    )
+
+    home, found = work / "c" / _NAME, [str(share)]
+    definitions = []
+    for name, text in vision_texts().items():
+        path = Path("msg") / f"{name.rpartition('/')[2]}.msg"
+        (work / path).parent.mkdir(exist_ok=True)
+        (work / path).write_text(text)
+        with redirect_stdout(io.StringIO()):  # it tells every file
+            convert_to_idl(work, _NAME, path, home)
+        definitions.append(f"{home}:{path.with_suffix('.idl')}")
+    hashes = HashTypeDescription("hash").generate_type_hashes(_NAME, definitions, found, home)
+    GenerateC("c").generate(_NAME, definitions, found, home, hashes)
+    for generator, place in (
+        (GenerateFastRTPSCTypesupport("fastrtps"), "c"),
+        (GenerateCTypesupport("c", typesupport_implementations=_TYPESUPPORTS), "c"),
+        (GenerateIntrospectionCTypesupport("introspection"), "introspection"),
+        (GeneratePython("py", typesupport_implementations=["rosidl_typesupport_c"]), "python"),
+    ):
+        generator.generate(_NAME, definitions, found, work / place / _NAME)
+
+
+def _run(compiler: str, *arguments: str) -> None:
+    subprocess.run([shutil.which(compiler) or compiler, *arguments], check=True)  # noqa: S603
+
+
+def _compiled(folder: Path, headers: Sequence[Path]) -> list[Path]:
+    """The object files of all sources below a folder."""
+    flags = ["-O1", "-fPIC", "-w", *(f"-I{path}" for path in headers)]
+
+    def compiled(source: Path) -> Path:
+        made = source.with_suffix(f"{source.suffix}.o")
+        language = ["cc"] if source.suffix == ".c" else ["c++", "-std=c++17"]
+        _run(*language, *flags, "-c", str(source), "-o", str(made))
+        return made
+
+    sources = sorted(path for path in folder.rglob("*") if path.suffix in {".c", ".cpp"})
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(compiled, sources))
+
+
+def _link(made: Path, objects: Sequence[Path], prefix: Path, libraries: Sequence[str]) -> None:
+    """Link a shared library against these and those of ROS's run time."""
+    names = [*libraries, "rosidl_runtime_c", "rosidl_typesupport_c", *_TYPESUPPORTS, "fastcdr"]
+    found = [f"-L{prefix / 'lib'}", *(f"-l{name}" for name in names)]
+    _run("c++", "-shared", "-o", str(made), *map(str, objects), *found)
+
+
+def _libraries_of(*kinds: str) -> list[str]:
+    """Libraries of the packages whose messages are parts of ours."""
+    return [f"{package}__{kind}" for package in _USED for kind in kinds]
+
+
+def main() -> None:
+    """Install vision_msgs into the environment of this Python, unless one is there."""
+    there = find_spec(_NAME)
+    if there is not None and there.origin is not None:
+        sys.stdout.write(f"{_NAME} is there: {Path(there.origin).parent}\n")
+        return
+    try:
+        package = install(Path(sys.prefix))
+    except ModuleNotFoundError as error:
+        sys.exit(f"{error.name} is missing: pip install 'ape-stream[rclpy]' first")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{_NAME} was not built: {error.cmd[0]} failed")
+    except OSError as error:
+        sys.exit(f"{_NAME} was not built: {error}")
+    sys.stdout.write(f"{_NAME} was built: {package}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""ROS 2 types without ROS: rosbags' type stores, with vision_msgs added."""
+
+from __future__ import annotations
+
+import functools
+import re
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ape_nodes.ros2.messages import Encoder
+from ape_stream.errors import ConfigError
+from ape_stream.wire_codecs import library
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["plain_encoder", "type_store", "vision_texts"]
+
+
+@functools.cache
+def type_store(distro: str = "jazzy") -> Any:
+    """The messages of a ROS 2 release (humble, iron, jazzy, kilted, lyrical) and vision_msgs.
+
+    Raises:
+        ConfigError: the release is unknown.
+        PluginError: the extra `dds` is not installed.
+    """
+    typesys = library("rosbags.typesys", "dds")
+    try:
+        store = typesys.get_typestore(typesys.Stores[f"ROS2_{distro.upper()}"])
+    except KeyError as error:
+        raise ConfigError(f"ROS 2 release {distro!r} is unknown: humble ... lyrical") from error
+    for name, text in vision_texts().items():
+        store.register(typesys.get_types_from_msg(text, name))
+    return store
+
+
+def vision_texts() -> dict[str, str]:
+    """The definitions of the vision_msgs that are used here, by type."""
+    texts = files("ape_nodes").joinpath("ros2/vision_msgs.msg").read_text()
+    return dict(re.findall(r"^=== (\S+)\n((?:(?!===).*\n)*)", texts, re.MULTILINE))
+
+
+def _blob(data: bytes | memoryview) -> NDArray[np.uint8]:
+    return np.frombuffer(data, np.uint8)
+
+
+def plain_encoder(store: Any, mask_encoding: str = "mono16") -> Encoder:
+    """An encoder that builds the messages of a type store."""
+    return Encoder(store.types.__getitem__, _blob, mask_encoding)

@@ -1,0 +1,142 @@
+"""What the node's tests share: the node against a fake rclpy, and against a real one where it is.
+
+`World` gives the modules, makes nodes and lets time pass.
+"""
+
+import importlib
+import sys
+import time
+import types
+from importlib.metadata import EntryPoint
+
+import fake_rclpy
+import numpy as np
+import pytest
+import ros_perceivers
+from processes import claim_domain
+
+from ape_nodes.ros2.messages import as_array
+from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedModel
+from ape_stream import plugins
+
+BACKENDS = ["fake", pytest.param("real", marks=pytest.mark.ros)]
+OURS = (
+    "ape_nodes.ros2.rclpy_node.node",
+    "ape_nodes.ros2.rclpy_node.process",
+    "ape_nodes.ros2.rclpy_node.backend",
+)
+STAMP = (1_700_000_000, 7)
+
+
+def name_perceivers(patch):
+    group = "ape_stream.perceivers"
+    made = {"oracle": EntryPoint("oracle", "ape_stream.testing:OraclePerceiver", group)}
+    for name in ros_perceivers.NAMES:
+        made[name.lower()] = EntryPoint(name.lower(), f"ros_perceivers:{name}", group)
+    find = plugins.find
+    patch.setattr(plugins, "find", lambda g: find(g) | (made if g == "perceivers" else {}))
+
+
+class World:
+    def __init__(self, backend, patch):
+        if backend == "fake":
+            fake_rclpy.install(patch)
+        else:
+            pytest.importorskip("rclpy", reason="needs a ROS 2 installation")
+            pytest.importorskip("vision_msgs", reason="needs ros-*-vision-msgs")
+        for name in OURS:  # each test imports them anew, on its own rclpy
+            patch.setitem(sys.modules, name, types.ModuleType(name))
+            del sys.modules[name]
+        name_perceivers(patch)
+        ros_perceivers.GATE.clear()
+        ros_perceivers.HOLDING.clear()
+        number, self._domain = claim_domain()
+        patch.setenv("ROS_DOMAIN_ID", str(number))
+        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        self.rclpy = importlib.import_module("rclpy")
+        self.executors = importlib.import_module("rclpy.executors")
+        self.qos = importlib.import_module("rclpy.qos")
+        self.Parameter = importlib.import_module("rclpy.parameter").Parameter
+        self.Outcome = importlib.import_module("rclpy.lifecycle").TransitionCallbackReturn
+        self.ros_node = importlib.import_module("ape_nodes.ros2.rclpy_node.node")
+        self.ros_rclpy = importlib.import_module("ape_nodes.ros2.rclpy_node.backend")
+        self._nodes, self._executor = [], None
+
+    def message(self, name):
+        return self.ros_rclpy.message_class(name)
+
+    def start(self, *arguments):
+        self.rclpy.init(args=list(arguments))
+        self._executor = self.executors.SingleThreadedExecutor()
+        self.helper = self.rclpy.create_node("helper")
+        self._executor.add_node(self.helper)
+
+    def node(self, model=None, *, name="ape", namespace=None, cli_args=None, **parameters):
+        values = {"perceiver": "oracle"} | parameters
+        overrides = [self.Parameter(key, value=value) for key, value in values.items()]
+        node = self.ros_node.ApeNode(
+            name, model or SharedModel(),
+            namespace=namespace, cli_args=cli_args, parameter_overrides=overrides,
+        )  # fmt: skip
+        self._nodes.append(node)
+        self._executor.add_node(node)
+        return node
+
+    def active(self, *arguments, **options):
+        node = self.node(*arguments, **options)
+        assert node.trigger_configure() == self.Outcome.SUCCESS
+        assert node.trigger_activate() == self.Outcome.SUCCESS
+        return node
+
+    def until(self, condition, timeout_s=15.0):
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come to be in time"
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def pass_time(self, seconds):
+        end = time.monotonic() + seconds
+        self.until(lambda: time.monotonic() > end, seconds + 5)
+
+    def listen(self, topic, spec, **qos):
+        """A list that fills with the messages of an output."""
+        seen = []
+        profile = self.ros_rclpy.rclpy_qos(spec, **qos)
+        self.helper.create_subscription(self.message(spec.type), topic, seen.append, profile)
+        return seen
+
+    def camera(self, topic="image", period_s=0.05, picture=None):
+        """A publisher that sends pictures from now on; its stamps count nanoseconds."""
+        sender = self.helper.create_publisher(self.message("sensor_msgs/msg/Image"), topic, 5)
+        sent = []
+
+        def send():
+            sent.append(None)
+            sender.publish(picture(self) if picture else a_picture(self, len(sent)))
+
+        self.helper.create_timer(period_s, send)
+        return sender
+
+    def end(self):
+        ros_perceivers.GATE.set()
+        for node in self._nodes:
+            node.stop()
+            node.close()
+            node.destroy_node()
+        self.rclpy.try_shutdown()
+        self._domain.close()
+
+
+def a_picture(world, nanosec=7):
+    pixels = np.zeros((24, 32, 3), np.uint8)
+    message = world.message("sensor_msgs/msg/Image")(
+        height=24, width=32, encoding="bgr8", step=96, data=as_array(pixels.tobytes())
+    )
+    message.header.frame_id = "lens"
+    message.header.stamp.sec, message.header.stamp.nanosec = STAMP[0], nanosec
+    return message
+
+
+def a_wrong_picture(world):
+    kind = world.message("sensor_msgs/msg/Image")
+    return kind(height=24, width=32, encoding="bayer_rggb8", step=32, data=as_array(bytes(768)))

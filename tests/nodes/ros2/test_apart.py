@@ -1,0 +1,211 @@
+"""The node in a process of its own, led, asked and watched from here through a real rclpy."""
+
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+from processes import Peer
+from ros_bench import World
+
+from ape_nodes.ros2.messages import as_array
+from ape_nodes.ros2.topics import DIAGNOSTICS, OUTPUTS
+
+pytestmark = pytest.mark.ros
+SPECS = {spec.name: spec for spec in OUTPUTS}
+CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = 1, 2, 3, 4
+PROMPTS = ("--ros-args", "-p", "perceiver:=oracle", "-p", "prompts:=['cat', 'dog']")
+PIXELS = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
+
+
+@pytest.fixture
+def world(monkeypatch):
+    made = World("real", monkeypatch)
+    made.start()
+    yield made
+    made.end()
+
+
+def ask(world, kind, name, **fields):
+    """What a service of the node answers."""
+    package, service = kind.split("/")
+    made = getattr(__import__(f"{package}.srv", fromlist=[service]), service)
+    client = world.helper.create_client(made, f"/ape/{name}")
+    answer = None
+    try:
+        assert client.wait_for_service(20), f"{name} is not offered"
+        answer = client.call_async(made.Request(**fields))
+        world.until(answer.done)
+        return answer.result()
+    finally:
+        world.helper.destroy_client(client)
+
+
+def change(world, step):
+    from lifecycle_msgs.msg import Transition  # noqa: PLC0415 (with ROS alone)
+
+    asked = Transition(id=step)
+    return ask(world, "lifecycle_msgs/ChangeState", "change_state", transition=asked).success
+
+
+def state(world):
+    return ask(world, "lifecycle_msgs/GetState", "get_state").current_state.label
+
+
+def set_parameters(world, **values):
+    given = [
+        world.Parameter(name, value=value).to_parameter_msg() for name, value in values.items()
+    ]
+    results = ask(world, "rcl_interfaces/SetParameters", "set_parameters", parameters=given).results
+    return [(one.successful, one.reason) for one in results]
+
+
+def picture(world):
+    """Noise, so that a byte out of place is seen."""
+    height, width = PIXELS.shape[:2]
+    message = world.message("sensor_msgs/msg/Image")(
+        height=height, width=width, encoding="bgr8", step=3 * width, data=as_array(PIXELS.tobytes())
+    )
+    message.header.frame_id = "lens"
+    message.header.stamp.sec, message.header.stamp.nanosec = 1_700_000_000, 123_456_789
+    return message
+
+
+def texts(info):
+    return [entry.class_name for entry in info.class_map]
+
+
+def test_it_is_led_by_services_and_tells_its_states(world):
+    told = []
+    kind = world.message("lifecycle_msgs/msg/TransitionEvent")
+    world.helper.create_subscription(
+        kind, "/ape/transition_event", lambda m: told.append(m.goal_state.label), 10
+    )
+    with Peer("ape_process.py", *PROMPTS):
+        assert state(world) == "unconfigured"
+        for step in (CONFIGURE, ACTIVATE, DEACTIVATE, ACTIVATE, DEACTIVATE, CLEANUP):
+            assert change(world, step)
+        assert state(world) == "unconfigured"
+    steady = [label for label in told if not label.endswith(("ing", "up"))]
+    assert steady == ["inactive", "active", "inactive", "active", "inactive", "unconfigured"]
+
+
+def test_a_transition_that_the_state_lacks_is_refused_and_survived(world):
+    with Peer("ape_process.py", *PROMPTS):
+        assert not change(world, ACTIVATE)
+        assert state(world) == "unconfigured"
+        assert change(world, CONFIGURE)
+        assert not change(world, CONFIGURE)
+        assert state(world) == "inactive"
+
+
+def test_what_goes_in_comes_out_with_its_header(world):
+    world.camera(picture=picture)
+    seen = {name: world.listen(f"/ape/{name}", spec) for name, spec in SPECS.items()}
+    told = world.listen("/diagnostics", DIAGNOSTICS)
+    with Peer("ape_process.py", "--autostart", *PROMPTS) as ape:
+        world.until(lambda: all(seen.values()) and len(told) > 2)
+        for messages in seen.values():
+            stamp = messages[0].header.stamp
+            assert (stamp.sec, stamp.nanosec) == (1_700_000_000, 123_456_789)
+            assert messages[0].header.frame_id == "lens"
+        found = seen["detections"][0].detections
+        assert [one.results[0].hypothesis.class_id for one in found] == ["cat", "dog"]
+        for name in ("label_image", "instance_image"):
+            image = seen[name][0]
+            assert set(np.frombuffer(image.data, "<u2")) == {0, 1, 2}
+        overlay = np.frombuffer(seen["overlay"][0].data, np.uint8).reshape(PIXELS.shape)
+        untouched = np.all(overlay == PIXELS, axis=2)
+        assert untouched.any(), "what no mask covers is the picture that was sent"
+        late = world.listen("/ape/label_info", SPECS["label_info"])
+        world.until(lambda: late)
+        assert texts(late[0]) == ["cat", "dog"]
+        status = told[-1].status[0]
+        assert (status.name, status.level, status.message) == ("/ape", b"\0", "active")
+        ape.process.send_signal(signal.SIGINT)
+        assert ape.process.wait(10) == 0
+
+
+def test_parameters_are_set_and_refused_with_a_reason(world):
+    world.camera()
+    names = world.listen("/ape/label_info", SPECS["label_info"])
+    found = world.listen("/ape/detections", SPECS["detections"])
+    with Peer("ape_process.py", "--autostart", *PROMPTS):
+        world.until(lambda: found)
+        assert set_parameters(world, prompts=["bird"]) == [(True, "")]
+        world.until(lambda: texts(names[-1]) == ["bird"])
+        for values, reason in (
+            ({"prompts": ["", "cat"]}, "a prompt is empty"),
+            ({"prompts": "cat"}, "type"),
+            ({"score_threshold": 1.7}, "range"),
+            ({"device": "cuda"}, "read-only"),
+        ):
+            ((successful, told),) = set_parameters(world, **values)
+            assert not successful
+            assert reason in told
+        asked = {"names": ["prompts", "score_threshold"]}
+        got = ask(world, "rcl_interfaces/GetParameters", "get_parameters", **asked).values
+        assert got[0].string_array_value == ["bird"]
+        assert got[1].double_value == 0.0
+        (span,) = ask(world, "rcl_interfaces/DescribeParameters", "describe_parameters",
+                      names=["score_threshold"]).descriptors[0].floating_point_range  # fmt: skip
+        assert (span.from_value, span.to_value) == (0.0, 1.0)
+
+
+def test_prompts_by_topic_are_heard_without_a_complaint(world, capfd):
+    """`ros2 topic pub` is volatile; of the two subscriptions only one hears it."""
+    world.camera()
+    names = world.listen("/ape/label_info", SPECS["label_info"])
+    world.listen("/ape/detections", SPECS["detections"])
+    kind = world.message("std_msgs/msg/String")
+    sender = world.helper.create_publisher(kind, "/ape/prompts", 1)
+    with Peer("ape_process.py", "--autostart", *PROMPTS):
+        world.until(lambda: names and sender.get_subscription_count() == 1)
+        sender.publish(kind(data="bird, dog"))
+        world.until(lambda: texts(names[-1]) == ["bird", "dog"])
+    assert "New publisher discovered" not in capfd.readouterr().err, "the node complains"
+
+
+def test_it_can_be_paused_from_elsewhere(world):
+    camera = world.camera()
+    found = world.listen("/ape/detections", SPECS["detections"])
+    with Peer("ape_process.py", "--autostart", *PROMPTS):
+        world.until(lambda: found)
+        assert ask(world, "std_srvs/SetBool", "enable", data=False).message == "disabled"
+        world.until(lambda: camera.get_subscription_count() == 0)
+        assert ask(world, "std_srvs/SetBool", "enable", data=True).success
+        world.until(lambda: camera.get_subscription_count() == 1)
+
+
+def test_qos_can_be_overridden_by_a_file(world, tmp_path):
+    """As in docs/ros2.md: the file there is taken as it stands."""
+    document = (Peer.ROOT / "docs/ros2.md").read_text()
+    (text,) = re.findall(r"```yaml\n(.*?)```", document, re.DOTALL)
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace("max_rate: 10.0", "perceiver: oracle"))
+    with Peer("ape_process.py", "--autostart", "--params", path):
+        world.until(lambda: world.helper.count_publishers("/ape/label_image") == 1)
+        (image,) = world.helper.get_publishers_info_by_topic("/ape/label_image")
+        (found,) = world.helper.get_publishers_info_by_topic("/ape/detections")
+    assert image.qos_profile.reliability == world.qos.ReliabilityPolicy.BEST_EFFORT
+    assert found.qos_profile.reliability == world.qos.ReliabilityPolicy.RELIABLE
+
+
+def test_every_side_may_be_killed_and_come_again(world):
+    found = world.listen("/ape/detections", SPECS["detections"])
+    names = world.listen("/ape/label_info", SPECS["label_info"])
+    with Peer("rclpy_peer.py", "camera", "/image"):
+        for words in (["cat"], ["dog", "bird"]):  # with SIGKILL
+            with Peer("ape_process.py", "--autostart", *PROMPTS[:3], "-p", f"prompts:={words}"):
+                world.until(lambda words=words: names and texts(names[-1]) == words)
+                found.clear()
+                world.until(lambda: found)
+                assert len(found[0].detections) == len(words)
+    with Peer("ape_process.py", "--autostart", *PROMPTS):
+        for _ in range(2):
+            with Peer("rclpy_peer.py", "camera", "/image"):
+                found.clear()
+                world.until(lambda: found)
+            time.sleep(0.2)
+            found.clear()

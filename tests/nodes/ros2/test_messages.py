@@ -1,0 +1,180 @@
+"""Pixels and messages, byte for byte against rosbags' serialisation."""
+
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from wire_samples import a_result
+
+pytest.importorskip("rosbags")
+
+from ape_nodes.ros2.images import from_compressed, to_bgr
+from ape_nodes.ros2.messages import ResultPublisher, RosFrame, as_array
+from ape_nodes.ros2.topics import OUTPUTS
+from ape_nodes.ros2.types import plain_encoder, type_store
+from ape_stream.errors import ConfigError, SourceError
+from ape_stream.types import FrameResult
+
+STORE = type_store()
+ENCODER = plain_encoder(STORE)
+TYPES = {spec.name: spec.type for spec in OUTPUTS}
+BGR = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+
+
+def message(encoding, pixels, *, padding=0, big=0):
+    """A message whose rows are followed by padding, after a trip through the serialiser."""
+    height, width = pixels.shape[:2]
+    rows = pixels.reshape(height, -1).view(np.uint8)
+    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
+    header = ENCODER.header(RosFrame(BGR, 0, 0.0, stamp_ns=5, frame_id="f"))
+    made = STORE.types["sensor_msgs/msg/Image"](
+        header=header, height=height, width=width, encoding=encoding, is_bigendian=big,
+        step=rows.shape[1], data=rows.ravel(),
+    )  # fmt: skip
+    raw = STORE.serialize_cdr(made, "sensor_msgs/msg/Image")
+    return STORE.deserialize_cdr(raw, "sensor_msgs/msg/Image")
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize(
+    ("encoding", "pixels"),
+    [
+        ("bgr8", BGR),
+        ("rgb8", BGR[..., ::-1]),
+        ("bgra8", np.dstack([BGR, np.full((4, 6), 9, np.uint8)])),
+        ("rgba8", np.dstack([BGR[..., ::-1], np.full((4, 6), 9, np.uint8)])),
+    ],
+)
+def test_colours_come_out_as_bgr(encoding, pixels, padding):
+    got = to_bgr(message(encoding, np.ascontiguousarray(pixels), padding=padding))
+    np.testing.assert_array_equal(got, BGR)
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+def test_grey_is_spread_and_sixteen_bits_keep_the_upper_eight(padding):
+    grey = BGR[..., 0].copy()
+    wide = grey.astype(np.uint16) * 256 + 13
+    expected = np.repeat(grey[..., None], 3, 2)
+    cases = [
+        ("mono8", grey, 0),
+        ("mono16", wide.astype("<u2"), 0),
+        ("mono16", wide.astype(">u2"), 1),
+    ]
+    for encoding, pixels, big in cases:
+        got = to_bgr(message(encoding, pixels, padding=padding, big=big))
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "code"),
+    [("yuv422", cv2.COLOR_YUV2BGR_UYVY), ("yuv422_yuy2", cv2.COLOR_YUV2BGR_YUY2)],
+)
+def test_yuv422_is_converted(encoding, code):
+    packed = np.random.default_rng(1).integers(0, 256, (4, 6, 2), np.uint8)
+    np.testing.assert_array_equal(to_bgr(message(encoding, packed)), cv2.cvtColor(packed, code))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"encoding": "poem"},
+        {"height": 0},
+        {"width": 2**31, "height": 2**31},
+        {"step": 3},
+        {"data": b"short"},
+        {"encoding": "yuv422", "width": 5},
+    ],
+)
+def test_images_that_lie_are_refused(fields):
+    whole = {"encoding": "bgr8", "height": 4, "width": 6, "step": 18, "is_bigendian": 0}
+    lying = SimpleNamespace(**{**whole, "data": BGR.tobytes(), **fields})
+    with pytest.raises(SourceError):
+        to_bgr(lying)
+
+
+def test_bytes_go_to_rclpy_as_the_fast_array():
+    packed = as_array(b"\x01\xff")
+    assert (packed.typecode, packed.tobytes()) == ("B", b"\x01\xff")
+
+
+def test_a_compressed_image_is_read_and_rubbish_is_refused():
+    png = cv2.imencode(".png", BGR)[1].tobytes()
+    np.testing.assert_array_equal(from_compressed(png), BGR)
+    for rubbish in (b"", b"rubbish"):
+        with pytest.raises(SourceError):
+            from_compressed(rubbish)
+
+
+def sent(result, wanted=lambda _: True, **options):
+    """Every message of a result, after a trip through the serialiser."""
+    publisher = ResultPublisher(plain_encoder(STORE, **options), None)
+    messages = {}
+    for name, made in publisher.messages(result, wanted):
+        raw = STORE.serialize_cdr(made, TYPES[name])
+        messages[name] = STORE.deserialize_cdr(raw, TYPES[name])
+    return messages
+
+
+def ros_result(n=4):
+    plain = a_result(1, n)
+    frame = RosFrame(plain.frame.image, 1, 0.1, stamp_ns=1_700_000_000_123_456_789, frame_id="lens")
+    return FrameResult(frame, plain.instances, plain.prompts)
+
+
+def test_every_message_holds_the_result():
+    result = ros_result()
+    messages = sent(result)
+    assert set(messages) == {spec.name for spec in OUTPUTS}
+    assert next(iter(messages)) == "label_info"  # names before what they name
+    for made in messages.values():
+        stamp = made.header.stamp
+        assert (stamp.sec, stamp.nanosec) == (1_700_000_000, 123_456_789)
+        assert made.header.frame_id == "lens"
+    found = messages["detections"].detections
+    for k, one in enumerate(found):
+        x1, y1, x2, y2 = result.instances.boxes[k].tolist()
+        assert (
+            one.results[0].hypothesis.class_id
+            == result.prompts[int(result.instances.prompt_ids[k])].text
+        )
+        assert one.id == str(k + 1)
+        assert one.bbox.center.position.x == (x1 + x2) / 2
+        assert (one.bbox.size_x, one.bbox.size_y) == (x2 - x1, y2 - y1)
+    classes = messages["label_info"].class_map
+    assert [(c.class_id, c.class_name) for c in classes] == list(enumerate(result.prompts.texts, 1))
+
+
+def test_maps_name_classes_and_detections():
+    result = ros_result()
+    messages = sent(result)
+    labels = messages["label_image"].data.view("<u2").reshape(result.frame.size)
+    numbers = messages["instance_image"].data.view("<u2").reshape(result.frame.size)
+    assert messages["label_image"].step == 2 * result.frame.size[1]
+    for k, mask in enumerate(result.instances.masks, 1):
+        ys, xs = np.nonzero(numbers == k)
+        assert mask.bitmap[ys - mask.y, xs - mask.x].all()
+        assert (labels[ys, xs] == result.instances.prompt_ids[k - 1] + 1).all()
+    np.testing.assert_array_equal(numbers > 0, labels > 0)
+    png = cv2.imdecode(messages["label_image/compressed"].data, cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(png, labels)
+    assert messages["label_image/compressed"].format == "mono16; png compressed "
+
+
+def test_mono8_is_used_where_asked():
+    messages = sent(ros_result(), mask_encoding="mono8")
+    assert messages["label_image"].encoding == "mono8"
+    with pytest.raises(ConfigError):
+        plain_encoder(STORE, "mono4")
+
+
+def test_only_what_is_wanted_is_made_and_names_only_once():
+    result = ros_result()
+    publisher = ResultPublisher(ENCODER, None)
+    names = [[name for name, _ in publisher.messages(result, lambda _: False)] for _ in range(2)]
+    assert names == [["label_info", "detections"], ["detections"]]
+
+
+def test_the_shipped_types_have_the_hashes_of_vision_msgs():
+    assert STORE.hash_rihs01("vision_msgs/msg/Detection2DArray").startswith("RIHS01_")
+    assert len([name for name in STORE.types if name.startswith("vision_msgs/")]) == 9

@@ -1,0 +1,378 @@
+"""The node: against a strict fake of rclpy always, against the real one where ROS 2 is."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import ros_perceivers
+from ros_bench import BACKENDS, STAMP, World, a_wrong_picture
+
+from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedModel
+from ape_nodes.ros2.topics import DIAGNOSTICS, INPUTS, OUTPUTS
+
+SPECS = {spec.name: spec for spec in OUTPUTS}
+
+
+@pytest.fixture(params=BACKENDS)
+def world(request, monkeypatch):
+    made = World(request.param, monkeypatch)
+    made.start()
+    yield made
+    made.end()
+
+
+def stamp(message):
+    return message.header.stamp.sec, message.header.stamp.nanosec
+
+
+def labels(image):
+    dtype = "<u2" if image.encoding == "mono16" else np.uint8
+    return np.frombuffer(image.data, dtype).reshape(image.height, image.width)
+
+
+# -- pictures in, results out -------------------------------------------------------------------
+
+
+def test_pictures_in_detections_out_only_while_somebody_listens(world):
+    camera = world.camera()
+    node = world.active()
+    world.pass_time(1.2)
+    assert camera.get_subscription_count() == 0, "nobody listens to the node"
+    seen = world.listen("ape/detections", SPECS["detections"])
+    world.until(lambda: len(seen) > 2)
+    assert camera.get_subscription_count() == 1
+    assert seen[0].header.frame_id == "lens"
+    assert seen[0].header.stamp.sec == STAMP[0]
+    assert seen[0].detections[0].results[0].hypothesis.class_id == "person"
+    assert seen[2].detections[0].id == "1", "confirmed at its second sighting"
+    assert node.get_fully_qualified_name() == "/ape"
+
+
+def test_a_reader_is_noticed_when_it_comes_and_when_it_goes(world, monkeypatch):
+    """By the matched event, and not by the look that comes now and then."""
+    monkeypatch.setattr(world.ros_node, "LOOK_EVERY_S", 3600.0)
+    camera = world.camera()
+    world.active()
+    spec = SPECS["detections"]
+    kind = world.message(spec.type)
+    qos = world.ros_rclpy.rclpy_qos(spec)
+    reader = world.helper.create_subscription(kind, "ape/detections", lambda _: None, qos)
+    world.until(lambda: camera.get_subscription_count() == 1)
+    world.helper.destroy_subscription(reader)
+    world.until(lambda: camera.get_subscription_count() == 0)
+
+
+def test_names_come_before_the_first_frame_they_hold_for(world, monkeypatch):
+    node, order = world.active(), []
+    publish = node.publish
+    monkeypatch.setattr(node, "publish", lambda n, m: (order.append((n, m)), publish(n, m)))
+    world.camera()
+    infos = world.listen("ape/label_info", SPECS["label_info"])
+    found = world.listen("ape/detections", SPECS["detections"])
+    world.until(lambda: found)
+    change = world.Parameter("prompts", value=["cat", "red apple"])
+    assert node.set_parameters([change])[0].successful
+    world.until(lambda: len(found[-1].detections) == 2)
+    assert [c.class_name for c in infos[0].class_map] == ["person"]
+    assert [(c.class_id, c.class_name) for c in infos[1].class_map] == [
+        (1, "cat"),
+        (2, "red apple"),
+    ]
+    first = next(message for message in found if len(message.detections) == 2)
+    assert stamp(infos[1]) == stamp(first)
+    assert len(infos) == 2
+    names = [(name, stamp(message)) for name, message in order]
+    assert names.index(("label_info", stamp(first))) < names.index(("detections", stamp(first)))
+
+
+def test_masks_and_pictures_are_made_for_those_who_listen(world):
+    world.active(prompts=["cat", "dog"], mask_encoding="mono8")
+    world.camera()
+    names = ("detections", "label_image", "instance_image", "overlay", "overlay/compressed")
+    seen = {name: world.listen(f"ape/{name}", SPECS[name]) for name in names}
+    world.until(lambda: all(seen.values()))
+    assert seen["label_image"][0].encoding == "mono8"
+    assert set(np.unique(labels(seen["label_image"][0]))) == {0, 1, 2}
+    assert set(np.unique(labels(seen["instance_image"][0]))) == {0, 1, 2}
+    assert seen["overlay"][0].encoding == "bgr8"
+    assert seen["overlay/compressed"][0].format == "bgr8; jpeg compressed bgr8"
+    times = {stamp(message) for message in seen["detections"]}
+    assert {stamp(message) for message in seen["label_image"]} <= times
+
+
+def test_compressed_outputs_can_be_left_out(world):
+    node = world.active(publish_compressed=False)
+    assert not any(name.endswith("/compressed") for name in node._outputs)
+    seen = world.listen("ape/label_image", SPECS["label_image"])
+    world.camera()
+    world.until(lambda: seen)
+
+
+def test_a_late_reader_gets_the_names(world):
+    world.active()
+    world.camera()
+    first = world.listen("ape/detections", SPECS["detections"])
+    world.until(lambda: first)
+    late = world.listen("ape/label_info", SPECS["label_info"])
+    world.until(lambda: late)
+    assert late[0].class_map[0].class_name == "person"
+
+
+@pytest.mark.parametrize(
+    ("rule", "topic"),
+    [
+        ("image:=/camera/image_raw", "/camera/image_raw/compressed"),
+        ("image/compressed:=/usb/jpeg", "/usb/jpeg"),
+    ],
+)
+def test_a_remapping_of_the_image_holds_for_compressed_ones(world, rule, topic):
+    node = world.active(image_transport="compressed", cli_args=["--ros-args", "-r", rule])
+    world.listen("ape/detections", SPECS["detections"])
+    world.until(lambda: node._subscription is not None)
+    kind = world.message("sensor_msgs/msg/CompressedImage")
+    assert world.helper.create_publisher(kind, topic, 5).get_subscription_count() == 1
+
+
+def test_the_rate_can_be_bounded(world):
+    node = world.active(max_rate=5.0)
+    world.camera(period_s=0.01)
+    seen = world.listen("ape/detections", SPECS["detections"])
+    world.until(lambda: seen)
+    count, start = len(seen), time.monotonic()
+    world.pass_time(2.0)
+    hz = (len(seen) - count) / (time.monotonic() - start)
+    assert 2 < hz < 7
+    assert node._skipped > 20
+    assert node.set_parameters([world.Parameter("max_rate", value=0.0)])[0].successful
+    count = len(seen)
+    world.until(lambda: len(seen) > count + 20)
+
+
+def test_images_that_cannot_be_read_are_counted_and_left_out(world):
+    node = world.active()
+    world.camera(picture=a_wrong_picture)
+    world.listen("ape/detections", SPECS["detections"])
+    world.until(lambda: node._unreadable > 2)
+    assert node._state_name == "active"
+
+
+# -- states ---------------------------------------------------------------------------------------
+
+
+def test_the_model_outlives_a_deactivation_and_a_cleanup_can_be_undone(world):
+    node = world.active()
+    held = node._model._perceiver
+    assert node.trigger_deactivate() == world.Outcome.SUCCESS
+    assert node.trigger_activate() == world.Outcome.SUCCESS
+    assert node._model._perceiver is held
+    assert node.trigger_deactivate() == world.Outcome.SUCCESS
+    assert node.trigger_cleanup() == world.Outcome.SUCCESS
+    assert node._model._perceiver is None
+    assert node.trigger_configure() == world.Outcome.SUCCESS
+    assert node.trigger_activate() == world.Outcome.SUCCESS
+    seen = world.listen("ape/detections", SPECS["detections"])
+    world.camera()
+    world.until(lambda: seen)
+    assert node.trigger_shutdown() == world.Outcome.SUCCESS
+    assert node._model._perceiver is None
+
+
+def test_deactivating_does_not_wait_for_a_frame_in_flight(world):
+    node = world.active(perceiver="held")
+    world.camera()
+    world.listen("ape/detections", SPECS["detections"])
+    world.until(ros_perceivers.HOLDING.is_set)
+    start = time.monotonic()
+    assert node.trigger_deactivate() == world.Outcome.SUCCESS
+    assert time.monotonic() - start < 8
+    ros_perceivers.GATE.set()
+    assert node.trigger_cleanup() == world.Outcome.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"perceiver": "absent"}, "no model is called that"),
+        ({"perceiver": "buggy"}, "ZeroDivisionError: a mistake"),
+        ({"perceiver": "nobody"}, "no perceiver is called 'nobody'"),
+        ({"dtype": "bfloat16"}, "unknown option 'dtype'"),
+        ({"mask_encoding": "mono4"}, "mono16, mono8"),
+        ({"prompts": ["", "cat"]}, "empty"),
+    ],
+)
+def test_what_cannot_be_configured_is_told_and_can_be_tried_again(world, parameters, reason):
+    node = world.node(**parameters)
+    for _ in range(2):
+        assert node.trigger_configure() == world.Outcome.FAILURE
+        assert reason in node._trouble
+    assert not node._outputs
+    seen = world.listen("/diagnostics", DIAGNOSTICS)
+    world.until(lambda: seen)
+    assert reason in seen[-1].status[0].message
+
+
+def test_options_reach_the_plugins_that_have_them(world):
+    node = world.active(perceiver="halved", dtype="bfloat16", iou_track=0.9)
+    assert node._model._perceiver.dtype == "bfloat16"
+    tracker = node._pipeline._ports[0].tracker
+    assert tracker._min_iou == 0.9
+
+
+def test_a_tracker_that_cannot_be_made_fails_the_activation(world):
+    node = world.node(tracker="nobody")
+    assert node.trigger_configure() == world.Outcome.SUCCESS
+    assert node.trigger_activate() == world.Outcome.FAILURE
+    assert "no tracker" in node._trouble
+
+
+def test_a_model_that_fails_takes_the_node_out_of_the_active_state(world):
+    node = world.active(perceiver="failing")
+    world.camera()
+    world.listen("ape/detections", SPECS["detections"])
+    told = world.listen("/diagnostics", DIAGNOSTICS)
+    world.until(lambda: node._state_name == "inactive")
+    told.clear()
+    world.until(lambda: told)
+    status = told[-1].status[0]
+    assert status.level in (2, b"\2")
+    assert "the network fell over" in status.message
+    assert node.trigger_activate() == world.Outcome.SUCCESS, "it can be tried again"
+
+
+# -- wishes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompts", ["", "cat"]), ("prompts", ["cat", "cat"]), ("prompts", "cat"),
+        ("prompt_thresholds", [1.5]), ("prompt_thresholds", [0.1, 0.2]),
+        ("score_threshold", 1.7), ("max_rate", -1.0), ("device", "cuda"),
+    ],
+)  # fmt: skip
+def test_wrong_values_are_refused_with_a_reason(world, name, value):
+    node = world.active()
+    before = node.get_parameter(name).value
+    outcome = node.set_parameters([world.Parameter(name, value=value)])[0]
+    assert not outcome.successful
+    assert outcome.reason
+    assert node.get_parameter(name).value == before
+    assert node._pipeline.prompts.texts == ("person",)
+
+
+def test_prompts_and_thresholds_change_together_or_not_at_all(world):
+    node = world.active()
+    made = [
+        world.Parameter("prompts", value=["cat", "dog"]),
+        world.Parameter("prompt_thresholds", value=[0.0, 0.7]),
+        world.Parameter("score_threshold", value=0.4),
+    ]
+    assert node.set_parameters_atomically(made).successful
+    assert [(p.text, p.threshold) for p in node._pipeline.prompts] == [("cat", 0.4), ("dog", 0.7)]
+    made[0] = world.Parameter("prompts", value=["bird"])
+    assert not node.set_parameters_atomically(made).successful
+    assert node._pipeline.prompts.texts == ("cat", "dog")
+    assert list(node.get_parameter("prompts").value) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("latched", [True, False])
+def test_prompts_come_over_a_topic_from_latched_and_volatile_writers(world, latched):
+    node = world.active()
+    spec = INPUTS[2]
+    kind = world.message(spec.type)
+    sender = world.helper.create_publisher(
+        kind, "ape/prompts", world.ros_rclpy.rclpy_qos(spec, latched=latched)
+    )
+    world.until(lambda: sender.get_subscription_count() == (2 if latched else 1))
+    sender.publish(kind(data=" cat , red apple "))
+    world.until(lambda: node._pipeline.prompts.texts == ("cat", "red apple"))
+    sender.publish(kind(data=" , "))
+    world.pass_time(0.3)
+    assert node._pipeline.prompts.texts == ("cat", "red apple")
+
+
+def test_it_can_be_paused(world):
+    node = world.active()
+    camera = world.camera()
+    seen = world.listen("ape/detections", SPECS["detections"])
+    world.until(lambda: seen)
+    request, response = ask(False)
+    assert node._on_enable(request, response).message == "disabled"
+    world.until(lambda: camera.get_subscription_count() == 0)
+    node._on_enable(ask(True)[0], response)
+    world.until(lambda: camera.get_subscription_count() == 1)
+
+
+def ask(value):
+    from std_srvs.srv import SetBool  # noqa: PLC0415 (the fake's, or the real one)
+
+    return SetBool.Request(data=value), SetBool.Response()
+
+
+def test_qos_of_outputs_can_be_overridden(world):
+    key = "qos_overrides./ape/detections.publisher.reliability"
+    world.active(**{key: "best_effort"})
+    world.camera()
+    firm = world.listen("ape/detections", SPECS["detections"])
+    soft = world.listen("ape/detections", SPECS["detections"], reliable=False)
+    world.until(lambda: soft)
+    assert not firm
+
+
+# -- health, and several cameras ------------------------------------------------------------------
+
+
+def test_diagnostics_tell_rates_ages_and_drops(world):
+    world.active()
+    world.camera()
+    world.listen("ape/detections", SPECS["detections"])
+    told = world.listen("/diagnostics", DIAGNOSTICS)
+    world.until(lambda: told and told[-1].status[0].message == "active" and len(told) > 2)
+    status = told[-1].status[0]
+    values = {pair.key: pair.value for pair in status.values}
+    assert status.name == "/ape"
+    assert status.level in (0, b"\0")
+    assert values["prompts"] == "person"
+    assert values["subscribed"] == "True"
+    assert int(values["published"]) > 0
+    assert float(values["age_ms_p95"]) >= float(values["age_ms_p50"]) >= 0
+    assert {"perceive_ms_p50", "dropped", "publish_hz"} <= set(values)
+
+
+def test_cameras_of_one_process_share_the_model(world):
+    model = SharedModel()
+    for side, word in (("left", "cat"), ("right", "dog")):
+        rule = ["--ros-args", "-r", f"image:=/{side}/image_raw"]
+        world.active(model, namespace=side, cli_args=rule, prompts=[word])
+        world.camera(f"/{side}/image_raw")
+    idle = [world.node(model, namespace=f"idle{k}") for k in range(2)]
+    seen = {s: world.listen(f"/{s}/ape/detections", SPECS["detections"]) for s in ("left", "right")}
+    world.until(lambda: all(len(found) > 3 for found in seen.values()))
+    words = {s: {d.results[0].hypothesis.class_id for m in found for d in m.detections}
+             for s, found in seen.items()}  # fmt: skip
+    assert words == {"left": {"cat"}, "right": {"dog"}}
+    assert all(node.trigger_shutdown() == world.Outcome.SUCCESS for node in idle)
+    count = len(seen["left"])
+    world.until(lambda: len(seen["left"]) > count + 3)
+    assert model._perceiver is not None, "nodes that never configured free nothing"
+
+
+def test_images_flow_while_prompts_are_embedded(world):
+    """The image callback has a group of its own, and what it calls never waits for the model."""
+    node = world.active(perceiver="held")
+    world.listen("ape/detections", SPECS["detections"])
+    world.until(lambda: node._subscription is not None)
+    change = world.Parameter("prompts", value=["cat"])
+    answers = []
+    asking = threading.Thread(target=lambda: answers.extend(node.set_parameters([change])))
+    camera = world.camera()
+    world.until(ros_perceivers.HOLDING.is_set)
+    asking.start()
+    arrived = node._arrived
+    world.until(lambda: node._arrived > arrived + 5)
+    assert not answers
+    ros_perceivers.GATE.set()
+    asking.join(10)
+    assert answers[0].successful
+    assert camera.get_subscription_count() == 1

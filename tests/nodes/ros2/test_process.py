@@ -1,0 +1,119 @@
+"""The process: arguments, autostart, several cameras, and an end without loose threads."""
+
+import importlib
+import threading
+import time
+
+import pytest
+from ros_bench import BACKENDS, World
+
+PARAMETERS = """
+/**:
+  ros__parameters:
+    perceiver: oracle
+    prompts: ["red apple", "dog"]
+    max_rate: 7.5
+"""
+
+
+@pytest.fixture(params=BACKENDS)
+def world(request, monkeypatch):
+    made = World(request.param, monkeypatch)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMETERS)
+    return str(path)
+
+
+class Running:
+    """The process in a thread of this one; it ends when the context is shut down, as by Ctrl-C."""
+
+    def __init__(self, world, monkeypatch, *arguments):
+        self.world, self.nodes, self.code = world, [], None
+        process = importlib.import_module("ape_nodes.ros2.rclpy_node.process")
+        make = process.ApeNode
+        monkeypatch.setattr(process, "ApeNode", lambda *a, **o: self.keep(make(*a, **o)))
+        self._thread = threading.Thread(target=lambda: self.finish(process.run(arguments)))
+        self._thread.start()
+
+    def keep(self, node):
+        self.nodes.append(node)
+        return node
+
+    def finish(self, code):
+        self.code = code
+
+    def wait(self, condition):
+        deadline = time.monotonic() + 15
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def end(self):
+        self.world.rclpy.try_shutdown()
+        self._thread.join(15)
+        assert not self._thread.is_alive()
+        return self.code
+
+
+def test_a_node_waits_for_its_transitions_and_reads_its_file(world, monkeypatch, file):
+    running = Running(
+        world, monkeypatch, "--params", file, "--ros-args", "-r", "image:=/camera/image_raw",
+        "-r", "__node:=finder", "--log-level", "info",
+    )  # fmt: skip
+    running.wait(lambda: running.nodes)
+    time.sleep(0.3)
+    (node,) = running.nodes
+    assert node.get_fully_qualified_name() == "/finder"
+    assert node._state_name == "unconfigured"
+    assert list(node.get_parameter("prompts").value) == ["red apple", "dog"]
+    assert node.get_parameter("max_rate").value == 7.5
+    assert node.resolve_topic_name("image") == "/camera/image_raw"
+    assert running.end() == 0
+
+
+def test_cameras_start_at_once_share_a_model_and_end_cleanly(world, monkeypatch, file):
+    running = Running(
+        world, monkeypatch, "--autostart", "--params", file,
+        "--cameras", "/front/image_raw", "/rear/image_raw",
+    )  # fmt: skip
+    running.wait(
+        lambda: len(running.nodes) == 2 and all(n._state_name == "active" for n in running.nodes)
+    )
+    names = [node.get_fully_qualified_name() for node in running.nodes]
+    assert names == ["/front_image_raw/ape", "/rear_image_raw/ape"]
+    topics = [node.resolve_topic_name("image") for node in running.nodes]
+    assert topics == ["/front/image_raw", "/rear/image_raw"]
+    assert running.nodes[0]._model is running.nodes[1]._model
+    assert running.end() == 0
+    assert running.nodes[0]._model._perceiver is None
+
+
+def test_a_node_that_cannot_start_ends_the_process_with_a_code(world, monkeypatch, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMETERS.replace("oracle", "absent"))
+    running = Running(world, monkeypatch, "--autostart", "--params", str(path))
+    running.wait(lambda: running.code is not None)
+    assert running.end() == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('["red apple", "dog"]', '"red apple"'), ("max_rate: 7.5", "score_threshold: 1.7")],
+)
+def test_a_parameter_of_a_wrong_type_or_value_is_told_in_one_line(
+    world, monkeypatch, tmp_path, capfd, old, new
+):
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMETERS.replace(old, new))
+    running = Running(world, monkeypatch, "--params", str(path))
+    running.wait(lambda: running.code is not None)
+    assert running.end() == 1
+    told = [line for line in capfd.readouterr().err.splitlines() if "ape_node:" in line]
+    assert len(told) == 1
+    assert ("prompts" if "apple" in new else "score_threshold") in told[0]

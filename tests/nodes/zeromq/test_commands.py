@@ -1,0 +1,49 @@
+import json
+import threading
+
+import typer
+from typer.testing import CliRunner
+
+from ape_nodes.zeromq import commands
+from ape_nodes.zeromq.control import ControlServer
+from ape_stream.pipeline import Pipeline
+from ape_stream.testing import ListSource, OraclePerceiver, frames
+from ape_stream.types import PromptSet
+
+
+def run(*arguments):
+    app = typer.Typer()
+    for verb in (commands.keys, commands.control, commands.serve):
+        app.command()(verb)
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def test_keys_are_made_and_named(tmp_path):
+    outcome = run("keys", tmp_path / "keys")
+    assert outcome.exit_code == 0
+    assert (tmp_path / "keys/server.key_secret").is_file()
+    assert "clients/client.key" in outcome.stdout.replace("\n", "")
+
+
+def test_control_changes_prompts():
+    source = ListSource(frames(10**9), live=True, period_s=0.01)
+    pipeline = Pipeline([source], OraclePerceiver(), PromptSet.of("cat"))
+    with pipeline, ControlServer("tcp://127.0.0.1:*", pipeline) as server:
+        looping = threading.Thread(target=lambda: list(pipeline))
+        looping.start()
+        outcome = run("control", server.address, "set", "--prompts", "dog, bird")
+        pipeline.stop()
+        looping.join()
+    answer = json.loads(outcome.stdout)
+    assert [prompt["text"] for prompt in answer["prompts"]] == ["dog", "bird"]
+
+
+def test_serve_answers_while_it_runs(monkeypatch, tmp_path):
+    source = ListSource(frames(40), period_s=0.02)
+    pipeline = Pipeline([source], OraclePerceiver(), PromptSet.of("cat"))
+    monkeypatch.setattr(commands, "load", lambda _: None)
+    monkeypatch.setattr(commands, "assemble", lambda _: pipeline)
+    outcome = run("serve", tmp_path / "run.toml", "--control", "tcp://127.0.0.1:*")
+    assert outcome.exit_code == 0
+    assert "control: tcp://127.0.0.1:" in outcome.stderr
+    assert pipeline.outcome == "finished"

@@ -1,0 +1,61 @@
+"""The benchmark measures what it says."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ape_nodes import benchmark_data
+from ape_nodes.zeromq import benchmark as zmq_bench
+from ape_stream import cli, plugins
+from ape_stream.masks import paste
+
+SMALL = (108, 192)
+
+
+def test_every_form_is_measured_and_weighed():
+    lines = {line.form: line for line in zmq_bench.measure(3, SMALL)}
+    assert len(lines) == 8
+    raw = lines["raw frame, no results"].message_bytes
+    assert 0 < raw - SMALL[0] * SMALL[1] * 3 < 100
+    dense = lines["pickled dense masks, 100 regions"].message_bytes
+    assert dense > 100 * SMALL[0] * SMALL[1]
+    ours = [lines[f"wire v1, {n} region{'s' * (n > 1)}"].message_bytes for n in (1, 20, 100)]
+    assert ours == sorted(ours)
+    assert dense > 50 * ours[2]
+    assert lines["wire v1, 20 regions, frame as jpeg"].message_bytes > ours[1]
+    assert all(0 < line.ms_p50 <= line.ms_p95 <= line.ms_p99 for line in lines.values())
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_the_scene_is_of_1080p_with_masks_of_honest_size(count):
+    result = benchmark_data.scene(count)
+    areas = [paste(mask, benchmark_data.SIZE).sum() for mask in result.instances.masks]
+    assert result.frame.image.shape == (1080, 1920, 3)
+    assert len(areas) == count
+    assert 45_000 < np.mean(areas) < 60_000
+
+
+def test_it_is_a_verb_of_bench(monkeypatch, capsys):
+    assert plugins.find("commands")["bench.wire"].module == "ape_nodes.zeromq.benchmark"
+    measure = zmq_bench.measure
+    monkeypatch.setattr(zmq_bench, "measure", lambda rounds: measure(rounds, SMALL))
+    assert cli.main(["bench", "wire", "--rounds", "1", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0]["form"] == "wire v1, 1 region"
+
+
+def test_the_help_of_bench_names_what_others_add_without_importing_it(monkeypatch):
+    found = plugins.load
+
+    def load(group, name):
+        assert name != "bench.wire"
+        return found(group, name)
+
+    monkeypatch.setattr(cli, "load", load)
+    shown = CliRunner().invoke(cli.app, ["bench", "--help"])
+    assert shown.exit_code == 0
+    assert "wire" in shown.output
+    top = CliRunner().invoke(cli.app, ["--help"])
+    assert "bench.wire" not in top.output
