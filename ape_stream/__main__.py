@@ -2,6 +2,6 @@
 
 import sys
 
-from ape_stream.cli import main
+from ape_stream.cli.main import main
 
 sys.exit(main())

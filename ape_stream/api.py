@@ -6,8 +6,8 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig
+from ape_stream.config.build import assemble
 from ape_stream.errors import ConfigError
-from ape_stream.run import assemble
 from ape_stream.types import PromptSet
 
 if TYPE_CHECKING:

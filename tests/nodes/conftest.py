@@ -4,7 +4,12 @@ from pathlib import Path
 
 import pytest
 
-for folder in (".", "zeromq", "ros2"):  # importlib mode: the helper modules of the tests
+for folder in (
+    ".",
+    "zeromq",
+    "ros2",
+    "../stream",
+):  # importlib mode: the helper modules of the tests
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 

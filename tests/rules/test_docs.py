@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from ape_model.training.recipe import read_recipe
-from ape_stream import cli
+from ape_stream.cli import main as cli
 from ape_stream.config import load
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -97,7 +97,7 @@ def test_launch_is_no_package():
 
 def test_core_imports_no_torch():
     code = (
-        "import sys, ape_stream, ape_stream.run, ape_stream.cli;"
+        "import sys, ape_stream, ape_stream.config.build, ape_stream.cli.main;"
         "heavy = {'torch', 'zmq', 'rclpy', 'cupy', 'ape_model'} & set(sys.modules);"
         "assert not heavy, heavy"
     )

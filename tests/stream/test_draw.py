@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import supervision as sv
-
-sys.path.insert(0, str(Path(__file__).parent))
 from results import disc, made
 
 from ape_stream import masks

@@ -11,7 +11,7 @@ import typer
 from ape_nodes.zeromq.control import ControlClient, ControlServer
 from ape_nodes.zeromq.socket import make_keys
 from ape_stream.config import load
-from ape_stream.run import assemble
+from ape_stream.config.build import assemble
 
 __all__ = ["control", "keys", "serve"]
 

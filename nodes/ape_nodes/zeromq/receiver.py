@@ -20,7 +20,7 @@ from ape_nodes.zeromq.reliable import ReceivingEnd, parse_note
 from ape_nodes.zeromq.socket import Link, Security, open_link, worth_telling
 from ape_stream.errors import SourceError, WireError
 from ape_stream.wire import peek
-from ape_stream.wire_head import MAX_MESSAGE_BYTES
+from ape_stream.wire.header import MAX_MESSAGE_BYTES
 
 __all__ = ["Inlet", "InletStats", "open_inlet"]
 

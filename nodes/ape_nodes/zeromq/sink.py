@@ -10,7 +10,7 @@ from ape_nodes.zeromq.sender import PubOutlet, open_outlet
 from ape_nodes.zeromq.socket import Security
 from ape_stream.errors import ConfigError, SinkError
 from ape_stream.wire import Envelope, encode_end, encode_frame, encode_result
-from ape_stream.wire_codecs import IMAGE_CODECS, LABEL_CODECS
+from ape_stream.wire.codecs import IMAGE_CODECS, LABEL_CODECS
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -11,7 +11,7 @@ from ape_nodes.zeromq.receiver import open_inlet
 from ape_nodes.zeromq.socket import Security
 from ape_stream.errors import SourceError, WireError
 from ape_stream.wire import decode_frame, peek
-from ape_stream.wire_head import KIND_END
+from ape_stream.wire.header import KIND_END
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,8 @@ pytest.importorskip("cyclonedds")
 
 from ape_nodes.ros2.dds import benchmark as ros_dds_bench
 from ape_nodes.ros2.messages import RosFrame
-from ape_stream import cli, plugins
+from ape_stream import plugins
+from ape_stream.cli import main as cli
 from ape_stream.errors import SourceError
 
 SMALL = (108, 192)

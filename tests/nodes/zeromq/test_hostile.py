@@ -21,10 +21,9 @@ from ape_nodes.zeromq.reliable import Note
 from ape_nodes.zeromq.sink import ZmqSink
 from ape_nodes.zeromq.socket import make_keys
 from ape_nodes.zeromq.source import ZmqSource
-from ape_stream import wire_head
 from ape_stream.errors import ConfigError, SinkError, SourceError, WireError
 from ape_stream.types import PromptSet
-from ape_stream.wire import Envelope, decode_result, encode_result
+from ape_stream.wire import Envelope, decode_result, encode_result, header
 
 LOOPBACK = "tcp://127.0.0.1:*"
 
@@ -166,7 +165,7 @@ def test_a_message_that_no_reader_may_take_is_cut_off_and_the_next_one_comes(pla
 
 
 def test_a_message_that_no_reader_may_take_is_not_sent(monkeypatch):
-    monkeypatch.setattr(wire_head, "MAX_MESSAGE_BYTES", 100)
+    monkeypatch.setattr(header, "MAX_MESSAGE_BYTES", 100)
     with pytest.raises(WireError, match="100 at most"):
         encode_result(a_result(1), Envelope("cam", "r", 0))
 

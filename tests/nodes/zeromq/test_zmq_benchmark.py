@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from ape_nodes import benchmark_data
 from ape_nodes.zeromq import benchmark as zmq_bench
-from ape_stream import cli, plugins
+from ape_stream import plugins
+from ape_stream.cli import main as cli
 from ape_stream.masks import paste
 
 SMALL = (108, 192)

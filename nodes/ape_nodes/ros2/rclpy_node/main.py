@@ -22,6 +22,7 @@ def main() -> None:
         sys.exit(
             f"ape_node needs {error.name}: source a ROS 2 installation with vision_msgs, or"
             " pip install 'ape-stream[rclpy]' and run"
-            " python -m ape_nodes.ros2.rclpy_node.build_vision_msgs, or use `ape-stream annotate ros2:///TOPIC --output ros2:/ape`, which needs neither"
+            " python -m ape_nodes.ros2.rclpy_node.build_vision_msgs, or use"
+            " `ape-stream annotate ros2:///TOPIC --output ros2:/ape`, which needs neither"
         )
     run()

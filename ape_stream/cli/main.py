@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ape_stream import commands
-from ape_stream.console import show_warnings
+from ape_stream.cli import commands
+from ape_stream.cli.progress import show_warnings
 from ape_stream.errors import ApeStreamError, UsageError
 from ape_stream.plugins import find, load
 

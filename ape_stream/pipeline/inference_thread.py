@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Sequence
 
-    from ape_stream.ports import Port
+    from ape_stream.pipeline.stream import Port
     from ape_stream.protocols import Perceiver
     from ape_stream.stats import DeviceMemory
     from ape_stream.types import Frame, Instances

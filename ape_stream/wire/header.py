@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import numpy as np
 
 from ape_stream.errors import WireError
-from ape_stream.wire_codecs import library
+from ape_stream.wire.codecs import library
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

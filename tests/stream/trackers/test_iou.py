@@ -10,8 +10,8 @@ import pytest
 from ape_stream import masks
 from ape_stream.errors import ConfigError, PluginError
 from ape_stream.protocols import Tracker
-from ape_stream.tracking import IouTracker, box_iou
-from ape_stream.tracking_adapter import TrackersTracker
+from ape_stream.trackers.adapter import TrackersTracker
+from ape_stream.trackers.iou import IouTracker, box_iou
 from ape_stream.types import Instances, Mask
 
 SIZE = (200, 300)

@@ -13,8 +13,6 @@ import cv2
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
-
-sys.path.insert(0, str(Path(__file__).parent))
 from results import PROMPTS, made
 
 from ape_stream import masks
@@ -129,7 +127,7 @@ def test_coco_is_finished_when_the_run_fails(tmp_path):
 
 def test_a_killed_run_leaves_every_frame_that_was_written(tmp_path):
     code = (
-        f"import sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import sys, time; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
         "from results import made\n"
         "from ape_stream.sinks.coco import CocoSink\n"
         "from ape_stream.sinks.jsonl import JsonlSink\n"
@@ -213,7 +211,7 @@ except SinkError as error:
 )
 def test_nothing_written_is_lost_when_the_disk_fills_up(tmp_path, module, kind, name, kept):
     code = FULL.format(
-        here=str(Path(__file__).parent), module=module, kind=kind, path=str(tmp_path / name)
+        here=str(Path(__file__).parents[1]), module=module, kind=kind, path=str(tmp_path / name)
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     command = [sys.executable, "-c", code]

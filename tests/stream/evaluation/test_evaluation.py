@@ -19,7 +19,7 @@ from ape_stream.evaluation.precision import (
 )
 from ape_stream.evaluation.tracks import TrackBook, score_tracks
 from ape_stream.masks import boxes, cut
-from ape_stream.tracking import IouTracker
+from ape_stream.trackers.iou import IouTracker
 from ape_stream.types import Instances, PromptKind
 
 PLAN = EvaluationPlan(seed=50, scenes=4, size=(128, 128), videos=1, frames=40)

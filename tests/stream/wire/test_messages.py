@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from wire_samples import PROMPTS, a_frame, a_result, assert_same
 
-from ape_stream import wire_codecs
 from ape_stream.errors import PluginError, WireError
 from ape_stream.types import Frame, FrameResult, Instances, Mask
 from ape_stream.wire import (
     Envelope,
     WireLimits,
+    codecs,
     decode_frame,
     decode_result,
     encode_end,
@@ -92,15 +92,15 @@ def test_an_empty_mask_and_a_full_one_come_back():
     ],
 )
 def test_the_shorter_mask_form_is_taken(bitmap):
-    form, data = wire_codecs.encode_mask(bitmap)
-    np.testing.assert_array_equal(wire_codecs.decode_mask(form, data, *bitmap.shape), bitmap)
+    form, data = codecs.encode_mask(bitmap)
+    np.testing.assert_array_equal(codecs.decode_mask(form, data, *bitmap.shape), bitmap)
     assert len(data) <= (bitmap.size + 7) // 8
 
 
 def test_run_lengths_worked_by_hand():
     bitmap = np.zeros((2, 200), np.bool_)
     bitmap[0, 130:] = True  # 130 false, 70 true, 200 false
-    assert wire_codecs.encode_mask(bitmap) == (wire_codecs.RUNS, bytes([0x82, 1, 70, 0xC8, 1]))
+    assert codecs.encode_mask(bitmap) == (codecs.RUNS, bytes([0x82, 1, 70, 0xC8, 1]))
 
 
 def test_a_frame_comes_back():
@@ -200,11 +200,11 @@ def test_a_jpeg_of_another_size_is_refused_before_it_is_decoded():
 def test_a_compressed_map_of_another_size_is_refused():
     labels = np.zeros((480, 640), np.uint16)
     for codec in ("zstd", "lz4"):
-        data = wire_codecs.compress_labels(labels, codec)
+        data = codecs.compress_labels(labels, codec)
         with pytest.raises(WireError, match="size of the picture"):
-            wire_codecs.expand_labels(data, codec, 48, 64)
+            codecs.expand_labels(data, codec, 48, 64)
         with pytest.raises(WireError):
-            wire_codecs.expand_labels(data, codec, 4000, 8000)
+            codecs.expand_labels(data, codec, 4000, 8000)
 
 
 def test_masks_beyond_the_limit_are_refused():
@@ -237,6 +237,6 @@ def test_a_missing_library_names_its_extra(monkeypatch):
             raise ImportError(name)
         return real(name, *rest)
 
-    monkeypatch.setattr(wire_codecs.importlib, "import_module", without)
+    monkeypatch.setattr(codecs.importlib, "import_module", without)
     with pytest.raises(PluginError, match=r"ape-stream\[zmq\]"):
         encode_end(ENVELOPE)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ape_stream.cli.doctor import examine
+from ape_stream.cli.progress import consume, summary
 from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig, load
-from ape_stream.console import consume, summary
-from ape_stream.doctor import examine
+from ape_stream.config.build import assemble
 from ape_stream.errors import PromptError, UsageError
 from ape_stream.plugins import GROUPS, survey
-from ape_stream.run import assemble
 from ape_stream.specs import expand, stream_name
 from ape_stream.types import PromptSet
 

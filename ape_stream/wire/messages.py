@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ape_stream import wire_codecs
 from ape_stream.errors import PromptError, WireError
 from ape_stream.types import Frame, FrameResult, Instances, Mask, Prompt, PromptKind, PromptSet
-from ape_stream.wire_head import (
+from ape_stream.wire import codecs
+from ape_stream.wire.header import (
     KIND_END,
     KIND_FRAME,
     KIND_RESULT,
@@ -107,10 +107,10 @@ def encode_result(
     columns, masks = _mask_columns(result.instances)
     parts = [("masks", "", masks)]
     if labels is not None and result.label_map is not None:
-        data = wire_codecs.compress_labels(result.label_map, labels)
+        data = codecs.compress_labels(result.label_map, labels)
         parts.append(("labels", labels, data))
     if image is not None:
-        parts.append(("image", image, wire_codecs.encode_image(result.frame.image, image, quality)))
+        parts.append(("image", image, codecs.encode_image(result.frame.image, image, quality)))
     head = {
         **_frame_head(result.frame, envelope),
         "prompts": [_prompt_head(prompt) for prompt in result.prompts],
@@ -136,7 +136,7 @@ def encode_frame(
         WireError: the picture cannot be written in that form.
         PluginError: the libraries of the extra `zmq` are not installed.
     """
-    data = wire_codecs.encode_image(frame.image, image, quality)
+    data = codecs.encode_image(frame.image, image, quality)
     return assemble(KIND_FRAME, _frame_head(frame, envelope), [("image", image, data)])
 
 
@@ -199,7 +199,7 @@ def _mask_columns(found: Instances) -> tuple[dict[str, bytes], bytes]:
     for place, mask in enumerate(found.masks):
         height, width = mask.bitmap.shape
         boxes[place] = mask.x, mask.y, width, height
-        forms[place], data = wire_codecs.encode_mask(mask.bitmap)
+        forms[place], data = codecs.encode_mask(mask.bitmap)
         encoded.append(data)
     lengths = np.array([len(data) for data in encoded], _U32)
     columns = {
@@ -289,7 +289,7 @@ def _frame(head: Head, size: tuple[int, int]) -> Frame:
     if part is None:
         image = np.broadcast_to(np.zeros(1, np.uint8), (*size, 3))  # black, one byte of memory
     else:
-        image = wire_codecs.decode_image(part[1], part[0], *size)
+        image = codecs.decode_image(part[1], part[0], *size)
     return Frame(
         image=image,
         index=head.whole("index"),
@@ -301,7 +301,7 @@ def _frame(head: Head, size: tuple[int, int]) -> Frame:
 
 def _label_map(head: Head, size: tuple[int, int]) -> NDArray[np.uint16] | None:
     part = head.parts.get("labels")
-    return None if part is None else wire_codecs.expand_labels(part[1], part[0], *size)
+    return None if part is None else codecs.expand_labels(part[1], part[0], *size)
 
 
 def _timings(head: Head) -> dict[str, float]:
@@ -361,6 +361,6 @@ def _masks(head: Head, n: int, size: tuple[int, int], limits: WireLimits) -> tup
     for (x, y, w, h), form, start, end in zip(
         boxes.tolist(), forms.tolist(), (ends - lengths).tolist(), ends.tolist(), strict=True
     ):
-        bitmap = wire_codecs.decode_mask(form, data[start:end], h, w)
+        bitmap = codecs.decode_mask(form, data[start:end], h, w)
         masks.append(Mask(bitmap, x, y))
     return tuple(masks)

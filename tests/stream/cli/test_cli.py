@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ape_stream.cli import main
+from ape_stream.cli.main import main
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 ROOT = HERE.parents[1]
 
 

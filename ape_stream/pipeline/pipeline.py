@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from ape_stream.channel import Aborted, Ended
 from ape_stream.errors import ConfigError, PipelineError, TruncatedError, UsageError
-from ape_stream.model_thread import FAILED, ModelThread
-from ape_stream.ports import Port
+from ape_stream.pipeline.inference_thread import FAILED, ModelThread
+from ape_stream.pipeline.resources import Resources
+from ape_stream.pipeline.stream import Port
 from ape_stream.protocols import WatchesRun
-from ape_stream.resources import Resources
 from ape_stream.stats import RunStats, StageMeter, resident_bytes
 from ape_stream.types import PromptSet
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-import sys
 import threading
 import time
 from functools import partial
@@ -15,15 +14,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from clips import RATE, SIZE, number_of, picture, write_clip
 
 from ape_stream.errors import SourceError, TruncatedError
 from ape_stream.protocols import Source
 from ape_stream.sources.video import VideoSource
 
-CLIPS = Path(__file__).parents[2].parent / "shared" / "clips"
+CLIPS = Path(__file__).parents[3].parent / "shared" / "clips"
 needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not here")
 
 

@@ -15,8 +15,6 @@ import av
 import cv2
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from results import made
 
 from ape_stream.draw import draw
@@ -131,7 +129,7 @@ except SinkError as error:
 
 def start_writer(path, limit=""):
     code = textwrap.dedent(WRITER).format(
-        here=str(Path(__file__).parent), path=str(path), limit=limit
+        here=str(Path(__file__).parents[1]), path=str(path), limit=limit
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     return subprocess.Popen(

@@ -1,0 +1,1 @@
+"""Trackers: regions of one stream get lasting identities."""
