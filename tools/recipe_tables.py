@@ -8,9 +8,9 @@ import re
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from ape_model.training.data_config import DataConfig
-from ape_model.training.loop import LoopConfig
-from ape_model.training.scenes import Canvas, Stage
+from ape_model.training.data.config import DataConfig
+from ape_model.training.data.world_dataset import Canvas, Stage
+from ape_model.training.trainer import LoopConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "training.md"
 KINDS = {kind.__name__: kind for kind in (LoopConfig, Stage, Canvas, DataConfig)}

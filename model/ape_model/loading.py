@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from ape_model.ape import Ape
-from ape_model.bank import PromptBank
 from ape_model.config import PRESETS
-from ape_model.embedding_cache import EmbeddingCache, EmbeddingSpace, cache_root
 from ape_model.errors import CheckpointError, PromptTextError, VariantError
-from ape_model.files import read_metadata
-from ape_model.nano import Nano
+from ape_model.io.safetensors_io import read_metadata
 from ape_model.nano_config import NANO
-from ape_model.nano_text import NanoText, NanoTokenizer
-from ape_model.prompts import PromptEmbedder
-from ape_model.stem import NanoBackbone
-from ape_model.text import TEXT_TOWERS, ClipTextEncoder, Pooling, TextTower
-from ape_model.weights import load_weights
+from ape_model.network.ape import Ape
+from ape_model.network.nano import Nano
+from ape_model.network.nano_backbone import NanoBackbone
+from ape_model.text.cache import EmbeddingCache, EmbeddingSpace, cache_root
+from ape_model.text.clip_tower import TEXT_TOWERS, ClipTextEncoder, Pooling, TextTower
+from ape_model.text.embedder import PromptEmbedder
+from ape_model.text.embedding_file import PromptBank
+from ape_model.text.nano_tower import NanoText, NanoTokenizer
+from ape_model.weights.state_dict import load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ape_model.prompts import TextEncoder
-    from ape_model.store import ModelFiles
+    from ape_model.text.embedder import TextEncoder
+    from ape_model.weights.registry import ModelFiles
 
 __all__ = [
     "NanoTextEncoder",

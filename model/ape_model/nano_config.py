@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ape_model.config import ApeConfig, VitConfig
-from ape_model.nano_text import NanoTextConfig
+from ape_model.text.nano_tower import NanoTextConfig
 
 __all__ = ["NANO", "NanoConfig"]
 

@@ -17,15 +17,15 @@ import torch
 from ape_cuda_ops.ops import mask_pack
 from ape_model.errors import ModelError as NetworkError
 from ape_model.errors import PromptTextError
-from ape_model.frame_graph import FrameGraph
+from ape_model.inference.cuda_graphs import FrameGraph
+from ape_model.inference.detect import Pass, find_regions
+from ape_model.inference.preprocess import prepare
+from ape_model.inference.selection import room_on
+from ape_model.inference.transfer import UploadRing, to_device, to_host
 from ape_model.loading import load_network, open_embedder, parse_device, parse_dtype
-from ape_model.preprocess import prepare
-from ape_model.prompts import PromptKind, classify
-from ape_model.regions import Pass, find_regions
-from ape_model.shortlist import room_on
-from ape_model.store import BUILT_IN, resolve
-from ape_model.tokenizer import clean_text
-from ape_model.transfer import UploadRing, to_device, to_host
+from ape_model.text.clip_tokenizer import clean_text
+from ape_model.text.embedder import PromptKind, classify
+from ape_model.weights.registry import BUILT_IN, resolve
 from ape_model.world.words import load_vocabulary
 from ape_stream import masks
 from ape_stream.errors import ModelError, PromptError
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from ape_model.regions import Regions
+    from ape_model.inference.detect import Regions
     from ape_stream.types import Frame, PromptSet
 
 __all__ = ["ApePerceiver"]

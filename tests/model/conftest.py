@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from ape_model.ape import Ape
-from ape_model.checkpoint import Layout
 from ape_model.config import ApeConfig, VitConfig
-from ape_model.text import TEXT_TOWERS, TextConfig, TextTower
-from ape_model.weights import aliases_of, is_recomputed
+from ape_model.network.ape import Ape
+from ape_model.text.clip_tower import TEXT_TOWERS, TextConfig, TextTower
+from ape_model.weights.import_official import Layout
+from ape_model.weights.state_dict import aliases_of, is_recomputed
 
 if TYPE_CHECKING:
     from pathlib import Path

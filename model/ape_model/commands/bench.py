@@ -9,15 +9,15 @@ import torch
 import typer
 
 from ape_cuda_ops.bench import ops
-from ape_model.bench import Form, in_precision, make_frame, measure, open_network
+from ape_model.benchmark.frame import Form, in_precision, make_frame, measure, open_network
 from ape_model.commands.common import one_line_errors, print_json
 from ape_model.loading import parse_device, parse_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ape_model.ape import Ape
-    from ape_model.bench import Cost
+    from ape_model.benchmark.frame import Cost
+    from ape_model.network.ape import Ape
 
 __all__ = ["app", "model"]
 

@@ -11,7 +11,7 @@ import typer
 from ape_model.commands.common import one_line_errors, print_json, print_table, size
 
 if TYPE_CHECKING:
-    from ape_model.checkpoint import ImportReport
+    from ape_model.weights.import_official import ImportReport
 
 __all__ = [
     "app",
@@ -35,7 +35,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace a model that is al
 @app.command("list")
 def list_(*, as_json: Json = False) -> None:
     """List the models that are here and those that can be fetched."""
-    from ape_model.store import list_models  # noqa: PLC0415 (torch takes seconds)
+    from ape_model.weights.registry import list_models  # noqa: PLC0415 (torch takes seconds)
 
     lines = list_models()
     if as_json:
@@ -57,8 +57,8 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Say where a model's files are and what they were made from."""
-    from ape_model.files import read_metadata  # noqa: PLC0415 (torch takes seconds)
-    from ape_model.store import resolve  # noqa: PLC0415
+    from ape_model.io.safetensors_io import read_metadata  # noqa: PLC0415 (torch takes seconds)
+    from ape_model.weights.registry import resolve  # noqa: PLC0415
 
     with one_line_errors():
         files = resolve(model)
@@ -109,8 +109,8 @@ def pull(
     as_json: Json = False,
 ) -> None:
     """Fetch a released checkpoint (2 to 6 GB, resumable) and import it."""
-    from ape_model.checkpoint import check_target  # noqa: PLC0415 (torch takes seconds)
-    from ape_model.hub import fetch  # noqa: PLC0415
+    from ape_model.weights.hub import fetch  # noqa: PLC0415
+    from ape_model.weights.import_official import check_target  # noqa: PLC0415 (torch takes seconds)
 
     with one_line_errors():
         folder = _place(name or variant)
@@ -119,13 +119,13 @@ def pull(
 
 
 def _place(name: str) -> Path:
-    from ape_model.store import check_name, models_root  # noqa: PLC0415 (torch takes seconds)
+    from ape_model.weights.registry import check_name, models_root  # noqa: PLC0415 (torch takes seconds)
 
     return models_root() / check_name(name)
 
 
 def _import(checkpoint: Path, variant: str, folder: Path, force: bool, as_json: bool) -> None:  # noqa: FBT001
-    from ape_model.checkpoint import import_checkpoint  # noqa: PLC0415 (torch takes seconds)
+    from ape_model.weights.import_official import import_checkpoint  # noqa: PLC0415 (torch takes seconds)
 
     report = import_checkpoint(checkpoint, variant, folder, replace=force)
     if as_json:

@@ -13,7 +13,7 @@ from ape_model.commands.common import one_line_errors, print_json, print_table, 
 from ape_model.errors import PromptTextError
 
 if TYPE_CHECKING:
-    from ape_model.embedding_cache import CachedPrompt
+    from ape_model.text.cache import CachedPrompt
 
 __all__ = [
     "app",
@@ -49,10 +49,10 @@ def embed(
     as_json: Json = False,
 ) -> None:
     """Write a bank: the embeddings of prompts, to run a model without its text weights."""
-    from ape_model.bank import PromptBank  # noqa: PLC0415 (torch takes seconds)
     from ape_model.loading import open_embedder, parse_device, parse_pooling  # noqa: PLC0415
-    from ape_model.store import resolve  # noqa: PLC0415
-    from ape_model.tokenizer import clean_text  # noqa: PLC0415
+    from ape_model.text.clip_tokenizer import clean_text  # noqa: PLC0415
+    from ape_model.text.embedding_file import PromptBank  # noqa: PLC0415 (torch takes seconds)
+    from ape_model.weights.registry import resolve  # noqa: PLC0415
 
     with one_line_errors(), progress_bar("embedding") as progress:
         given = _split(prompt or []) + _read_lines(prompts_file)
@@ -80,12 +80,12 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the prompts of a bank, or those the cache knows."""
-    from ape_model.bank import PromptBank  # noqa: PLC0415 (torch takes seconds)
-    from ape_model.embedding_cache import (  # noqa: PLC0415
+    from ape_model.text.cache import (  # noqa: PLC0415
         CachedPrompt,
         EmbeddingCache,
         cache_root,
     )
+    from ape_model.text.embedding_file import PromptBank  # noqa: PLC0415 (torch takes seconds)
 
     with one_line_errors():
         if bank is None:

@@ -34,7 +34,7 @@ def train(
     The result is a model: use it with --model OUT. With several processes or GPUs: torchrun
     --nproc-per-node N -m ape_model.training.command --out OUT ...
     """
-    from ape_model.training.run import Order, run  # noqa: PLC0415 (torch takes seconds)
+    from ape_model.training.train import Order, run  # noqa: PLC0415 (torch takes seconds)
 
     recipe = config or RECIPES / ("nano.toml" if data is None else "finetune.toml")
     order = Order(recipe, out, data, pictures, init, steps, seed, device)

@@ -7,9 +7,9 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ape_model.checkpoint import FORMAT, TEXT_FILE, VISION_FILE
-from ape_model.files import read_safetensors
-from ape_model.weights import aliases_of, content_digest, save_weights
+from ape_model.io.safetensors_io import read_safetensors
+from ape_model.weights.import_official import FORMAT, TEXT_FILE, VISION_FILE
+from ape_model.weights.state_dict import aliases_of, content_digest, save_weights
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ape_model.nano import Nano
+    from ape_model.network.nano import Nano
 
 __all__ = ["export", "export_model", "recipe_hash"]
 

@@ -6,10 +6,10 @@ import tomllib
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
-from ape_model.training.data_config import DataConfig
+from ape_model.training.data.config import DataConfig
+from ape_model.training.data.world_dataset import Canvas, Stage
 from ape_model.training.errors import RecipeError
-from ape_model.training.loop import LoopConfig
-from ape_model.training.scenes import Canvas, Stage
+from ape_model.training.trainer import LoopConfig
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ape_model.files import read_metadata
+from ape_model.io.safetensors_io import read_metadata
 from ape_model.nano_config import NANO
-from ape_model.training.coco import read_coco
-from ape_model.training.coco_batches import CocoBatches
-from ape_model.training.data_config import WORLD
-from ape_model.training.mix import MixedBatches
-from ape_model.training.prompt_bank import PromptBank
-from ape_model.training.prompter import Prompter, Speech
-from ape_model.training.scenes import SceneBatches
+from ape_model.training.data.coco import read_coco
+from ape_model.training.data.coco_dataset import CocoBatches
+from ape_model.training.data.config import WORLD
+from ape_model.training.data.mixture import MixedBatches
+from ape_model.training.data.world_dataset import SceneBatches
+from ape_model.training.prompts.negatives import PromptBank
+from ape_model.training.prompts.sampler import Prompter, Speech
 from ape_model.world import World
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ape_model.training.batch import Example
-    from ape_model.training.coco import CocoData
-    from ape_model.training.data_config import DataConfig
+    from ape_model.training.data.batch import Example
+    from ape_model.training.data.coco import CocoData
+    from ape_model.training.data.config import DataConfig
     from ape_model.training.recipe import Recipe
 
 __all__ = ["Judged", "Task", "build_task"]

@@ -12,17 +12,17 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from ape_model.geometry import corners
-from ape_model.nms import box_iou
-from ape_model.training.batch import collate
+from ape_model.network.geometry import corners
+from ape_model.reference.nms import box_iou
+from ape_model.training.data.batch import collate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from ape_model.nano import Nano
-    from ape_model.training.batch import Example
+    from ape_model.network.nano import Nano
+    from ape_model.training.data.batch import Example
 
 __all__ = ["validate"]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ape_model.world.film import Film
 from ape_model.world.scene import Actor, Scene, Stage, random_backdrop
 from ape_model.world.sentences import SentenceScene, phrases_of
 from ape_model.world.sprites import Pose
+from ape_model.world.video import Film
 from ape_model.world.words import WorldPrompt, load_vocabulary
 
 if TYPE_CHECKING:

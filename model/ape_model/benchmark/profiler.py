@@ -1,0 +1,140 @@
+"""Where the time of a frame goes: the boxes of the figure, each without the boxes inside it.
+
+    with watched(model) as stages:
+        model(images, prompts)
+    for stage, (cpu_s, wall_s) in stages.seconds().items(): ...
+
+Nothing in the network knows of it: the methods are wrapped while the block lasts.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import nn
+
+    from ape_model.network.ape import Ape
+
+__all__ = ["REST", "Seconds", "Stages", "watched"]
+
+REST = "rest"
+"""What no other stage holds: geometry, selection, and the glue between stages."""
+
+
+class Seconds(NamedTuple):
+    """What one stage cost."""
+
+    cpu_s: float
+    """CPU seconds of all threads."""
+    wall_s: float
+    """Seconds on the wall; on a GPU those of its stream, between events."""
+
+
+class _Mark(NamedTuple):
+    """A moment at which one stage ends and another begins."""
+
+    stage: str
+    cpu: float
+    wall: float
+    event: Any
+
+
+class Stages:
+    """The marks of one run.
+
+    Args:
+        device: where the network runs.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._open = [REST]
+        self._marks: list[_Mark] = []
+
+    def _mark(self) -> None:
+        """From now on it is the innermost open stage; on a GPU the host does not wait."""
+        event = None
+        if self._device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+        self._marks.append(_Mark(self._open[-1], time.process_time(), time.perf_counter(), event))
+
+    def around(self, stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """`call`, its time counted for `stage`."""
+
+        def timed(*given: Any, **named: Any) -> Any:
+            self._open.append(stage)
+            self._mark()
+            try:
+                return call(*given, **named)
+            finally:
+                self._open.pop()
+                self._mark()
+
+        return timed
+
+    def seconds(self) -> dict[str, Seconds]:
+        """What every stage cost, in the order of their first calls; waits for a GPU to finish."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        total: dict[str, Seconds] = {}
+        for mark, after in zip(self._marks, self._marks[1:], strict=False):
+            so_far = total.get(mark.stage, Seconds(0.0, 0.0))
+            wall = after.wall - mark.wall
+            if mark.event is not None:
+                wall = mark.event.elapsed_time(after.event) / 1e3
+            total[mark.stage] = Seconds(so_far.cpu_s + after.cpu - mark.cpu, so_far.wall_s + wall)
+        return total
+
+
+def _places(model: Ape) -> Iterator[tuple[str, nn.Module, str]]:
+    """Stage, module and method of everything that is timed; what is inside comes later."""
+    transformer = model.transformer
+    simple = hasattr(model.backbone, "net")
+    yield "pyramid" if simple else "backbone", model.backbone, "forward"
+    if simple:
+        yield "vision transformer", model.backbone.net, "forward"  # type: ignore[misc]
+    if model.config.neck:
+        yield "neck", model.neck, "forward"
+    yield "encoder, rest", transformer, "encode"
+    for layer in transformer.encoder.layers:
+        yield "encoder attention", layer.attentions[0], "project_value"  # type: ignore[index, misc]
+        yield "encoder attention", layer.attentions[0], "forward"  # type: ignore[index, misc]
+        yield "encoder feed-forward", layer.ffns[0], "forward"  # type: ignore[index, misc]
+    for layer in transformer.encoder.vl_layers if model.config.fusion else ():
+        yield "fusion", layer, "forward"
+    yield "proposals", transformer, "score"
+    yield "proposals", transformer, "propose"
+    yield "decoder", transformer, "decode"
+    align = model.class_embed[model.config.decoder_layers - 1]
+    yield "alignment", align, "forward"
+    yield "alignment", align, "score"
+    yield "masks", model, "mask_feature"
+    yield "masks", model, "region_masks"
+
+
+@contextmanager
+def watched(model: Ape) -> Iterator[Stages]:
+    """Inside the block, the stages of `model` are timed; not for use from several threads."""
+    stages = Stages(next(model.parameters()).device)
+    before: list[tuple[nn.Module, str, Any]] = []
+    for stage, module, name in _places(model):
+        before.append((module, name, module.__dict__.get(name)))
+        setattr(module, name, stages.around(stage, getattr(module, name)))
+    stages._mark()  # noqa: SLF001 (of this file)
+    try:
+        yield stages
+    finally:
+        stages._mark()  # noqa: SLF001
+        for module, name, own in before:
+            if own is None:
+                delattr(module, name)
+            else:  # a plain twin that as_written had put there
+                setattr(module, name, own)

@@ -1,0 +1,102 @@
+"""Frames to network input, pixel for pixel as the official models were fed.
+
+The long side becomes the canvas side (small frames grow), resampled by Pillow's antialiased
+bilinear filter on bytes; BGR is flipped to RGB, normalised, then zero-padded right and bottom. On a
+GPU all of it happens there, the filter in integers (`pillow_resize`): a frame goes over as bytes.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ape_model.inference.pillow_resize import resize_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from ape_model.config import ApeConfig
+
+__all__ = ["fitted_size", "normalise", "prepare", "resize_rgb"]
+
+
+def fitted_size(size: tuple[int, int], canvas: int) -> tuple[int, int]:
+    """Height and width of an image of `size` (height, width) whose long side becomes `canvas`."""
+    # In this order of operations, as the official resize does: rounding depends on it.
+    scale = canvas / min(size)
+    height, width = (scale * side for side in size)
+    shrink = canvas / max(height, width)
+    if shrink < 1:
+        height, width = height * shrink, width * shrink
+    return max(1, int(height + 0.5)), max(1, int(width + 0.5))
+
+
+def resize_rgb(bgr: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(H, W, 3) BGR bytes to (height, width, 3) RGB bytes."""
+    # To Pillow three channels are as good as any others: they are flipped when they are few.
+    image = Image.fromarray(np.ascontiguousarray(bgr))
+    small = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.ascontiguousarray(np.asarray(small)[..., ::-1])
+
+
+def normalise(rgb: Tensor, config: ApeConfig) -> Tensor:
+    """(3, H, W) RGB, 0..255, any float dtype, minus the mean over the deviation."""
+    mean, std = _statistics(config.pixel_mean, config.pixel_std, rgb.dtype, rgb.device)
+    return (rgb - mean) / std
+
+
+@lru_cache(maxsize=8)  # a copy to a GPU would make every frame wait
+def _statistics(
+    mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the channels, (3, 1, 1) each."""
+    columns = torch.tensor([mean, std], dtype=dtype, device=device)[..., None, None]
+    return columns[0], columns[1]
+
+
+def prepare(
+    frames: Sequence[NDArray[np.uint8]],
+    config: ApeConfig,
+    dtype: torch.dtype = torch.float32,
+    upload: Callable[[NDArray[np.uint8]], Tensor] | None = None,
+) -> tuple[Tensor, tuple[tuple[int, int], ...]]:
+    """Make one batch of frames.
+
+    Args:
+        frames: (H, W, 3) BGR bytes each, of any sizes.
+        config: of the model that will see them.
+        dtype: of the batch; pixels are normalised in float32 and then rounded to it.
+        upload: brings a frame to a GPU, which then does the rest; None for a batch on the CPU.
+
+    Returns:
+        (B, 3, rows, columns) normalised RGB, and height and width of each frame inside it.
+    """
+    sizes = tuple(fitted_size(frame.shape[:2], config.canvas) for frame in frames)
+    fitted = [
+        torch.from_numpy(resize_rgb(frame, size))
+        if upload is None
+        else resize_bytes(upload(frame), size).flip(-1)
+        for frame, size in zip(frames, sizes, strict=True)
+    ]
+    shape = len(frames), 3, *_padded(sizes, config)
+    batch = torch.zeros(shape, dtype=dtype, device=fitted[0].device)
+    for place, rgb, (height, width) in zip(batch, fitted, sizes, strict=True):
+        place[:, :height, :width] = normalise(rgb.permute(2, 0, 1).float(), config)
+    return batch, sizes
+
+
+def _padded(sizes: Sequence[tuple[int, int]], config: ApeConfig) -> tuple[int, int]:
+    """The whole square, or the least multiple of the grain that holds all sizes."""
+    if config.grain is None:
+        return config.canvas, config.canvas
+    rows, cols = (
+        -(-max(sides) // config.grain) * config.grain for sides in zip(*sizes, strict=True)
+    )
+    return rows, cols

@@ -1,0 +1,1 @@
+"""The network of the paper: modules alone, no files, no text towers, no selection."""

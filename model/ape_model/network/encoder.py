@@ -1,0 +1,97 @@
+"""The deformable encoder: image tokens look at each other and, where fused, at the text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from ape_model.network.deformable_attention import DeformableAttention
+from ape_model.network.fusion import VisionLanguageFusion
+from ape_model.network.layers import FeedForward, in_parts
+
+if TYPE_CHECKING:
+    from ape_model.config import ApeConfig
+    from ape_model.network.geometry import Geometry, Levels
+
+__all__ = ["Encoder", "EncoderLayer"]
+
+
+class EncoderLayer(nn.Module):
+    """Deformable self attention and feed-forward net, post-norm."""
+
+    def __init__(self, config: ApeConfig) -> None:
+        super().__init__()
+        attention = DeformableAttention(
+            config.hidden, heads=config.heads, levels=config.levels, points=config.points
+        )
+        self.attentions = nn.ModuleList([attention])
+        self.ffns = nn.ModuleList([FeedForward(config.hidden, config.ffn)])
+        self.norms = nn.ModuleList(nn.LayerNorm(config.hidden) for _ in range(2))
+
+    @property
+    def attention(self) -> DeformableAttention:
+        """The attention of all tokens to all tokens."""
+        attention = self.attentions[0]
+        assert isinstance(attention, DeformableAttention)  # noqa: S101 (tells the type checker)
+        return attention
+
+    def forward(self, tokens: Tensor, position: Tensor, geometry: Geometry) -> Tensor:
+        """(B, N, C) tokens and positions -> (B, N, C) tokens.
+
+        Every token is a query that sees values alone, so queries are gone through in steps.
+        """
+        value = geometry.emptied(self.attention.project_value(tokens))
+
+        def look(part: slice) -> Tensor:
+            place = geometry.reference[:, part]
+            return self.look(tokens[:, part], position[:, part], place, value, geometry.levels)
+
+        return in_parts(look, tokens)
+
+    def look(
+        self, tokens: Tensor, position: Tensor, reference: Tensor, value: Tensor, levels: Levels
+    ) -> Tensor:
+        """Let (B, Q, C) of the tokens look at the (B, N, C) values of all, then feed forward."""
+        seen = self.attention(tokens + position, reference, value, levels)
+        tokens = self.norms[0](tokens + seen)
+        out: Tensor = self.norms[1](self.ffns[0](tokens))
+        return out
+
+
+class Encoder(nn.Module):
+    """All encoder layers, each after its fusion block where the model has them."""
+
+    def __init__(self, config: ApeConfig) -> None:
+        super().__init__()
+        count = config.encoder_layers
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(count))
+        if config.fusion:
+            self.vl_layers = nn.ModuleList(VisionLanguageFusion(config) for _ in range(count))
+        self.fused = config.fusion
+
+    def forward(
+        self,
+        tokens: Tensor,
+        position: Tensor,
+        geometry: Geometry,
+        text: Tensor | None,
+        counts: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Encode image tokens and text together.
+
+        Args:
+            tokens: (B, N, C) flattened maps.
+            position: (B, N, C) with the level embedding.
+            geometry: of the batch.
+            text: (B, T, Dl) fusion text; None for a model without fusion.
+            counts: (T,) multiplicity of text tokens, None for one each.
+
+        Returns:
+            (B, N, C) memory and the (B, T, Dl) fused text, or None without fusion.
+        """
+        for index, layer in enumerate(self.layers):
+            if self.fused:
+                tokens, text = self.vl_layers[index](tokens, text, counts)
+            tokens = layer(tokens, position, geometry)
+        return tokens, text if self.fused else None

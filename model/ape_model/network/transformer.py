@@ -1,0 +1,161 @@
+"""The transformer of the figure: encoder, two-stage proposals, decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ape_model.network.decoder import Decoded, Decoder
+from ape_model.network.encoder import Encoder
+from ape_model.network.geometry import box_position
+from ape_model.network.layers import in_parts
+from ape_model.network.proposals import pick_proposals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ape_model.config import ApeConfig
+    from ape_model.network.geometry import Geometry, Levels
+
+__all__ = ["Proposals", "TokenScores", "Transformer"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenScores:
+    """What the two-stage heads say of every token."""
+
+    states: Tensor
+    """(B, N, C) tokens after the output projection; all invalid tokens share one state."""
+    objectness: Tensor
+    """(B, N) logits of each token's strongest two-stage head."""
+    head: Tensor
+    """(B, N) int64, which one that is."""
+    anchors: Tensor
+    """(B, N, 4) logits of cx, cy, w, h; +inf for invalid tokens."""
+    box_changes: Callable[[Tensor], Tensor]
+    """(..., C) states to the (..., K, 4) box logits, on top of the anchors', of the K heads."""
+
+    def boxes(self, image: int, tokens: Tensor) -> Tensor:
+        """(T, 4) box logits of (T,) int64 tokens of one image: worked out for few of them."""
+        changes = self.box_changes(self.states[image, tokens])
+        return self._strongest(changes, self.head[image, tokens], self.anchors[image, tokens])
+
+    def all_boxes(self) -> Tensor:
+        """(B, N, 4) box logits of all tokens."""
+        return self._strongest(self.box_changes(self.states), self.head, self.anchors)
+
+    @staticmethod
+    def _strongest(changes: Tensor, head: Tensor, anchors: Tensor) -> Tensor:
+        index = head[..., None, None].expand(*head.shape, 1, 4)
+        exact = torch.promote_types(changes.dtype, torch.float32)
+        return changes.gather(-2, index).squeeze(-2) + anchors.to(exact)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proposals:
+    """The tokens that become queries, best first."""
+
+    tokens: Tensor
+    """(B, Q) int64 token indices."""
+    boxes: Tensor
+    """(B, Q, 4) cx, cy, w, h in 0..1; exactly 1 where the token was invalid."""
+    query: Tensor
+    """(B, Q, C) first content of the queries."""
+    position: Tensor
+    """(B, Q, C) position of the queries."""
+
+
+class Transformer(nn.Module):
+    """Everything between the pyramid and the heads."""
+
+    def __init__(self, config: ApeConfig) -> None:
+        super().__init__()
+        width = config.hidden
+        self.config = config
+        self.level_embeds = nn.Parameter(torch.empty(config.levels, width))
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.enc_output = nn.Linear(width, width)
+        self.enc_output_norm = nn.LayerNorm(width)
+        self.pos_trans = nn.Linear(2 * width, 2 * width)
+        self.pos_trans_norm = nn.LayerNorm(2 * width)
+        self.pix_trans = nn.Linear(width, width)
+        self.pix_trans_norm = nn.LayerNorm(width)
+        nn.init.normal_(self.level_embeds)
+
+    def encode(
+        self,
+        maps: Sequence[Tensor],
+        geometry: Geometry,
+        text: Tensor | None,
+        counts: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Maps of (B, C, H_l, W_l) to (B, N, C) memory, and the fused (B, T, Dl) text."""
+        tokens = torch.cat([level.flatten(2).mT for level in maps], dim=1)
+        counted = zip(self.level_embeds, geometry.levels.counts, strict=True)
+        level_of = torch.cat([embed.expand(count, -1) for embed, count in counted])
+        position = geometry.position.to(tokens.dtype) + level_of
+        return self.encoder(tokens, position, geometry, text, counts)
+
+    def score(self, memory: Tensor, geometry: Geometry, invalid: Tensor | None) -> TokenScores:
+        """Objectness of all tokens, and how to come by their boxes.
+
+        Args:
+            memory: (B, N, C).
+            geometry: of the batch.
+            invalid: (B, N) bool, tokens that may make no proposal beside those of the geometry.
+        """
+        anchors, unusable = geometry.anchors, geometry.invalid
+        if invalid is not None:
+            unusable = unusable | invalid
+            anchors = anchors.masked_fill(invalid[..., None], torch.inf)
+
+        def states_of(part: slice) -> Tensor:
+            usable = memory[:, part].masked_fill(unusable[:, part, None], 0.0)
+            states: Tensor = self.enc_output_norm(self.enc_output(usable))
+            return states
+
+        states = in_parts(states_of, memory)
+        objectness, head = self.decoder.token_objectness(states).max(dim=-1)
+        return TokenScores(states, objectness, head, anchors, self.decoder.token_box_changes)
+
+    def propose(self, scores: TokenScores, geometry: Geometry) -> Proposals:
+        """Choose the queries of every image and give them their first states."""
+        with torch.no_grad():
+            picked = [
+                self._pick(scores, image, geometry.levels) for image in range(len(scores.states))
+            ]
+        tokens, chosen = (torch.stack(parts) for parts in zip(*picked, strict=True))
+        image = torch.arange(len(tokens), device=tokens.device)[:, None]
+        embedded = box_position(chosen, 2 * self.config.hidden).to(scores.states.dtype)
+        position, query = self.pos_trans_norm(self.pos_trans(embedded)).chunk(2, dim=-1)
+        content = self.pix_trans(scores.states.detach()[image, tokens])
+        return Proposals(
+            tokens=tokens,
+            boxes=chosen,
+            query=query + self.pix_trans_norm(content),
+            position=position,
+        )
+
+    def _pick(self, scores: TokenScores, image: int, levels: Levels) -> tuple[Tensor, Tensor]:
+        """(Q,) int64 tokens of one image that become queries, and their (Q, 4) boxes."""
+
+        def boxes(tokens: Tensor) -> Tensor:
+            return scores.boxes(image, tokens).sigmoid()
+
+        tokens = self.pick(scores.objectness[image], boxes, levels)
+        return tokens, boxes(tokens)
+
+    def pick(self, objectness: Tensor, boxes: Callable[[Tensor], Tensor], levels: Levels) -> Tensor:
+        """(Q,) int64 tokens that become queries of one image; see `pick_proposals`."""
+        return pick_proposals(objectness, boxes, levels, self.config)
+
+    def decode(self, proposals: Proposals, memory: Tensor, geometry: Geometry) -> Decoded:
+        """Run the decoder on the proposals."""
+        decoded: Decoded = self.decoder(
+            proposals.query, proposals.position, proposals.boxes, memory, geometry
+        )
+        return decoded

@@ -1,0 +1,1 @@
+"""What no frame runs: reference forms and the official post-processing."""

@@ -1,0 +1,202 @@
+"""From prompts to what the network reads: a kind and an embedding for every prompt on its own.
+
+A prompt is a *vocabulary* name, which meets the image only when regions are named, or a *sentence*,
+which is fused with the image first (Shen et al. 2024, section 3.2). Embeddings are looked up in a
+bank, in memory and on disk; only what none of them knows is encoded, and only then is the text
+tower loaded.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Protocol
+
+import torch
+
+from ape_model.errors import BankError, PromptTextError
+from ape_model.text.clip_tokenizer import clean_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from torch import Tensor
+
+    from ape_model.text.cache import EmbeddingCache, EmbeddingSpace
+    from ape_model.text.embedding_file import PromptBank
+
+__all__ = ["PromptEmbedder", "PromptKind", "TextEncoder", "classify"]
+
+_MEMORY_LIMIT: Final = 16_384  # embeddings of 4 KB: 64 MB
+_CHUNK: Final = 256  # prompts between two saves: what an interruption can cost
+_NAMED: Final = 3  # prompts that an error message spells out
+
+
+class PromptKind(StrEnum):
+    """How a prompt meets the image."""
+
+    VOCABULARY = "vocabulary"
+    """A name: aligned with regions, never fused with the image."""
+    SENTENCE = "sentence"
+    """A description: fused with the image before alignment."""
+
+
+class TextEncoder(Protocol):
+    """Whatever turns texts into vectors."""
+
+    def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> Tensor:
+        """Return (P, D) float32 on the CPU for P texts; `progress` hears how many are done."""
+        ...
+
+
+def classify(
+    texts: Sequence[str],
+    given: Sequence[PromptKind | None],
+    vocabulary: Collection[str] = (),
+    *,
+    official: bool = False,
+) -> tuple[PromptKind, ...]:
+    """Decide for every prompt on its own whether it is a name or a sentence.
+
+    A text of several words is a sentence, unless the model learnt it as a name.
+
+    Args:
+        texts: P prompts.
+        given: P kinds that the user chose, None where they leave it to us.
+        vocabulary: clean texts of the names that the model was trained on.
+        official: follow the official code instead, where one space in any prompt makes all of
+            them sentences.
+
+    Raises:
+        PromptTextError: a kind is given in official mode, which knows none.
+    """
+    if official:
+        for text, kind in zip(texts, given, strict=True):
+            if kind is not None:
+                raise PromptTextError(
+                    f"official mode classes all prompts as one: leave out the kind of {text!r}"
+                )
+        spaced = any(" " in text.strip() for text in texts)
+        return (PromptKind.SENTENCE if spaced else PromptKind.VOCABULARY,) * len(texts)
+    return tuple(
+        kind or _kind_of(clean_text(text), vocabulary)
+        for text, kind in zip(texts, given, strict=True)
+    )
+
+
+def _kind_of(clean: str, vocabulary: Collection[str]) -> PromptKind:
+    if " " in clean and clean not in vocabulary:
+        return PromptKind.SENTENCE
+    return PromptKind.VOCABULARY
+
+
+class PromptEmbedder:
+    """Finds or makes the embedding of any text; called from one thread.
+
+    Args:
+        space: what the tower is; names entries of the cache and must match the bank.
+        load: loads the text tower, called at most once and only for a text nobody knows; None
+            where there are no text weights.
+        cache: embeddings on disk; None keeps them in memory alone.
+        bank: embeddings that came with the model.
+
+    Raises:
+        BankError: the bank was made by another text tower.
+    """
+
+    def __init__(
+        self,
+        space: EmbeddingSpace,
+        load: Callable[[], TextEncoder] | None,
+        *,
+        cache: EmbeddingCache | None = None,
+        bank: PromptBank | None = None,
+    ) -> None:
+        if bank is not None and bank.space.tower != space.tower:
+            raise BankError(
+                f"the bank was made by text tower {bank.space.tower[:12]} and this model has"
+                f" {space.tower[:12]}: make it again with `ape-stream prompts embed` and this model"
+            )
+        self.space = space
+        self._load = load
+        self._encoder: TextEncoder | None = None
+        self._cache = cache
+        self._bank = {} if bank is None else dict(zip(bank.texts, bank.embeddings, strict=True))
+        self._memory: OrderedDict[str, Tensor] = OrderedDict()
+
+    def embed(
+        self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None
+    ) -> Tensor:
+        """Return the (P, D) float32 embeddings of P >= 1 texts, on the CPU, not normalised.
+
+        Args:
+            texts: prompts of any content but nothing; the same text in other case or spacing
+                has the same embedding.
+            progress: called with (done, of how many) while unknown texts are encoded.
+
+        Raises:
+            PromptTextError: a text has no words, or is unknown and there is no text tower.
+            ModelError: the text tower cannot be loaded.
+        """
+        clean = [_checked(text) for text in texts]
+        found: dict[str, Tensor] = {}
+        for text in dict.fromkeys(clean):
+            vector = self._find(text)
+            if vector is not None:
+                found[text] = vector
+        missing = [text for text in dict.fromkeys(clean) if text not in found]
+        if missing:
+            found |= self._encode(missing, progress)
+        self._remember(found)
+        return torch.stack([found[text] for text in clean])
+
+    def _find(self, text: str) -> Tensor | None:
+        for known in (self._bank, self._memory):
+            if text in known:
+                return known[text]
+        return None if self._cache is None else self._cache.get(self.space, text)
+
+    def _encode(
+        self, texts: list[str], progress: Callable[[int, int], None] | None
+    ) -> dict[str, Tensor]:
+        encoder = self._tower(texts)
+        # Neighbours of like length share a batch of the tower.
+        texts = sorted(texts, key=len)
+        made: dict[str, Tensor] = {}
+        for first in range(0, len(texts), _CHUNK):
+            chunk = texts[first : first + _CHUNK]
+            for text, vector in zip(chunk, encoder.encode(chunk), strict=True):
+                made[text] = vector.clone()  # a row of its own, so that the batch can go
+                if self._cache is not None:
+                    self._cache.put(self.space, text, made[text])
+            if progress is not None:
+                progress(len(made), len(texts))
+        if self._cache is not None:
+            self._cache.prune()
+        return made
+
+    def _tower(self, wanted: list[str]) -> TextEncoder:
+        if self._load is None:
+            named = ", ".join(repr(text) for text in wanted[:_NAMED])
+            more = f" and {len(wanted) - _NAMED} more" if len(wanted) > _NAMED else ""
+            raise PromptTextError(
+                f"no embedding of {named}{more} and no text weights here: embed them where the"
+                " weights are with `ape-stream prompts embed` and bring the bank"
+            )
+        if self._encoder is None:
+            self._encoder = self._load()
+        return self._encoder
+
+    def _remember(self, found: dict[str, Tensor]) -> None:
+        for text, vector in found.items():
+            self._memory[text] = vector
+            self._memory.move_to_end(text)
+        while len(self._memory) > _MEMORY_LIMIT:
+            self._memory.popitem(last=False)
+
+
+def _checked(text: str) -> str:
+    clean = clean_text(text)
+    if not clean:
+        raise PromptTextError(f"the prompt {text!r} has no words: give at least one")
+    return clean

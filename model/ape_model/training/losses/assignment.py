@@ -1,0 +1,100 @@
+"""Which predictions answer for which regions: one-to-many by overlap, in both stages (DETA).
+
+All functions work on whole batches; no loop over pictures. Regions are padded to the largest
+number of the batch; padding is never assigned.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ape_model.reference.nms import box_iou
+
+__all__ = ["assign_queries", "assign_tokens", "best_queries", "equal_weights"]
+
+UNASSIGNED = -1
+
+
+def assign_tokens(
+    anchors: Tensor, boxes: Tensor, valid: Tensor, *, threshold: float = 0.6, least: int = 6
+) -> Tensor:
+    """Give every region the anchors that lie in it and overlap it best (first stage).
+
+    Args:
+        anchors: (N, 4) x1, y1, x2, y2.
+        boxes: (B, G, 4) x1, y1, x2, y2 of the regions, in the same unit.
+        valid: (B, G) bool, False for padding.
+        threshold: an anchor of at least this IoU is assigned in any case.
+        least: best anchors of each region, assigned whatever their IoU.
+
+    Returns:
+        (B, N) int64: the region of each anchor, -1 for none. An anchor that several regions claim
+        goes to the one it overlaps most, so that small things win over what they stand on.
+    """
+    iou = box_iou(anchors, boxes)  # (B, N, G)
+    center = (anchors[:, :2] + anchors[:, 2:]) / 2
+    inside = (
+        (center[:, None] > boxes[:, None, :, :2]) & (center[:, None] < boxes[:, None, :, 2:])
+    ).all(-1)
+    iou = torch.where(valid[:, None], iou, -1.0)
+    rank = iou + inside  # inside first, then by overlap
+    kth = rank.topk(min(least, rank.shape[1]), dim=1).values[:, -1:]
+    claimed = ((rank >= kth) | (iou >= threshold)) & valid[:, None]
+    best, region = torch.where(claimed, iou, -1.0).max(-1)
+    return torch.where(best >= 0, region, UNASSIGNED)
+
+
+def assign_queries(
+    predicted: Tensor, boxes: Tensor, valid: Tensor, threshold: float
+) -> tuple[Tensor, Tensor]:
+    """Give every region the queries whose boxes overlap it (second stage).
+
+    Args:
+        predicted: (B, Q, 4) x1, y1, x2, y2.
+        boxes: (B, G, 4) x1, y1, x2, y2 of the regions.
+        valid: (B, G) bool, False for padding.
+        threshold: IoU from which a query is assigned; the best query of each region always is.
+
+    Returns:
+        (B, Q) int64 region of each query, -1 for none, and (B, Q) its IoU with its best region.
+    """
+    iou = torch.where(valid[:, None], box_iou(predicted, boxes), -1.0)  # (B, Q, G)
+    overlap, region = iou.max(-1)
+    region = torch.where(overlap >= threshold, region, UNASSIGNED)
+    best = iou.argmax(1)  # (B, G)
+    forced = torch.zeros_like(iou, dtype=torch.bool).scatter_(1, best[:, None], 1)
+    forced &= valid[:, None] & (iou > 0)
+    claim, claimed_by = torch.where(forced, iou, -1.0).max(-1)
+    region = torch.where(claim > 0, claimed_by, region)
+    return region, overlap.clamp(min=0)
+
+
+def best_queries(predicted: Tensor, boxes: Tensor) -> Tensor:
+    """Find the query whose box overlaps each region most.
+
+    Args:
+        predicted: (B, Q, 4) x1, y1, x2, y2.
+        boxes: (B, G, 4) x1, y1, x2, y2 of the regions.
+
+    Returns:
+        (B, G) int64, 0..Q-1; of padding, any.
+    """
+    return box_iou(predicted, boxes).argmax(1)
+
+
+def equal_weights(region: Tensor, regions: int) -> Tensor:
+    """Weights that let every region count the same however many predictions it has.
+
+    This is the paper's thing-stuff equalisation: a sky of a hundred tokens weighs one region.
+
+    Args:
+        region: (B, K) int64 region of each prediction, -1 for none.
+        regions: G, regions of a picture with padding.
+
+    Returns:
+        (B, K) float32, one over the number of predictions of the same region; 0 where unassigned.
+    """
+    member = region[..., None] == torch.arange(regions, device=region.device)  # (B, K, G)
+    share = member / member.sum(1, keepdim=True).clamp(min=1)
+    return share.sum(-1)

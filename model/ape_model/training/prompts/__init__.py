@@ -1,0 +1,1 @@
+"""Which prompts a training step asks for."""

@@ -1,0 +1,1 @@
+"""Distillation of a sentence encoder into a text tower."""

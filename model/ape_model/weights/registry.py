@@ -1,0 +1,227 @@
+"""Where models lie and what they are called.
+
+    $XDG_DATA_HOME/ape_stream/models/<name>/{vision,text}.safetensors   imported ones
+    ape_model/assets/nano*                                              the one that ships
+
+`resolve` turns what a user says, a name or a path, into the files of a model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ape_model.config import PRESETS
+from ape_model.errors import CheckpointError, ModelMissingError, VariantError
+from ape_model.io.checkpoint_reader import file_digest
+from ape_model.io.safetensors_io import read_metadata
+from ape_model.text.clip_tokenizer import clean_text
+from ape_model.weights.import_official import FORMAT, TEXT_FILE, VISION_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = [
+    "BUILT_IN",
+    "ModelFiles",
+    "ModelState",
+    "check_name",
+    "list_models",
+    "models_root",
+    "resolve",
+]
+
+BUILT_IN: Final = "nano"
+"""Name of the model that ships with the package."""
+_ASSETS: Final = Path(__file__).parents[1] / "assets"
+_NANO_VISION: Final = "nano.safetensors"
+_NANO_TEXT: Final = "nano_text.safetensors"
+_NANO_NAMES: Final = "nano_vocabulary.json"
+_OFFICIAL_NAMES: Final = "official_vocabulary.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model that is on this machine."""
+
+    name: str
+    """What the user calls it."""
+    variant: str
+    """Its preset: a key of `PRESETS`, or "nano"."""
+    vision: Path
+    """The network's weights."""
+    text: Path | None
+    """The text tower's weights; None where they were left out, and a bank must do."""
+    text_tower: str
+    """Kind of the text tower: a key of `TEXT_TOWERS`, or "nano"."""
+    text_digest: str
+    """SHA-256 (hex) of the text tower that belongs to the network, there or not."""
+    vocabulary: frozenset[str]
+    """Clean texts of the names that the network learnt as names."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """One line of the list of models."""
+
+    name: str
+    """What the user calls it."""
+    variant: str
+    """Its preset."""
+    state: str
+    """"built in", "imported", "damaged" or "not here"."""
+    vision_bytes: int | None
+    """Size of the network's file, or None where there is none."""
+    text_bytes: int | None
+    """Size of the text tower's file, or None where there is none."""
+    folder: str | None
+    """Where the files lie, or None."""
+
+
+def models_root() -> Path:
+    """Return where imported models lie: `$XDG_DATA_HOME/ape_stream/models`, or `~/.local/share`."""
+    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(home) / "ape_stream" / "models"
+
+
+def check_name(name: str) -> str:
+    """Return `name` if a model may be called so.
+
+    Raises:
+        VariantError: it is empty, built in, or no plain file name.
+    """
+    plain = name.replace("-", "").replace("_", "").replace(".", "")
+    if not (plain.isalnum() and plain.isascii()) or name.startswith("."):
+        raise VariantError(f"a model cannot be called {name!r}: use letters, digits, - _ and .")
+    if name.casefold() == BUILT_IN:
+        raise VariantError(f"{BUILT_IN} is built in: choose another --name")
+    return name
+
+
+def resolve(model: str | Path) -> ModelFiles:
+    """Find the files of a model.
+
+    Args:
+        model: "nano", the name of an imported model, a folder with its files, or the path of its
+            `vision.safetensors`.
+
+    Raises:
+        ModelMissingError: a known model is not here; the message says how to get it.
+        VariantError: there is no such model.
+        CheckpointError: its files cannot be read.
+    """
+    name = str(model)
+    if name.casefold() == BUILT_IN:
+        return _built_in()
+    if os.sep not in name and (folder := _stored(name)) is not None:
+        return _from_folder(folder.name, folder / VISION_FILE)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return _from_folder(path.name, path / VISION_FILE)
+    if path.is_file():
+        return _from_folder(path.parent.name, path)
+    raise _unknown(name)
+
+
+def list_models() -> list[ModelState]:
+    """Return every model that is known, here or not, the built-in one first."""
+    lines = [_line(BUILT_IN, BUILT_IN, "built in", _ASSETS / _NANO_VISION, _ASSETS / _NANO_TEXT)]
+    folders = _stored_folders()
+    for folder in folders:
+        vision = folder / VISION_FILE
+        try:
+            variant, state = read_metadata(vision).get("variant", "?"), "imported"
+        except CheckpointError:
+            variant, state = "?", "damaged"
+        lines.append(_line(folder.name, variant, state, vision, folder / TEXT_FILE))
+    absent = [name for name in PRESETS if name not in {folder.name for folder in folders}]
+    return lines + [ModelState(name, name, "not here", None, None, None) for name in absent]
+
+
+def _line(name: str, variant: str, state: str, vision: Path, text: Path) -> ModelState:
+    here = vision.is_file()
+    return ModelState(
+        name=name,
+        variant=variant,
+        state=state if here else "not here",
+        vision_bytes=vision.stat().st_size if here else None,
+        text_bytes=text.stat().st_size if text.is_file() else None,
+        folder=str(vision.parent) if here else None,
+    )
+
+
+def _stored_folders() -> list[Path]:
+    root = models_root()
+    found = root.iterdir() if root.is_dir() else iter(())
+    return sorted(folder for folder in found if (folder / VISION_FILE).is_file())
+
+
+def _stored(name: str) -> Path | None:
+    folders = _stored_folders()
+    exact = [folder for folder in folders if folder.name == name]
+    loose = [folder for folder in folders if folder.name.casefold() == name.casefold()]
+    return next(iter(exact + loose), None)
+
+
+def _built_in() -> ModelFiles:
+    vision, text = _ASSETS / _NANO_VISION, _ASSETS / _NANO_TEXT
+    for needed in (vision, text):
+        if not needed.is_file():
+            raise ModelMissingError(
+                f"{needed.name} is missing from this installation: install ape-stream again"
+            )
+    return ModelFiles(
+        name=BUILT_IN,
+        variant=BUILT_IN,
+        vision=vision,
+        text=text,
+        text_tower=BUILT_IN,
+        text_digest=file_digest(text),
+        vocabulary=_names(_ASSETS / _NANO_NAMES),
+    )
+
+
+def _from_folder(name: str, vision: Path) -> ModelFiles:
+    label = read_metadata(vision)
+    if label.get("format") != FORMAT or label.get("part") != "vision":
+        raise CheckpointError(
+            f"{vision} is of neither `ape-stream models import` nor `train`:"
+            " import the checkpoint first"
+        )
+    text = vision.parent / TEXT_FILE
+    if text.is_file() and read_metadata(text).get("text_sha256") != label["text_sha256"]:
+        raise CheckpointError(f"{text} belongs to another model than {vision}: import it again")
+    return ModelFiles(
+        name=name,
+        variant=label["variant"],
+        vision=vision,
+        text=text if text.is_file() else None,
+        text_tower=label["text_tower"],
+        text_digest=label["text_sha256"],
+        vocabulary=_learnt(label),
+    )
+
+
+def _learnt(label: Mapping[str, str]) -> frozenset[str]:
+    """Names of a model of our own trainer, which its header tells; else the official ones."""
+    if "names" not in label:
+        return _names(_ASSETS / _OFFICIAL_NAMES)
+    return frozenset(clean_text(name) for name in json.loads(label["names"]))
+
+
+def _names(path: Path) -> frozenset[str]:
+    names: Iterable[str] = json.loads(path.read_text(encoding="utf-8"))
+    return frozenset(clean_text(name) for name in names)
+
+
+def _unknown(name: str) -> ModelMissingError | VariantError:
+    official = [variant for variant in PRESETS if variant.casefold() == name.casefold()]
+    if official:
+        return ModelMissingError(
+            f"model {official[0]} is not here: `ape-stream models pull {official[0]}` fetches it"
+        )
+    known = ", ".join(line.name for line in list_models())
+    return VariantError(f"no model and no folder {name!r}: choose one of {known}")

@@ -1,0 +1,83 @@
+"""Frames to network input: the same to the byte where Pillow resizes and where a GPU does."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ape_model.config import PRESETS
+from ape_model.inference.pillow_resize import resize_bytes
+from ape_model.inference.preprocess import prepare, resize_rgb
+from ape_model.nano_config import NANO
+
+SIDES = st.one_of(st.integers(1, 40), st.integers(1, 400))
+
+
+def noise(height, width, seed=0):
+    """Extremes and steps, where rounding shows."""
+    random = np.random.default_rng(seed)
+    image = random.integers(0, 256, (height, width, 3), np.uint8)
+    image[random.random((height, width)) < 0.3] = 255
+    return image
+
+
+def pillow(image, size):
+    return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+@settings(max_examples=300, deadline=None)
+@given(SIDES, SIDES, SIDES, SIDES, st.integers(0, 99))
+def test_a_resize_in_integers_is_pillows_to_the_byte(height, width, rows, columns, seed):
+    image = noise(height, width, seed)
+    mine = resize_bytes(torch.from_numpy(image), (rows, columns))
+    np.testing.assert_array_equal(mine.numpy(), pillow(image, (rows, columns)))
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ((1080, 1920), (576, 1024)),
+        ((720, 1280), (576, 1024)),
+        ((2160, 3840), (576, 1024)),
+        ((480, 640), (768, 1024)),
+        ((1079, 1917), (577, 1024)),
+        ((1, 5000), (1, 1024)),
+        ((1920, 1080), (1024, 576)),
+        ((1022, 250), (256, 63)),  # rows first in Pillow 13
+        ((1024, 1024), (1024, 1024)),
+    ],
+)
+def test_frames_of_usual_sizes_are_pillows_to_the_byte(given, wanted):
+    image = noise(*given)
+    mine = resize_bytes(torch.from_numpy(image), wanted)
+    np.testing.assert_array_equal(mine.numpy(), pillow(image, wanted))
+
+
+def test_a_frame_is_flipped_when_it_is_small():
+    image = noise(37, 61)
+    flipped = np.ascontiguousarray(image[..., ::-1])
+    np.testing.assert_array_equal(resize_rgb(image, (20, 33)), pillow(flipped, (20, 33)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("config", [PRESETS["Ti"], getattr(NANO, "ape", NANO)])
+def test_an_uploaded_frame_makes_the_same_batch(config, dtype):
+    frames = [noise(240, 320), noise(33, 500)]
+    plain, sizes = prepare(frames, config, dtype)
+    mine, other = prepare(frames, config, dtype, torch.from_numpy)
+    assert sizes == other
+    assert plain.dtype == dtype
+    assert torch.equal(mine, plain)
+    exact, _ = prepare(frames, config)
+    assert torch.equal(exact.to(dtype), plain)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_a_gpu_makes_the_same_batch():
+    frames, config = [noise(1080, 1920), noise(480, 640)], PRESETS["Ti"]
+    plain, _ = prepare(frames, config)
+    mine, _ = prepare(frames, config, upload=lambda image: torch.from_numpy(image).cuda())
+    assert torch.equal(mine.cpu(), plain)

@@ -1,0 +1,229 @@
+"""`ape-stream train` as a user meets it: what goes wrong is one line, what comes out is a model."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from ape_model.io.safetensors_io import read_metadata, read_safetensors
+from ape_model.loading import load_network, load_text_encoder
+from ape_model.nano_config import NANO
+from ape_model.network.nano import Nano
+from ape_model.training.command import train
+from ape_model.training.data.coco import read_coco
+from ape_model.training.data.coco_dataset import CocoBatches
+from ape_model.training.data.world_dataset import Canvas, Stage
+from ape_model.training.errors import DataError
+from ape_model.training.prompts.sampler import Prompter
+from ape_model.training.trainer import LoopConfig, Trainer
+from ape_model.weights.registry import resolve
+from ape_model.weights.state_dict import save_weights
+
+RECIPE = """
+steps = 2
+warm_up = 0
+workers = {workers}
+{more}
+[[stage]]
+first = 0
+canvases = [{{height = 64, width = 64, batch = 1, most = 2}}]
+"""
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(train)
+
+
+def call(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(more="", workers=0):
+        path = tmp_path / "recipe.toml"
+        path.write_text(RECIPE.format(more=more, workers=workers))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two pictures with a thing and a stuff each, as COCO with phrases."""
+    images, annotations = [], []
+    for k in range(2):
+        pixels = np.full((48, 64, 3), 60 + 20 * k, np.uint8)
+        pixels[8:32, 8:32] = 250
+        cv2.imwrite(str(tmp_path / f"{k}.png"), pixels)
+        images.append({"id": k, "file_name": f"{k}.png", "height": 48, "width": 64})
+        square = {"bbox": [8, 8, 24, 24], "segmentation": [[8, 8, 32, 8, 32, 32, 8, 32]]}
+        ground = {"bbox": [0, 34, 64, 14]}
+        annotations.append(square | {"image_id": k, "category_id": 1, "phrases": ["white tile"]})
+        annotations.append(ground | {"image_id": k, "category_id": 2, "phrases": ["dark ground"]})
+    categories = [{"id": 1, "name": "sun dial"}, {"id": 2, "name": "tarmac", "isthing": 0}]
+    path = tmp_path / "data.json"
+
+    def write(**changes):
+        table = {"images": images, "annotations": annotations, "categories": categories}
+        path.write_text(json.dumps(table | changes))
+        return path
+
+    return write
+
+
+def test_a_fine_tuned_model_is_a_model_like_any_other(recipe, pictures, tmp_path):
+    out = tmp_path / "mine"
+    done = call("--data", pictures(), "--init", "nano", "--config", recipe(), "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "text tower: effective rank 48.5 (at least 20)" in done.output
+    assert "2 pictures, left out: nothing" in done.output
+    assert "things_ap50" in done.output
+    assert "stuff_ap50" in done.output
+    files = resolve(out)
+    assert {"sun dial", "tarmac", "dog face"} <= files.vocabulary
+    names = load_text_encoder(files, torch.device("cpu"), torch.float32).encode(["sun dial"])
+    shipped = load_text_encoder(resolve("nano"), torch.device("cpu"), torch.float32)
+    assert names.equal(shipped.encode(["sun dial"]))
+    load_network(files, torch.device("cpu"))
+    first, *_ = (json.loads(line) for line in (out / "log.jsonl").read_text().splitlines())
+    assert first["text_rank"] > 20
+    assert first["text_cosine"] < 0.7
+    # And it may be the beginning of the next one.
+    again = call("--data", pictures(), "--init", out, "--config", recipe(), "--out", out / "more")
+    assert again.exit_code == 0, again.output
+
+
+def test_several_data_sets_in_one_run(recipe, pictures, tmp_path):
+    pictures()
+    more = """
+[[data]]
+[[data]]
+source = "data.json"
+federated = 1
+[[data]]
+source = "data.json"
+prompts = "phrase"
+memory = 4
+[[data]]
+source = "data.json"
+prompts = "expression"
+"""
+    path = recipe()
+    path.write_text(path.read_text().replace("steps = 2", "steps = 16\nreport_every = 1") + more)
+    done = call("--config", path, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "step 16, world: things_ap50" in done.output
+    assert "step 16, data.json: things_ap50" in done.output
+    state = torch.load(tmp_path / "out" / "state.pt", weights_only=True)
+    assert [tuple(rows.shape) for rows in state["memory"]] == [
+        (0, 128),
+        (0, 128),
+        (4, 128),
+        (0, 128),
+    ]
+    assert state["memory"][2].any(1).sum() == 2  # both phrases, once each
+
+
+def refused(done):
+    """The one line on stderr."""
+    assert done.exit_code == 2, done.output
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.output
+    return lines[0]
+
+
+def test_pictures_that_break_off_end_the_run_in_one_line(recipe, pictures, tmp_path):
+    data = pictures()
+    for k in range(2):
+        (tmp_path / f"{k}.png").write_bytes((tmp_path / f"{k}.png").read_bytes()[:50])
+    done = call("--data", data, "--config", recipe(), "--out", tmp_path / "out")
+    assert "png is no picture that can be read" in refused(done)
+
+
+def test_pictures_that_break_off_while_workers_read_end_it_in_one_line(pictures, tmp_path):
+    data = pictures()
+    stages = (Stage(0, (Canvas(64, 64, 1),)),)
+    batches = CocoBatches(read_coco(data), stages, seed=0, unit=256, steps=2)
+    for k in range(2):
+        (tmp_path / f"{k}.png").unlink()
+    trainer = Trainer(
+        Nano(NANO), Prompter([], width=128, seed=0), LoopConfig(2), tmp_path / "cut", print
+    )
+    with pytest.raises(DataError, match="no picture that can be read") as caught:
+        trainer.run(batches)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"annotations": []}, "data.json has no annotations"),
+        ({"images": [{"id": 0, "file_name": "x.png", "height": 4, "width": 4}]}, "image row 0"),
+        ({"annotations": [{"image_id": 0, "category_id": 1, "bbox": [90, 0, 5, 5]}]}, "1 outside"),
+        ({"annotations": [{"image_id": 0, "category_id": 1, "bbox": [0, 0, 0, 0]}]}, "1 box with"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "A"}]}, "category row 1"),
+    ],
+)
+def test_bad_data_is_refused_in_one_line(recipe, pictures, tmp_path, changes, said):
+    data = pictures(**changes)
+    done = call("--data", data, "--config", recipe(), "--out", tmp_path / "out")
+    line = refused(done)
+    assert said in line
+    assert "data.json" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--data", "nowhere.json"), "nowhere.json is no COCO file"),
+        (("--config", "nowhere.toml"), "nowhere.toml is no recipe"),
+        (("--pictures", "."), "--pictures is the folder of the pictures of --data"),
+        (("--init", "nothing"), "no model and no folder 'nothing'"),
+        (("--device", "tpu"), "no device 'tpu'"),
+    ],
+)
+def test_bad_words_are_refused_in_one_line(tmp_path, words, said):
+    assert said in refused(call("--out", tmp_path / "out", *words))
+
+
+def test_data_on_the_command_line_and_in_the_recipe_exclude_each_other(recipe, pictures, tmp_path):
+    path = recipe()
+    path.write_text(path.read_text() + "[[data]]\nsource = 'data.json'\n")
+    line = refused(call("--config", path, "--data", pictures(), "--out", tmp_path))
+    assert "names its data itself" in line
+
+
+def test_a_run_that_diverges_ends_in_one_line_and_keeps_its_last_state(recipe, pictures, tmp_path):
+    out = tmp_path / "out"
+    path = recipe("learning_rate = 1e30\nsave_every_s = 0.0\nreport_every = 1")
+    path.write_text(path.read_text().replace("steps = 2", "steps = 9"))
+    line = refused(call("--config", path, "--data", pictures(), "--out", out))
+    assert "lower the learning rate" in line
+    assert "is nan at step" in line or "is inf at step" in line
+
+
+def test_a_damaged_state_is_refused_in_one_line(recipe, pictures, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "state.pt").write_bytes(b"not a state")
+    line = refused(call("--config", recipe(), "--data", pictures(), "--out", tmp_path / "out"))
+    assert "state.pt is damaged" in line
+
+
+def test_a_text_tower_that_tells_nothing_apart_is_refused_before_any_step(
+    recipe, pictures, tmp_path
+):
+    shipped = resolve("nano").text
+    tensors, _ = read_safetensors(shipped)
+    flat = {key: torch.zeros_like(value) for key, value in tensors.items()}
+    flat["out.bias"] = torch.ones_like(flat["out.bias"])
+    save_weights(
+        tmp_path / "flat.safetensors", flat, {}, {"words": read_metadata(shipped)["words"]}
+    )
+    path = recipe('text = "flat.safetensors"')
+    line = refused(call("--config", path, "--data", pictures(), "--out", tmp_path / "out"))
+    assert "the text tower does not tell names apart: effective rank" in line
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,68 @@
+"""What the criterion asks, in cases worked by hand."""
+
+import math
+
+import pytest
+import torch
+
+from ape_model.training.losses.criterion import Criterion, _masks
+
+
+class Square:
+    """Stands for a network whose queries draw what they are told."""
+
+    class nano:  # noqa: N801 (an attribute of the network)
+        unit = 256
+
+    def mask_logits(self, hidden, _):
+        return hidden
+
+
+class Batch:
+    """One picture of two regions on 4 x 4 mask cells: the first has a mask, the second a box."""
+
+    boxes = torch.tensor([[[8.0, 8.0, 16.0, 16.0], [8.0, 8.0, 16.0, 16.0]]]) / 256
+    masks = (
+        torch.tensor([[[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]]])
+        .repeat_interleave(2, dim=2)
+        .repeat_interleave(2, dim=3)
+    )
+    masked = torch.tensor([[True, False]])
+
+
+class Outputs:
+    """Both queries draw the first region's mask."""
+
+    class decoded:  # noqa: N801
+        hidden = (40 * (2 * Batch.masks[:, :1] - 1).expand(1, 2, 4, 4),)
+
+    mask_feature = None
+
+
+def test_a_region_known_by_its_box_alone_teaches_no_mask():
+    found = _masks(Square(), Outputs(), Batch(), torch.tensor([[0, 1]]))
+    assert found["mask"].item() == pytest.approx(0, abs=1e-6)
+    assert found["dice"].item() == pytest.approx(0, abs=1e-6)
+    wrong = _masks(Square(), Outputs(), Batch(), torch.tensor([[1, 0]]))
+    assert wrong["mask"].item() == pytest.approx(0, abs=1e-6)  # the other query has the mask now
+
+
+def test_regions_without_any_mask_have_no_mask_loss_and_no_trouble():
+    found = _masks(Square(), Outputs(), Batch(), torch.tensor([[1, -1]]))
+    assert found["mask"].item() == found["dice"].item() == 0
+
+
+def test_the_recipe_chooses_what_a_score_says():
+    # An undecided score of a box that fits by half, and one of nothing.
+    logits, quality = torch.zeros(2), torch.tensor([0.5, 0.0])
+    there = quality > 0
+    soft = Criterion(8, 8, "quality")._classify(logits, quality, there)
+    torch.testing.assert_close(soft, torch.tensor([0.0, 0.25 * math.log(2)]))
+    hard = Criterion(8, 8, "focal")._classify(logits, quality, there)
+    expected = [0.25 * 0.25 * math.log(2), 0.75 * 0.25 * math.log(2)]
+    torch.testing.assert_close(hard, torch.tensor(expected))
+
+
+def test_a_token_whose_box_does_not_fit_yet_is_still_no_background():
+    hard = Criterion(8, 8, "focal")._classify(torch.zeros(1), torch.zeros(1), torch.tensor([True]))
+    assert hard.item() == pytest.approx(0.25 * 0.25 * math.log(2))

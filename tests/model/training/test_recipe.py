@@ -1,0 +1,94 @@
+"""Recipes: what is written is what runs, and what does not fit is refused in one line."""
+
+import pytest
+
+from ape_model.training.command import RECIPES
+from ape_model.training.data.config import DataConfig
+from ape_model.training.errors import RecipeError
+from ape_model.training.recipe import read_recipe
+
+STAGE = """
+[[stage]]
+first = 0
+canvases = [{height = 64, width = 64, batch = 1}]
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", ["nano.toml", "nano_further.toml", "finetune.toml"])
+def test_shipped_recipes_are_complete(name):
+    recipe = read_recipe(RECIPES / name, steps=7, seed=None)
+    assert recipe.loop.steps == 7
+    assert recipe.stages[0].first == 0
+    assert recipe.data == (DataConfig(),)
+
+
+def test_data_sets_are_read_in_order(tmp_path):
+    text = """steps = 1
+classification = "focal"
+[[data]]
+[[data]]
+source = "phrases.json"
+ratio = 0.1
+prompts = "phrase"
+memory = 256
+scale = [0.5, 1]
+"""
+    recipe = read_recipe(write(tmp_path, text + STAGE))
+    phrases = DataConfig("phrases.json", ratio=0.1, prompts="phrase", memory=256, scale=(0.5, 1))
+    assert recipe.data == (DataConfig(), phrases)
+    assert recipe.loop.classification == "focal"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("steps = 1\nspeed = 2", "there is no key 'speed'"),
+        ("seed = 1", "steps is missing"),
+        ("steps = 0", "steps and report_every are at least 1"),
+        ("steps = true", "steps is a whole number, not True"),
+        ("steps = 1.5", "steps is a whole number, not 1.5"),
+        ("steps = 1\nlearning_rate = 'fast'", "learning_rate is a number, not 'fast'"),
+        ("steps = 1\nlearning_rate = -1.0", "learning_rate and clip are over 0"),
+        ("steps = 1\nema = 1.0", "ema and decay_from"),
+        ("steps = 1\nclassification = 'soft'", "classification is one of quality, focal"),
+        ("steps =", "is no recipe"),
+        ("steps = 1\nstage = 3", r"stage is written \[\[stage\]\]"),
+        ("steps = 1\n[[data]]\nsource = 'a'\nkind = 'phrase'", "data 0: there is no key 'kind'"),
+        ("steps = 1\n[[data]]\nsource = 'a'\nprompts = 'words'", "data 0: prompts is one of"),
+        ("steps = 1\n[[data]]\nratio = 0", "data 0: ratio is over 0"),
+        ("steps = 1\n[[data]]\nscale = [2.0, 1.0]", "data 0: scale is the least"),
+        ("steps = 1\n[[data]]\nscale = 2.0", "scale is a list of 2 values"),
+        ("steps = 1\n[[data]]\nfederated = 50", "data 0: federated is for the vocabulary"),
+        ("steps = 1\n[[data]]\nprompts = 'phrase'", "data 0: the world speaks by its stages"),
+        ("steps = 1\n[[data]]\nsource = 'a'\nmemory = 9", "data 0: memory is for phrases"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused(tmp_path, text, said):
+    path = write(tmp_path, text if "stage" in text else text + STAGE)
+    with pytest.raises(RecipeError, match=said) as caught:
+        read_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("", "the first .* begins at step 0"),
+        (STAGE.replace("first = 0", "first = 5"), "the first .* begins at step 0"),
+        (STAGE + STAGE, "later ones after it"),
+        (STAGE.replace("64", "50", 1), "multiples of 32"),
+        (STAGE.replace("batch = 1", "batch = 0"), "of a canvas are at least 1"),
+        ("[[stage]]\nfirst = 0", "stage 0: sides of a canvas are multiples of 32: none"),
+        (STAGE + "sentence_share = 2.0", "sentence_share 0..1"),
+        (STAGE.replace("first = 0", ""), "stage 0: first is missing"),
+    ],
+)
+def test_stages_that_do_not_fit_are_refused(tmp_path, stage, said):
+    with pytest.raises(RecipeError, match=said):
+        read_recipe(write(tmp_path, "steps = 1\n" + stage))

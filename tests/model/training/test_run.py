@@ -1,0 +1,274 @@
+"""The trainer as a user meets it: recipes, resuming, faults, and a new word learnt."""
+
+import json
+import random
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ape_model.loading import load_text_encoder
+from ape_model.nano_config import NANO
+from ape_model.network.geometry import corners
+from ape_model.network.nano import Nano
+from ape_model.reference.nms import box_iou
+from ape_model.training.command import RECIPES
+from ape_model.training.data.batch import collate
+from ape_model.training.data.coco import read_coco
+from ape_model.training.data.coco_dataset import CocoBatches
+from ape_model.training.data.world_dataset import Canvas, SceneBatches, Stage, taking_turns
+from ape_model.training.errors import TrainingError
+from ape_model.training.prompts.negatives import PromptBank
+from ape_model.training.prompts.sampler import Prompter, Speech
+from ape_model.training.train import Order, run
+from ape_model.training.trainer import LoopConfig, Trainer
+from ape_model.weights.registry import resolve
+from ape_model.weights.state_dict import load_weights
+from ape_model.world import Phrase, World
+
+TINY = (Stage(0, (Canvas(96, 96, 2, 3),), 0.5),)
+
+
+@pytest.fixture(scope="module")
+def encode():
+    return load_text_encoder(resolve("nano"), torch.device("cpu"), torch.float32).encode
+
+
+@pytest.fixture(scope="module")
+def bank(encode):
+    world = World()
+    prompts = [p.text for p in world.prompts]
+    return PromptBank(encode, prompts, torch.from_numpy(world.truth.copy()), ["lorry", "zxqv"])
+
+
+def trainer(bank, folder, **changes):
+    torch.manual_seed(0)
+    config = LoopConfig(**({"steps": 6, "workers": 0, "report_every": 2} | changes))
+    prompter = Prompter([Speech(bank, strangers=96, memory=8, named=True)], width=128, seed=0)
+    return Trainer(Nano(NANO), prompter, config, folder, lambda _: None)
+
+
+def scenes(steps=6):
+    return SceneBatches(TINY, seed=0, unit=NANO.unit, steps=steps)
+
+
+def weights(run):
+    return torch.cat([v.flatten().float() for v in run.model.state_dict().values()])
+
+
+def test_a_killed_run_resumes_to_the_same_weights(bank, tmp_path):
+    whole = trainer(bank, tmp_path / "whole")
+    whole.run(scenes())
+    data, cut = scenes(), trainer(bank, tmp_path / "cut")
+    for step in range(3):
+        cut.advance(data[step])
+    cut.save()
+    for step in range(3, 5):  # done, but lost with the process
+        cut.advance(data[step])
+    again = trainer(bank, tmp_path / "cut")
+    assert again.load()
+    assert again.step == 3
+    again.run(scenes())
+    assert torch.equal(weights(again), weights(whole))
+    assert all(torch.equal(again.ema[k], v) for k, v in whole.ema.items())
+
+
+def test_progress_is_logged_with_losses_and_counts(bank, tmp_path):
+    trainer(bank, tmp_path).run(scenes())
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert lines[-1]["images"] == 12
+    assert all(np.isfinite(list(line.values())).all() for line in lines)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_says_so(bank, tmp_path):
+    broken = trainer(bank, tmp_path)
+    with torch.no_grad():
+        broken.model.mask_bias.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="step 0"):
+        broken.advance(scenes()[0])
+
+
+def test_a_gradient_that_is_no_number_changes_no_weight(bank, tmp_path):
+    broken = trainer(bank, tmp_path)
+    broken.backward(scenes()[0])
+    broken.model.mask_bias.grad.fill_(float("inf"))
+    before = weights(broken)
+    with pytest.raises(TrainingError, match="gradient is inf at step 0"):
+        broken.update(2)
+    assert torch.equal(weights(broken), before)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a state"])
+def test_a_damaged_state_is_named_in_one_line(bank, tmp_path, content):
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"state\.pt is damaged") as caught:
+        trainer(bank, tmp_path).load()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_state_from_before_there_was_a_memory_is_taken_up(bank, tmp_path):
+    kept = trainer(bank, tmp_path)
+    kept.advance(scenes()[0])
+    kept.save()
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    del state["memory"]
+    torch.save(state, tmp_path / "state.pt")
+    again = trainer(bank, tmp_path)
+    assert again.load()
+    assert torch.equal(weights(again), weights(kept))
+
+
+def test_gradients_are_clipped_to_the_norm_that_is_asked_for(bank, tmp_path):
+    run_ = trainer(bank, tmp_path, clip=0.5)
+    run_.backward(scenes()[0])
+    assert run_.update(2) > 0.5  # what it was
+    gradients = [p.grad for p in run_.model.parameters() if p.grad is not None]
+    assert torch.nn.utils.get_total_norm(gradients).item() == pytest.approx(0.5, rel=1e-3)
+
+
+def test_averaged_weights_follow_slowly(bank, tmp_path):
+    run_ = trainer(bank, tmp_path, ema=0.5)
+    before = run_.ema["mask_bias"].clone()
+    for _ in range(20):
+        run_.step += 1  # past the first steps, whose average is faster
+    with torch.no_grad():
+        run_.model.mask_bias.fill_(8.0)
+    run_._average()
+    torch.testing.assert_close(run_.ema["mask_bias"], (before + 8.0) / 2)
+
+
+def test_a_part_written_state_never_replaces_the_last_one(bank, tmp_path, monkeypatch):
+    kept = trainer(bank, tmp_path)
+    kept.save()
+    before = (tmp_path / "state.pt").read_bytes()
+
+    def full_disk(_state, path):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="disk full"):
+        kept.save()
+    assert (tmp_path / "state.pt").read_bytes() == before
+
+
+def test_the_learning_rate_warms_up_holds_and_falls_to_nothing(bank, tmp_path):
+    run_ = trainer(bank, tmp_path, steps=100, warm_up=10, decay_from=0.5, learning_rate=1.0)
+    assert run_.rate(0) == pytest.approx(0.1)
+    assert run_.rate(10) == run_.rate(50) == pytest.approx(1.0)
+    assert run_.rate(75) == pytest.approx(0.5)
+    assert run_.rate(100) == pytest.approx(0.0)
+
+
+def test_early_layers_learn_more_slowly_where_asked(bank, tmp_path):
+    run_ = trainer(bank, tmp_path, layer_decay=0.5)
+    assert run_._scale("backbone.stem4.0.0.weight") == 0.5**5
+    assert run_._scale("backbone.blocks.3.norm1.weight") == 0.5
+    assert run_._scale("mask_conv.weight") == 1.0
+
+
+@pytest.mark.parametrize(("share", "moved"), [(0.0, True), (1.0, False)])
+def test_sentences_train_what_stands_on_the_backbone(bank, tmp_path, share, moved):
+    stages = (Stage(0, (Canvas(96, 96, 1, 3),), share),)
+    run = trainer(bank, tmp_path, weight_decay=0.0)
+    before = {k: v.detach().clone() for k, v in run.model.named_parameters()}
+    run.advance(SceneBatches(stages, seed=0, unit=NANO.unit, steps=1)[0])
+    after = dict(run.model.named_parameters())
+    eyes = [k for k in before if k.startswith("backbone.")]
+    assert any(not torch.equal(before[k], after[k]) for k in eyes) is moved
+    assert any(not torch.equal(before[k], after[k]) for k in before if k not in eyes)
+
+
+def test_relations_take_turns_in_what_is_said():
+    phrases = [Phrase(str(k), k, (), "extreme") for k in range(4)]
+    phrases += [
+        Phrase("on", 4, (), "on"),
+        Phrase("big", 5, (), "size"),
+        Phrase("small", 6, (), "size"),
+    ]
+    said = [p.relation for p in taking_turns(phrases, random.Random(3))]
+    assert [set(said[:3]), sorted(said[3:5]), said[5:]] == [
+        {"extreme", "on", "size"},
+        ["extreme", "size"],
+        ["extreme", "extreme"],
+    ]
+
+
+def test_strange_words_that_are_near_a_prompt_are_no_negatives(encode):
+    known = PromptBank(encode, ["dog"], torch.ones(1, 1, dtype=torch.bool), ["dogs", "railway"])
+    assert len(known.strangers) == 1
+    vectors, truth = known.draw(torch.tensor([[0]]), 8, torch.Generator().manual_seed(0))
+    assert vectors.shape[0] == 2
+    assert truth.tolist() == [[[1.0, 0.0]]]
+
+
+def test_batches_of_the_world_are_a_function_of_seed_and_step():
+    one, other = scenes()[4], scenes()[4]
+    assert one.images.equal(other.images)
+    assert one.sentences == other.sentences
+    assert not scenes()[4].images.equal(scenes()[5].images)
+
+
+def test_processes_draw_the_same_kind_of_batch_but_other_scenes():
+    first = SceneBatches(TINY, seed=0, unit=256, steps=6)
+    second = SceneBatches(TINY, seed=0, unit=256, steps=6, rank=1)
+    for step in range(6):
+        assert any(first[step].sentences) == any(second[step].sentences)
+    assert not first[0].images.equal(second[0].images)
+
+
+def draw_gizmos(folder, count):
+    """Pictures of a thing no drawn world has: a white ring with a black bar on noise."""
+    rng = random.Random(1)
+    folder.mkdir()
+    images, annotations = [], []
+    for k in range(count):
+        noise = np.random.default_rng(k).integers(60, 140, (128, 128, 3), np.uint8)
+        picture = cv2.GaussianBlur(noise, (0, 0), 3)
+        x, y, r = rng.randint(36, 92), rng.randint(36, 92), rng.randint(18, 30)
+        cv2.circle(picture, (x, y), r, (255, 255, 255), -1)
+        cv2.circle(picture, (x, y), r // 2, (200, 0, 200), -1)
+        cv2.rectangle(picture, (x - r // 2, y - 3), (x + r // 2, y + 3), (0, 0, 0), -1)
+        cv2.imwrite(str(folder / f"{k}.png"), picture)
+        ring = cv2.ellipse2Poly((x, y), (r, r), 0, 0, 360, 10)
+        images.append({"id": k, "file_name": f"{k}.png", "height": 128, "width": 128})
+        annotations.append(
+            {
+                "image_id": k,
+                "category_id": 1,
+                "bbox": [x - r, y - r, 2 * r, 2 * r],
+                "segmentation": [ring.flatten().tolist()],
+            }
+        )
+    categories = [{"id": 1, "name": "gizmo"}]
+    table = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "data.json").write_text(json.dumps(table))
+    return folder / "data.json"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_fine_tuned_nano_finds_the_new_word(tmp_path, encode):
+    data = draw_gizmos(tmp_path / "seen", 12)
+    recipe = tmp_path / "recipe.toml"
+    text = (RECIPES / "finetune.toml").read_text()
+    recipe.write_text(text.replace("height = 256, width = 256", "height = 128, width = 128"))
+    order = Order(recipe, tmp_path / "out", data, init="nano", steps=80, device="cpu")
+    tuned = Nano(NANO)
+    load_weights(tuned, run(order, lambda _: None))
+    unseen = read_coco(draw_gizmos(tmp_path / "unseen", 20))
+    batches = CocoBatches(unseen, (), seed=0, unit=NANO.unit, steps=1)
+    found = 0
+    tuned.eval()
+    for k in range(14, 20):  # other places and sizes than the twelve it has seen
+        example = batches.example(k, (128, 128))
+        with torch.no_grad():
+            images = collate([example], NANO.unit).images
+            outputs = tuned(images, tuned.vocabulary(encode(["gizmo"])))
+        best = outputs.logits[0, :, 0].argmax()
+        box = corners(outputs.boxes[0, best][None]) * 128
+        sure = outputs.logits[0, best, 0].sigmoid() > 0.4
+        found += int(sure and box_iou(box, torch.from_numpy(example.boxes)).item() > 0.5)
+    assert found >= 5

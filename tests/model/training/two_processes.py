@@ -1,0 +1,88 @@
+"""Run by torchrun: two processes that train together, compared with one that does their work."""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from ape_model.loading import load_text_encoder
+from ape_model.nano_config import NANO
+from ape_model.network.nano import Nano
+from ape_model.training.data.world_dataset import Canvas, SceneBatches, Stage
+from ape_model.training.prompts.negatives import PromptBank
+from ape_model.training.prompts.sampler import Prompter, Speech
+from ape_model.training.trainer import LoopConfig, Trainer
+from ape_model.weights.registry import resolve
+
+STEPS = 3
+STAGES = (Stage(0, (Canvas(96, 96, 1, 3),), 0.7),)  # sentences too: they fill the memory
+
+
+def encode(texts):
+    """The shipped tower's vectors."""
+    tower = load_text_encoder(resolve("nano"), torch.device("cpu"), torch.float32)
+    return tower.encode(texts)
+
+
+def trainer(folder):
+    """A trainer that begins as all others do."""
+    truth = torch.eye(169, dtype=torch.bool)
+    names = [f"thing {chr(97 + k // 26)}{chr(97 + k % 26)}" for k in range(169)]
+    bank = PromptBank(encode, names, truth, [])
+    torch.manual_seed(0)
+    prompter = Prompter([Speech(bank, memory=6)], width=128, seed=0)
+    return Trainer(Nano(NANO), prompter, LoopConfig(STEPS, warm_up=0), folder, lambda _: None)
+
+
+def weights(run):
+    """All that is learnt, as one vector; running means of a norm are each process's own."""
+    return torch.cat([p.detach().flatten() for p in run.model.parameters()])
+
+
+def alone(folder):
+    """Do both processes' work in one: average the gradients of both batches by hand."""
+    run = trainer(folder)
+    data = [SceneBatches(STAGES, seed=0, unit=256, steps=STEPS, rank=r) for r in range(2)]
+    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
+    said = []
+    for step in range(STEPS):
+        said.clear()
+        summed = torch.zeros(sum(p.numel() for p in parameters))
+        before = run.prompter.state()
+        for part in data:
+            run.prompter.load(before)  # both processes see what was remembered before the step
+            run.prompter._remember = lambda new, _: said.append(new)
+            run.backward(part[step])
+            own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+            summed += torch.cat([gradient.flatten() for gradient in own])
+        del run.prompter._remember
+        run.prompter._remember(torch.cat(said), 0)
+        # Parts of one long vector, as after the exchange: sums follow how numbers lie.
+        parts = (summed / 2).split([p.numel() for p in parameters])
+        for p, part in zip(parameters, parts, strict=True):
+            p.grad = part.view_as(p)
+        run.update(2)
+    return run
+
+
+def main(folder):
+    """Compare, and write what was found: every process must agree with all others."""
+    expected = alone(folder / "alone")  # before the processes know of each other
+    distributed.init_process_group("gloo")
+    rank = distributed.get_rank()
+    run = trainer(folder / "both")
+    data = SceneBatches(STAGES, seed=0, unit=256, steps=STEPS, rank=rank)
+    for step in range(STEPS):
+        run.advance(data[step])
+    assert run.images == expected.images == 2 * STEPS
+    assert run.prompter.state()[0].any(1).sum() > 2
+    assert torch.equal(run.prompter.state()[0], expected.prompter.state()[0]), "memories differ"
+    far = (weights(run) - weights(expected)).abs().max()
+    assert far == 0, f"weights differ by {far}"
+    (folder / f"agreed.{rank}").write_text("yes")
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
