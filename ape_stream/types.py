@@ -273,8 +273,6 @@ class FrameResult:
     """The prompts in force for this frame; `instances.prompt_ids` point into it."""
     timings: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds spent per stage, by stage name."""
-    label_map: NDArray[np.uint16] | None = None
-    """(H, W) uint16, 0 = nothing, k = prompt k-1 covers the pixel; only when asked for."""
 
     @property
     def detections(self) -> sv.Detections:

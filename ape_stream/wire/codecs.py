@@ -7,17 +7,15 @@ other languages.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
 
-from ape_stream.errors import PluginError, WireError
+from ape_stream.errors import WireError
+from ape_stream.optional import library
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from numpy.typing import NDArray
 
 __all__ = [
@@ -32,7 +30,6 @@ __all__ = [
     "encode_mask",
     "expand_labels",
     "jpeg_size",
-    "library",
 ]
 
 BITS: Final = 0
@@ -45,20 +42,6 @@ LZ4_MAX_RATIO: Final = 256
 """LZ4 block format: one length byte stands for at most 255 bytes."""
 MAX_RUN_BYTES: Final = 5
 """A LEB128 run below 2**35 takes at most this many bytes; a longer one is refused."""
-
-
-def library(name: str, extra: str = "zmq") -> ModuleType:
-    """Import an optional library at its first use.
-
-    Raises:
-        PluginError: it is not installed; the message names the extra that brings it.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise PluginError(
-            f"{name} is not installed: pip install 'ape-stream[{extra}]' ({error})"
-        ) from error
 
 
 def _run_lengths(bitmap: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -145,8 +128,8 @@ def compress_labels(label_map: NDArray[np.uint16], codec: str) -> bytes:
     """
     raw = np.ascontiguousarray(label_map, "<u2").tobytes()
     if codec == "zstd":
-        return bytes(library("zstandard").ZstdCompressor(level=1).compress(raw))
-    return bytes(library("lz4.frame").compress(raw, content_checksum=False))
+        return bytes(library("zstandard", "zmq").ZstdCompressor(level=1).compress(raw))
+    return bytes(library("lz4.frame", "zmq").compress(raw, content_checksum=False))
 
 
 def expand_labels(
@@ -168,7 +151,7 @@ def expand_labels(
 
 
 def _expand_zstd(data: bytes | memoryview, expected: int) -> bytes:
-    zstandard: Any = library("zstandard")
+    zstandard: Any = library("zstandard", "zmq")
     try:
         # The frame header's size decides how much is allocated: it must be right beforehand.
         if zstandard.frame_content_size(data) != expected:
@@ -182,7 +165,7 @@ def _expand_zstd(data: bytes | memoryview, expected: int) -> bytes:
 
 
 def _expand_lz4(data: bytes | memoryview, expected: int) -> bytes:
-    frame: Any = library("lz4.frame")
+    frame: Any = library("lz4.frame", "zmq")
     if expected > LZ4_MAX_RATIO * len(data):  # it cannot come out: do not even reserve the room
         raise WireError("the label map is too short for the size of the picture")
     reader = frame.LZ4FrameDecompressor()

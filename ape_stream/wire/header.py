@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import numpy as np
 
 from ape_stream.errors import WireError
-from ape_stream.wire.codecs import library
+from ape_stream.optional import library
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +60,7 @@ def assemble(kind: int, head: dict[str, Any], parts: list[tuple[str, str, bytes]
         PluginError: msgpack is not installed.
     """
     table = [[name, codec, len(data)] for name, codec, data in parts]
-    packed = library("msgpack").packb({**head, "parts": table})
+    packed = library("msgpack", "zmq").packb({**head, "parts": table})
     prefix = _PREFIX.pack(MAGIC, FORMAT_VERSION, kind, 0, len(packed))
     pieces = [prefix, packed, *(data for _, _, data in parts)]
     if (length := sum(map(len, pieces))) > MAX_MESSAGE_BYTES:
@@ -164,7 +164,7 @@ def _check_prefix(view: memoryview, limits: WireLimits) -> tuple[int, int, int]:
 
 
 def _unpack_head(packed: memoryview) -> dict[str, Any]:
-    msgpack = library("msgpack")
+    msgpack = library("msgpack", "zmq")
     try:
         head = msgpack.unpackb(packed, raw=False, strict_map_key=True, max_ext_len=0)
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:

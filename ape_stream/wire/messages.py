@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ape_stream.errors import PromptError, WireError
+from ape_stream.masks import label_map
 from ape_stream.types import Frame, FrameResult, Instances, Mask, Prompt, PromptKind, PromptSet
 from ape_stream.wire import codecs
 from ape_stream.wire.header import (
@@ -71,6 +72,8 @@ class WireResult(FrameResult):
     """Who sent it."""
     has_image: bool = False
     """False when the message held no picture: `frame.image` is then black, of the right size."""
+    label_map: NDArray[np.uint16] | None = None
+    """(H, W) uint16, 0 = nothing, k = prompt k-1; None where the sender was not asked for it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +100,7 @@ def encode_result(
         result: What to write. Its frame's picture is left out unless `image` says otherwise.
         envelope: Stream, run and sequence to write on it.
         image: None, "jpeg" or "bgr8": send the frame's picture along in that form.
-        labels: None, "zstd" or "lz4": send the label map along, when the result has one.
+        labels: None, "zstd" or "lz4": send a label map of the prompts along, painted here.
         quality: JPEG quality, 1..100.
 
     Raises:
@@ -106,9 +109,8 @@ def encode_result(
     """
     columns, masks = _mask_columns(result.instances)
     parts = [("masks", "", masks)]
-    if labels is not None and result.label_map is not None:
-        data = codecs.compress_labels(result.label_map, labels)
-        parts.append(("labels", labels, data))
+    if labels is not None:
+        parts.append(("labels", labels, _labels(result.instances, labels)))
     if image is not None:
         parts.append(("image", image, codecs.encode_image(result.frame.image, image, quality)))
     head = {
@@ -119,6 +121,12 @@ def encode_result(
         "timings": {str(name): float(ms) for name, ms in result.timings.items()},
     }
     return assemble(KIND_RESULT, head, parts)
+
+
+def _labels(found: Instances, codec: str) -> bytes:
+    """A compressed (H, W) uint16 map: 0 nothing, k = prompt k-1; small masks over large ones."""
+    values = (found.prompt_ids + 1).tolist()
+    return codecs.compress_labels(label_map(found.masks, found.size, values), codec)
 
 
 def encode_frame(

@@ -29,7 +29,7 @@ def a_frame(index=0, size=(48, 64), stream="cam", seed=0):
     return Frame(image.astype(np.uint8), index, 0.1 * index, stream, captured_ns=10**12 + index)
 
 
-def a_result(index=0, n=4, size=(48, 64), stream="cam", *, labels=True, tracked=True, prompts=None):
+def a_result(index=0, n=4, size=(48, 64), stream="cam", *, tracked=True, prompts=None):
     rng = np.random.default_rng(index)
     prompts = prompts or PROMPTS
     masks = tuple(ragged_mask(rng, 3 + k % 9, 4 + k % 7, size) for k in range(n))
@@ -42,9 +42,8 @@ def a_result(index=0, n=4, size=(48, 64), stream="cam", *, labels=True, tracked=
         size=size,
         track_ids=np.arange(1, n + 1, dtype=np.int64) if tracked else None,
     )
-    label_map = rng.integers(0, 4, size).astype(np.uint16) if labels else None
     timings = {"perceive": 12.5, "track": 0.25}
-    return FrameResult(a_frame(index, size, stream), found, prompts, timings, label_map)
+    return FrameResult(a_frame(index, size, stream), found, prompts, timings)
 
 
 def assert_same(left, right, *, with_image=True):
@@ -63,6 +62,3 @@ def assert_same(left, right, *, with_image=True):
     for a, b in zip(left.instances.masks, right.instances.masks, strict=True):
         assert (a.x, a.y) == (b.x, b.y)
         np.testing.assert_array_equal(a.bitmap, b.bitmap)
-    assert (left.label_map is None) == (right.label_map is None)
-    if left.label_map is not None:
-        np.testing.assert_array_equal(left.label_map, right.label_map)

@@ -10,7 +10,7 @@ from ape_nodes.ros2.messages import ResultPublisher, RosFrame, frame_of
 from ape_nodes.ros2.topics import OUTPUTS, TopicSpec
 from ape_nodes.ros2.types import plain_encoder, type_store
 from ape_stream.errors import ConfigError, SinkError, SourceError
-from ape_stream.wire.codecs import library
+from ape_stream.optional import library
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -200,9 +200,7 @@ class Encoder:
         return array_of(header=self._header(stamp_ns, ""), status=[status])
 
     def class_map(self, result: FrameResult) -> NDArray[Any]:
-        """(H, W) map of class ids: the result's own, or its masks painted small over large."""
-        if result.label_map is not None:
-            return self._narrow(result.label_map)
+        """(H, W) map of class ids, small masks over large ones."""
         found = result.instances
         return self._narrow(label_map(found.masks, found.size, (found.prompt_ids + 1).tolist()))
 

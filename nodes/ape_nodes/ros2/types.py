@@ -11,7 +11,7 @@ import numpy as np
 
 from ape_nodes.ros2.messages import Encoder
 from ape_stream.errors import ConfigError
-from ape_stream.wire.codecs import library
+from ape_stream.optional import library
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from wire_samples import PROMPTS, a_frame, a_result, assert_same
 
+from ape_stream import optional
 from ape_stream.errors import PluginError, WireError
+from ape_stream.masks import label_map
 from ape_stream.types import Frame, FrameResult, Instances, Mask
 from ape_stream.wire import (
     Envelope,
@@ -51,6 +53,9 @@ def test_a_result_comes_back_to_the_bit(n, labels, tracked):
     assert_same(sent, got)
     assert got.envelope == ENVELOPE
     assert got.has_image
+    found = sent.instances
+    values = (found.prompt_ids + 1).tolist()
+    np.testing.assert_array_equal(got.label_map, label_map(found.masks, found.size, values))
 
 
 def test_without_a_picture_the_frame_is_black_and_says_so():
@@ -237,6 +242,6 @@ def test_a_missing_library_names_its_extra(monkeypatch):
             raise ImportError(name)
         return real(name, *rest)
 
-    monkeypatch.setattr(codecs.importlib, "import_module", without)
+    monkeypatch.setattr(optional.importlib, "import_module", without)
     with pytest.raises(PluginError, match=r"ape-stream\[zmq\]"):
         encode_end(ENVELOPE)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from ape_stream.errors import SourceError
-from ape_stream.wire.codecs import library
+from ape_stream.optional import library
 
 __all__ = ["Packer", "unpack"]
 
