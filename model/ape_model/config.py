@@ -89,6 +89,9 @@ class ApeConfig:
     """Tokens of each level that enter proposal NMS."""
     proposal_nms: float = 0.9
     """IoU above which the weaker of two proposals of one level falls."""
+    padding_proposes: bool = True
+    """Tokens of the padding may become queries, as in the official code, whose networks learnt to
+    rank them last."""
     norm_groups: int = 32
     """Groups of every GroupNorm."""
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)

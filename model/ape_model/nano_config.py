@@ -21,9 +21,16 @@ class NanoConfig:
     stem: tuple[int, int, int] = (24, 48, 96)
     """Channels of the convolutional stem at strides 2, 4 and 8."""
     unit: int = 256
-    """Pixels that coordinate 1.0 stands for, whatever the picture's size."""
+    """Pixels that coordinate 1.0 stands for on a canvas of at most this side; see `unit_on`."""
     mask_channels: int = 48
     """Channels of the mask feature."""
+
+    def unit_on(self, canvas: tuple[int, int]) -> int:
+        """Pixels that coordinate 1.0 stands for on a canvas of (rows, columns).
+
+        Boxes are sigmoids: none reaches beyond 1.0, so a larger canvas needs a larger unit.
+        """
+        return max(self.unit, *canvas)
 
 
 NANO = NanoConfig(
@@ -56,6 +63,7 @@ NANO = NanoConfig(
         anchor_size=28 / 256,
         pre_nms_topk=160,
         proposal_nms=0.8,
+        padding_proposes=False,
         norm_groups=8,
     ),
     text=NanoTextConfig(),

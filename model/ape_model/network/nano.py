@@ -62,12 +62,15 @@ def pixel_geometry(plain: Geometry, config: NanoConfig, canvas: tuple[int, int])
     """
     device = plain.padded.device
     B = len(plain.padded)
+    unit = config.unit_on(canvas)
+    anchor_size = config.ape.anchor_size * config.unit / unit
     with torch.inference_mode(mode=False), torch.no_grad():
-        center, logits = _unit_anchors(plain.levels, config.unit, config.ape.anchor_size)
-        ratio = torch.tensor([config.unit / canvas[1], config.unit / canvas[0]], device=device)
+        center, logits = _unit_anchors(plain.levels, unit, anchor_size)
+        ratio = torch.tensor([unit / canvas[1], unit / canvas[0]], device=device)
         center = center.to(device)
         share = (center * ratio)[:, None].expand(-1, len(STRIDES), -1)
-        angle = torch.cat([center, center], dim=-1) * torch.pi
+        # Positions stay pixels over the same number on every canvas; sines have no end.
+        angle = torch.cat([center, center], dim=-1) * (torch.pi * unit / config.unit)
         return replace(
             plain,
             valid_ratios=ratio.expand(B, len(STRIDES), 2),
@@ -126,23 +129,19 @@ class Nano(Ape):
         place = _geometry(self.nano, canvas, sizes, images.device)
         return ImageFeatures(tuple(levels), lateral, place, sizes, canvas)
 
-    def place_of(self, images: Tensor) -> Geometry:
-        """Geometry of an unpadded batch (B, 3, H, W)."""
-        canvas = (images.shape[2], images.shape[3])
-        return _geometry(self.nano, canvas, (canvas,) * len(images), images.device)
-
-    def to_units(self, boxes: Tensor, canvas: tuple[int, int]) -> Tensor:
-        """(..., 4) boxes in shares of an unpadded canvas (rows, columns) to coordinate units."""
-        height, width = canvas
-        scale = torch.tensor([width, height, width, height], device=boxes.device) / self.nano.unit
-        return boxes * scale
+    def to_units(
+        self, boxes: Tensor, sizes: Sequence[tuple[int, int]], canvas: tuple[int, int]
+    ) -> Tensor:
+        """(B, Q, 4) boxes in shares of images of `sizes` (rows, columns) to coordinate units."""
+        sides = torch.tensor([(w, h, w, h) for h, w in sizes], device=boxes.device)
+        return boxes * (sides[:, None] / self.nano.unit_on(canvas))
 
     def head(
         self, features: ImageFeatures, prompts: PromptFeatures, region: Tensor | None = None
     ) -> RawOutputs:
         """Find what the prompts name, as `Ape.head`; boxes are shares of each picture's size."""
         outputs = super().head(features, prompts, region)
-        unit = self.nano.unit
+        unit = self.nano.unit_on(features.canvas)
         boxes = outputs.decoded.boxes
         # Filled where the boxes are: a copy from the host would wait, and break a CUDA graph.
         shares = [boxes.new_full((), unit / side) for h, w in features.sizes for side in (w, h)]

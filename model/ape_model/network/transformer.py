@@ -120,6 +120,8 @@ class Transformer(nn.Module):
 
         states = in_parts(states_of, memory)
         objectness, head = self.decoder.token_objectness(states).max(dim=-1)
+        if not self.config.padding_proposes:
+            objectness = objectness.masked_fill(geometry.padded, -torch.inf)
         return TokenScores(states, objectness, head, anchors, self.decoder.token_box_changes)
 
     def propose(self, scores: TokenScores, geometry: Geometry) -> Proposals:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Recipe", "read_recipe"]
 
-GRAIN = 32
-"""Sides of a canvas are multiples of the coarsest stride, pixels."""
 Config = TypeVar("Config", LoopConfig, Stage, Canvas, DataConfig)
 
 
@@ -72,9 +70,8 @@ def _stage(row: dict[str, Any], path: Path, number: int) -> Stage:
     if not isinstance(canvases, list) or not all(isinstance(c, dict) for c in canvases):
         raise RecipeError(f"{where}: canvases is a list of tables")
     row = row | {"canvases": tuple(_build(Canvas, canvas, where) for canvas in canvases)}
-    odd = [c for c in row["canvases"] if c.height % GRAIN or c.width % GRAIN]
-    if odd or not canvases:
-        raise RecipeError(f"{where}: sides of a canvas are multiples of {GRAIN}: {odd or 'none'}")
+    if not canvases:
+        raise RecipeError(f"{where}: canvases has at least one table")
     return _build(Stage, row, where)
 
 
@@ -98,7 +95,7 @@ def _build(
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
-    """Check a value against a field's type: a number, a text, or a tuple of either."""
+    """Check a value against a field's type: a number, a text, a truth value, a tuple of them."""
     if isinstance(value, tuple):  # canvases, checked already
         return value
     parts = get_args(hint)
@@ -106,8 +103,10 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         if not isinstance(value, list) or len(value) != len(parts):
             raise RecipeError(f"{where} is a list of {len(parts)} values, not {value!r}")
         return tuple(_typed(v, part, where) for v, part in zip(value, parts, strict=True))
-    kinds = {float: (int, float), int: (int,), str: (str,)}[hint]
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        what = {float: "a number", int: "a whole number", str: "a text"}[hint]
+    kinds = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}[hint]
+    if not isinstance(value, kinds) or isinstance(value, bool) is not (hint is bool):
+        what = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}[
+            hint
+        ]
         raise RecipeError(f"{where} is {what}, not {value!r}")
     return value

@@ -92,7 +92,7 @@ class _Builder:
         """Make the drawn world."""
         loop, world = self.recipe.loop, World()
         data = SceneBatches(
-            self.recipe.stages, seed=loop.seed, unit=NANO.unit, steps=loop.steps, rank=self.rank
+            self.recipe.stages, seed=loop.seed, network=NANO, steps=loop.steps, rank=self.rank
         )
         words = tuple(prompt.text for prompt in world.prompts)
         bank = PromptBank(self.encode, words, torch.from_numpy(world.truth.copy()), self.strangers)
@@ -109,7 +109,7 @@ class _Builder:
             self.recipe.stages,
             config,
             seed=loop.seed,
-            unit=NANO.unit,
+            network=NANO,
             steps=loop.steps,
             rank=self.rank,
         )
@@ -124,6 +124,7 @@ class _Builder:
             federated=config.federated,
             frequencies=torch.tensor(coco.frequencies()),
             memory=config.memory,
+            semantic=config.semantic,
         )
         if config.spoken:
             return _Part(data, speech, None, ())

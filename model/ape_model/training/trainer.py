@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopConfig", "Trainer"]
 
+HEAD_RATE = 1e-3
+"""Learning rate of the head that exists in training alone while it learns alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoopConfig:
@@ -41,6 +44,12 @@ class LoopConfig:
     """Steps in which the learning rate rises."""
     decay_from: float = 0.45
     """Part of the run after which the learning rate falls, 0..1."""
+    heads_first: int = 0
+    """First steps in which the head that exists in training alone learns at full rate, and the
+    network does not learn from it: for runs that go on from trained weights."""
+    freeze_norms: bool = False
+    """Batch norms keep their statistics, so that training sees what inference does: for runs that
+    go on from trained weights with small batches."""
     clip: float = 5.0
     """Largest norm of the network's gradient."""
     ema: float = 0.998
@@ -75,8 +84,10 @@ class LoopConfig:
             raise ValueError("learning_rate and clip are over 0, layer_decay is 0..1 and over 0")
         if not (0 <= self.ema < 1 and 0 <= self.decay_from < 1):
             raise ValueError("ema and decay_from are 0..1 and below 1")
-        if min(self.warm_up, self.strangers, self.seed, self.workers, self.weight_decay) < 0:
-            raise ValueError("warm_up, strangers, seed, workers and weight_decay are 0 or more")
+        if min(self.warm_up, self.heads_first, self.strangers, self.seed, self.workers) < 0:
+            raise ValueError("warm_up, heads_first, strangers, seed and workers are 0 or more")
+        if self.weight_decay < 0:
+            raise ValueError("weight_decay is 0 or more")
         if self.classification not in CLASSIFICATIONS:
             raise ValueError(f"classification is one of {', '.join(CLASSIFICATIONS)}")
 
@@ -136,6 +147,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self._groups(), lr=config.learning_rate, betas=(0.9, 0.98), fused=True
         )
+        self._norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
         self.ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.step, self.images, self.seconds = 0, 0, 0.0
         self.processes = distributed.get_world_size() if distributed.is_initialized() else 1
@@ -145,13 +157,18 @@ class Trainer:
     def _groups(self) -> list[dict[str, Any]]:
         """Weights decay; norms, biases and gates do not; sampling offsets learn slowly."""
         groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
-        for name, p in [*self.model.named_parameters(), *self.criterion.named_parameters()]:
+        for name, p in self.model.named_parameters():
             groups.setdefault((p.ndim >= 2, self._scale(name)), []).append(p)
         decay = self.config.weight_decay
-        return [
-            {"params": ps, "weight_decay": decay if wide else 0.0, "scale": scale}
+        listed: list[dict[str, Any]] = [
+            {"params": ps, "weight_decay": decay if wide else 0.0, "scale": scale, "head": False}
             for (wide, scale), ps in groups.items()
         ]
+        for wide in (True, False):
+            ps = [p for p in self.criterion.parameters() if (p.ndim >= 2) is wide]
+            rate = {"weight_decay": decay if wide else 0.0, "scale": 1.0, "head": True}
+            listed.append({"params": ps, **rate})
+        return listed
 
     def _scale(self, name: str) -> float:
         """Learning rate of a weight over that of most weights."""
@@ -225,11 +242,15 @@ class Trainer:
             TrainingError: a loss is no number.
         """
         self.model.train()
+        if self.config.freeze_norms:
+            for norm in self._norms:
+                norm.eval()
         asked = self.prompter(self.model, batch.to(self.device), self.step)
         with torch.set_grad_enabled(asked.teaches_sight):
-            seen = self.model.encode_image(asked.batch.images)
+            seen = self.model.encode_image(asked.batch.images, asked.batch.sizes)
         outputs = self.model.head(seen, asked.prompts)
-        losses = self.criterion(self.model, outputs, asked.batch, asked.targets)
+        apart = self.step < self.config.heads_first
+        losses = self.criterion(self.model, seen, outputs, asked.batch, asked.targets, apart=apart)
         total = torch.stack(list(losses.values())).sum()
         self._refuse_no_number("loss", total)
         self.optimizer.zero_grad(set_to_none=True)
@@ -247,7 +268,8 @@ class Trainer:
             TrainingError: a gradient is no number.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(self.step) * group["scale"]
+            alone = group["head"] and self.step < self.config.heads_first
+            group["lr"] = HEAD_RATE if alone else self.rate(self.step) * group["scale"]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self._refuse_no_number("gradient", norm)
         self.optimizer.step()

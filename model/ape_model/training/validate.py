@@ -50,8 +50,8 @@ def validate(
     found: list[list[float]] = []
     hits = total = absent = 0
     for index, example in enumerate(examples, start=1):
-        batch = collate([example], model.nano.unit)
-        outputs = model(batch.images, model.vocabulary(names))
+        batch = collate([example], model.nano)
+        outputs = model(batch.images, model.vocabulary(names), batch.sizes)
         boxes = corners(outputs.boxes[0]) * _scale(example)
         best = box_iou(torch.from_numpy(example.boxes), boxes).amax(1)
         hits, total = hits + int((best >= 0.5).sum()), total + len(best)

@@ -44,6 +44,13 @@ def test_padding_is_never_assigned():
     assert 1 not in assign_queries(ANCHORS[None], boxes, valid, 0.5)[0].tolist()[0]
 
 
+def test_an_anchor_in_the_padding_is_never_assigned():
+    boxes, valid = regions([0, 0, 40, 10]), torch.tensor([[True]])
+    padded = torch.tensor([[False, True, False, True]])
+    found = assign_tokens(ANCHORS, boxes, valid, padded=padded, threshold=0.2, least=4)
+    assert found.tolist() == [[0, -1, 0, -1]]
+
+
 def test_a_picture_without_regions_assigns_nothing():
     boxes, valid = regions([0, 0, 0, 0]), torch.tensor([[False]])
     assert assign_tokens(ANCHORS, boxes, valid).tolist() == [[-1] * 4]

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ape_model.nano_config import NANO
 from ape_model.training.data.augment import (
     Placement,
     View,
@@ -136,7 +137,8 @@ def striped(tmp_path, **changes):
     region = Region(0, box, True, ("the left half",))
     picture = Picture(tmp_path / "a.png", (64, 64), (region,))
     data = CocoData((picture,), ("half",), ((),), 1, Skips())
-    return CocoBatches(data, STAGES, DataConfig("a.json", **changes), seed=0, unit=256, steps=9)
+    config = DataConfig("a.json", **({"photometric": 0.0} | changes))
+    return CocoBatches(data, STAGES, config, seed=0, network=NANO, steps=9)
 
 
 def test_a_mirrored_picture_is_spoken_of_in_mirrored_words(tmp_path):
@@ -183,5 +185,25 @@ def test_data_without_phrases_cannot_be_described(tmp_path):
     bare = Picture(tmp_path / "a.png", (64, 64), (THING,))
     data = CocoData((bare,), ("half",), ((),), 1, Skips())
     with pytest.raises(DataError, match=r"a\.json: no annotation has `phrases`"):
-        CocoBatches(data, STAGES, DataConfig("a.json", prompts="phrase"), seed=0, unit=256, steps=1)
+        CocoBatches(
+            data, STAGES, DataConfig("a.json", prompts="phrase"), seed=0, network=NANO, steps=1
+        )
     assert batches.usable
+
+
+def test_light_and_colour_change_as_often_as_asked_for_and_no_region_moves(tmp_path):
+    still, lit = (striped(tmp_path, photometric=share, copy_paste=0.0) for share in (0.0, 1.0))
+    one, other = (b.jittered(b.usable[0], (64, 64), random.Random(1)) for b in (still, lit))
+    assert not np.array_equal(one.image, other.image)
+    assert np.array_equal(one.ids, other.ids)
+
+
+def test_stuff_stays_whole_where_asked(tmp_path):
+    picture = striped(tmp_path).usable[0]
+    halves = [[0, 0, 16, 0, 16, 64, 0, 64], [48, 0, 64, 0, 64, 64, 48, 64]]
+    picture = Picture(picture.path, picture.size, (Region(0, halves, True, ()),))
+    data = CocoData((picture,), ("pond",), ((),), 0, Skips())
+    for parts in (True, False):
+        config = DataConfig("a.json", stuff_in_parts=parts)
+        batches = CocoBatches(data, STAGES, config, seed=0, network=NANO, steps=1)
+        assert len(batches.example(0, (64, 64)).classes) == (2 if parts else 1)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ape_model.nano_config import NANO
 from ape_model.training.data.coco import read_coco
 from ape_model.training.data.coco_dataset import CocoBatches
 from ape_model.training.data.world_dataset import Canvas, Stage
@@ -169,12 +170,12 @@ def test_an_unusable_annotation_is_counted_and_the_rest_is_used(write, bad, caus
 
 def test_a_box_that_reaches_over_the_rim_is_used_as_far_as_it_shows(write):
     data = read_coco(write(table(annotations=[annotation(bbox=[50, 30, 40, 40], segmentation=[])])))
-    example = CocoBatches(data, STAGES, seed=0, unit=256, steps=4).example(0, (40, 60))
+    example = CocoBatches(data, STAGES, seed=0, network=NANO, steps=4).example(0, (40, 60))
     assert example.boxes.tolist() == [[50, 30, 60, 40]]
 
 
 def test_an_unmoved_example_shows_the_square_where_it_is(write):
-    batches = CocoBatches(read_coco(write(table())), STAGES, seed=0, unit=256, steps=4)
+    batches = CocoBatches(read_coco(write(table())), STAGES, seed=0, network=NANO, steps=4)
     example = batches.example(0, (80, 120))
     assert example.boxes.tolist() == [pytest.approx([20, 20, 62, 62], abs=2)]
     assert example.classes.tolist() == [0]
@@ -182,7 +183,7 @@ def test_an_unmoved_example_shows_the_square_where_it_is(write):
 
 def test_the_same_seed_and_step_make_the_same_batch(write):
     data = read_coco(write(table()))
-    one, other = (CocoBatches(data, STAGES, seed=3, unit=256, steps=4)[2] for _ in range(2))
+    one, other = (CocoBatches(data, STAGES, seed=3, network=NANO, steps=4)[2] for _ in range(2))
     assert one.images.equal(other.images)
     assert one.masks.equal(other.masks)
 
@@ -200,7 +201,7 @@ def test_a_turned_photograph_is_read_the_way_the_data_set_means_it(tmp_path, siz
     )
     (tmp_path / "data.json").write_text(json.dumps(content))
     data = read_coco(tmp_path / "data.json")
-    shown = CocoBatches(data, STAGES, seed=0, unit=256, steps=1).example(0, size).image
+    shown = CocoBatches(data, STAGES, seed=0, network=NANO, steps=1).example(0, size).image
     assert bool(shown[4, 4].mean() > 200) is (size == (40, 60))
 
 
@@ -208,6 +209,6 @@ def test_a_picture_that_breaks_off_is_named(write, tmp_path):
     path = write(table())
     whole = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(whole[:50])
-    batches = CocoBatches(read_coco(path), STAGES, seed=0, unit=256, steps=4)
+    batches = CocoBatches(read_coco(path), STAGES, seed=0, network=NANO, steps=4)
     with pytest.raises(DataError, match=r"a\.png is no picture that can be read"):
         batches[0]

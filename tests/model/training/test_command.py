@@ -147,7 +147,7 @@ def test_pictures_that_break_off_end_the_run_in_one_line(recipe, pictures, tmp_p
 def test_pictures_that_break_off_while_workers_read_end_it_in_one_line(pictures, tmp_path):
     data = pictures()
     stages = (Stage(0, (Canvas(64, 64, 1),)),)
-    batches = CocoBatches(read_coco(data), stages, seed=0, unit=256, steps=2)
+    batches = CocoBatches(read_coco(data), stages, seed=0, network=NANO, steps=2)
     for k in range(2):
         (tmp_path / f"{k}.png").unlink()
     trainer = Trainer(

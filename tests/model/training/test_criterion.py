@@ -5,14 +5,11 @@ import math
 import pytest
 import torch
 
-from ape_model.training.losses.criterion import Criterion, _masks
+from ape_model.training.losses.criterion import Criterion, _masks, semantic_loss
 
 
 class Square:
     """Stands for a network whose queries draw what they are told."""
-
-    class nano:  # noqa: N801 (an attribute of the network)
-        unit = 256
 
     def mask_logits(self, hidden, _):
         return hidden
@@ -28,6 +25,7 @@ class Batch:
         .repeat_interleave(2, dim=3)
     )
     masked = torch.tensor([[True, False]])
+    unit = 256
 
 
 class Outputs:
@@ -66,3 +64,26 @@ def test_the_recipe_chooses_what_a_score_says():
 def test_a_token_whose_box_does_not_fit_yet_is_still_no_background():
     hard = Criterion(8, 8, "focal")._classify(torch.zeros(1), torch.zeros(1), torch.tensor([True]))
     assert hard.item() == pytest.approx(0.25 * 0.25 * math.log(2))
+
+
+class Halves:
+    """One picture: its left half is of class 2, its right half of class 0; one row is padding."""
+
+    masks = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]], [[1.0, 1.0]]]])
+    classes = torch.tensor([[2, 0, 0]])
+    valid = torch.tensor([[True, True, False]])
+
+
+def test_a_semantic_map_is_judged_at_every_pixel_by_the_share_of_the_right_name():
+    # Two queries paint a half each; the first one calls its half by the right name three to one.
+    scores = torch.tensor([[[0.0, 0.2, 0.6], [0.5, 0.0, 0.0]]])
+    masks = torch.tensor([[[[0.8, 0.0]], [[0.0, 0.9]]]])
+    found = semantic_loss(scores, masks, Halves())
+    assert found.item() == pytest.approx(-math.log(0.75) / 2)
+
+
+def test_a_pixel_that_no_query_paints_is_a_fault_of_the_semantic_map():
+    scores = torch.tensor([[[0.0, 0.0, 1.0]]])
+    some = semantic_loss(scores, torch.tensor([[[[1.0, 0.0]]]]), Halves())
+    none = semantic_loss(scores, torch.tensor([[[[1.0, 1.0]]]]), Halves())
+    assert some.item() == none.item() == pytest.approx(-math.log(1e-6) / 2)

@@ -50,7 +50,7 @@ def trainer(bank, folder, **changes):
 
 
 def scenes(steps=6):
-    return SceneBatches(TINY, seed=0, unit=NANO.unit, steps=steps)
+    return SceneBatches(TINY, seed=0, network=NANO, steps=steps)
 
 
 def weights(run):
@@ -162,6 +162,16 @@ def test_the_learning_rate_warms_up_holds_and_falls_to_nothing(bank, tmp_path):
     assert run_.rate(100) == pytest.approx(0.0)
 
 
+def test_a_head_that_exists_in_training_alone_learns_first(bank, tmp_path):
+    run = trainer(bank, tmp_path, heads_first=1, warm_up=10**9)
+    before, head = weights(run), run.criterion.token_align.bias_lang.detach().clone()
+    run.advance(SceneBatches((Stage(0, TINY[0].canvases),), seed=0, network=NANO, steps=1)[0])
+    assert not torch.equal(run.criterion.token_align.bias_lang, head)
+    moved = (weights(run) - before).abs()
+    statistics = sum(v.numel() for k, v in run.model.state_dict().items() if "running" in k)
+    assert int((moved > 1e-8).sum()) <= statistics + 10  # batch norms follow what they see
+
+
 def test_early_layers_learn_more_slowly_where_asked(bank, tmp_path):
     run_ = trainer(bank, tmp_path, layer_decay=0.5)
     assert run_._scale("backbone.stem4.0.0.weight") == 0.5**5
@@ -174,7 +184,7 @@ def test_sentences_train_what_stands_on_the_backbone(bank, tmp_path, share, move
     stages = (Stage(0, (Canvas(96, 96, 1, 3),), share),)
     run = trainer(bank, tmp_path, weight_decay=0.0)
     before = {k: v.detach().clone() for k, v in run.model.named_parameters()}
-    run.advance(SceneBatches(stages, seed=0, unit=NANO.unit, steps=1)[0])
+    run.advance(SceneBatches(stages, seed=0, network=NANO, steps=1)[0])
     after = dict(run.model.named_parameters())
     eyes = [k for k in before if k.startswith("backbone.")]
     assert any(not torch.equal(before[k], after[k]) for k in eyes) is moved
@@ -212,8 +222,8 @@ def test_batches_of_the_world_are_a_function_of_seed_and_step():
 
 
 def test_processes_draw_the_same_kind_of_batch_but_other_scenes():
-    first = SceneBatches(TINY, seed=0, unit=256, steps=6)
-    second = SceneBatches(TINY, seed=0, unit=256, steps=6, rank=1)
+    first = SceneBatches(TINY, seed=0, network=NANO, steps=6)
+    second = SceneBatches(TINY, seed=0, network=NANO, steps=6, rank=1)
     for step in range(6):
         assert any(first[step].sentences) == any(second[step].sentences)
     assert not first[0].images.equal(second[0].images)
@@ -259,13 +269,13 @@ def test_a_fine_tuned_nano_finds_the_new_word(tmp_path, encode):
     tuned = Nano(NANO)
     load_weights(tuned, run(order, lambda _: None))
     unseen = read_coco(draw_gizmos(tmp_path / "unseen", 20))
-    batches = CocoBatches(unseen, (), seed=0, unit=NANO.unit, steps=1)
+    batches = CocoBatches(unseen, (), seed=0, network=NANO, steps=1)
     found = 0
     tuned.eval()
     for k in range(14, 20):  # other places and sizes than the twelve it has seen
         example = batches.example(k, (128, 128))
         with torch.no_grad():
-            images = collate([example], NANO.unit).images
+            images = collate([example], NANO).images
             outputs = tuned(images, tuned.vocabulary(encode(["gizmo"])))
         best = outputs.logits[0, :, 0].argmax()
         box = corners(outputs.boxes[0, best][None]) * 128

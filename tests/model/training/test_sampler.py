@@ -57,7 +57,7 @@ def batch_of(*pictures, dataset=0):
         )
         for classes, said in pictures
     ]
-    return replace(collate(examples, NANO.unit), dataset=dataset)
+    return replace(collate(examples, NANO), dataset=dataset)
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def weights(run):
 def alone(folder):
     """Do both processes' work in one: average the gradients of both batches by hand."""
     run = trainer(folder)
-    data = [SceneBatches(STAGES, seed=0, unit=256, steps=STEPS, rank=r) for r in range(2)]
+    data = [SceneBatches(STAGES, seed=0, network=NANO, steps=STEPS, rank=r) for r in range(2)]
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     said = []
     for step in range(STEPS):
@@ -72,7 +72,7 @@ def main(folder):
     distributed.init_process_group("gloo")
     rank = distributed.get_rank()
     run = trainer(folder / "both")
-    data = SceneBatches(STAGES, seed=0, unit=256, steps=STEPS, rank=rank)
+    data = SceneBatches(STAGES, seed=0, network=NANO, steps=STEPS, rank=rank)
     for step in range(STEPS):
         run.advance(data[step])
     assert run.images == expected.images == 2 * STEPS

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ape_model.nano_config import NanoConfig
+
 __all__ = ["Batch", "Example", "collate"]
 
 MASK_STRIDE = 4
+GRAIN = 32
+"""Sides of a padded batch are multiples of the coarsest stride, pixels."""
 _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
 
@@ -27,7 +31,7 @@ class Example:
     """One picture with its regions."""
 
     image: NDArray[np.uint8]
-    """(H, W, 3) blue-green-red; every picture of a batch has the same size."""
+    """(H, W, 3) blue-green-red; the pictures of a batch may differ in size."""
     ids: NDArray[np.int32]
     """(H, W): 1 + row of the region that shows at each pixel, 0 for none."""
     boxes: NDArray[np.float32]
@@ -45,7 +49,11 @@ class Batch:
     """Examples, padded to the largest number of regions."""
 
     images: Tensor
-    """(B, 3, H, W) float32 normalised RGB."""
+    """(B, 3, H, W) float32 normalised RGB; zero in the padding, at the right and the bottom."""
+    sizes: tuple[tuple[int, int], ...]
+    """Height and width in pixels of each picture inside the canvas."""
+    unit: int
+    """Pixels that coordinate 1.0 stands for."""
     boxes: Tensor
     """(B, G, 4) cx, cy, w, h in coordinate units."""
     classes: Tensor
@@ -65,6 +73,8 @@ class Batch:
         """The same batch on a device."""
         return Batch(
             images=self.images.to(device),
+            sizes=self.sizes,
+            unit=self.unit,
             boxes=self.boxes.to(device),
             classes=self.classes.to(device),
             valid=self.valid.to(device),
@@ -88,27 +98,47 @@ def _masks(ids: Tensor, regions: int) -> Tensor:
     return functional.avg_pool2d(member.float(), MASK_STRIDE)
 
 
-def collate(examples: Sequence[Example], unit: int) -> Batch:
-    """Stack examples of one size.
+def _stack(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+    """Pad to the least multiple of the grain that holds all pictures, as `preprocess.prepare`.
+
+    Returns:
+        (B, 3, H, W) float32 normalised RGB, and (B, H, W) int32 ids.
+    """
+    sides = zip(*(e.image.shape[:2] for e in examples), strict=True)
+    canvas = [-(-max(side) // GRAIN) * GRAIN for side in sides]
+    images = torch.zeros(len(examples), 3, *canvas)
+    ids = torch.zeros(len(examples), *canvas, dtype=torch.int32)
+    mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
+    for example, image, mask in zip(examples, images, ids, strict=True):
+        height, width = example.image.shape[:2]
+        rgb = torch.from_numpy(example.image[..., ::-1].copy()).float()
+        image[:, :height, :width] = ((rgb - mean) / std).permute(2, 0, 1)
+        mask[:height, :width] = torch.from_numpy(example.ids)
+    return images, ids
+
+
+def collate(examples: Sequence[Example], config: NanoConfig) -> Batch:
+    """Stack examples, padded to one canvas.
 
     Args:
-        examples: B pictures.
-        unit: pixels that coordinate 1.0 stands for.
+        examples: B pictures, at least one.
+        config: of the network that will see them.
     """
-    longest = max(1, *(len(e.classes) for e in examples)) if examples else 1
-    images = torch.from_numpy(np.stack([e.image for e in examples])[..., ::-1].copy())
-    mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
-    pixels = ((images.float() - mean) / std).permute(0, 3, 1, 2)
+    longest = max(1, *(len(e.classes) for e in examples))
+    pixels, ids = _stack(examples)
+    unit = config.unit_on((pixels.shape[2], pixels.shape[3]))
     rectangles = _pad([e.boxes for e in examples], longest) / unit
     low, high = rectangles.chunk(2, dim=-1)
     counts = torch.tensor([len(e.classes) for e in examples])
     masked = [np.ones(len(e.classes), np.bool_) if e.masked is None else e.masked for e in examples]
     return Batch(
         images=pixels,
+        sizes=tuple((e.image.shape[0], e.image.shape[1]) for e in examples),
+        unit=unit,
         boxes=torch.cat([(low + high) / 2, high - low], dim=-1),
         classes=_pad([e.classes for e in examples], longest),
         valid=torch.arange(longest) < counts[:, None],
-        masks=_masks(torch.from_numpy(np.stack([e.ids for e in examples])), longest),
+        masks=_masks(ids, longest),
         masked=_pad(masked, longest),
         sentences=tuple(e.sentences for e in examples),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -24,11 +25,13 @@ from ape_model.training.data.augment import (
 )
 from ape_model.training.data.batch import Batch, Example, collate
 from ape_model.training.data.config import DataConfig
+from ape_model.training.data.photometric import photometric
 from ape_model.training.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ape_model.nano_config import NanoConfig
     from ape_model.training.data.coco import CocoData, Picture, Shape
     from ape_model.training.data.world_dataset import Stage
 
@@ -53,7 +56,7 @@ class CocoBatches(Dataset["Batch"]):
         stages: parts of the run.
         config: how they are changed and asked for.
         seed: of the run.
-        unit: pixels that coordinate 1.0 stands for.
+        network: sizes of the network.
         steps: length of the run.
         rank: of this process among several.
     """
@@ -65,13 +68,13 @@ class CocoBatches(Dataset["Batch"]):
         config: DataConfig | None = None,
         *,
         seed: int,
-        unit: int,
+        network: NanoConfig,
         steps: int,
         rank: int = 0,
     ) -> None:
         self.data, self.stages, self.seed = data, stages, seed
         self.config = DataConfig() if config is None else config
-        self.unit, self.steps, self.rank = unit, steps, rank
+        self.network, self.steps, self.rank = network, steps, rank
         self.usable = [
             picture
             for picture in data.pictures
@@ -93,12 +96,11 @@ class CocoBatches(Dataset["Batch"]):
             DataError: a picture cannot be read.
         """
         rng = random.Random(f"{self.seed}/{step}")  # noqa: S311 - a seed, not a secret
-        canvas = rng.choice([s for s in self.stages if s.first <= step][-1].canvases)
+        canvas = [s for s in self.stages if s.first <= step][-1].choose(rng)
         rng = random.Random(f"{self.seed}/{step}/{self.rank}")  # noqa: S311
-        size = (canvas.height, canvas.width)
-        examples = [self._draw(size, rng) for _ in range(canvas.batch)]
+        examples = [self._draw(canvas.draw(rng), rng) for _ in range(canvas.batch)]
         # Where no picture shows what it is described by, their categories are asked for.
-        return collate([e for e in examples if e.sentences] or examples, self.unit)
+        return collate([e for e in examples if e.sentences] or examples, self.network)
 
     def example(self, index: int, size: tuple[int, int]) -> Example:
         """Return a picture, unchanged but for its size, on a canvas of (height, width)."""
@@ -119,6 +121,8 @@ class CocoBatches(Dataset["Batch"]):
         view = _view(picture, where, size)
         if not self.config.spoken and rng.random() < self.config.copy_paste:
             view = self._with_others(view, size, rng)
+        if rng.random() < self.config.photometric:
+            view = replace(view, image=photometric(view.image, rng))
         return self._finish(view, mirrored=where.mirrored)
 
     def _scale(self, picture: Picture) -> tuple[float, float]:
@@ -138,7 +142,8 @@ class CocoBatches(Dataset["Batch"]):
         return paste(view, _view(other, where, size), chosen) if chosen else view
 
     def _finish(self, view: View, *, mirrored: bool) -> Example:
-        ids, regions = split_regions(view, self.data.things)
+        parts_from = self.data.things if self.config.stuff_in_parts else len(self.data.names)
+        ids, regions = split_regions(view, parts_from)
         boxes = [cv2.boundingRect((ids == 1 + k).view(np.uint8)) for k in range(len(regions))]
         say = mirror_words if mirrored else str
         spoken = [(say(p), k) for k, region in enumerate(regions) for p in region.phrases]

@@ -33,6 +33,12 @@ class DataConfig:
     """Least and largest size of a picture over the one that fits (large-scale jitter)."""
     copy_paste: float = 0.5
     """Share of pictures that get things of another one pasted on, 0..1; vocabularies only."""
+    photometric: float = 0.5
+    """Share of pictures whose light, colours and sharpness change, 0..1."""
+    semantic: float = 0.0
+    """Weight of the loss of the semantic map; for data that label nearly every pixel. 0: none."""
+    stuff_in_parts: bool = True
+    """Each connected part of a stuff is a region of its own; false: all of them are one."""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -46,10 +52,14 @@ class DataConfig:
             raise ValueError(f"ratio is over 0, not {self.ratio}")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale is the least and the largest, over 0, not {self.scale}")
-        if not 0 <= self.copy_paste <= 1 or self.federated < 0 or self.memory < 0:
-            raise ValueError("copy_paste is 0..1, federated and memory are 0 or more")
+        if not (0 <= self.copy_paste <= 1 and 0 <= self.photometric <= 1):
+            raise ValueError("copy_paste and photometric are 0..1")
+        if min(self.federated, self.memory, self.semantic) < 0:
+            raise ValueError("federated, memory and semantic are 0 or more")
         if self.federated and (self.spoken or self.source == WORLD):
             raise ValueError("federated is for the vocabulary of COCO data")
+        if self.semantic and (self.spoken or self.federated or self.source == WORLD):
+            raise ValueError("semantic is for COCO data whose names are all asked for")
         if self.memory and not (self.spoken or self.source == WORLD):
             raise ValueError("memory is for phrases and expressions")
         if self.source == WORLD and self.spoken:

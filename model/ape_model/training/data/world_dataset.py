@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
+from ape_model.inference.preprocess import resize_rgb
 from ape_model.training.data.batch import Batch, Example, collate
 from ape_model.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from ape_model.nano_config import NanoConfig
     from ape_model.world import Scene
     from ape_model.world.sentences import Phrase
 
 __all__ = ["Canvas", "SceneBatches", "Stage", "taking_turns"]
 
 SEEDS_PER_STEP = 1024
+LEAST_SIDE = 96
+"""The world speaks of no smaller picture, pixels."""
 FIRST_SEED = 1_000_000_000
 """Training scenes begin here: lower seeds are for validation and tests."""
 
@@ -31,13 +36,23 @@ class Canvas:
     """A kind of batch."""
 
     height: int
-    """Pixels, a multiple of 32."""
+    """Pixels; batches are padded to multiples of 32, as in inference."""
     width: int
-    """Pixels, a multiple of 32."""
+    """Pixels, likewise."""
     batch: int
     """Pictures at once, of each process."""
     most: int = 6
     """Most things in a drawn picture."""
+    vary: float = 0.0
+    """How much of its sides a picture may lack, 0..1; the pictures of a batch then differ in size
+    and shape, and the rest is padding."""
+    zoom: float = 1.0
+    """A scene is drawn up to this many times as large and then resized down, as a large frame is:
+    its things are that much smaller."""
+    names: float = 1.0
+    """How often it is drawn for a batch of names, over the sum of all canvases."""
+    sentences: float = 1.0
+    """How often it is drawn for a batch of sentences, over the sum of all canvases."""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -47,6 +62,21 @@ class Canvas:
         """
         if min(self.height, self.width, self.batch, self.most) < 1:
             raise ValueError("height, width, batch and most of a canvas are at least 1")
+        if not 0 <= self.vary < 1 or self.zoom < 1:
+            raise ValueError("vary of a canvas is 0..1 and below 1, zoom is at least 1")
+        if min(self.names, self.sentences) < 0:
+            raise ValueError("names and sentences of a canvas are 0 or more")
+
+    def draw(self, rng: random.Random) -> tuple[int, int]:
+        """Draw height and width of one picture."""
+        if not self.vary:
+            return self.height, self.width
+        sides = (self.height, self.width)
+        least = [min(side, max(LEAST_SIDE, (1 - self.vary) * side)) for side in sides]
+        height, width = (
+            round(rng.uniform(low, side)) for low, side in zip(least, sides, strict=True)
+        )
+        return height, width
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +98,13 @@ class Stage:
         """
         if self.first < 0 or not 0 <= self.sentence_share <= 1:
             raise ValueError("first is 0 or more, sentence_share 0..1")
+        if not any(c.names for c in self.canvases) or not any(c.sentences for c in self.canvases):
+            raise ValueError("at least one canvas is for names, and one for sentences")
+
+    def choose(self, rng: random.Random, *, sentences: bool = False) -> Canvas:
+        """Draw the canvas of one batch."""
+        weights = [c.sentences if sentences else c.names for c in self.canvases]
+        return rng.choices(self.canvases, weights)[0]
 
 
 class SceneBatches(Dataset["Batch"]):
@@ -76,7 +113,7 @@ class SceneBatches(Dataset["Batch"]):
     Args:
         stages: parts of the run, ascending, the first from step 0.
         seed: of the run.
-        unit: pixels that coordinate 1.0 stands for.
+        network: sizes of the network.
         steps: length of the run.
         rank: of this process among several: all draw the same kind of batch, each its own scenes.
     """
@@ -86,11 +123,11 @@ class SceneBatches(Dataset["Batch"]):
         stages: tuple[Stage, ...],
         *,
         seed: int,
-        unit: int,
+        network: NanoConfig,
         steps: int,
         rank: int = 0,
     ) -> None:
-        self.stages, self.seed, self.unit = stages, seed, unit
+        self.stages, self.seed, self.network = stages, seed, network
         self.steps = steps
         self.rank = rank
         self.worlds: dict[int, World] = {}
@@ -103,14 +140,18 @@ class SceneBatches(Dataset["Batch"]):
         """Draw the batch of one step."""
         rng = random.Random(f"{self.seed}/{step}")  # noqa: S311 - a seed, not a secret
         stage = [s for s in self.stages if s.first <= step][-1]
-        canvas = rng.choice(stage.canvases)
         speaking = rng.random() < stage.sentence_share
+        canvas = stage.choose(rng, sentences=speaking)
         world = self._world(canvas.most)
-        size = (canvas.height, canvas.width)
         first = FIRST_SEED * (self.seed + 1) + step * SEEDS_PER_STEP + self.rank * canvas.batch
         seeds = range(first, first + canvas.batch)
         make = _speaking if speaking else _naming
-        return collate([make(world, s, size) for s in seeds], self.unit)
+        shapes = random.Random(f"{self.seed}/{step}/{self.rank}")  # noqa: S311
+        examples = [
+            _drawn(make, world, seed, canvas.draw(shapes), shapes.uniform(1, canvas.zoom))
+            for seed in seeds
+        ]
+        return collate(examples, self.network)
 
     def unseen(self, seed: int) -> Example:
         """A scene that no run trains on, on the last stage's first canvas."""
@@ -121,6 +162,29 @@ class SceneBatches(Dataset["Batch"]):
         if most not in self.worlds:
             self.worlds[most] = World(max_objects=most)
         return self.worlds[most]
+
+
+def _drawn(
+    make: Callable[[World, int, tuple[int, int]], Example],
+    world: World,
+    seed: int,
+    size: tuple[int, int],
+    zoom: float,
+) -> Example:
+    """Draw a scene `zoom` times as large as `size` and resize it down, as a frame is."""
+    if zoom == 1:
+        return make(world, seed, size)
+    large = round(size[0] * zoom), round(size[1] * zoom)
+    example = make(world, seed, large)
+    share = np.array([size[1] / large[1], size[0] / large[0]] * 2, np.float32)
+    return replace(
+        example,
+        image=resize_rgb(example.image, size)[..., ::-1],
+        ids=np.asarray(
+            cv2.resize(example.ids, size[::-1], interpolation=cv2.INTER_NEAREST), np.int32
+        ),
+        boxes=example.boxes * share,
+    )
 
 
 def _naming(world: World, seed: int, size: tuple[int, int]) -> Example:

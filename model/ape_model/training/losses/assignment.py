@@ -17,7 +17,13 @@ UNASSIGNED = -1
 
 
 def assign_tokens(
-    anchors: Tensor, boxes: Tensor, valid: Tensor, *, threshold: float = 0.6, least: int = 6
+    anchors: Tensor,
+    boxes: Tensor,
+    valid: Tensor,
+    *,
+    padded: Tensor | None = None,
+    threshold: float = 0.6,
+    least: int = 6,
 ) -> Tensor:
     """Give every region the anchors that lie in it and overlap it best (first stage).
 
@@ -25,6 +31,7 @@ def assign_tokens(
         anchors: (N, 4) x1, y1, x2, y2.
         boxes: (B, G, 4) x1, y1, x2, y2 of the regions, in the same unit.
         valid: (B, G) bool, False for padding.
+        padded: (B, N) bool, anchors that are never assigned; None for none.
         threshold: an anchor of at least this IoU is assigned in any case.
         least: best anchors of each region, assigned whatever their IoU.
 
@@ -37,10 +44,11 @@ def assign_tokens(
     inside = (
         (center[:, None] > boxes[:, None, :, :2]) & (center[:, None] < boxes[:, None, :, 2:])
     ).all(-1)
-    iou = torch.where(valid[:, None], iou, -1.0)
+    usable = valid[:, None] if padded is None else valid[:, None] & ~padded[..., None]
+    iou = torch.where(usable, iou, -2.0)
     rank = iou + inside  # inside first, then by overlap
     kth = rank.topk(min(least, rank.shape[1]), dim=1).values[:, -1:]
-    claimed = ((rank >= kth) | (iou >= threshold)) & valid[:, None]
+    claimed = ((rank >= kth) | (iou >= threshold)) & usable
     best, region = torch.where(claimed, iou, -1.0).max(-1)
     return torch.where(best >= 0, region, UNASSIGNED)
 

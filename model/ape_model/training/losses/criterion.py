@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ape_model.network.align import Align
 from ape_model.network.geometry import corners
+from ape_model.training.data.batch import MASK_STRIDE
 from ape_model.training.losses.assignment import (
     assign_queries,
     assign_tokens,
@@ -25,16 +26,17 @@ from ape_model.training.losses.functional import (
 )
 
 if TYPE_CHECKING:
-    from ape_model.network.ape import RawOutputs
+    from ape_model.network.ape import ImageFeatures, RawOutputs
     from ape_model.network.nano import Nano
     from ape_model.training.data.batch import Batch
 
-__all__ = ["CLASSIFICATIONS", "Criterion", "Targets", "choose_region"]
+__all__ = ["CLASSIFICATIONS", "Criterion", "Targets", "choose_region", "semantic_loss"]
 
 CLASSIFICATIONS = ("quality", "focal")
 """What a score is asked to say: how well the box fits (quality focal loss), or only whether there
 is something (focal loss, as in the official criterion)."""
 
+EPSILON = 1e-6
 THRESHOLDS = (0.5, 0.6, 0.6)
 """IoU from which a query answers for a region, by decoder layer; the last holds for all later."""
 WEIGHTS = {
@@ -50,6 +52,7 @@ WEIGHTS = {
     "meant": 1.0,
     "mask": 2.0,
     "dice": 2.0,
+    "semantic": 1.0,
 }
 
 
@@ -63,6 +66,8 @@ class Targets:
     """(C, D) main names' vectors, for the losses that choose one name; None in a sentence step."""
     single: bool = True
     """Whether a sentence means one region of its picture and no other (an expression)."""
+    semantic: float = 0.0
+    """Weight of the semantic map's loss; 0: nobody asks for it."""
 
 
 class Criterion(nn.Module):
@@ -82,30 +87,44 @@ class Criterion(nn.Module):
         nn.init.constant_(self.token_align.log_scale, -1.0)
 
     def forward(
-        self, model: Nano, outputs: RawOutputs, batch: Batch, targets: Targets
+        self,
+        model: Nano,
+        features: ImageFeatures,
+        outputs: RawOutputs,
+        batch: Batch,
+        targets: Targets,
+        *,
+        apart: bool = False,
     ) -> dict[str, Tensor]:
         """Compute every loss, already weighted.
 
         Args:
             model: whose heads are asked.
+            features: of the model for this batch.
             outputs: of the model for this batch.
             batch: pictures and regions.
             targets: what they are called.
+            apart: the head on tokens learns from them, and they do not learn from it.
         """
-        losses = self._tokens(model, outputs, batch, targets)
+        losses = self._tokens(features, outputs, batch, targets, apart=apart)
         for layer in range(len(outputs.decoded.hidden)):
             for name, value in self._layer(model, outputs, batch, targets, layer).items():
                 losses[name] = losses[name] + value if name in losses else value
         return {name: WEIGHTS[name] * value for name, value in losses.items()}
 
     def _tokens(
-        self, model: Nano, outputs: RawOutputs, batch: Batch, targets: Targets
+        self,
+        features: ImageFeatures,
+        outputs: RawOutputs,
+        batch: Batch,
+        targets: Targets,
+        *,
+        apart: bool,
     ) -> dict[str, Tensor]:
         """First stage: objectness and boxes of tokens, and the names of regions."""
-        features = model.place_of(batch.images)
-        region = assign_tokens(
-            corners(features.anchors[0].sigmoid()), corners(batch.boxes), batch.valid
-        )
+        padded = features.geometry.padded
+        anchors = features.geometry.anchors[0].sigmoid()
+        region = assign_tokens(corners(anchors), corners(batch.boxes), batch.valid, padded=padded)
         objectness = outputs.tokens.objectness
         boxes = outputs.tokens.all_boxes().sigmoid()
         positive = region >= 0
@@ -117,13 +136,15 @@ class Criterion(nn.Module):
         quality[positive] = (1 - giou.detach()).clamp(0, 1)
         regions = batch.valid.sum().clamp(min=1)
         found = {
-            "objectness": self._classify(objectness, quality, positive).sum()
+            "objectness": self._classify(
+                objectness[~padded], quality[~padded], positive[~padded]
+            ).sum()
             / positive.sum().clamp(min=1),
             "token_l1": (l1 * weight).sum() / regions,
             "token_giou": (giou * weight).sum() / regions,
         }
         if targets.names is not None:
-            states = outputs.tokens.states
+            states = outputs.tokens.states.detach() if apart else outputs.tokens.states
             wanted = batch.classes[image, region[positive]]
             found["token_name"] = (
                 self._choose(states[positive], targets.names, wanted, weight) / regions
@@ -161,9 +182,8 @@ class Criterion(nn.Module):
     ) -> dict[str, Tensor]:
         """Second stage: alignment, boxes and (last layer) masks of the queries of one layer."""
         hidden = outputs.decoded.hidden[layer]
-        boxes = model.to_units(
-            outputs.decoded.boxes[layer], (batch.images.shape[-2], batch.images.shape[-1])
-        )
+        canvas = (batch.images.shape[2], batch.images.shape[3])
+        boxes = model.to_units(outputs.decoded.boxes[layer], batch.sizes, canvas)
         threshold = THRESHOLDS[min(layer, len(THRESHOLDS) - 1)]
         region, overlap = assign_queries(
             corners(boxes.detach()), corners(batch.boxes), batch.valid, threshold
@@ -191,6 +211,11 @@ class Criterion(nn.Module):
             found["meant"] = choose_region(logits, best, batch.valid, targets.truth)
         if layer == len(outputs.decoded.hidden) - 1:
             found |= _masks(model, outputs, batch, region)
+            if targets.semantic and targets.names is not None:
+                scores = align(hidden, targets.names[None]).sigmoid()  # (B, Q, C)
+                masks = model.mask_logits(hidden, outputs.mask_feature).sigmoid()
+                loss = semantic_loss(scores, masks, batch)
+                found["semantic"] = targets.semantic * loss
         return found
 
 
@@ -238,7 +263,7 @@ def _masks(model: Nano, outputs: RawOutputs, batch: Batch, region: Tensor) -> di
     image, _ = positive.nonzero(as_tuple=True)
     logits = logits[positive]
     wanted = batch.masks[image, region[positive]]
-    near = _near(batch.boxes[image, region[positive]], wanted, model)
+    near = _near(batch.boxes[image, region[positive]], wanted, batch.unit)
     cells = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * near
     total = weight.sum().clamp(min=1)
     return {
@@ -247,10 +272,35 @@ def _masks(model: Nano, outputs: RawOutputs, batch: Batch, region: Tensor) -> di
     }
 
 
-def _near(boxes: Tensor, masks: Tensor, model: Nano) -> Tensor:
+def semantic_loss(scores: Tensor, masks: Tensor, batch: Batch) -> Tensor:
+    """Cross entropy of the semantic map, where every query paints its mask with its names.
+
+    What no single region asks for: that together the queries leave no pixel out, and that the
+    right one is the strongest at each (MaskFormer's semantic inference, Cheng et al. 2021,
+    section 3.4, as a loss).
+
+    Args:
+        scores: (B, Q, C) of queries and names, 0..1.
+        masks: (B, Q, h, w) of the queries, 0..1.
+        batch: with (B, G, h, w) masks; pixels of no region are not asked about.
+
+    Returns:
+        the weighted mean over pixels of regions.
+    """
+    painted = torch.einsum("bqc,bqhw->bchw", scores, masks)
+    share = painted / painted.sum(1, keepdim=True).clamp(min=EPSILON)
+    surprise = -share.clamp(min=EPSILON).log()  # (B, C, h, w)
+    wanted = surprise[torch.arange(len(surprise))[:, None], batch.classes]  # (B, G, h, w)
+    # Every region weighs the root of its area: a pole is no pixel among a road's thousands.
+    area = batch.masks.sum((-2, -1), keepdim=True).clamp(min=1)
+    weight = batch.masks * batch.valid[..., None, None] / area.sqrt()
+    return (wanted * weight).sum() / weight.sum().clamp(min=1)
+
+
+def _near(boxes: Tensor, masks: Tensor, unit: int) -> Tensor:
     """Weight of mask cells, (K, h, w): 1 within 1.3 boxes, 0.1 beyond, where no mask is read."""
     grown = torch.cat([boxes[:, :2], boxes[:, 2:] * 1.3], dim=-1)
-    x1, y1, x2, y2 = (corners(grown) * (model.nano.unit / 4)).unbind(-1)
+    x1, y1, x2, y2 = (corners(grown) * (unit / MASK_STRIDE)).unbind(-1)
     rows = torch.arange(masks.shape[1], device=masks.device) + 0.5
     cols = torch.arange(masks.shape[2], device=masks.device) + 0.5
     in_rows = (rows > y1[:, None]) & (rows < y2[:, None])

@@ -45,6 +45,8 @@ class Speech:
     """(C,) in how many pictures each class occurs; needed where `federated` is."""
     memory: int = 0
     """Earlier descriptions that are kept as negatives."""
+    semantic: float = 0.0
+    """Weight of the semantic map's loss."""
     named: bool = False
     """Whether other steps of the same data set ask for names: its sentences then say nothing new
     about how things look, and train only what stands on the backbone."""
@@ -156,7 +158,8 @@ def _name(model: Nano, batch: Batch, speech: Speech, generator: torch.Generator)
         batch, names = replace(batch, classes=rows.to(device)), names[chosen]
     vectors, truth = bank.draw(batch.classes, speech.strangers, generator, chosen)
     prompts = model.vocabulary(vectors.to(device))
-    return Asked(prompts, Targets(truth.to(device), names.to(device)), batch)
+    targets = Targets(truth.to(device), names.to(device), semantic=speech.semantic)
+    return Asked(prompts, targets, batch)
 
 
 def _expressions(batch: Batch, bank: PromptBank, _: torch.Generator) -> _Said:
