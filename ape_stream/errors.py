@@ -9,6 +9,7 @@
     ├── SourceError           a source cannot be opened or read
     │   └── TruncatedError    a source ended before its own header said so (exit code 3)
     ├── SinkError             an output cannot be written
+    ├── StoppedError          a run was stopped before its files were read to their end
     ├── WireError             bytes are not a message of ours
     └── PipelineError         a stage failed while running; ``__cause__`` says why
 
@@ -28,6 +29,7 @@ __all__ = [
     "PromptError",
     "SinkError",
     "SourceError",
+    "StoppedError",
     "TruncatedError",
     "UsageError",
     "WireError",
@@ -68,6 +70,10 @@ class TruncatedError(SourceError):
 
 class SinkError(ApeStreamError):
     """An output cannot be written."""
+
+
+class StoppedError(ApeStreamError):
+    """A run was stopped before its files were read to their end; told to its sinks only."""
 
 
 class WireError(ApeStreamError):

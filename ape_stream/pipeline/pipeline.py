@@ -14,8 +14,16 @@ import threading
 import time
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
+from ape_stream import signals
 from ape_stream.channel import Aborted, Ended
-from ape_stream.errors import ConfigError, PipelineError, TruncatedError, UsageError
+from ape_stream.errors import (
+    ApeStreamError,
+    ConfigError,
+    PipelineError,
+    StoppedError,
+    TruncatedError,
+    UsageError,
+)
 from ape_stream.pipeline.inference_thread import FAILED, ModelThread
 from ape_stream.pipeline.resources import Resources
 from ape_stream.pipeline.stream import Port
@@ -102,6 +110,7 @@ class Pipeline:
         self._outcome: Outcome = "running"
         self._failure: PipelineError | None = None
         self._truncated: list[TruncatedError] = []
+        self._read_to_end: set[str] = set()
         self._entered = False
         self._iterated = False
         self._closed = False
@@ -224,21 +233,53 @@ class Pipeline:
     ) -> None:
         """Stop what still runs and close all sources and sinks, whatever happens to one.
 
+        Sinks are told why results are missing: the error underway, `TruncatedError` where a source
+        broke off, `StoppedError` after `stop`. A live stream has no end that could be missed, so
+        stopping it is no error to them; nor is leaving the loop early, the caller's own choice.
+        Signals wait until all is closed.
+
         Raises:
             PipelineError: an output could not be closed well (unless an error is underway).
         """
-        self._closed = True
-        self._abort(STOPPED, "stopped")
-        self._join()
-        if kind is GeneratorExit:  # the caller left the loop early: to a sink that is no error
-            problems = self._resources.leave(None, None, None)
-        else:
-            problems = self._resources.leave(kind, error, trace)
-        self._clock_out()
+        with signals.deferred():
+            problems = self._close(error)
         for problem in problems if error is not None else problems[1:]:
             _log.warning("%s", problem)
         if problems and error is None:
             raise problems[0]
+
+    def _close(self, error: BaseException | None) -> list[PipelineError]:
+        self._closed = True
+        stopped = self.outcome == "stopped"
+        self._abort(STOPPED, "stopped")
+        self._join()
+        told = error
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            told = error if self._unread() else None
+        elif error is None or isinstance(error, GeneratorExit):
+            told = self._incomplete(stopped=stopped)
+        trace = None if told is None else told.__traceback__
+        problems = self._resources.leave(None if told is None else type(told), told, trace)
+        self._clock_out()
+        return problems
+
+    def _incomplete(self, *, stopped: bool) -> ApeStreamError | None:
+        """Why results are missing where no error is underway, or None where none are."""
+        if self.truncated:
+            return self.truncated[0]
+        if stopped and self._unread():
+            return StoppedError(f"stopped before the end of {', '.join(self._unread())}")
+        return None
+
+    def _unread(self) -> list[str]:
+        """The streams that have an end which the results do not reach."""
+        with self._guard:
+            return [
+                port.name
+                for port in self._ports
+                if not port.source.live
+                and (port.name not in self._read_to_end or port.ledger.dropped.get(STOPPED))
+            ]
 
     def __iter__(self) -> Iterator[FrameResult]:
         """Every result, after it went through all sinks; opens and closes the run if need be.
@@ -321,6 +362,8 @@ class Pipeline:
         """Run a stage; its end and its failure reach the others on every way out."""
         try:
             work()
+            if port is not None:
+                self._read_to_end.add(port.name)
         except Aborted:
             pass
         except TruncatedError as error:

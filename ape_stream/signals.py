@@ -1,0 +1,133 @@
+"""Ending a process by a signal without losing what it is writing.
+
+SIGINT, SIGTERM and SIGHUP ask for the end. They often come twice: `timeout` and supervisors signal
+a process and its group. A second exception raised while outputs are being closed would leave them
+cut off, and an interpreter that ends with native threads still at work aborts. So only the first
+signal acts, further ones are counted, and the third kills, for a process that does not end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+__all__ = ["Ending", "deferred", "on_first_signal", "polite_end"]
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+_SIGNALS = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name))
+_KILLS_AT = 3
+
+
+@dataclass(slots=True)
+class Ending:
+    """What signals did so far."""
+
+    received: list[int] = field(default_factory=list)
+    """Every signal, in order."""
+    by: int | None = None
+    """The signal that asked for the end; None while none did."""
+    stop: Callable[[], None] | None = None
+    """Called by the first signal, in the main thread; None raises there instead."""
+
+    def take(self, number: int) -> bool:
+        """Count a signal; True for the first one."""
+        self.received.append(number)
+        if len(self.received) >= _KILLS_AT:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        return len(self.received) == 1
+
+
+_current: Ending | None = None
+
+
+@contextmanager
+def polite_end() -> Iterator[Ending]:
+    """Let the first signal end the block, and no other one disturb how it ends.
+
+    The first calls what `on_first_signal` was given, or raises KeyboardInterrupt (SIGINT) or
+    SystemExit(128 + number). A signal that was ignored before (`nohup`) stays ignored. Outside the
+    main thread, where Python handles no signals, the block just runs.
+    """
+    global _current  # noqa: PLW0603 (signal handlers belong to the process too)
+    ending = Ending()
+    if threading.current_thread() is not threading.main_thread():
+        yield ending
+        return
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if not ending.take(number):
+            return
+        ending.by = number
+        if ending.stop is not None:
+            ending.stop()
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            raise SystemExit(128 + number)
+
+    before = _install(handle)
+    outer, _current = _current, ending
+    try:
+        yield ending
+    finally:
+        _current = outer
+        _restore(before)
+
+
+def on_first_signal(stop: Callable[[], None]) -> None:
+    """Have the first signal from now on call `stop` (in the main thread) and raise nothing.
+
+    For a loop that ends by itself after `stop`; without a `polite_end` around it does nothing.
+    """
+    if _current is not None:
+        _current.stop = stop
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Hold off what signals do until the block is done, as while outputs are closed.
+
+    Under `polite_end` they are only counted; otherwise the first acts after the block as it would
+    have acted at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ending = _current or Ending()
+    held: list[int] = []
+
+    def hold(number: int, _frame: FrameType | None) -> None:
+        held.append(number)
+        ending.take(number)
+
+    before = _install(hold)
+    try:
+        yield
+    finally:
+        _restore(before)
+    if held and _current is None:
+        signal.raise_signal(held[0])
+
+
+def _install(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
+    """Set the handler of every signal that is not ignored; return those that were set before."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    # None: set by code outside Python, which could not be restored.
+    changed = {n: old for n, old in before.items() if old not in (signal.SIG_IGN, None)}
+    for number in changed:
+        signal.signal(number, handler)
+    return changed
+
+
+def _restore(before: dict[signal.Signals, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)

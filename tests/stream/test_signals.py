@@ -1,0 +1,107 @@
+"""Ending by a signal: the first acts, others are counted, the third kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ape_stream.signals import deferred, on_first_signal, polite_end
+
+NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)],
+)
+def test_the_first_signal_raises_and_the_second_is_counted(number, error):
+    before = signal.getsignal(number)
+    with pytest.raises(error) as raised, polite_end() as ending:  # noqa: PT012
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+    assert ending.received == [number, signal.SIGTERM]
+    assert ending.by == number
+    if error is SystemExit:
+        assert raised.value.code == 128 + number
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_with_a_way_to_stop_nothing_is_raised(number):
+    stops = []
+    with polite_end() as ending:
+        on_first_signal(lambda: stops.append(threading.current_thread()))
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+    assert stops == [threading.main_thread()]
+    assert ending.by == number
+
+
+def test_deferred_signals_act_after_the_block():
+    done = []
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        with deferred():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            done.append(1)
+        done.append(2)
+    assert done == [1]
+
+
+def test_deferred_signals_of_a_polite_end_are_only_counted():
+    with polite_end() as ending:
+        with deferred():
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+    assert ending.received == [signal.SIGTERM, signal.SIGINT]
+    assert ending.by is None
+
+
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with polite_end() as ending, deferred():
+            signal.raise_signal(signal.SIGHUP)
+        assert ending.received == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_other_threads_are_left_alone():
+    seen = []
+
+    def work():
+        before = signal.getsignal(signal.SIGINT)
+        with polite_end(), deferred():
+            seen.append(signal.getsignal(signal.SIGINT) is before)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [True]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_third_signal_kills_a_process_that_does_not_end(number):
+    code = (
+        "import os\n"
+        "from ape_stream.signals import deferred, polite_end\n"
+        "with polite_end():\n"
+        f"    try: os.kill(os.getpid(), {int(number)})\n"
+        "    finally:\n"
+        "        with deferred():\n"
+        f"            for k in (2, 3): print(k, flush=True); os.kill(os.getpid(), {int(number)})\n"
+        "        print('not reached')\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (-number, "2\n3\n")
