@@ -43,7 +43,8 @@ class Source(_Resource, Protocol):
     name: str
     """The stream's name, written into every frame."""
     live: bool
-    """True where time does not wait (camera, network): old frames may be dropped."""
+    """True where time does not wait (camera, network): old frames may be dropped. Read by the
+    pipeline once the source is entered."""
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield every frame once; no wait inside lasts over 1 s without a way to stop.

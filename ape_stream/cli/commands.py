@@ -52,6 +52,18 @@ def annotate(  # noqa: PLR0913 (typer reads a command's options from its paramet
     stream: Annotated[
         int | None, typer.Option(help="Which video stream of a file, from 0.")
     ] = None,
+    live: Annotated[
+        bool | None,
+        typer.Option(
+            "--live/--no-live",
+            help="Whether a URL is live (old frames are dropped) or read to its end, every frame;"
+            " found out where neither is given.",
+        ),
+    ] = None,
+    wait: Annotated[
+        float | None,
+        typer.Option(help="Seconds for which a URL that does not open yet is tried again."),
+    ] = None,
     output: Annotated[
         list[str] | None,
         typer.Option(help="out.mp4, out.json, out.jsonl, labels/, window, zmq:...; repeatable."),
@@ -61,7 +73,8 @@ def annotate(  # noqa: PLR0913 (typer reads a command's options from its paramet
     """Find, mask and track what the prompts name; write it to out/<name>/."""
     base = load(config) if config is not None else None
     wanted = _prompts(prompt or [], prompts_file)
-    options = {} if stream is None else {"stream": stream}
+    given = {"stream": stream, "live": live, "wait_s": wait}
+    options = {name: value for name, value in given.items() if value is not None}
     watched = _named([SourceConfig(source, None, options) for source in sources])
     plan = base if base is not None else RunConfig(sources=watched, prompts=_needed(wanted))
     plan = replace(

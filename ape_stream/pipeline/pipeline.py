@@ -94,7 +94,7 @@ class Pipeline:
             Port(
                 source,
                 tracker() if tracker is not None else None,
-                newest_wins=policy == "newest" or (policy == "auto" and source.live),
+                newest_wins=None if policy == "auto" else policy == "newest",
                 buffer=buffer,
                 guard=self._guard,
             )
@@ -216,6 +216,8 @@ class Pipeline:
             self._start("model", self._model.run, None)
             self._model.ask().result()
             self._resources.enter("source", [(port.name, port.source) for port in self._ports])
+            for port in self._ports:
+                port.settle()
             for sink in self._sinks:
                 if isinstance(sink, WatchesRun):
                     sink.watch(self.stats)

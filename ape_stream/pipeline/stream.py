@@ -24,7 +24,8 @@ class Port:
     Args:
         source: The stream, already entered when `ingest` runs.
         tracker: Its own tracker, or None to give no track ids.
-        newest_wins: True drops the waiting frame for a newer one; False makes the source wait.
+        newest_wins: True drops the waiting frame for a newer one; False makes the source wait;
+            None does the former where the source is live.
         buffer: Frames that may wait where none is dropped.
         guard: The lock of the whole pipeline.
     """
@@ -34,7 +35,7 @@ class Port:
         source: Source,
         tracker: Tracker | None,
         *,
-        newest_wins: bool,
+        newest_wins: bool | None,
         buffer: int,
         guard: threading.Condition,
     ) -> None:
@@ -44,11 +45,16 @@ class Port:
         self.ledger = StreamLedger()
         self.reading = StageMeter()
         self.channel: Channel[Frame] = Channel(
-            1 if newest_wins else buffer,
-            newest_wins=newest_wins,
-            guard=guard,
-            on_drop=lambda _frame, cause: self.ledger.drop(cause),
+            buffer, guard=guard, on_drop=lambda _frame, cause: self.ledger.drop(cause)
         )
+        self._newest_wins = newest_wins
+
+    def settle(self) -> None:
+        """Choose what happens to waiting frames: an entered source knows whether it is live."""
+        chosen = self.source.live if self._newest_wins is None else self._newest_wins
+        self.channel.newest_wins = chosen
+        if chosen:
+            self.channel.capacity = 1
 
     def ingest(self) -> None:
         """Bring the source's frames into the channel until it ends; runs in its own thread.
