@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from ape_model.config import PRESETS
-from ape_model.errors import CheckpointError, PromptTextError, VariantError
+from ape_model.errors import BankError, CheckpointError, PromptTextError, VariantError
+from ape_model.io.read_errors import read_errors
 from ape_model.io.safetensors_io import read_metadata
 from ape_model.nano_config import NANO
 from ape_model.network.ape import Ape
@@ -17,7 +18,7 @@ from ape_model.network.nano_backbone import NanoBackbone
 from ape_model.text.cache import EmbeddingCache, EmbeddingSpace, cache_root
 from ape_model.text.clip_tower import TEXT_TOWERS, ClipTextEncoder, Pooling, TextTower
 from ape_model.text.embedder import PromptEmbedder
-from ape_model.text.embedding_file import PromptBank
+from ape_model.text.embedding_file import EmbeddingFile
 from ape_model.text.nano_tower import NanoText, NanoTokenizer
 from ape_model.weights.state_dict import load_weights
 
@@ -182,22 +183,31 @@ def open_embedder(
         cache: folder of the shared cache; None for the user's own.
 
     Raises:
-        BankError: the bank cannot be read or belongs to another model.
+        BankError: the bank cannot be read, belongs to another model or has another width.
     """
     dtype = text_dtype(device)
     return PromptEmbedder(
         EmbeddingSpace(files.text_digest, str(dtype).removeprefix("torch."), pooling.value),
         (lambda: load_text_encoder(files, device, dtype, pooling)) if files.text else None,
         cache=EmbeddingCache(cache or cache_root()),
-        bank=None if bank is None else PromptBank.load(bank),
+        bank=None if bank is None else _load_bank(bank, files),
     )
+
+
+def _load_bank(path: Path, files: ModelFiles) -> EmbeddingFile:
+    bank = EmbeddingFile.load(path)
+    tower = TEXT_TOWERS.get(files.text_tower)
+    width = NANO.text.hidden if tower is None else tower.out_width
+    if bank.width != width:
+        raise BankError(
+            f"{path} holds embeddings of {bank.width} numbers and model {files.name} takes {width}:"
+            " make it again with `ape-stream prompts embed` and this model"
+        )
+    return bank
 
 
 def _load_nano(path: Path) -> NanoTextEncoder:
     tower = NanoText(NANO.text)
     load_weights(tower, path)
-    try:
-        words = json.loads(read_metadata(path)["words"])
-    except (KeyError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} names no words: install ape-stream again") from error
-    return NanoTextEncoder(tower, words)
+    with read_errors(path, CheckpointError, "install ape-stream again"):
+        return NanoTextEncoder(tower, json.loads(read_metadata(path)["words"]))

@@ -25,7 +25,7 @@ from ape_model.inference.transfer import UploadRing, to_device, to_host
 from ape_model.loading import load_network, open_embedder, parse_device, parse_dtype
 from ape_model.text.clip_tokenizer import clean_text
 from ape_model.text.embedder import PromptKind, classify
-from ape_model.weights.registry import BUILT_IN, resolve
+from ape_model.weights.registry import BUILT_IN, find_model
 from ape_model.world.words import load_vocabulary
 from ape_stream import masks
 from ape_stream.errors import ModelError, PromptError
@@ -87,7 +87,7 @@ class ApePerceiver:
         per_prompt: int = 100,
     ) -> None:
         with _told_as_ours():
-            files = resolve(model)
+            files = find_model(model)
             self.device = parse_device(device)
             self._dtype = parse_dtype(dtype)
             self.network = load_network(files, self.device).to(self._dtype)

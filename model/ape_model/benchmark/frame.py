@@ -27,7 +27,7 @@ from ape_model.loading import load_network
 from ape_model.network.ape import Ape
 from ape_model.network.deformable_attention import DeformableAttention
 from ape_model.reference.patch import as_written
-from ape_model.weights.registry import resolve
+from ape_model.weights.registry import find_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,7 +126,7 @@ def open_network(name: str, device: torch.device) -> tuple[Ape, str]:
         ModelError: it is neither here nor a released variant, or cannot be read.
     """
     try:
-        return load_network(resolve(name), device), "installed"
+        return load_network(find_model(name), device), "installed"
     except ModelMissingError:
         if name not in PRESETS:
             raise

@@ -58,10 +58,10 @@ def info(
 ) -> None:
     """Say where a model's files are and what they were made from."""
     from ape_model.io.safetensors_io import read_metadata  # noqa: PLC0415 (torch takes seconds)
-    from ape_model.weights.registry import resolve  # noqa: PLC0415
+    from ape_model.weights.registry import find_model  # noqa: PLC0415
 
     with one_line_errors():
-        files = resolve(model)
+        files = find_model(model)
         label = read_metadata(files.vision)
     content = {
         "name": files.name,

@@ -51,8 +51,8 @@ def embed(
     """Write a bank: the embeddings of prompts, to run a model without its text weights."""
     from ape_model.loading import open_embedder, parse_device, parse_pooling  # noqa: PLC0415
     from ape_model.text.clip_tokenizer import clean_text  # noqa: PLC0415
-    from ape_model.text.embedding_file import PromptBank  # noqa: PLC0415 (torch takes seconds)
-    from ape_model.weights.registry import resolve  # noqa: PLC0415
+    from ape_model.text.embedding_file import EmbeddingFile  # noqa: PLC0415 (torch takes seconds)
+    from ape_model.weights.registry import find_model  # noqa: PLC0415
 
     with one_line_errors(), progress_bar("embedding") as progress:
         given = _split(prompt or []) + _read_lines(prompts_file)
@@ -60,11 +60,11 @@ def embed(
             raise PromptTextError("no prompt given: --prompt 'red apple, dog face'")
         texts = tuple(dict.fromkeys(clean_text(text) for text in given))
         embedder = open_embedder(
-            resolve(model), parse_device(device), pooling=parse_pooling(pooling)
+            find_model(model), parse_device(device), pooling=parse_pooling(pooling)
         )
-        bank = PromptBank(texts, embedder.embed(texts, progress), embedder.space)
+        bank = EmbeddingFile(texts, embedder.embed(texts, progress), embedder.space)
         bank.save(output)
-    content = {"file": str(output), "prompts": len(texts), "width": bank.embeddings.shape[1]}
+    content = {"file": str(output), "prompts": len(texts), "width": bank.width}
     if as_json:
         print_json(content)
     else:
@@ -85,13 +85,13 @@ def list_(
         EmbeddingCache,
         cache_root,
     )
-    from ape_model.text.embedding_file import PromptBank  # noqa: PLC0415 (torch takes seconds)
+    from ape_model.text.embedding_file import EmbeddingFile  # noqa: PLC0415 (torch takes seconds)
 
     with one_line_errors():
         if bank is None:
             known = list(EmbeddingCache(cache_root()))
         else:
-            whole = PromptBank.load(bank)
+            whole = EmbeddingFile.load(bank)
             known = [CachedPrompt(text, whole.space) for text in whole.texts]
     if as_json:
         print_json([{"text": entry.text, **asdict(entry.space)} for entry in known])

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from ape_model.errors import CheckpointError
+from ape_model.io.read_errors import read_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +38,8 @@ _NAMES: Final = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-_ALIGNMENT: Final = 8
+_ALIGNMENT: Final = 8  # bytes; the format asks for data that starts at a multiple of it
+_ADVICE: Final = "import the model again"
 
 
 def write_safetensors(
@@ -56,7 +58,7 @@ def write_safetensors(
     """
     # Wide dtypes first: every tensor then starts at a multiple of its own item size.
     names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
-    header = _header(names, tensors, metadata)
+    header = _header(path, names, tensors, metadata)
     size = len(header) + sum(tensors[name].nbytes for name in names)
     part: Path | None = None
     try:
@@ -76,6 +78,8 @@ def write_safetensors(
         raise CheckpointError(
             f"{path} ({_megabytes(size)}) cannot be written: {error.strerror or error}"
         ) from error
+    except ValueError as error:  # pathlib's answer to a null character
+        raise CheckpointError(f"{str(path)!r} cannot be written: {error}") from error
     finally:
         if part is not None:
             part.unlink(missing_ok=True)
@@ -96,11 +100,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         CheckpointError: the file cannot be read.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
+    with read_errors(path, CheckpointError, _ADVICE), safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -109,29 +110,20 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         CheckpointError: the file cannot be read.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
-            return tensors, dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
+    with read_errors(path, CheckpointError, _ADVICE), safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+        return tensors, dict(file.metadata() or {})
 
 
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    if not path.exists():
-        return CheckpointError(f"there is no file {path}")
-    if path.is_dir():
-        return CheckpointError(f"{path} is a folder, not a file of weights")
-    return CheckpointError(
-        f"{path} is no safetensors file or is damaged ({error}): import the model again"
-    )
-
-
-def _header(names: list[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+def _header(
+    path: Path, names: list[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> bytes:
     entries: dict[str, object] = {"__metadata__": dict(metadata)}
     offset = 0
     for name in names:
         tensor = tensors[name]
+        if tensor.dtype not in _NAMES:
+            raise CheckpointError(f"{path} cannot be written: {name} is {tensor.dtype}")
         entries[name] = {
             "dtype": _NAMES[tensor.dtype],
             "shape": list(tensor.shape),

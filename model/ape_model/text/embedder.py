@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ape_model.text.cache import EmbeddingCache, EmbeddingSpace
-    from ape_model.text.embedding_file import PromptBank
+    from ape_model.text.embedding_file import EmbeddingFile
 
 __all__ = ["PromptEmbedder", "PromptKind", "TextEncoder", "classify"]
 
@@ -110,7 +110,7 @@ class PromptEmbedder:
         load: Callable[[], TextEncoder] | None,
         *,
         cache: EmbeddingCache | None = None,
-        bank: PromptBank | None = None,
+        bank: EmbeddingFile | None = None,
     ) -> None:
         if bank is not None and bank.space.tower != space.tower:
             raise BankError(

@@ -20,7 +20,7 @@ from ape_model.training.text_tower.check import check_spread, measure_spread
 from ape_model.training.trainer import Trainer
 from ape_model.training.validate import validate
 from ape_model.weights.import_official import VISION_FILE
-from ape_model.weights.registry import resolve
+from ape_model.weights.registry import find_model
 from ape_model.weights.state_dict import load_weights
 from ape_model.world import World
 
@@ -65,7 +65,7 @@ def run(order: Order, say: Callable[[str], None]) -> Path:
     """
     recipe = _with_data(read_recipe(order.recipe, steps=order.steps, seed=order.seed), order)
     device, folder = parse_device(order.device), order.recipe.parent
-    files = resolve(order.init or "nano")
+    files = find_model(order.init or "nano")
     if recipe.loop.text:
         files = replace(files, text=folder / recipe.loop.text)
     if files.variant != "nano" or files.text is None:

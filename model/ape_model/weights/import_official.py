@@ -23,7 +23,7 @@ import torch
 
 from ape_model.config import PRESETS
 from ape_model.errors import CheckpointError, VariantError
-from ape_model.io.checkpoint_reader import file_digest, read_pickle
+from ape_model.io.checkpoint_reader import file_digest, read_checkpoint
 from ape_model.network.ape import OFFICIAL_PREFIX, Ape
 from ape_model.text.clip_tower import TEXT_TOWERS, TextTower
 from ape_model.weights.state_dict import (
@@ -199,7 +199,7 @@ def _shapes(module: nn.Module) -> Shapes:
 
 def _read_state(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return the weights under their official names, and what else the file holds."""
-    content = read_pickle(path)
+    content = read_checkpoint(path)
     dropped: tuple[str, ...] = ()
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         dropped = tuple(sorted(str(key) for key in content if key != "model"))

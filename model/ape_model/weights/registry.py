@@ -1,9 +1,9 @@
-"""Where models lie and what they are called.
+"""Where models are stored and what they are called.
 
     $XDG_DATA_HOME/ape_stream/models/<name>/{vision,text}.safetensors   imported ones
     ape_model/assets/nano*                                              the one that ships
 
-`resolve` turns what a user says, a name or a path, into the files of a model.
+`find_model` turns what a user gives, a name or a path, into the files of a model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from ape_model.config import PRESETS
 from ape_model.errors import CheckpointError, ModelMissingError, VariantError
-from ape_model.io.checkpoint_reader import file_digest
+from ape_model.io.read_errors import read_errors
 from ape_model.io.safetensors_io import read_metadata
 from ape_model.text.clip_tokenizer import clean_text
 from ape_model.weights.import_official import FORMAT, TEXT_FILE, VISION_FILE
@@ -29,9 +29,9 @@ __all__ = [
     "ModelFiles",
     "ModelState",
     "check_name",
+    "find_model",
     "list_models",
     "models_root",
-    "resolve",
 ]
 
 BUILT_IN: Final = "nano"
@@ -41,6 +41,11 @@ _NANO_VISION: Final = "nano.safetensors"
 _NANO_TEXT: Final = "nano_text.safetensors"
 _NANO_NAMES: Final = "nano_vocabulary.json"
 _OFFICIAL_NAMES: Final = "official_vocabulary.json"
+_NANO_TEXT_DIGEST: Final = "e5c0b53272fb9fe94ffb808736ed6237221c477c94b52da34804b3d7217738c6"
+"""SHA-256 of the shipped `nano_text.safetensors`. Recorded here, so that cached prompts and banks
+are recognised without the file, and no start has to read it."""
+_LONGEST_NAME: Final = 200
+"""Bytes; file systems allow 255, and unfinished imports carry the name with a suffix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +63,9 @@ class ModelFiles:
     text_tower: str
     """Kind of the text tower: a key of `TEXT_TOWERS`, or "nano"."""
     text_digest: str
-    """SHA-256 (hex) of the text tower that belongs to the network, there or not."""
+    """SHA-256 (hex) of the text tower that belongs to the network, here or not."""
     vocabulary: frozenset[str]
-    """Clean texts of the names that the network learnt as names."""
+    """Clean texts of the names that the network learnt as names, not as sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +83,11 @@ class ModelState:
     text_bytes: int | None
     """Size of the text tower's file, or None where there is none."""
     folder: str | None
-    """Where the files lie, or None."""
+    """Folder of the files, or None."""
 
 
 def models_root() -> Path:
-    """Return where imported models lie: `$XDG_DATA_HOME/ape_stream/models`, or `~/.local/share`."""
+    """Return where imported models are stored: `$XDG_DATA_HOME/ape_stream/models`, or under `~`."""
     home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(home) / "ape_stream" / "models"
 
@@ -96,12 +101,14 @@ def check_name(name: str) -> str:
     plain = name.replace("-", "").replace("_", "").replace(".", "")
     if not (plain.isalnum() and plain.isascii()) or name.startswith("."):
         raise VariantError(f"a model cannot be called {name!r}: use letters, digits, - _ and .")
+    if len(name) > _LONGEST_NAME:
+        raise VariantError(f"a model's name has at most {_LONGEST_NAME} letters, not {len(name)}")
     if name.casefold() == BUILT_IN:
         raise VariantError(f"{BUILT_IN} is built in: choose another --name")
     return name
 
 
-def resolve(model: str | Path) -> ModelFiles:
+def find_model(model: str | Path) -> ModelFiles:
     """Find the files of a model.
 
     Args:
@@ -118,10 +125,15 @@ def resolve(model: str | Path) -> ModelFiles:
         return _built_in()
     if os.sep not in name and (folder := _stored(name)) is not None:
         return _from_folder(folder.name, folder / VISION_FILE)
-    path = Path(model).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(model).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError) as error:  # too long, not allowed, or "~nobody"
+        reason = getattr(error, "strerror", None) or error
+        raise VariantError(f"no model {name!r}: {reason}") from error
+    if is_folder:
         return _from_folder(path.name, path / VISION_FILE)
-    if path.is_file():
+    if is_file:
         return _from_folder(path.parent.name, path)
     raise _unknown(name)
 
@@ -168,19 +180,18 @@ def _stored(name: str) -> Path | None:
 
 def _built_in() -> ModelFiles:
     vision, text = _ASSETS / _NANO_VISION, _ASSETS / _NANO_TEXT
-    for needed in (vision, text):
-        if not needed.is_file():
-            raise ModelMissingError(
-                f"{needed.name} is missing from this installation: install ape-stream again"
-            )
+    if not vision.is_file():
+        raise ModelMissingError(
+            f"{vision.name} is missing from this installation: install ape-stream again"
+        )
     return ModelFiles(
         name=BUILT_IN,
         variant=BUILT_IN,
         vision=vision,
-        text=text,
+        text=text if text.is_file() else None,
         text_tower=BUILT_IN,
-        text_digest=file_digest(text),
-        vocabulary=_names(_ASSETS / _NANO_NAMES),
+        text_digest=_NANO_TEXT_DIGEST,
+        vocabulary=_read_names(_ASSETS / _NANO_NAMES),
     )
 
 
@@ -192,29 +203,39 @@ def _from_folder(name: str, vision: Path) -> ModelFiles:
             " import the checkpoint first"
         )
     text = vision.parent / TEXT_FILE
-    if text.is_file() and read_metadata(text).get("text_sha256") != label["text_sha256"]:
+    has_text = text.is_file()
+    with read_errors(vision, CheckpointError, "import the model again"):
+        files = ModelFiles(
+            name=name,
+            variant=_known(label["variant"]),
+            vision=vision,
+            text=text if has_text else None,
+            text_tower=label["text_tower"],
+            text_digest=label["text_sha256"],
+            vocabulary=_learnt_names(label),
+        )
+    if has_text and read_metadata(text).get("text_sha256") != files.text_digest:
         raise CheckpointError(f"{text} belongs to another model than {vision}: import it again")
-    return ModelFiles(
-        name=name,
-        variant=label["variant"],
-        vision=vision,
-        text=text if text.is_file() else None,
-        text_tower=label["text_tower"],
-        text_digest=label["text_sha256"],
-        vocabulary=_learnt(label),
-    )
+    return files
 
 
-def _learnt(label: Mapping[str, str]) -> frozenset[str]:
-    """Names of a model of our own trainer, which its header tells; else the official ones."""
+def _known(variant: str) -> str:
+    if variant != BUILT_IN and variant not in PRESETS:
+        raise ValueError(f"no variant {variant!r}")
+    return variant
+
+
+def _learnt_names(label: Mapping[str, str]) -> frozenset[str]:
+    """Names of a model of our own trainer, from its header; else the official ones."""
     if "names" not in label:
-        return _names(_ASSETS / _OFFICIAL_NAMES)
+        return _read_names(_ASSETS / _OFFICIAL_NAMES)
     return frozenset(clean_text(name) for name in json.loads(label["names"]))
 
 
-def _names(path: Path) -> frozenset[str]:
-    names: Iterable[str] = json.loads(path.read_text(encoding="utf-8"))
-    return frozenset(clean_text(name) for name in names)
+def _read_names(path: Path) -> frozenset[str]:
+    with read_errors(path, CheckpointError, "install ape-stream again"):
+        names: Iterable[str] = json.loads(path.read_text(encoding="utf-8"))
+        return frozenset(clean_text(name) for name in names)
 
 
 def _unknown(name: str) -> ModelMissingError | VariantError:

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from ape_model.errors import CheckpointError
+from ape_model.io.read_errors import read_errors
 from ape_model.io.safetensors_io import raw_bytes, read_safetensors, write_safetensors
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _NAMED: Final = 3  # keys that an error message spells out
 
 
 def is_recomputed(key: str) -> bool:
-    """Tell whether a key of an official checkpoint is never read.
+    """Return whether a key of an official checkpoint is never read.
 
     Rope tables follow from the sizes, and the buffers of the training losses serve training alone.
     """
@@ -54,7 +55,7 @@ def aliases_of(module: nn.Module) -> dict[str, str]:
 def mismatch(
     have: Mapping[str, tuple[int, ...]], want: Mapping[str, tuple[int, ...]]
 ) -> str | None:
-    """Say in one line how two maps of key to shape differ, or None where they are equal."""
+    """Return in one line how two maps of key to shape differ, or None where they are equal."""
     other = [
         f"{key} {list(have[key])} and not {list(want[key])}"
         for key in want
@@ -114,11 +115,9 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, str]:
             shape.
     """
     tensors, metadata = read_safetensors(path)
-    try:
+    with read_errors(path, CheckpointError, "import the model again"):
         aliases: dict[str, str] = json.loads(metadata.get("aliases", "{}"))
         tensors |= {alias: tensors[key] for alias, key in aliases.items()}
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} has a damaged map of aliases: import it again") from error
     state = module.state_dict()
     wrong = mismatch(_shapes(tensors.items()), _shapes(state.items()))
     if wrong is not None:

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from ape_model.commands import models, prompts
 from ape_model.io.checkpoint_reader import file_digest
 from ape_model.loading import open_embedder
-from ape_model.text.embedding_file import PromptBank
+from ape_model.text.embedding_file import EmbeddingFile
 from ape_model.weights.import_official import VISION_FILE
-from ape_model.weights.registry import models_root, resolve
+from ape_model.weights.registry import find_model, models_root
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,8 +70,8 @@ def test_import_reports(tiny_as_d, released: Path, home: Path) -> None:
     )
     assert report["origin_sha256"] == file_digest(released)
     assert report["vision"]["file"] == str(out / VISION_FILE)
-    assert resolve(out).vision == out / VISION_FILE
-    assert resolve("mine").variant == "D"
+    assert find_model(out).vision == out / VISION_FILE
+    assert find_model("mine").variant == "D"
 
 
 def test_info(imported: Path, released: Path) -> None:
@@ -109,7 +109,7 @@ def test_pull_imports_what_it_fetched(
     monkeypatch.setattr("ape_model.weights.hub.fetch", lambda variant: {"D": released}[variant])
     report = json.loads(run(models.app, "pull", "D", "--json").stdout)
     assert report["variant"] == "D"
-    assert resolve("D").vision.is_file()
+    assert find_model("D").vision.is_file()
 
 
 def test_help_needs_no_torch() -> None:
@@ -135,10 +135,10 @@ def test_embed_writes_a_bank_that_needs_no_text_weights(imported: Path, tmp_path
         "--prompts-file", tmp_path / "prompts.txt", "--output", bank, "--device", "cpu",
     ).stdout  # fmt: skip
     assert "4 prompts of 16 numbers" in said
-    assert PromptBank.load(bank).texts == ("red apple", "dog", "cat", "left, of the tree")
-    whole = open_embedder(resolve("D"), torch.device("cpu")).embed(["dog", "cat"])
+    assert EmbeddingFile.load(bank).texts == ("red apple", "dog", "cat", "left, of the tree")
+    whole = open_embedder(find_model("D"), torch.device("cpu")).embed(["dog", "cat"])
     (imported / "text.safetensors").unlink()
-    robot = open_embedder(resolve("D"), torch.device("cpu"), bank=bank, cache=tmp_path / "empty")
+    robot = open_embedder(find_model("D"), torch.device("cpu"), bank=bank, cache=tmp_path / "empty")
     assert torch.equal(robot.embed(["dog", "cat"]), whole)
     listed = json.loads(run(prompts.app, "list", bank, "--json").stdout)
     assert [entry["text"] for entry in listed] == ["red apple", "dog", "cat", "left, of the tree"]

@@ -13,7 +13,7 @@ from ape_model.errors import BankError, CheckpointError, PromptTextError
 from ape_model.text.cache import CachedPrompt, EmbeddingCache, EmbeddingSpace, cache_root
 from ape_model.text.clip_tower import ClipTextEncoder, TextConfig, TextTower
 from ape_model.text.embedder import PromptEmbedder, PromptKind, classify
-from ape_model.text.embedding_file import PromptBank
+from ape_model.text.embedding_file import EmbeddingFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -302,13 +302,13 @@ def test_processes_share_a_cache(cache: EmbeddingCache, caplog: pytest.LogCaptur
 # ---- bank
 
 
-def _bank() -> PromptBank:
-    return PromptBank(("cat", 'dog "face"'), torch.arange(8.0).view(2, 4), SPACE)
+def _bank() -> EmbeddingFile:
+    return EmbeddingFile(("cat", 'dog "face"'), torch.arange(8.0).view(2, 4), SPACE)
 
 
 def test_bank_comes_back_whole(tmp_path: Path) -> None:
     _bank().save(tmp_path / "bank.safetensors")
-    bank = PromptBank.load(tmp_path / "bank.safetensors")
+    bank = EmbeddingFile.load(tmp_path / "bank.safetensors")
     assert bank.texts == ("cat", 'dog "face"')
     assert bank.space == SPACE
     assert torch.equal(bank.embeddings, _bank().embeddings)
@@ -327,23 +327,23 @@ def test_bank_of_another_tower_is_refused() -> None:
 
 def test_bank_errors_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(BankError, match="no file"):
-        PromptBank.load(tmp_path / "none")
+        EmbeddingFile.load(tmp_path / "none")
     damaged = tmp_path / "damaged.safetensors"
     _bank().save(damaged)
     _truncate(damaged)
-    with pytest.raises(BankError, match=r"damaged\.safetensors cannot be read"):
-        PromptBank.load(damaged)
+    with pytest.raises(BankError, match=r"damaged\.safetensors is damaged"):
+        EmbeddingFile.load(damaged)
     _bank().save(damaged)
     save_file({"embeddings": torch.ones(1, 1)}, damaged)
     with pytest.raises(BankError, match="is no bank"):
-        PromptBank.load(damaged)
+        EmbeddingFile.load(damaged)
 
 
 def test_bank_rows_and_texts_agree() -> None:
     with pytest.raises(BankError, match="not one float32 row each"):
-        PromptBank(("cat",), torch.zeros(2, 4), SPACE)
+        EmbeddingFile(("cat",), torch.zeros(2, 4), SPACE)
     with pytest.raises(BankError, match="twice"):
-        PromptBank(("cat", "cat"), torch.zeros(2, 4), SPACE)
+        EmbeddingFile(("cat", "cat"), torch.zeros(2, 4), SPACE)
 
 
 def test_bank_into_a_file_for_a_folder(tmp_path: Path) -> None:

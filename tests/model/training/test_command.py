@@ -20,7 +20,7 @@ from ape_model.training.data.world_dataset import Canvas, Stage
 from ape_model.training.errors import DataError
 from ape_model.training.prompts.sampler import Prompter
 from ape_model.training.trainer import LoopConfig, Trainer
-from ape_model.weights.registry import resolve
+from ape_model.weights.registry import find_model
 from ape_model.weights.state_dict import save_weights
 
 RECIPE = """
@@ -82,10 +82,10 @@ def test_a_fine_tuned_model_is_a_model_like_any_other(recipe, pictures, tmp_path
     assert "2 pictures, left out: nothing" in done.output
     assert "things_ap50" in done.output
     assert "stuff_ap50" in done.output
-    files = resolve(out)
+    files = find_model(out)
     assert {"sun dial", "tarmac", "dog face"} <= files.vocabulary
     names = load_text_encoder(files, torch.device("cpu"), torch.float32).encode(["sun dial"])
-    shipped = load_text_encoder(resolve("nano"), torch.device("cpu"), torch.float32)
+    shipped = load_text_encoder(find_model("nano"), torch.device("cpu"), torch.float32)
     assert names.equal(shipped.encode(["sun dial"]))
     load_network(files, torch.device("cpu"))
     first, *_ = (json.loads(line) for line in (out / "log.jsonl").read_text().splitlines())
@@ -216,7 +216,7 @@ def test_a_damaged_state_is_refused_in_one_line(recipe, pictures, tmp_path):
 def test_a_text_tower_that_tells_nothing_apart_is_refused_before_any_step(
     recipe, pictures, tmp_path
 ):
-    shipped = resolve("nano").text
+    shipped = find_model("nano").text
     tensors, _ = read_safetensors(shipped)
     flat = {key: torch.zeros_like(value) for key, value in tensors.items()}
     flat["out.bias"] = torch.ones_like(flat["out.bias"])

@@ -23,7 +23,7 @@ from ape_model.training.prompts.negatives import PromptBank
 from ape_model.training.prompts.sampler import Prompter, Speech
 from ape_model.training.train import Order, run
 from ape_model.training.trainer import LoopConfig, Trainer
-from ape_model.weights.registry import resolve
+from ape_model.weights.registry import find_model
 from ape_model.weights.state_dict import load_weights
 from ape_model.world import Phrase, World
 
@@ -32,7 +32,7 @@ TINY = (Stage(0, (Canvas(96, 96, 2, 3),), 0.5),)
 
 @pytest.fixture(scope="module")
 def encode():
-    return load_text_encoder(resolve("nano"), torch.device("cpu"), torch.float32).encode
+    return load_text_encoder(find_model("nano"), torch.device("cpu"), torch.float32).encode
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from ape_model.training.text_tower.check import Spread, check_spread
 from ape_model.training.text_tower.command import train_text
 from ape_model.training.text_tower.distillation import DistilConfig
 from ape_model.training.text_tower.run import train_tower
-from ape_model.weights.registry import resolve
+from ape_model.weights.registry import find_model
 from ape_model.world import World
 
 WIDTH = 144  # twelve heads, and more axes than the tower has
@@ -84,7 +84,7 @@ def test_a_tower_is_distilled_judged_and_read_again(given, tmp_path):
         "canvases = [{height = 32, width = 32, batch = 1}]"
     )
     recipe = read_recipe(tmp_path / "recipe.toml")
-    files = resolve("nano")
+    files = find_model("nano")
     object.__setattr__(files, "text", tmp_path / recipe.loop.text)
     vectors = load_text_encoder(files, torch.device("cpu"), torch.float32).encode(["fox", "taxi"])
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))

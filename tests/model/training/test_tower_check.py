@@ -5,13 +5,13 @@ import torch
 
 from ape_model.loading import load_text_encoder
 from ape_model.training.text_tower.check import measure_spread
-from ape_model.weights.registry import resolve
+from ape_model.weights.registry import find_model
 from ape_model.world import World
 
 
 @pytest.fixture(scope="module")
 def encode():
-    return load_text_encoder(resolve("nano"), torch.device("cpu"), torch.float32).encode
+    return load_text_encoder(find_model("nano"), torch.device("cpu"), torch.float32).encode
 
 
 def names():

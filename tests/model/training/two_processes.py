@@ -13,7 +13,7 @@ from ape_model.training.data.world_dataset import Canvas, SceneBatches, Stage
 from ape_model.training.prompts.negatives import PromptBank
 from ape_model.training.prompts.sampler import Prompter, Speech
 from ape_model.training.trainer import LoopConfig, Trainer
-from ape_model.weights.registry import resolve
+from ape_model.weights.registry import find_model
 
 STEPS = 3
 STAGES = (Stage(0, (Canvas(96, 96, 1, 3),), 0.7),)  # sentences too: they fill the memory
@@ -21,7 +21,7 @@ STAGES = (Stage(0, (Canvas(96, 96, 1, 3),), 0.7),)  # sentences too: they fill t
 
 def encode(texts):
     """The shipped tower's vectors."""
-    tower = load_text_encoder(resolve("nano"), torch.device("cpu"), torch.float32)
+    tower = load_text_encoder(find_model("nano"), torch.device("cpu"), torch.float32)
     return tower.encode(texts)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from ape_model.config import PRESETS
 from ape_model.errors import CheckpointError, VariantError
-from ape_model.io.checkpoint_reader import file_digest, read_pickle
+from ape_model.io.checkpoint_reader import file_digest, read_checkpoint
 from ape_model.io.safetensors_io import read_safetensors
 from ape_model.weights.import_official import (
     FORMAT,
@@ -241,20 +241,20 @@ def test_truncated(share: float, released: Path, tmp_path: Path) -> None:
 def test_not_a_checkpoint_at_all(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"not a checkpoint.*model_final\.pth"):
-        read_pickle(tmp_path / "x.pth")
+        read_checkpoint(tmp_path / "x.pth")
 
 
 def test_a_zip_that_is_no_checkpoint(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=np.ones(3))
     with pytest.raises(CheckpointError, match="is damaged"):
-        read_pickle(tmp_path / "x.npz")
+        read_checkpoint(tmp_path / "x.npz")
 
 
 def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no file"):
-        read_pickle(tmp_path / "none.pth")
+        read_checkpoint(tmp_path / "none.pth")
     with pytest.raises(CheckpointError, match="is a folder"):
-        read_pickle(tmp_path)
+        read_checkpoint(tmp_path)
 
 
 def test_unknown_variant_names_the_known(released: Path, tmp_path: Path) -> None:

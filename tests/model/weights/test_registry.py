@@ -9,19 +9,22 @@ import torch
 from safetensors.torch import save_file
 
 from ape_model.errors import (
+    BankError,
     CheckpointError,
     ModelMissingError,
     PromptTextError,
     VariantError,
 )
-from ape_model.io.safetensors_io import write_safetensors
+from ape_model.io.checkpoint_reader import file_digest
+from ape_model.io.safetensors_io import read_safetensors, write_safetensors
 from ape_model.loading import load_text_encoder, open_embedder, parse_device, parse_pooling
 from ape_model.nano_config import NANO
 from ape_model.text.clip_tower import Pooling
+from ape_model.text.embedding_file import EmbeddingFile
 from ape_model.text.nano_tower import NanoText
 from ape_model.weights import registry
 from ape_model.weights.import_official import TEXT_FILE, VISION_FILE, import_checkpoint
-from ape_model.weights.registry import check_name, list_models, models_root, resolve
+from ape_model.weights.registry import check_name, find_model, list_models, models_root
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,25 +68,25 @@ def test_store_lies_where_xdg_says(home: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_imported_model_by_name_folder_and_file(imported: Path, assets: Path) -> None:
     assert assets
-    by_name = resolve("D")
+    by_name = find_model("D")
     assert by_name.vision == imported / VISION_FILE
     assert by_name.text == imported / TEXT_FILE
     assert (by_name.variant, by_name.text_tower) == ("D", "eva02-bigE")
     assert by_name.vocabulary == {"traffic light"}
     for way in ("d", imported, str(imported), imported / VISION_FILE):
-        assert resolve(way) == by_name
+        assert find_model(way) == by_name
 
 
 def test_the_shipped_names_are_clean_and_many(imported: Path) -> None:
     assert imported
-    names = resolve("D").vocabulary
+    names = find_model("D").vocabulary
     assert {"person", "traffic light", "teddy bear"} <= names
     assert len(names) == 80
 
 
 def test_without_text_weights(imported: Path) -> None:
     (imported / TEXT_FILE).unlink()
-    files = resolve("D")
+    files = find_model("D")
     assert files.text is None
     with pytest.raises(PromptTextError, match="no text weights"):
         open_embedder(files, CPU).embed(["cat"])
@@ -94,24 +97,24 @@ def test_without_text_weights(imported: Path) -> None:
 def test_text_of_another_model_is_noticed(imported: Path) -> None:
     write_safetensors(imported / TEXT_FILE, {"a": torch.ones(1)}, {"text_sha256": "other"})
     with pytest.raises(CheckpointError, match="belongs to another model"):
-        resolve("D")
+        find_model("D")
 
 
 def test_models_that_are_not_there(home: Path) -> None:
     with pytest.raises(ModelMissingError, match="`ape-stream models pull Ti`"):
-        resolve("ti")
+        find_model("ti")
     with pytest.raises(VariantError, match="choose one of nano, A, B, C, D, Ti"):
-        resolve("yolo")
+        find_model("yolo")
     with pytest.raises(VariantError, match="no folder"):
-        resolve(home / "nowhere" / "vision.safetensors")
+        find_model(home / "nowhere" / "vision.safetensors")
     with pytest.raises(CheckpointError, match="no file"):
-        resolve(home)
+        find_model(home)
 
 
 def test_a_foreign_safetensors_file(home: Path) -> None:
     save_file({"a": torch.ones(1)}, home / "other.safetensors")
     with pytest.raises(CheckpointError, match="import the checkpoint first"):
-        resolve(home / "other.safetensors")
+        find_model(home / "other.safetensors")
 
 
 def test_list_says_what_is_where(imported: Path, assets: Path) -> None:
@@ -131,17 +134,84 @@ def test_list_says_what_is_where(imported: Path, assets: Path) -> None:
 
 def test_built_in(assets: Path) -> None:
     with pytest.raises(ModelMissingError, match=r"nano\.safetensors is missing"):
-        resolve("nano")
+        find_model("nano")
     _ship_nano(assets)
-    files = resolve("Nano")
+    files = find_model("Nano")
     assert (files.name, files.variant, files.text_tower) == ("nano", "nano", "nano")
     assert files.vocabulary == {"red apple"}
+
+
+def test_the_digest_of_the_shipped_text_tower_is_recorded() -> None:
+    files = find_model("nano")
+    assert files.text is not None
+    assert files.text_digest == file_digest(files.text)
+
+
+def test_nano_runs_from_a_bank_without_its_text_file(assets: Path, home: Path) -> None:
+    _ship_nano(assets)
+    bank, path = open_embedder(find_model("nano"), CPU), home / "bank.safetensors"
+    EmbeddingFile(("red apple",), bank.embed(["red apple"]), bank.space).save(path)
+    (assets / "nano_text.safetensors").unlink()
+    files = find_model("nano")
+    assert files.text is None
+    robot = open_embedder(files, CPU, bank=path, cache=home / "empty")
+    assert torch.equal(robot.embed(["Red Apple"]), bank.embed(["red apple"]))
+    with pytest.raises(PromptTextError, match="no embedding of 'taxi' and no text weights here"):
+        robot.embed(["taxi"])
+
+
+def test_a_warm_cache_does_not_read_nanos_text_file(assets: Path, home: Path) -> None:
+    assert home
+    _ship_nano(assets)
+    cold = open_embedder(find_model("nano"), CPU).embed(["red apple"])
+    (assets / "nano_text.safetensors").write_bytes(b"damaged")
+    assert torch.equal(open_embedder(find_model("nano"), CPU).embed(["red apple"]), cold)
+    with pytest.raises(CheckpointError, match=r"nano_text\.safetensors is damaged"):
+        open_embedder(find_model("nano"), CPU).embed(["taxi"])
+
+
+def test_a_bank_of_another_width_is_refused_by_name(imported: Path, tmp_path: Path) -> None:
+    assert imported
+    files, path = find_model("D"), tmp_path / "wide.safetensors"
+    space = open_embedder(files, CPU).space
+    EmbeddingFile(("cat",), torch.ones(1, 17), space).save(path)
+    with pytest.raises(BankError, match=r"wide\.safetensors holds .* 17 numbers and .* D takes 16"):
+        open_embedder(files, CPU, bank=path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "~nobody_of_this_name/model", "x/" * 3000])
+def test_names_that_no_model_can_have_are_one_line(name: str, home: Path) -> None:
+    assert home
+    with pytest.raises((VariantError, ModelMissingError)) as error:
+        find_model(name)
+    assert "\n" not in str(error.value)
+    assert "\0" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"variant": "E"},
+        {"names": "["},
+        {"names": "[1]"},
+        {"names": "[" * 100_000},
+        {"text_tower": None},
+    ],
+)
+def test_a_damaged_header_is_one_line(change: dict[str, str | None], imported: Path) -> None:
+    tensors, label = read_safetensors(imported / VISION_FILE)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    changed = {key: value for key, value in (label | change).items() if value is not None}
+    write_safetensors(imported / VISION_FILE, tensors, changed)
+    with pytest.raises(CheckpointError, match=r"vision\.safetensors is damaged") as error:
+        find_model("D")
+    assert "\n" not in str(error.value)
 
 
 def test_nano_reads_prompts(assets: Path, home: Path) -> None:
     assert home
     _ship_nano(assets)
-    embedder = open_embedder(resolve("nano"), CPU)
+    embedder = open_embedder(find_model("nano"), CPU)
     rows = embedder.embed(["Red Apple", "apple", "red apple"])
     assert torch.equal(rows[0], rows[2])
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(3))
@@ -151,7 +221,7 @@ def test_nano_reads_prompts(assets: Path, home: Path) -> None:
 
 def test_nano_encodes_many_in_batches(assets: Path) -> None:
     _ship_nano(assets)
-    encoder = load_text_encoder(resolve("nano"), CPU, torch.float32)
+    encoder = load_text_encoder(find_model("nano"), CPU, torch.float32)
     heard: list[int] = []
     rows = encoder.encode([f"apple {n}" for n in range(600)], heard.append)
     assert heard == [256, 512, 600]
@@ -160,7 +230,7 @@ def test_nano_encodes_many_in_batches(assets: Path) -> None:
 
 def test_the_towers_weights_are_loaded_as_they_were(imported: Path, tiny_as_d) -> None:
     assert imported
-    encoder = load_text_encoder(resolve("D"), CPU, torch.float32)
+    encoder = load_text_encoder(find_model("D"), CPU, torch.float32)
     ours = encoder.tower.state_dict()
     for key, value in tiny_as_d.tower.state_dict().items():
         assert torch.equal(ours[key], value.float()), key
@@ -168,12 +238,14 @@ def test_the_towers_weights_are_loaded_as_they_were(imported: Path, tiny_as_d) -
 
 def test_pooling_reaches_the_tower_and_the_cache(imported: Path) -> None:
     assert imported
-    end = open_embedder(resolve("D"), CPU).embed(["a cat"])
-    mean = open_embedder(resolve("D"), CPU, pooling=Pooling.MEAN).embed(["a cat"])
+    end = open_embedder(find_model("D"), CPU).embed(["a cat"])
+    mean = open_embedder(find_model("D"), CPU, pooling=Pooling.MEAN).embed(["a cat"])
     assert not torch.allclose(end, mean)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "nano", "NANO", ".hidden", "a b", "é"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "nano", "NANO", ".hidden", "a b", "é", "a\0", "x" * 201]
+)
 def test_names_that_no_model_may_have(name: str) -> None:
     with pytest.raises(VariantError):
         check_name(name)
