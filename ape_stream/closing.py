@@ -25,6 +25,6 @@ class Closing:
     ) -> None:
         self.close(error)
 
-    def close(self, error: BaseException | None = None) -> None:
+    def close(self, error: BaseException | None = None, /) -> None:
         """Release everything; `error` is what ended the `with` statement, if anything did."""
         raise NotImplementedError

@@ -1,7 +1,10 @@
-"""Exits over ZeroMQ and ROS 2.
+"""Sources and sinks over ZeroMQ and ROS 2; they know messages, never the network.
 
-`subscribe` reads results that another process sends; it needs the extra `zmq`, which is imported
-at its first use.
+zeromq           results, frames and control over ZeroMQ (extra `zmq`)
+ros2             topics, bags and the lifecycle node of ROS 2 (extras `dds`, `bags`, `rclpy`)
+benchmark_data   images and results that the benchmarks of both send
+
+`ape_nodes.subscribe` reads results that another process sends over ZeroMQ.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ __all__ = ["subscribe"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `subscribe` when it is asked for."""
+    """Import `subscribe` when it is asked for: it needs an extra."""
     if name == "subscribe":
         from ape_nodes.zeromq.subscriber import subscribe  # noqa: PLC0415 (see above)
 

@@ -1,6 +1,6 @@
 """Prompts and thresholds of a running pipeline, over ZeroMQ: one JSON object asks, one answers.
 
-    {"op": "get"}                                    prompts in force
+    {"op": "get"}                                    the active prompts
     {"op": "set", "prompts": [...], "threshold": x}  all or nothing; either key may be left out
     {"op": "status"}  {"op": "stats"}  {"op": "stop"}
 
@@ -14,31 +14,38 @@ import json
 import logging
 import threading
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import zmq
 
 from ape_nodes.zeromq.endpoint import Endpoint
-from ape_nodes.zeromq.socket import Security, open_link
+from ape_nodes.zeromq.socket import Security, open_connection
+from ape_stream.closing import Closing
 from ape_stream.errors import ApeStreamError, ConfigError, PromptError, SourceError, UsageError
 from ape_stream.types import Prompt, PromptKind, PromptSet
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from ape_stream.pipeline import Pipeline
 
 __all__ = ["ControlClient", "ControlServer", "read_prompts"]
 
-_SLICE_MS = 100
-_MAX_REQUEST_BYTES = 1_000_000
-_KEYS = {"get": set(), "set": {"prompts", "threshold"}, "status": set(), "stats": set()}
-_KEYS["stop"] = set()
+CONNECT_S: Final = 3.0
+"""How long a client waits for the connection; an answer may take longer."""
+_POLL_MS: Final = 100
+_MAX_REQUEST_BYTES: Final = 1_000_000
+_ARGUMENTS: Final[dict[str, set[str]]] = {
+    "get": set(),
+    "set": {"prompts", "threshold"},
+    "status": set(),
+    "stats": set(),
+    "stop": set(),
+}
+"""What each operation takes."""
 _log = logging.getLogger("ape_stream")
 
 
 def read_prompts(given: Any) -> PromptSet:
-    """Prompts from what JSON can say: one line with commas, or a list of texts and objects.
+    """Prompts from a JSON value: one line with commas, or a list of texts and objects.
 
     Raises:
         PromptError: it is neither, or a prompt is unusable.
@@ -69,11 +76,11 @@ def _read_prompt(entry: Any) -> Prompt:
     return Prompt(entry["text"], None if kind is None else PromptKind(kind), stuff, threshold)
 
 
-def _shown(prompts: PromptSet) -> list[dict[str, Any]]:
+def _as_json(prompts: PromptSet) -> list[dict[str, Any]]:
     return [asdict(prompt) for prompt in prompts]
 
 
-class ControlServer:
+class ControlServer(Closing):
     """Answers requests about a pipeline in a thread of its own, while it is entered.
 
     Args:
@@ -81,7 +88,7 @@ class ControlServer:
         pipeline: What to control; it is entered already.
         keys: Folder made by `ape-stream keys`.
         public: True allows an unencrypted bind that other machines reach.
-        timeout_s: How long a change of prompts may take before the answer says so.
+        timeout_s: How long a change of prompts may take before it is answered with a refusal.
 
     Raises:
         ConfigError: the endpoint cannot be used, or is public and unguarded.
@@ -100,7 +107,7 @@ class ControlServer:
         self._timeout_s = timeout_s
         parsed = Endpoint.parse(endpoint, ("rep",))
         options: dict[int, int | bytes] = {zmq.MAXMSGSIZE: _MAX_REQUEST_BYTES}
-        self._link = open_link(
+        self._connection = open_connection(
             parsed, Security.of(keys, public=public), high_water=16, options=options
         )
         self._closing = threading.Event()
@@ -109,37 +116,33 @@ class ControlServer:
     @property
     def address(self) -> str:
         """Where it listens, with the port that the system chose."""
-        return self._link.endpoint.address
+        return self._connection.endpoint.address
 
     def __enter__(self) -> Self:
         """Begin to answer."""
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self, _error: BaseException | None = None, /) -> None:
         """Stop answering and close the socket."""
         self._closing.set()
         self._thread.join()
 
     def _serve(self) -> None:
+        socket = self._connection.socket
         try:
             while not self._closing.is_set():
-                if self._link.socket.poll(_SLICE_MS):
-                    self._reply(self._link.socket.recv_multipart())
+                if socket.poll(_POLL_MS):
+                    self._reply(socket.recv_multipart())
         finally:
-            self._link.close(0.2)
+            self._connection.close(0.2)
 
     def _reply(self, parts: list[bytes]) -> None:
-        """Answer as a REP does: the request comes after an empty part, the way back before it."""
+        """Answer as a REP does: the request follows an empty part, the return path precedes it."""
         if b"" in parts[1:]:
             start = parts.index(b"", 1) + 1
             answer = self._answer(parts[start:])
-            self._link.socket.send_multipart([*parts[:start], answer], zmq.NOBLOCK)
+            self._connection.socket.send_multipart([*parts[:start], answer], zmq.NOBLOCK)
 
     def _answer(self, request: list[bytes]) -> bytes:
         try:
@@ -154,9 +157,9 @@ class ControlServer:
     def _do(self, request: dict[str, Any]) -> dict[str, Any]:
         match request["op"]:
             case "set":
-                return {"prompts": _shown(self._set(request))}
+                return {"prompts": _as_json(self._set(request))}
             case "get":
-                return {"prompts": _shown(self._pipeline.prompts)}
+                return {"prompts": _as_json(self._pipeline.prompts)}
             case "stats":
                 return {"stats": asdict(self._pipeline.stats())}
             case "stop":
@@ -164,22 +167,21 @@ class ControlServer:
         return {"status": self._pipeline.outcome}
 
     def _set(self, request: dict[str, Any]) -> PromptSet:
-        """Change prompts and threshold in one step, so that no frame sees half of it."""
-        wanted = self._pipeline.prompts
-        if request.get("prompts") is not None:
-            wanted = read_prompts(request["prompts"])
-        threshold = request.get("threshold")
+        """Change prompts and threshold in one step, so that no frame sees half of the change."""
+        given, threshold = request.get("prompts"), request.get("threshold")
+        prompts = self._pipeline.prompts if given is None else read_prompts(given)
         if threshold is not None:
             if type(threshold) not in (int, float):
                 raise PromptError(f"threshold {threshold!r} is not a number")
-            own = request.get("prompts") is not None  # then a prompt may have one of its own
-            wanted = PromptSet(
+            # Active prompts carry the old threshold; new ones may have one of their own.
+            kept = [given is not None and prompt.threshold is not None for prompt in prompts]
+            prompts = PromptSet(
                 tuple(
-                    p if own and p.threshold is not None else replace(p, threshold=threshold)
-                    for p in wanted
+                    prompt if keep else replace(prompt, threshold=threshold)
+                    for prompt, keep in zip(prompts, kept, strict=True)
                 )
             )
-        return self._pipeline.set_prompts(wanted, self._timeout_s)
+        return self._pipeline.set_prompts(prompts, self._timeout_s)
 
 
 def _read_request(parts: list[bytes]) -> dict[str, Any]:
@@ -189,9 +191,9 @@ def _read_request(parts: list[bytes]) -> dict[str, Any]:
         parsed = json.loads(parts[0])
     except (ValueError, RecursionError) as error:
         raise UsageError(f"a request is a JSON object: {error}") from error
-    if not isinstance(parsed, dict) or str(parsed.get("op")) not in _KEYS:
-        raise UsageError(f"a request is a JSON object with 'op', one of {sorted(_KEYS)}")
-    unknown = set(parsed) - _KEYS[parsed["op"]] - {"op"}
+    if not isinstance(parsed, dict) or str(parsed.get("op")) not in _ARGUMENTS:
+        raise UsageError(f"a request is a JSON object with 'op', one of {sorted(_ARGUMENTS)}")
+    unknown = set(parsed) - _ARGUMENTS[parsed["op"]] - {"op"}
     if unknown:
         raise UsageError(f"{parsed['op']!r} takes no {sorted(unknown)}")
     return parsed
@@ -212,10 +214,11 @@ class ControlClient:
         self._timeout_s = timeout_s
 
     def ask(self, op: str, **arguments: Any) -> dict[str, Any]:
-        """Send one request and return the answer, less its `ok`.
+        """Send one request and return the answer, without its `ok`.
 
         Raises:
-            SourceError: nobody answers, or something that is no `ControlServer`.
+            SourceError: nobody answers (within 3 s where nobody can be reached), or something
+                that is not a `ControlServer`.
             ConfigError: the request was refused or is too long; the message is the reason.
         """
         request = json.dumps({"op": op, **arguments}).encode()
@@ -223,24 +226,36 @@ class ControlClient:
             raise ConfigError(
                 f"a request of {len(request)} bytes is too long: {_MAX_REQUEST_BYTES} at most"
             )
-        # A socket per request: REQ cannot be used again after an answer that did not come.
-        link = open_link(self._endpoint, self._security, high_water=1, options={})
-        try:
-            link.socket.send(request)
-            if not link.socket.poll(round(1000 * self._timeout_s)):
-                raise SourceError(f"nobody answers at {self._endpoint}: is the pipeline running?")
-            answer = _read_answer(link.socket.recv_multipart())
-        finally:
-            link.close()
+        answer = _read_answer(self._exchange(request))
         if answer is None:
-            raise SourceError(f"what answers at {self._endpoint} is no control socket")
+            raise SourceError(f"what answers at {self._endpoint} is not a control socket")
         if not answer.pop("ok"):
             raise ConfigError(str(answer.get("reason")))
         return answer
 
+    def _exchange(self, request: bytes) -> list[bytes]:
+        # A socket for each request: a REQ cannot be used again after a missing answer.
+        # IMMEDIATE: it takes no request before the connection and its handshake are complete.
+        connection = open_connection(
+            self._endpoint, self._security, high_water=1, options={zmq.IMMEDIATE: 1}
+        )
+        socket = connection.socket
+        try:
+            if not socket.poll(round(1000 * min(CONNECT_S, self._timeout_s)), zmq.POLLOUT):
+                raise SourceError(
+                    f"nobody answers at {self._endpoint}: is `ape-stream serve` running there,"
+                    " and with the same keys (--keys FOLDER)?"
+                )
+            socket.send(request)
+            if not socket.poll(round(1000 * self._timeout_s)):
+                raise SourceError(f"no answer from {self._endpoint} within {self._timeout_s:g} s")
+            return socket.recv_multipart()
+        finally:
+            connection.close()
+
 
 def _read_answer(parts: list[bytes]) -> dict[str, Any] | None:
-    """The answer, or None where it is none of a `ControlServer`."""
+    """The answer, or None where it is not that of a `ControlServer`."""
     try:
         answer = json.loads(parts[0])
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The sending side: `latest` to whoever listens now, or `every` message with back-pressure."""
+"""Sockets that send: the latest message to present readers, or every message with back-pressure."""
 
 from __future__ import annotations
 
@@ -6,260 +6,256 @@ import logging
 import threading
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 import zmq
 
 from ape_nodes.zeromq.endpoint import SENDING, Endpoint
-from ape_nodes.zeromq.reliable import SendingEnd, parse_ack
-from ape_nodes.zeromq.socket import Link, Security, open_link, worth_telling
+from ape_nodes.zeromq.reliable import SendWindow, parse_ack
+from ape_nodes.zeromq.socket import Connection, Security, open_connection, should_log
 from ape_stream.errors import SinkError, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LosslessOutlet", "Outlet", "OutletStats", "PubOutlet", "PushOutlet", "open_outlet"]
+__all__ = ["PubSender", "PushSender", "ReliableSender", "Sender", "SenderStats", "open_sender"]
 
-_SLICE_MS = 50
+_POLL_MS = 50
 _PUB_HIGH_WATER = 8
-"""Enough for a hiccup; more would only be old news for a slow reader."""
-_HEARD_AT_ONCE = 256
-"""Messages from readers that are heard before the next one is sent: a flood must not stop it."""
+"""Enough for a short delay of a reader; a longer queue would only hold old results."""
+_RECEIVE_BURST = 256
+"""Messages from readers that are read before the next send: a flood of them must not stop it."""
 _MAX_READER_BYTES = 1 << 16
-"""A subscription or an acknowledgement is shorter; who sends more is cut off."""
+"""A subscription or an acknowledgement is shorter; a peer that sends more is disconnected."""
 _log = logging.getLogger("ape_stream")
 
 
 @dataclass(slots=True)
-class OutletStats:
-    """What a sender has done."""
+class SenderStats:
+    """Counts of what was sent."""
 
     sent: int = 0
     """Messages given to ZeroMQ or kept for a reader."""
-    unheard: int = 0
-    """Messages published while nobody listened (pub only)."""
+    readers: int = 0
+    """Subscriptions at present (pub only)."""
+    no_reader: int = 0
+    """Messages published while nobody was subscribed (pub only)."""
     resent: int = 0
     """Messages sent again (dealer and router only)."""
     acknowledged: int = 0
-    """Messages that a reader's code has taken (dealer and router only)."""
+    """Messages that a reader's code has received (dealer and router only)."""
     unacknowledged: int = 0
     """Messages that wait for a reader (dealer and router only)."""
     refused: int = 0
-    """Messages from readers that made no sense."""
+    """Messages from readers that are invalid."""
 
     def as_dict(self) -> dict[str, int]:
-        """The numbers by name."""
+        """The counts by name."""
         return asdict(self)
 
 
-class Outlet(Protocol):
-    """Where messages go out."""
-
-    link: Link
-    stats: OutletStats
-
-    def send(self, stream: str, message: bytes) -> None:
-        """Send a message of this stream.
-
-        Raises:
-            SinkError: nobody takes it within the time that was set.
-        """
-
-    def close(self) -> None:
-        """Deliver what can be delivered in the lingering time and close."""
-
-
-class PubOutlet:
-    """Publishes to all who listen at this moment; never waits (mode `latest`).
+class PubSender:
+    """Publishes to all who are subscribed at this moment; never waits (delivery `latest`).
 
     Args:
-        link: An XPUB socket.
+        connection: An XPUB socket.
         linger_s: How long `close` waits for the last messages to leave.
     """
 
-    def __init__(self, link: Link, linger_s: float) -> None:
-        self.link = link
-        self.stats = OutletStats()
-        self.readers = 0
+    def __init__(self, connection: Connection, linger_s: float) -> None:
+        self.connection = connection
+        self.stats = SenderStats()
         self._linger_s = linger_s
 
-    def _listen(self) -> None:
-        for _ in range(_HEARD_AT_ONCE):
-            if not self.link.socket.poll(0):
+    def _receive_subscriptions(self) -> None:
+        for _ in range(_RECEIVE_BURST):
+            if not self.connection.socket.poll(0):
                 return
-            note = self.link.socket.recv()
-            heard = self.readers + {b"\x01": 1, b"\x00": -1}.get(note[:1], 0)
-            self.readers = max(0, heard)
+            message = self.connection.socket.recv()
+            change = {b"\x01": 1, b"\x00": -1}.get(message[:1], 0)
+            self.stats.readers = max(0, self.stats.readers + change)
 
     def send(self, stream: str, message: bytes) -> None:
-        """Publish, topic first: one part, so that CONFLATE works for readers who use it."""
-        self._listen()
-        self.stats.unheard += self.readers == 0
+        """Publish, topic first, as one part, so that readers can use CONFLATE."""
+        self._receive_subscriptions()
+        self.stats.no_reader += self.stats.readers == 0
         self.stats.sent += 1
-        self.link.socket.send(stream.encode() + b"\0" + message)
+        self.connection.socket.send(stream.encode() + b"\0" + message)
 
-    def wait_for(self, readers: int, timeout_s: float) -> None:
-        """Wait until so many subscriptions have come.
+    def wait_for_readers(self, count: int, timeout_s: float) -> None:
+        """Wait until so many are subscribed.
 
         Raises:
-            SinkError: they did not come in time.
+            SinkError: there were too few in time.
         """
         deadline = time.monotonic() + timeout_s
-        while self.readers < readers:
+        while self.stats.readers < count:
             if time.monotonic() > deadline:
                 raise SinkError(
-                    f"{self.readers} of {readers} readers came to {self.link.endpoint} within"
-                    f" {timeout_s:g} s: start them first or lower readers="
+                    f"{self.stats.readers} of {count} readers came to {self.connection.endpoint}"
+                    f" within {timeout_s:g} s: start them first or lower readers="
                 )
-            self.link.socket.poll(_SLICE_MS)
-            self._listen()
+            self.connection.socket.poll(_POLL_MS)
+            self._receive_subscriptions()
 
     def close(self) -> None:
-        """Close within the lingering time."""
-        self.link.close(self._linger_s)
+        """Close within the linger time."""
+        self.connection.close(self._linger_s)
 
 
-class PushOutlet:
-    """Hands each message to one of the pullers; waits while all are busy (mode `every`).
+class PushSender:
+    """Gives each message to one of the readers; waits while all are busy (delivery `every`).
 
     Args:
-        link: A PUSH socket.
+        connection: A PUSH socket.
         timeout_s: How long `send` waits for a reader.
         linger_s: How long `close` waits for the last messages to leave.
     """
 
-    def __init__(self, link: Link, timeout_s: float, linger_s: float) -> None:
-        self.link = link
-        self.stats = OutletStats()
+    def __init__(self, connection: Connection, timeout_s: float, linger_s: float) -> None:
+        self.connection = connection
+        self.stats = SenderStats()
         self._timeout_s = timeout_s
         self._linger_s = linger_s
 
     def send(self, stream: str, message: bytes) -> None:
-        """Wait for room and send."""
+        """Wait for a reader with room, and send.
+
+        Raises:
+            SinkError: there was none in time.
+        """
         deadline = time.monotonic() + self._timeout_s
         whole = stream.encode() + b"\0" + message
-        while not self._put(whole):
+        while not self._try_send(whole):
             if time.monotonic() > deadline:
-                raise _nobody(self.link, self._timeout_s)
+                raise _no_reader(self.connection, self._timeout_s)
         self.stats.sent += 1
 
-    def _put(self, whole: bytes) -> bool:
-        if not self.link.socket.poll(_SLICE_MS, zmq.POLLOUT):
+    def _try_send(self, whole: bytes) -> bool:
+        if not self.connection.socket.poll(_POLL_MS, zmq.POLLOUT):
             return False
         try:
-            self.link.socket.send(whole, zmq.NOBLOCK)
-        except zmq.Again:  # the reader that had room is gone meanwhile
+            self.connection.socket.send(whole, zmq.NOBLOCK)
+        except zmq.Again:  # the reader that had room has gone since
             return False
         return True
 
     def close(self) -> None:
-        """Close within the lingering time."""
-        self.link.close(self._linger_s)
+        """Close within the linger time."""
+        self.connection.close(self._linger_s)
 
 
-class LosslessOutlet:
-    """Keeps each message until its reader has taken it (mode `every`, across restarts).
+class ReliableSender:
+    """Keeps each message until a reader has received it, over its restarts (delivery `every`).
 
-    A reader may come, ask again or be replaced while nothing is sent for a long time: a thread
-    looks after it meanwhile, and the lock lets one thread at a time use the socket.
+    A reader may connect, ask for messages again or be replaced while nothing is sent for a long
+    time: so a thread answers it meanwhile, and a lock gives the socket to one thread at a time.
 
     Args:
-        link: A DEALER or ROUTER socket.
+        connection: A DEALER or ROUTER socket.
         window: Messages that may wait for the reader; then `send` waits.
         timeout_s: How long `send` waits without any progress.
-        linger_s: How long `close` waits for the reader to take the rest.
+        linger_s: How long `close` waits for the reader to receive the rest.
     """
 
-    def __init__(self, link: Link, window: int, timeout_s: float, linger_s: float) -> None:
-        self.link = link
-        self.stats = OutletStats()
-        self._end = SendingEnd(window)
-        self._peer: bytes | None = None
+    def __init__(
+        self, connection: Connection, window: int, timeout_s: float, linger_s: float
+    ) -> None:
+        self.connection = connection
+        self.stats = SenderStats()
+        self._window = SendWindow(window)
+        self._is_router = connection.endpoint.kind == "router"
+        self._peer: bytes | None = None  # the reader that a router addresses
         self._timeout_s = timeout_s
         self._linger_s = linger_s
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(
-            target=self._look_after_reader, name=f"ape_nodes {link.endpoint}", daemon=True
+            target=self._serve_reader, name=f"ape_nodes {connection.endpoint}", daemon=True
         )
         self._thread.start()
 
-    def _look_after_reader(self) -> None:
-        while not self._closing.wait(_SLICE_MS / 1000):
-            self._pump(0)
+    def _serve_reader(self) -> None:
+        while not self._closing.wait(_POLL_MS / 1000):
+            self._exchange(0)
 
     def send(self, stream: str, message: bytes) -> None:
-        """Keep the message, waiting for room if need be, and send what can be sent."""
-        if not self._pump_while(lambda: self._end.full, self._timeout_s):
-            raise _nobody(self.link, self._timeout_s)
+        """Keep the message, after waiting for room if need be, and send what can be sent.
+
+        Raises:
+            SinkError: no reader acknowledged anything in time.
+        """
+        if not self._exchange_while(lambda: self._window.full, self._timeout_s):
+            raise _no_reader(self.connection, self._timeout_s)
         with self._lock:
-            self._end.add(stream.encode() + b"\0" + message)
+            self._window.add(stream.encode() + b"\0" + message)
         self.stats.sent += 1
-        self._pump(0)
+        self._exchange(0)
 
     def close(self) -> None:
-        """Wait for the reader to take the rest, then close; what nobody took is told."""
+        """Wait for the reader to receive the rest, then close; log what nobody received."""
         self._closing.set()
         self._thread.join()
-        if not self._pump_while(lambda: self._end.unacknowledged > 0, self._linger_s):
+        if not self._exchange_while(lambda: self._window.unacknowledged > 0, self._linger_s):
             _log.warning(
-                "%s: %d results were not taken by any reader",
-                self.link.endpoint,
-                self._end.unacknowledged,
+                "%s: %d messages were not received by any reader",
+                self.connection.endpoint,
+                self._window.unacknowledged,
             )
-        self.link.close(0)
+        self.connection.close(0)
 
-    def _pump_while(self, busy: Callable[[], bool], patience_s: float) -> bool:
-        """Work until not `busy`; False once nothing was acknowledged for `patience_s`."""
-        acknowledged, since_s = self._end.acknowledged, time.monotonic()
+    def _exchange_while(self, busy: Callable[[], bool], patience_s: float) -> bool:
+        """Exchange messages until not `busy`; False after `patience_s` without progress."""
+        acknowledged, since_s = self._window.acknowledged, time.monotonic()
         while busy():
-            self._pump(_SLICE_MS)
-            if self._end.acknowledged != acknowledged:
-                acknowledged, since_s = self._end.acknowledged, time.monotonic()
+            self._exchange(_POLL_MS)
+            if self._window.acknowledged != acknowledged:
+                acknowledged, since_s = self._window.acknowledged, time.monotonic()
             elif time.monotonic() - since_s > patience_s:
                 return False
         return True
 
-    def _pump(self, wait_ms: int) -> None:
+    def _exchange(self, wait_ms: int) -> None:
+        """Send what is due and take acknowledgements; waits at most `wait_ms` for the first."""
         with self._lock:
-            self._transmit()
-            for _ in range(_HEARD_AT_ONCE):
-                if not self.link.socket.poll(wait_ms):
+            self._send_due()
+            for _ in range(_RECEIVE_BURST):
+                if not self.connection.socket.poll(wait_ms):
                     break
-                self._hear(self.link.socket.recv_multipart())
+                self._receive_ack(self.connection.socket.recv_multipart())
                 wait_ms = 0
-            self._transmit()
-            end = self._end
-            self.stats.acknowledged, self.stats.resent = end.acknowledged, end.resent
-            self.stats.unacknowledged = end.unacknowledged
+            self._send_due()
+            window = self._window
+            self.stats.acknowledged, self.stats.resent = window.acknowledged, window.resent
+            self.stats.unacknowledged = window.unacknowledged
 
-    def _hear(self, parts: list[bytes]) -> None:
+    def _receive_ack(self, parts: list[bytes]) -> None:
         try:
             ack = parse_ack(parts[-1])
         except WireError as error:
             self.stats.refused += 1
-            if worth_telling(self.stats.refused):
-                _log.warning("%s: answer refused (%d so far): %s",
-                             self.link.endpoint, self.stats.refused, error)  # fmt: skip
+            if should_log(self.stats.refused):
+                endpoint, count = self.connection.endpoint, self.stats.refused
+                _log.warning("%s: answer refused (%d so far): %s", endpoint, count, error)
             return
-        if self._end.hear(ack, time.monotonic()) and self.link.endpoint.kind == "router":
+        if self._window.on_ack(ack, time.monotonic()) and self._is_router:
             self._peer = parts[0]
 
-    def _transmit(self) -> None:
-        while (due := self._end.due()) is not None:
-            if not self._put(list(due)):
+    def _send_due(self) -> None:
+        while (due := self._window.due()) is not None:
+            if not self._try_send(list(due)):
                 return
-            self._end.sent()
-        if (ping := self._end.ping(time.monotonic())) is not None:
-            self._put([ping])
+            self._window.mark_sent()
+        if (ping := self._window.ping(time.monotonic())) is not None:
+            self._try_send([ping])
 
-    def _put(self, parts: list[bytes]) -> bool:
-        if self.link.endpoint.kind == "router":
+    def _try_send(self, parts: list[bytes]) -> bool:
+        if self._is_router:
             if self._peer is None:
                 return False
             parts = [self._peer, *parts]
         try:
-            self.link.socket.send_multipart(parts, zmq.NOBLOCK)
+            self.connection.socket.send_multipart(parts, zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 return False
@@ -267,22 +263,32 @@ class LosslessOutlet:
         return True
 
 
-def _nobody(link: Link, timeout_s: float) -> SinkError:
+Sender: TypeAlias = PubSender | PushSender | ReliableSender
+
+
+def _no_reader(connection: Connection, timeout_s: float) -> SinkError:
     return SinkError(
-        f"no reader took a message from {link.endpoint} for {timeout_s:g} s: start one, or raise"
-        " timeout_s"
+        f"no reader took a message from {connection.endpoint} for {timeout_s:g} s: start one, or"
+        " raise timeout_s"
     )
 
 
-def open_outlet(
+def open_sender(
     endpoint: str,
     security: Security,
     *,
     window: int = 32,
     timeout_s: float = 10.0,
     linger_s: float = 2.0,
-) -> PubOutlet | PushOutlet | LosslessOutlet:
-    """Open the sending side of an endpoint string.
+) -> Sender:
+    """Open a socket that sends.
+
+    Args:
+        endpoint: An endpoint string.
+        security: Keys, or permission to go without.
+        window: Messages that may wait for a reader (delivery `every`).
+        timeout_s: How long sending waits for a reader.
+        linger_s: How long closing waits for the last messages.
 
     Raises:
         ConfigError: the endpoint cannot be used, or is public and unguarded.
@@ -290,18 +296,18 @@ def open_outlet(
     parsed = Endpoint.parse(endpoint, SENDING)
     if parsed.kind == "pub":
         options: dict[int, int | bytes] = {
-            zmq.XPUB_VERBOSER: 1,
+            zmq.XPUB_VERBOSER: 1,  # every subscription is passed on, so that readers are counted
             zmq.HEARTBEAT_IVL: 1000,
             zmq.HEARTBEAT_TIMEOUT: 3000,
             zmq.MAXMSGSIZE: _MAX_READER_BYTES,
         }
-        link = open_link(parsed, security, high_water=_PUB_HIGH_WATER, options=options)
-        return PubOutlet(link, linger_s)
+        connection = open_connection(parsed, security, high_water=_PUB_HIGH_WATER, options=options)
+        return PubSender(connection, linger_s)
     if parsed.kind == "push":
-        link = open_link(parsed, security, high_water=window, options={})
-        return PushOutlet(link, timeout_s, linger_s)
+        connection = open_connection(parsed, security, high_water=window, options={})
+        return PushSender(connection, timeout_s, linger_s)
     options = {zmq.MAXMSGSIZE: _MAX_READER_BYTES}
     if parsed.kind == "router":
-        options[zmq.ROUTER_MANDATORY] = 1
-    link = open_link(parsed, security, high_water=2 * window, options=options)
-    return LosslessOutlet(link, window, timeout_s, linger_s)
+        options[zmq.ROUTER_MANDATORY] = 1  # an absent peer is an error, not a silent loss
+    connection = open_connection(parsed, security, high_water=2 * window, options=options)
+    return ReliableSender(connection, window, timeout_s, linger_s)

@@ -7,25 +7,25 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from ape_nodes.zeromq.endpoint import RECEIVING, Endpoint
-from ape_nodes.zeromq.receiver import open_inlet
+from ape_nodes.zeromq.receiver import open_receiver
 from ape_nodes.zeromq.socket import Security
+from ape_stream.closing import Closing
 from ape_stream.errors import SourceError, WireError
 from ape_stream.wire import decode_frame, peek
 from ape_stream.wire.header import KIND_END
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
-    from ape_nodes.zeromq.receiver import Inlet
+    from ape_nodes.zeromq.receiver import Receiver
     from ape_stream.types import Frame
 
 __all__ = ["ZmqSource"]
 
-_SLICE_S = 0.2
+_POLL_S = 0.2
 
 
-class ZmqSource:
+class ZmqSource(Closing):
     """Frames that a `FrameSender` in another process sends.
 
     Args:
@@ -34,7 +34,7 @@ class ZmqSource:
         name: Name of the stream here; the sender's name for it is not used.
         keys: Folder made by `ape-stream keys`.
         public: True allows an unencrypted bind that other machines reach.
-        timeout_s: Longest silence of the sender.
+        timeout_s: Longest time without a frame.
 
     Raises:
         ConfigError: the endpoint cannot be used.
@@ -54,63 +54,58 @@ class ZmqSource:
         self._spec = spec
         self._security = Security.of(keys, public=public)
         self._timeout_s = timeout_s
-        self._inlet: Inlet | None = None
+        self._opened: Receiver | None = None
 
     def __enter__(self) -> Self:
         """Bind or connect."""
-        self._inlet = open_inlet(self._spec, self._security)
+        self._opened = open_receiver(self._spec, self._security)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self, _error: BaseException | None = None, /) -> None:
         """Close; the loop over frames ends."""
-        self._opened().close()
+        self._receiver.close()
 
-    def _opened(self) -> Inlet:
-        if self._inlet is None:
+    @property
+    def _receiver(self) -> Receiver:
+        if self._opened is None:
             raise SourceError(f"{self._spec} is not open: use it in a with statement")
-        return self._inlet
+        return self._opened
 
     @property
     def address(self) -> str:
-        """Where it listens or calls, with the port that the system chose."""
-        return self._opened().link.endpoint.address
+        """Where it is bound or connected to, with the port that the system chose."""
+        return self._receiver.connection.endpoint.address
 
     @property
     def frame_count(self) -> int | None:
-        """Nobody can know."""
+        """None: the sender may go on for ever."""
         return None
 
     def stats(self) -> dict[str, int]:
-        """Counts of what came; see `InletStats`."""
-        return self._opened().stats.as_dict()
+        """Counts of what arrived; see `ReceiverStats`."""
+        return self._receiver.stats.as_dict()
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames until the sender ends its stream or this source is closed.
 
         Raises:
-            SourceError: the sender sent no frame for `timeout_s`.
+            SourceError: no frame arrived for `timeout_s`.
         """
-        inlet, heard_s = self._opened(), time.monotonic()
-        while not inlet.closed:
-            arrived = inlet.get(_SLICE_S)
-            if arrived is None:
-                self._check_silence(time.monotonic() - heard_s)
-                continue
+        receiver, arrived_s = self._receiver, time.monotonic()
+        while not receiver.closed:
+            arrival = receiver.get(_POLL_S)
             try:
-                if peek(arrived[1])[0] == KIND_END:
+                if arrival is not None and peek(arrival[1])[0] == KIND_END:
                     return
-                frame = decode_frame(arrived[1]).frame
+                frame = None if arrival is None else decode_frame(arrival[1]).frame
             except WireError as error:
-                inlet.refuse(error)
-                self._check_silence(time.monotonic() - heard_s)
+                receiver.refuse(error)
+                frame = None
+            if frame is None:
+                self._check_silence(time.monotonic() - arrived_s)
                 continue
-            heard_s = time.monotonic()
-            # The sender's monotonic clock means nothing on another machine.
+            arrived_s = time.monotonic()
+            # The sender's monotonic clock has no meaning on another machine.
             yield replace(frame, stream=self.name, captured_ns=time.monotonic_ns())
 
     def _check_silence(self, silent_s: float) -> None:

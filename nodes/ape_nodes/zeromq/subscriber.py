@@ -6,66 +6,66 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Self
 
-from ape_nodes.zeromq.receiver import open_inlet
+from ape_nodes.zeromq.receiver import open_receiver
 from ape_nodes.zeromq.socket import Security
+from ape_stream.closing import Closing
 from ape_stream.errors import SourceError, WireError
 from ape_stream.wire import decode_result
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from ape_stream.wire import WireResult
 
 __all__ = ["ResultReader", "subscribe"]
 
-_SLICE_S = 0.2
+_POLL_S = 0.2
 
 
-class ResultReader:
-    """An endless iterator over results; closes with `with`, `close()` or at its collection.
+class ResultReader(Closing):
+    """An endless iterator over results; `with`, `close()` or its garbage collection closes it.
 
-    Senders may come late, die and come back: it waits. Counts are in `stats()`.
+    It waits for senders that start late, die or start again. Counts are in `stats()`.
     """
 
     def __init__(
         self, endpoint: str, streams: tuple[str, ...], security: Security, timeout_s: float | None
     ) -> None:
         self._timeout_s = timeout_s
-        self._inlet = open_inlet(endpoint, security, streams)
-        # The inlet's thread knows the inlet, not this reader: so a forgotten reader is collected.
-        self._at_collection = weakref.finalize(self, self._inlet.close)
+        self._receiver = open_receiver(endpoint, security, streams)
+        # The receiver's thread refers to the receiver only, so a reader that nobody closed is
+        # still collected, and then closed here.
+        self._finalizer = weakref.finalize(self, self._receiver.close)
 
     @property
     def address(self) -> str:
-        """Where it listens or calls, with the port that the system chose."""
-        return self._inlet.link.endpoint.address
+        """Where it is bound or connected to, with the port that the system chose."""
+        return self._receiver.connection.endpoint.address
 
     def stats(self) -> dict[str, int]:
-        """Counts of what came; see `InletStats`."""
-        return self._inlet.stats.as_dict()
+        """Counts of what arrived; see `ReceiverStats`."""
+        return self._receiver.stats.as_dict()
 
     def __iter__(self) -> Self:
         """Itself."""
         return self
 
     def __next__(self) -> WireResult:
-        """The next result (mode every), or the newest of a stream (mode latest).
+        """The next result (delivery every), or the newest of a stream (delivery latest).
 
         Raises:
             SourceError: nothing came for `timeout_s`.
-            WireError: a message of ours is damaged (counted as refused); the next call goes on
+            WireError: a result is damaged (counted as refused); the next call returns the one
                 after it.
         """
         asked_s = time.monotonic()
-        while not self._inlet.closed:
-            arrived = self._inlet.get(_SLICE_S)
-            if arrived is not None:
-                return self._decode(arrived[1])
+        while not self._receiver.closed:
+            arrival = self._receiver.get(_POLL_S)
+            if arrival is not None:
+                return self._decode(arrival[1])
             waited_s = time.monotonic() - asked_s
             if self._timeout_s is not None and waited_s > self._timeout_s:
                 raise SourceError(
-                    f"no result came from {self._inlet.link.endpoint} for {self._timeout_s:g} s:"
-                    " is the sender running?"
+                    f"no result came from {self._receiver.connection.endpoint} for"
+                    f" {self._timeout_s:g} s: is the sender running?"
                 )
         raise StopIteration
 
@@ -73,25 +73,12 @@ class ResultReader:
         try:
             return decode_result(message)
         except WireError as error:
-            self._inlet.refuse(error)
+            self._receiver.refuse(error)
             raise
 
-    def close(self) -> None:
+    def close(self, _error: BaseException | None = None, /) -> None:
         """Close the socket; a loop in another thread ends."""
-        self._at_collection()
-
-    def __enter__(self) -> Self:
-        """It is open from the start."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
+        self._finalizer()
 
 
 def subscribe(
@@ -113,7 +100,7 @@ def subscribe(
         timeout_s: Raise SourceError after so long without a result; None waits for ever.
 
     Returns:
-        An iterator over results, each a `FrameResult` with `envelope` and `has_image`.
+        An iterator over results, each a `FrameResult` with `envelope`, `has_image` and `label_map`.
 
     Raises:
         ConfigError: the endpoint cannot be used, or is public and unguarded.

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("cyclonedds")
 
-from ape_nodes.ros2.dds import benchmark as ros_dds_bench
+from ape_nodes.ros2.dds import benchmark
 from ape_nodes.ros2.messages import RosFrame
 from ape_stream import plugins
 from ape_stream.cli import main as cli
@@ -23,7 +23,7 @@ def _environment(monkeypatch):
 
 
 def test_every_form_goes_from_one_process_to_the_other():
-    lines = ros_dds_bench.measure(20.0, 1.0, SMALL)
+    lines = benchmark.measure(20.0, 1.0, SMALL)
     assert [line.form for line in lines] == [
         "bgr8, best effort",
         "bgr8, reliable",
@@ -40,46 +40,45 @@ def test_every_form_goes_from_one_process_to_the_other():
         assert line.sent_hz < 25
 
 
-def seen_of(*numbers, spoil=()):
-    """What the reader counts when these numbers come."""
-    pictures = [np.full((2, 3, 3), k, np.uint8) for k in range(ros_dds_bench._PICTURES)]
+def received_of(*numbers, changed=()):
+    """What the reader counts when these numbers arrive."""
+    images = [np.full((2, 3, 3), k, np.uint8) for k in range(benchmark._IMAGES)]
     frames = [
-        RosFrame(pictures[k % len(pictures)] + (k in spoil), k, 0.0, frame_id=str(k))
-        for k in numbers
+        RosFrame(images[k % len(images)] + (k in changed), k, 0.0, frame_id=str(k)) for k in numbers
     ]
-    ready, over = (RosFrame(pictures[0], 0, 0.0, frame_id=mark) for mark in ("ready", "over"))
-    return ros_dds_bench._count(iter([ready, *frames, over, frames[0]]), pictures)
+    ready, end = (RosFrame(images[0], 0, 0.0, frame_id=frame_id) for frame_id in ("ready", "end"))
+    return benchmark._count(iter([ready, *frames, end, frames[0]]), images)
 
 
 def test_lost_and_changed_images_are_counted():
-    plan = ros_dds_bench._Plan(ros_dds_bench._FORMS[0], 1, 30.0, 8, SMALL)
-    seen = seen_of(0, 1, 2, 5, 6, 7, spoil=(2, 5))
-    line = ros_dds_bench._line(plan, seen, 100, 1.0, 0.08)
+    plan = benchmark._Plan(benchmark._FORMS[0], 1, 30.0, 8, SMALL)
+    received = received_of(0, 1, 2, 5, 6, 7, changed=(2, 5))
+    line = benchmark._line(plan, received, 100, 1.0, 0.08)
     assert (line.sent, line.received, line.lost, line.changed) == (8, 6, 2, 2)
     assert line.writer_cpu_ms == pytest.approx(10)
     assert line.sent_hz == pytest.approx(7)
 
 
-def test_nothing_received_is_told_as_such():
-    plan = ros_dds_bench._Plan(ros_dds_bench._FORMS[0], 1, 30.0, 8, SMALL)
-    line = ros_dds_bench._line(plan, ros_dds_bench._Seen(), 100, 1.0, 0.08)
+def test_nothing_received_has_no_latency():
+    plan = benchmark._Plan(benchmark._FORMS[0], 1, 30.0, 8, SMALL)
+    line = benchmark._line(plan, benchmark._Received(), 100, 1.0, 0.08)
     assert (line.received, line.lost) == (0, 8)
     assert line.ms_p50 is line.reader_cpu_ms is None
-    assert ros_dds_bench._told(line).split()[-1] == "-"
+    assert benchmark._COLUMNS["reader CPU ms"](line) == "-"
 
 
-def test_a_reader_that_dies_is_told(monkeypatch):
-    monkeypatch.setattr(ros_dds_bench, "_read", len)  # it fails at once: too many arguments
+def test_a_reader_that_dies_is_reported(monkeypatch):
+    monkeypatch.setattr(benchmark, "_read", len)  # it fails at once: too many arguments
     with pytest.raises(SourceError, match="ended early"):
-        ros_dds_bench.measure(20.0, 1.0, SMALL)
+        benchmark.measure(20.0, 1.0, SMALL)
 
 
-def test_it_is_a_verb_of_bench(monkeypatch, capsys):
+def test_it_is_a_command_of_bench(monkeypatch, capsys):
     assert plugins.find("commands")["bench.dds"].module == "ape_nodes.ros2.dds.benchmark"
-    plan = ros_dds_bench._Plan(ros_dds_bench._FORMS[0], 1, 15.0, 1, SMALL)
-    line = ros_dds_bench._line(plan, seen_of(0), 100, 1.0, 0.08)
+    plan = benchmark._Plan(benchmark._FORMS[0], 1, 15.0, 1, SMALL)
+    line = benchmark._line(plan, received_of(0), 100, 1.0, 0.08)
     asked = []
-    monkeypatch.setattr(ros_dds_bench, "measure", lambda *given: asked.append(given) or [line])
+    monkeypatch.setattr(benchmark, "measure", lambda *given: asked.append(given) or [line])
     assert cli.main(["bench", "dds", "--rate", "15", "--seconds", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["received"] == 1
     assert cli.main(["bench", "dds"]) == 0

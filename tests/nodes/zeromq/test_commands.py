@@ -25,17 +25,25 @@ def test_keys_are_made_and_named(tmp_path):
     assert "clients/client.key" in outcome.stdout.replace("\n", "")
 
 
-def test_control_changes_prompts():
+def test_control_changes_prompts(caplog):
     source = ListSource(frames(10**9), live=True, period_s=0.01)
     pipeline = Pipeline([source], OraclePerceiver(), PromptSet.of("cat"))
     with pipeline, ControlServer("tcp://127.0.0.1:*", pipeline) as server:
         looping = threading.Thread(target=lambda: list(pipeline))
         looping.start()
-        outcome = run("control", server.address, "set", "--prompts", "dog, bird")
+        new = run("control", server.address, "set", "--prompt", "dog, bird", "--prompt", "fish")
+        old = run("control", server.address, "set", "--prompts", "dog, bird")
         pipeline.stop()
         looping.join()
-    answer = json.loads(outcome.stdout)
-    assert [prompt["text"] for prompt in answer["prompts"]] == ["dog", "bird"]
+    assert texts(new) == ["dog", "bird", "fish"]
+    assert texts(old) == ["dog", "bird"]
+    assert [record.message for record in caplog.records if "--prompts" in record.message] == [
+        "--prompts is now --prompt, and will be removed in the next release"
+    ]
+
+
+def texts(outcome):
+    return [prompt["text"] for prompt in json.loads(outcome.stdout)["prompts"]]
 
 
 def test_serve_answers_while_it_runs(monkeypatch, tmp_path):
@@ -46,4 +54,6 @@ def test_serve_answers_while_it_runs(monkeypatch, tmp_path):
     outcome = run("serve", tmp_path / "run.toml", "--control", "tcp://127.0.0.1:*")
     assert outcome.exit_code == 0
     assert "control: tcp://127.0.0.1:" in outcome.stderr
+    assert "40 frames, " in outcome.stderr
+    assert "40 frames in" in outcome.stderr
     assert pipeline.outcome == "finished"

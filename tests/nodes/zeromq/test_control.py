@@ -1,11 +1,12 @@
 import json
 import threading
+import time
 
 import pytest
 import zmq
 
 from ape_nodes.zeromq.control import ControlClient, ControlServer
-from ape_nodes.zeromq.socket import make_keys
+from ape_nodes.zeromq.keys import make_keys
 from ape_stream.errors import ConfigError, SourceError
 from ape_stream.pipeline import Pipeline
 from ape_stream.testing import ListSource, OraclePerceiver, frames
@@ -13,16 +14,21 @@ from ape_stream.types import PromptSet
 
 
 @pytest.fixture
-def client():
-    """A client of a pipeline that runs for ever."""
+def address():
+    """The control socket of a pipeline that runs for ever."""
     source = ListSource(frames(10**9), live=True, period_s=0.01)
     pipeline = Pipeline([source], OraclePerceiver(), PromptSet.of("cat, dog"), threshold=0.3)
     with pipeline, ControlServer("tcp://127.0.0.1:*", pipeline) as server:
         looping = threading.Thread(target=lambda: list(pipeline))
         looping.start()
-        yield ControlClient(server.address, timeout_s=10)
+        yield server.address
         pipeline.stop()
         looping.join()
+
+
+@pytest.fixture
+def client(address):
+    return ControlClient(address, timeout_s=10)
 
 
 def texts(answer):
@@ -57,7 +63,7 @@ def test_a_refusal_has_a_reason_and_changes_nothing(client, arguments, reason):
     assert client.ask("get") == before
 
 
-def test_status_and_stats_are_told(client):
+def test_status_and_stats_are_answered(client):
     assert client.ask("status") == {"status": "running"}
     stats = client.ask("stats")["stats"]
     assert stats["streams"]["0"]["captured"] >= 0
@@ -70,24 +76,24 @@ def test_status_and_stats_are_told(client):
     "request_",
     [b"", b"[]", b'{"op": "dance"}', b'{"op": ["get"]}', b"\xff", b"[" * 100_000],
 )
-def test_nonsense_is_answered(client, request_):
+def test_garbage_is_answered(address, request_):
     with zmq.Context() as context, context.socket(zmq.REQ) as plain:
-        plain.connect(client._endpoint.address)
+        plain.connect(address)
         plain.send(request_)
         assert plain.poll(5000)
         assert json.loads(plain.recv())["ok"] is False
 
 
-def test_a_request_of_several_parts_is_refused_and_the_next_one_answered(client):
+def test_a_request_of_several_parts_is_refused_and_the_next_one_answered(client, address):
     with zmq.Context() as context, context.socket(zmq.REQ) as plain:
-        plain.connect(client._endpoint.address)
+        plain.connect(address)
         plain.send_multipart([b'{"op": "get"}', b"more"])
         assert plain.poll(5000)
         assert json.loads(plain.recv())["ok"] is False
     assert texts(client.ask("get")) == ["cat", "dog"]
 
 
-def test_a_public_control_socket_needs_keys_and_then_hears_who_has_them(tmp_path):
+def test_a_public_control_socket_needs_keys_and_then_answers_who_has_them(tmp_path):
     pipeline = Pipeline([ListSource(frames(1))], OraclePerceiver(), PromptSet.of("cat"))
     with pytest.raises(ConfigError, match=r"keys=FOLDER"):
         ControlServer("tcp://0.0.0.0:*", pipeline)
@@ -99,6 +105,15 @@ def test_a_public_control_socket_needs_keys_and_then_hears_who_has_them(tmp_path
             ControlClient(address, timeout_s=0.5).ask("get")
 
 
-def test_an_absent_server_is_told():
-    with pytest.raises(SourceError, match="nobody answers"):
-        ControlClient("tcp://127.0.0.1:9", timeout_s=0.2).ask("get")
+def test_an_absent_server_is_reported_soon_and_keys_are_named_as_a_cause():
+    start = time.monotonic()
+    with pytest.raises(SourceError, match=r"nobody answers.*keys"):
+        ControlClient("tcp://127.0.0.1:9").ask("get")
+    assert time.monotonic() - start < 5
+
+
+def test_a_server_that_does_not_answer_is_reported():
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as server:
+        port = server.bind_to_random_port("tcp://127.0.0.1")
+        with pytest.raises(SourceError, match=r"no answer from .* within 0\.3 s"):
+            ControlClient(f"tcp://127.0.0.1:{port}", timeout_s=0.3).ask("get")

@@ -1,4 +1,4 @@
-"""Results and frames between processes and sockets, with peers that are late, slow or dead."""
+"""Results and frames between sockets and processes; peers are late, slow or killed."""
 
 import multiprocessing
 import os
@@ -14,10 +14,13 @@ import zmq
 from wire_samples import a_frame, a_result, assert_same
 
 import ape_nodes
+from ape_nodes.zeromq.keys import make_keys
 from ape_nodes.zeromq.sink import FrameSender, ZmqSink
-from ape_nodes.zeromq.socket import make_keys
 from ape_nodes.zeromq.source import ZmqSource
 from ape_stream.errors import ConfigError, SinkError, SourceError
+from ape_stream.pipeline import Pipeline
+from ape_stream.testing import ListSource, OraclePerceiver, frames
+from ape_stream.types import PromptSet
 from ape_stream.wire import Envelope, encode_result
 
 LOOPBACK = "tcp://127.0.0.1:*"
@@ -44,7 +47,7 @@ def settle(sink, readers=1):
 # -- latest ---------------------------------------------------------------------------------
 
 
-def test_a_published_result_comes_whole():
+def test_a_published_result_arrives_whole():
     sent = a_result(5)
     with (
         ZmqSink(f"zmq:pub+bind:{LOOPBACK}", image="bgr8", labels="zstd") as sink,
@@ -55,7 +58,8 @@ def test_a_published_result_comes_whole():
         got = next(reader)
         assert_same(sent, got)
         assert got.has_image
-        assert (sink.stats()["sent"], sink.stats()["unheard"]) == (1, 0)
+        assert got.label_map.shape == sent.frame.size
+        assert (sink.stats()["sent"], sink.stats()["no_reader"]) == (1, 0)
 
 
 def test_a_slow_reader_gets_the_newest_whole_result_and_counts_the_others():
@@ -103,13 +107,13 @@ def test_only_the_wanted_stream_comes():
         assert reader.stats()["received"] == 1
 
 
-def test_a_late_reader_is_no_gap_and_a_restarted_sender_is_no_gap(port):
+def test_neither_a_late_reader_nor_a_restarted_sender_is_a_gap(port):
     address = f"tcp://127.0.0.1:{port}"
     with ape_nodes.subscribe(address, timeout_s=10) as reader:
         for _ in range(2):
             with ZmqSink(f"zmq:pub+bind:{address}") as sink:
                 for k in range(3):
-                    sink.write(a_result(k))  # before anybody listens
+                    sink.write(a_result(k))  # before anybody is subscribed
                 settle(sink)
                 sink.write(a_result(9))
                 assert next(reader).frame.index == 9
@@ -117,13 +121,13 @@ def test_a_late_reader_is_no_gap_and_a_restarted_sender_is_no_gap(port):
         assert reader.stats()["restarts"] == 1
 
 
-def test_waiting_for_readers_ends():
+def test_waiting_for_readers_times_out():
     sink = ZmqSink(f"zmq:pub+bind:{LOOPBACK}", readers=1, timeout_s=0.2)
     with pytest.raises(SinkError, match="0 of 1 readers"), sink:
         pass
 
 
-def test_a_silent_sender_ends_the_wait():
+def test_waiting_for_a_silent_sender_times_out():
     with (
         ape_nodes.subscribe("tcp://127.0.0.1:9", timeout_s=0.3) as reader,
         pytest.raises(SourceError, match="is the sender running"),
@@ -131,13 +135,13 @@ def test_a_silent_sender_ends_the_wait():
         next(reader)
 
 
-def test_closing_from_elsewhere_ends_the_loop():
+def test_closing_from_another_thread_ends_the_loop():
     reader = ape_nodes.subscribe("tcp://127.0.0.1:9")
     threading.Timer(0.2, reader.close).start()
     assert list(reader) == []
 
 
-def test_strange_messages_are_counted_and_left_out():
+def test_invalid_messages_are_counted_and_left_out():
     with (
         ape_nodes.subscribe(f"pull+bind:{LOOPBACK}", timeout_s=5) as reader,
         zmq.Context() as context,
@@ -174,7 +178,7 @@ def test_every_result_arrives_in_order_at_a_slow_reader(out, into):
 
 
 @pytest.mark.parametrize("out", ["push+bind", "router+bind", "dealer+bind"])
-def test_without_a_reader_sending_waits_and_then_says_so(out):
+def test_without_a_reader_sending_waits_and_then_fails(out):
     sink = ZmqSink(f"zmq:{out}:{LOOPBACK}", timeout_s=0.2, linger_s=0.1)
     with pytest.raises(SinkError, match="start one"), sink:  # noqa: PT012
         for k in range(200):
@@ -200,7 +204,7 @@ def _read_for_ever(endpoint, pipe):
     ("out", "into"), [("router+bind", "dealer+connect"), ("dealer+connect", "router+bind")]
 )
 def test_a_killed_reader_loses_nothing(out, into, port):
-    """kill -9 in the middle: the next reader begins with what the dead one had not taken."""
+    """kill -9 in the middle: the next reader begins with what the dead one had not received."""
     fork = multiprocessing.get_context("spawn")
     here, there = fork.Pipe(duplex=False)
     endpoint = f"{into}:tcp://127.0.0.1:{port}"
@@ -248,6 +252,21 @@ def test_a_killed_sender_comes_back_as_a_new_run(out, into, port):
         assert reader.stats()["missed"] == 0
 
 
+def test_a_running_pipeline_sends_label_maps_where_labels_are_asked_for():
+    sink = ZmqSink(f"zmq:push+bind:{LOOPBACK}", labels="zstd")
+    run = Pipeline(
+        [ListSource(frames(2))], OraclePerceiver(), PromptSet.of("cat, dog"), sinks=[sink]
+    )
+    with run, ape_nodes.subscribe(f"pull+connect:{sink.address}", timeout_s=5) as reader:
+        results = list(run)
+        for result in results:
+            painted = np.zeros(result.frame.size, np.uint16)
+            for mask, prompt_id in zip(result.instances.masks, [0, 1], strict=True):
+                painted[mask.y : mask.y + 4, mask.x : mask.x + 4] = prompt_id + 1
+            np.testing.assert_array_equal(next(reader).label_map, painted)
+    assert len(results) == 2
+
+
 # -- frames in ------------------------------------------------------------------------------
 
 
@@ -263,11 +282,11 @@ def test_frames_come_in_and_end(out, into):
 
         sending = threading.Thread(target=send)
         sending.start()
-        frames = list(source)
+        received = list(source)
         sending.join()
-    assert [frame.index for frame in frames] == list(range(20))
-    assert {frame.stream for frame in frames} == {"door"}
-    np.testing.assert_array_equal(frames[7].image, a_frame(7).image)
+    assert [frame.index for frame in received] == list(range(20))
+    assert {frame.stream for frame in received} == {"door"}
+    np.testing.assert_array_equal(received[7].image, a_frame(7).image)
 
 
 def test_a_published_stream_is_live_and_silence_ends_it():
@@ -277,18 +296,18 @@ def test_a_published_stream_is_live_and_silence_ends_it():
             next(iter(source))
 
 
-# -- who may ----------------------------------------------------------------------------------
+# -- security ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("address", ["tcp://0.0.0.0:*", "tcp://*:*"])
-def test_a_public_bind_needs_keys_or_a_word(address):
-    with pytest.raises(ConfigError, match=r"keys=FOLDER.*public=true"):
+def test_a_public_bind_needs_keys_or_public(address):
+    with pytest.raises(ConfigError, match=r"keys=FOLDER.*public=true.*--keys FOLDER or --public"):
         ZmqSink(f"zmq:pub+bind:{address}").__enter__()
     with ZmqSink(f"zmq:pub+bind:{address}", public=True):
         pass
 
 
-def test_a_taken_address_is_told(port):
+def test_an_address_in_use_is_refused(port):
     with (
         ZmqSink(f"zmq:pub+bind:tcp://127.0.0.1:{port}"),
         pytest.raises(ConfigError, match="in use"),
@@ -296,7 +315,7 @@ def test_a_taken_address_is_told(port):
         ZmqSink(f"zmq:pub+bind:tcp://127.0.0.1:{port}").__enter__()
 
 
-def test_keys_let_in_who_is_admitted_and_nobody_else(tmp_path):
+def test_keys_admit_the_listed_clients_and_nobody_else(tmp_path):
     make_keys(tmp_path / "ours")
     make_keys(tmp_path / "theirs")
     stranger = tmp_path / "stranger"
@@ -325,13 +344,13 @@ def test_secret_keys_are_private_and_never_replaced(tmp_path):
         make_keys(tmp_path)
 
 
-def test_missing_keys_are_told():
+def test_missing_keys_are_reported():
     with pytest.raises(ConfigError, match="ape-stream keys"):
         ZmqSink(f"zmq:pub+bind:{LOOPBACK}", keys="/nowhere").__enter__()
 
 
 @pytest.mark.parametrize("options", [{"image": "gif"}, {"labels": "rar"}])
-def test_unknown_forms_are_refused(options):
+def test_unknown_codecs_are_refused(options):
     with pytest.raises(ConfigError, match="none of"):
         ZmqSink(f"zmq:pub+bind:{LOOPBACK}", **options)
 

@@ -40,5 +40,5 @@ def test_other_strings_are_refused(text):
         ("tcp://[::]:5", False),
     ],
 )
-def test_what_other_machines_reach_is_known(address, private):
+def test_addresses_that_other_machines_reach_are_recognised(address, private):
     assert Endpoint("pub", binds=True, address=address).is_private is private

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ape_nodes import benchmark_data
-from ape_nodes.zeromq import benchmark as zmq_bench
+from ape_nodes import benchmarks
+from ape_nodes.zeromq import benchmark
 from ape_stream import plugins
 from ape_stream.cli import main as cli
 from ape_stream.masks import paste
@@ -15,8 +15,8 @@ from ape_stream.masks import paste
 SMALL = (108, 192)
 
 
-def test_every_form_is_measured_and_weighed():
-    lines = {line.form: line for line in zmq_bench.measure(3, SMALL)}
+def test_every_form_is_timed_and_its_size_counted():
+    lines = {line.form: line for line in benchmark.measure(3, SMALL)}
     assert len(lines) == 8
     raw = lines["raw frame, no results"].message_bytes
     assert 0 < raw - SMALL[0] * SMALL[1] * 3 < 100
@@ -30,18 +30,18 @@ def test_every_form_is_measured_and_weighed():
 
 
 @pytest.mark.parametrize("count", [1, 20])
-def test_the_scene_is_of_1080p_with_masks_of_honest_size(count):
-    result = benchmark_data.scene(count)
-    areas = [paste(mask, benchmark_data.SIZE).sum() for mask in result.instances.masks]
+def test_the_scene_is_1080p_with_masks_of_realistic_size(count):
+    result = benchmarks.scene(count)
+    areas = [paste(mask, benchmarks.SIZE).sum() for mask in result.instances.masks]
     assert result.frame.image.shape == (1080, 1920, 3)
     assert len(areas) == count
     assert 45_000 < np.mean(areas) < 60_000
 
 
-def test_it_is_a_verb_of_bench(monkeypatch, capsys):
+def test_it_is_a_command_of_bench(monkeypatch, capsys):
     assert plugins.find("commands")["bench.wire"].module == "ape_nodes.zeromq.benchmark"
-    measure = zmq_bench.measure
-    monkeypatch.setattr(zmq_bench, "measure", lambda rounds: measure(rounds, SMALL))
+    measure = benchmark.measure
+    monkeypatch.setattr(benchmark, "measure", lambda rounds: measure(rounds, SMALL))
     assert cli.main(["bench", "wire", "--rounds", "1", "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[0]["form"] == "wire v1, 1 region"

@@ -1,48 +1,49 @@
 """`ape-stream bench dds`: 1080p images as ROS 2 topics from one process to another, without ROS.
 
 The camera is this process, the reader is another one with a `ros2://` source, both on loopback in a
-domain of their own. From before the message is made to the frame in the reader's hands; each
-frame's pixels are compared with what was sent, and that is left out of the reader's CPU time.
+domain of their own. The time runs from before the message is made to the frame that the source
+yields. Every pixel is compared with what was sent; that is left out of the reader's CPU time.
 """
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import random
 import time
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Final, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 import typer
 
-from ape_nodes.benchmark_data import SIZE, picture
+from ape_nodes.benchmarks import SIZE, camera_image, percentiles, report
 from ape_nodes.ros2.dds.backend import DdsNode
 from ape_nodes.ros2.images import from_compressed, to_jpeg
 from ape_nodes.ros2.messages import RosFrame
 from ape_nodes.ros2.source import Ros2Source
 from ape_nodes.ros2.topics import TopicSpec
+from ape_stream.closing import Closing
 from ape_stream.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
 
     from numpy.typing import NDArray
 
 __all__ = ["Line", "dds", "measure"]
 
-_READY, _OVER = "ready", "over"
-_ASK_HZ: Final = 10.0
+_READY, _END = "ready", "end"
+"""frame_id of the images that are not measured: until the reader is ready, and at the end."""
+_SIGNAL_HZ: Final = 10.0
 _TIMEOUT_S: Final = 60.0
-_PICTURES: Final = 4
+_IMAGES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What was measured of one form."""
+    """Measurements of one form."""
 
     form: str
     """What is sent, and how."""
@@ -51,7 +52,7 @@ class Line:
     sent: int
     """Images that were published."""
     sent_hz: float
-    """The same per second: less than was asked for where this machine is too slow."""
+    """The same per second: below the requested rate where this machine is too slow."""
     received: int
     """Images that came."""
     lost: int
@@ -65,8 +66,7 @@ class Line:
     ms_p99: float | None
     """The same, 99th percentile."""
     writer_cpu_ms: float
-    """CPU time of the writing process per image, all threads; times the rate it says how much of
-    a core is used."""
+    """CPU time of the writing process per image, all threads."""
     reader_cpu_ms: float | None
     """The same of the reading process; None if less than two images came."""
 
@@ -83,7 +83,7 @@ class _Form:
         return self.topic.name.endswith("/compressed")
 
     def as_received(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """What a reader must get of this picture."""
+        """What a reader must receive of this image."""
         return from_compressed(to_jpeg(pixels)) if self.is_jpeg else pixels
 
 
@@ -100,7 +100,7 @@ _FORMS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What both processes know."""
+    """What both processes are given."""
 
     form: _Form
     domain_id: int
@@ -108,55 +108,52 @@ class _Plan:
     count: int
     size: tuple[int, int]
 
-    def pictures(self) -> list[NDArray[np.uint8]]:
-        """What is sent, in turns; the same in both processes."""
+    def images(self) -> list[NDArray[np.uint8]]:
+        """The images that are sent in turns; equal in both processes."""
         rng = np.random.default_rng(1)
-        return [picture(rng, self.size) for _ in range(_PICTURES)]
+        return [camera_image(rng, self.size) for _ in range(_IMAGES)]
 
 
 def _due(rate: float, count: int) -> Iterator[int]:
-    """Numbers from 0, each when its time has come."""
+    """Numbers from 0, each at its time."""
     start = time.monotonic()
     for number in range(count):
         time.sleep(max(0.0, start + number / rate - time.monotonic()))
         yield number
 
 
-class _Camera:
+class _Camera(Closing):
     """The writing side."""
 
     def __init__(self, plan: _Plan) -> None:
         self._form = plan.form
-        self._pictures = plan.pictures()
+        self._images = plan.images()
         self._node = DdsNode("ape_bench_camera", domain_id=plan.domain_id)
         self._writer = self._node.writer(plan.form.topic.name, plan.form.topic)
         self._encoder = self._node.encoder("mono16")
         self.largest = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self, _error: BaseException | None = None, /) -> None:
         self._node.close()
 
-    def send(self, number: int, mark: str) -> None:
-        """Publish a picture; `mark` travels as its frame_id."""
-        pixels, stamp_ns = self._pictures[number % _PICTURES], time.monotonic_ns()
-        frame = RosFrame(pixels, number, 0.0, stamp_ns=stamp_ns, frame_id=mark)
+    def send(self, number: int, frame_id: str) -> None:
+        """Publish an image."""
+        pixels, stamp_ns = self._images[number % _IMAGES], time.monotonic_ns()
+        frame = RosFrame(pixels, number, 0.0, stamp_ns=stamp_ns, frame_id=frame_id)
         make = self._encoder.compressed if self._form.is_jpeg else self._encoder.image
         message = make(self._encoder.header(frame), pixels)
         self._writer.write(message)
         self.largest = max(self.largest, len(message.data))
 
-    def ask(self, mark: str, reader: Connection[Any, Any]) -> Any:
-        """Send this mark until the reader has seen it; returns what it says to that.
+    def signal(self, frame_id: str, reader: Connection[Any, Any]) -> Any:
+        """Send this frame_id until the reader has seen it; returns the reader's answer.
 
         Raises:
-            SourceError: it did not see it in time, or its process ended.
+            SourceError: the reader did not see it in time, or its process ended.
         """
         try:
-            for _ in _due(_ASK_HZ, round(_ASK_HZ * _TIMEOUT_S)):
-                self.send(0, mark)
+            for _ in _due(_SIGNAL_HZ, round(_SIGNAL_HZ * _TIMEOUT_S)):
+                self.send(0, frame_id)
                 if reader.poll():
                     return reader.recv()
         except EOFError as error:
@@ -165,18 +162,18 @@ class _Camera:
 
 
 @dataclass(slots=True)
-class _Seen:
-    """What the reading process tells."""
+class _Received:
+    """What the reading process reports."""
 
     ages_ms: list[float] = field(default_factory=list)
     changed: int = 0
     cpu_s: float = 0.0
-    """From the first image to the last, without the comparing."""
+    """From the first image to the last, without comparing."""
 
 
 def _read(plan: _Plan, writer: Connection[Any, Any]) -> None:
-    """The reading process: says that it is ready, and at the end what it has seen."""
-    expected = [plan.form.as_received(pixels) for pixels in plan.pictures()]
+    """The reading process: reports that it is ready, and at the end what it received."""
+    expected = [plan.form.as_received(pixels) for pixels in plan.images()]
     with Ros2Source(
         f"ros2:/{plan.form.topic.name}",
         reliable=plan.form.topic.reliable,
@@ -190,22 +187,22 @@ def _read(plan: _Plan, writer: Connection[Any, Any]) -> None:
         writer.send(_count(frames, expected))
 
 
-def _count(frames: Iterator[RosFrame], expected: list[NDArray[np.uint8]]) -> _Seen:
-    seen = _Seen()
-    began_s = aside_s = 0.0
+def _count(frames: Iterator[RosFrame], expected: list[NDArray[np.uint8]]) -> _Received:
+    received = _Received()
+    began_s = compared_s = 0.0
     for frame in frames:
         now_ns, now_s = time.monotonic_ns(), time.process_time()
-        if frame.frame_id == _OVER:
+        if frame.frame_id == _END:
             break
         if frame.frame_id == _READY:
             continue
         began_s = began_s or now_s
-        seen.cpu_s = now_s - began_s - aside_s
-        seen.ages_ms.append((now_ns - frame.stamp_ns) / 1e6)
-        comparing_s = time.thread_time()
-        seen.changed += not np.array_equal(frame.image, expected[int(frame.frame_id) % _PICTURES])
-        aside_s += time.thread_time() - comparing_s
-    return seen
+        received.cpu_s = now_s - began_s - compared_s
+        received.ages_ms.append((now_ns - frame.stamp_ns) / 1e6)
+        start_s = time.thread_time()
+        received.changed += not np.array_equal(frame.image, expected[int(frame.frame_id) % _IMAGES])
+        compared_s += time.thread_time() - start_s
+    return received
 
 
 def _run(plan: _Plan) -> Line:
@@ -213,39 +210,39 @@ def _run(plan: _Plan) -> Line:
     here, there = spawn.Pipe()
     process = spawn.Process(target=_read, args=(plan, there), daemon=True)
     process.start()
-    there.close()  # so that its end is seen here
+    there.close()  # so that the end of the other process is noticed here
     try:
         with _Camera(plan) as camera:
-            camera.ask(_READY, here)
+            camera.signal(_READY, here)
             start_s, cpu_s = time.monotonic(), time.process_time()
             for number in _due(plan.rate, plan.count):
                 camera.send(number, str(number))
             spent_s, cpu_s = time.monotonic() - start_s, time.process_time() - cpu_s
             time.sleep(1 / plan.rate)
-            seen = camera.ask(_OVER, here)
+            received = camera.signal(_END, here)
     finally:
         process.kill()
         process.join()
         here.close()
-    return _line(plan, seen, camera.largest, spent_s, cpu_s)
+    return _line(plan, received, camera.largest, spent_s, cpu_s)
 
 
-def _line(plan: _Plan, seen: _Seen, weight: int, spent_s: float, cpu_s: float) -> Line:
-    received = len(seen.ages_ms)
-    ages_ms = np.percentile(seen.ages_ms, [50, 95, 99]).tolist() if received else [None] * 3
+def _line(plan: _Plan, received: _Received, largest: int, spent_s: float, cpu_s: float) -> Line:
+    count = len(received.ages_ms)
+    ages_ms = percentiles(received.ages_ms) if count else (None, None, None)
     return Line(
         form=plan.form.name,
-        message_bytes=weight,
+        message_bytes=largest,
         sent=plan.count,
         sent_hz=(plan.count - 1) / spent_s if plan.count > 1 else 0.0,
-        received=received,
-        lost=plan.count - received,
-        changed=seen.changed,
+        received=count,
+        lost=plan.count - count,
+        changed=received.changed,
         ms_p50=ages_ms[0],
         ms_p95=ages_ms[1],
         ms_p99=ages_ms[2],
         writer_cpu_ms=1e3 * cpu_s / plan.count,
-        reader_cpu_ms=1e3 * seen.cpu_s / (received - 1) if received > 1 else None,
+        reader_cpu_ms=1e3 * received.cpu_s / (count - 1) if count > 1 else None,
     )
 
 
@@ -261,7 +258,7 @@ def measure(rate: float, seconds: float, size: tuple[int, int] = SIZE) -> list[L
         SourceError: the reading process saw nothing.
     """
     os.environ["ROS_LOCALHOST_ONLY"] = "1"  # also for the other process
-    domain_id = random.randint(1, 100)  # noqa: S311 (beside other people's, no secret)
+    domain_id = random.randint(1, 100)  # noqa: S311 (to avoid others, not a secret)
     count = max(1, round(rate * seconds))
     return [_run(_Plan(form, domain_id, rate, count, size)) for form in _FORMS]
 
@@ -273,22 +270,24 @@ def dds(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line per form.")] = False,
 ) -> None:
     """1080p images over ROS 2 topics between two processes: loss, latency, CPU time per image."""
-    lines = measure(rate, seconds)
-    if as_json:
-        for line in lines:
-            typer.echo(json.dumps(asdict(line)))
-        return
-    titles = f"{'bytes':>10} {'sent':>6} {'Hz':>6} {'received':>9} {'lost':>5} {'changed':>8}"
-    titles += f" {'p50 ms':>8} {'p95 ms':>8} {'p99 ms':>8} {'writer CPU ms':>14} {'reader':>7}"
-    typer.echo(f"{'form':<18} {titles}")
-    for line in lines:
-        typer.echo(_told(line))
+    report(measure(rate, seconds), _COLUMNS, as_json=as_json)
 
 
-def _told(line: Line) -> str:
-    numbers = f"{line.message_bytes:>10,} {line.sent:>6} {line.sent_hz:>6.1f} {line.received:>9}"
-    numbers += f" {line.lost:>5} {line.changed:>8}"
-    for width, value in ((8, line.ms_p50), (8, line.ms_p95), (8, line.ms_p99),
-                         (14, line.writer_cpu_ms), (7, line.reader_cpu_ms)):  # fmt: skip
-        numbers += f" {'-' if value is None else f'{value:.1f}':>{width}}"
-    return f"{line.form:<18} {numbers}"
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+_COLUMNS: Final[dict[str, Callable[[Line], str]]] = {
+    "form": lambda line: line.form,
+    "bytes": lambda line: f"{line.message_bytes:,}",
+    "sent": lambda line: str(line.sent),
+    "Hz": lambda line: _number(line.sent_hz),
+    "received": lambda line: str(line.received),
+    "lost": lambda line: str(line.lost),
+    "changed": lambda line: str(line.changed),
+    "p50 ms": lambda line: _number(line.ms_p50),
+    "p95 ms": lambda line: _number(line.ms_p95),
+    "p99 ms": lambda line: _number(line.ms_p99),
+    "writer CPU ms": lambda line: _number(line.writer_cpu_ms),
+    "reader CPU ms": lambda line: _number(line.reader_cpu_ms),
+}

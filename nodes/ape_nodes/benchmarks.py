@@ -1,0 +1,80 @@
+"""What the benchmarks of this package share: an image and results to send, and the report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import typer
+
+from ape_stream.types import Frame, FrameResult, Instances, Mask, PromptSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["SIZE", "camera_image", "percentiles", "report", "scene"]
+
+SIZE: Final = (1080, 1920)
+
+
+def camera_image(
+    rng: np.random.Generator, size: tuple[int, int] = SIZE
+) -> NDArray[np.uint8]:  # (H, W, 3)
+    """Gradients with a camera's noise: as JPEG it is as large as the image of a room.
+
+    Args:
+        rng: Source of the noise.
+        size: Height and width in pixels.
+    """
+    slopes = np.add.outer(np.linspace(40, 160, size[0]), np.linspace(0, 80, size[1]))
+    return (slopes[:, :, None] + rng.integers(0, 12, (*size, 3))).astype(np.uint8)
+
+
+def scene(regions: int, size: tuple[int, int] = SIZE) -> FrameResult:
+    """A result of blobs with rough edges, about 51,000 pixels each in 1080p, at random positions.
+
+    Args:
+        regions: How many.
+        size: Height and width in pixels.
+    """
+    rng = np.random.default_rng(regions)
+    height, width = 256 * size[0] // SIZE[0], 328 * size[1] // SIZE[1]
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    blob = x**2 + y**2 + 0.1 * np.sin(40 * x) * np.cos(37 * y) < 0.75
+    corners = rng.integers(0, (size[1] - width, size[0] - height), (regions, 2))
+    masks = tuple(Mask(blob, int(left), int(top)) for left, top in corners)
+    boxes = np.hstack([corners, corners + np.array([width, height])]).astype(np.float32)
+    scores = rng.random(regions).astype(np.float32)
+    found = Instances(boxes, scores, np.zeros(regions, np.int64), masks, size)
+    return FrameResult(Frame(camera_image(rng, size), 0, 0.0), found, PromptSet.of("blob"))
+
+
+def percentiles(times_ms: Sequence[float]) -> tuple[float, float, float]:
+    """Median, 95th and 99th percentile of at least one time, milliseconds."""
+    p50, p95, p99 = np.percentile(times_ms, [50, 95, 99]).tolist()
+    return p50, p95, p99
+
+
+def report(
+    lines: Sequence[Any], columns: Mapping[str, Callable[[Any], str]], *, as_json: bool
+) -> None:
+    """Print measurements as a table, or each as a line of JSON.
+
+    Args:
+        lines: Dataclass instances, one per form that was measured.
+        columns: The text of each column of the table, by its title.
+        as_json: Print JSON.
+    """
+    if as_json:
+        for line in lines:
+            typer.echo(json.dumps(asdict(line)))
+        return
+    rows = [list(columns), *([text(line) for text in columns.values()] for line in lines)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *rest in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
+        typer.echo("  ".join([f"{first:<{widths[0]}}", *cells]))
