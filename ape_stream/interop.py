@@ -12,14 +12,15 @@ import numpy as np
 import supervision as sv
 
 from ape_stream.masks import cut
-from ape_stream.types import Instances, Mask
+from ape_stream.values.instances import Instances, Mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from ape_stream.types import FrameResult
+    from ape_stream.values.frame import Frame
+    from ape_stream.values.prompts import PromptSet
 
 __all__ = ["UNCONFIRMED", "from_detections", "to_detections"]
 
@@ -27,11 +28,15 @@ UNCONFIRMED = -1
 """`tracker_id` of a region whose track is not yet confirmed: supervision's own habit."""
 
 
-def to_detections(result: FrameResult) -> sv.Detections:
-    """The instances of a result as `supervision.Detections`.
+def to_detections(
+    found: Instances, prompts: PromptSet, frame: Frame | None = None
+) -> sv.Detections:
+    """Instances as `supervision.Detections`.
 
     Args:
-        result: N instances of one frame.
+        found: N instances of one frame.
+        prompts: What their prompt ids point into.
+        frame: The frame, for `metadata`; None leaves it empty.
 
     Returns:
         `xyxy` (N, 4) float32 pixels, max exclusive; `confidence` (N,) float32 0..1; `class_id`
@@ -39,9 +44,8 @@ def to_detections(result: FrameResult) -> sv.Detections:
         `CompactMask` of shape (N, H, W); `tracker_id` (N,) int, `UNCONFIRMED` (-1) where our id
         is 0, or None before tracking; `metadata` holds stream, frame index and time in seconds.
     """
-    found = result.instances
     ids = found.track_ids
-    texts = np.array(result.prompts.texts, dtype=np.str_)
+    texts = np.array(prompts.texts, dtype=np.str_)
     return sv.Detections(
         xyxy=found.boxes.copy(),
         mask=_compact(found.masks, found.size),
@@ -49,12 +53,12 @@ def to_detections(result: FrameResult) -> sv.Detections:
         class_id=found.prompt_ids.astype(int),
         tracker_id=None if ids is None else np.where(ids > 0, ids, UNCONFIRMED).astype(int),
         data={"class_name": texts[found.prompt_ids]},
-        metadata={
-            "stream": result.frame.stream,
-            "frame_index": result.frame.index,
-            "time_s": result.frame.time_s,
-        },
+        metadata={} if frame is None else _metadata(frame),
     )
+
+
+def _metadata(frame: Frame) -> dict[str, str | int | float]:
+    return {"stream": frame.stream, "frame_index": frame.index, "time_s": frame.time_s}
 
 
 def from_detections(detections: sv.Detections, size: tuple[int, int]) -> Instances:

@@ -25,9 +25,11 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ape_stream.errors import ConfigError, PluginError
+from ape_stream.tables import read_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,14 +50,6 @@ _EXTRAS = {
     "zstandard": "zmq",
 }
 """Our extra that brings an import name; a plugin may also name it in its entry point."""
-
-_PLAIN_TYPES: dict[str, tuple[type, ...]] = {
-    "bool": (bool,),
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "None": (type(None),),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +135,9 @@ def make(group: str, name: str, *given: Any, options: Mapping[str, Any]) -> Any:
     """
     factory = load(group, name)
     what = f"{group.removesuffix('s')} {name!r}"
-    _check_options(what, factory, options, positional=len(given))
+    read = _read_options(what, factory, options, positional=len(given))
     try:
-        return factory(*given, **options)
+        return factory(*given, **read)
     except ValueError as error:
         raise ConfigError(f"{what}: {error}") from error
 
@@ -164,33 +158,34 @@ def _takes_anything(factory: Callable[..., Any]) -> bool:
     return inspect.Parameter.VAR_KEYWORD in kinds
 
 
-def _check_options(
+def _read_options(
     what: str, factory: Callable[..., Any], options: Mapping[str, Any], *, positional: int
-) -> None:
+) -> dict[str, Any]:
+    """The options in the types that the factory's signature asks for."""
     known = _parameters(factory, positional)
-    for name, value in options.items():
-        if name not in known and _takes_anything(factory):
-            continue
-        if name not in known:
-            raise ConfigError(
-                f"unknown option {name!r} of {what}; it has: {', '.join(known) or 'none'}"
-            )
-        _check_type(f"option {name!r} of {what}", value, known[name].annotation)
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in options:
             raise ConfigError(f"{what} needs option {name!r}")
+    read: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in known and not _takes_anything(factory):
+            raise ConfigError(
+                f"unknown option {name!r} of {what}; it has: {', '.join(known) or 'none'}"
+            )
+        hint = _type_of(known[name], factory) if name in known else Any
+        read[name] = read_value(value, hint, f"option {name!r} of {what}")
+    return read
 
 
-def _check_type(what: str, value: object, annotation: object) -> None:
-    """Refuse a plain type that the annotation does not allow; judge no richer annotation."""
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    parts = [part.strip() for part in text.split("|")]
-    if not text or not all(part in _PLAIN_TYPES for part in parts):
-        return
-    allowed = tuple(kind for part in parts for kind in _PLAIN_TYPES[part])
-    # bool is an int to Python, but `true` for a number of pixels is a mistake.
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        raise ConfigError(f"{what} must be {text}, got {value!r}")
+def _type_of(parameter: inspect.Parameter, factory: Callable[..., Any]) -> Any:
+    """The annotation of a parameter as a type; Any where it names what only a checker imports."""
+    made_by = factory.__init__ if inspect.isclass(factory) else factory
+    holder = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    try:
+        hints = get_type_hints(holder, getattr(made_by, "__globals__", {}))
+    except NameError:
+        return Any
+    return Any if hints[parameter.name] is parameter.empty else hints[parameter.name]
 
 
 def survey(group: str) -> list[Plugin]:

@@ -17,20 +17,20 @@ In a table of a source, output, model or tracker, every further key is an option
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping  # noqa: TC003 (`read_table` reads the annotations)
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any
 
 from ape_stream.errors import ConfigError, PromptError
-from ape_stream.pipeline import Policy
-from ape_stream.types import Prompt, PromptKind, PromptSet
+from ape_stream.pipeline import Policy  # noqa: TC001 (the same)
+from ape_stream.tables import read_table
+from ape_stream.types import PromptSet
+from ape_stream.values.prompts import check_threshold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 __all__ = ["OutputConfig", "PluginConfig", "RunConfig", "SourceConfig", "load", "parse"]
-
-V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +92,13 @@ class RunConfig:
         """Check what types cannot say.
 
         Raises:
-            ConfigError: a number is out of its range, or the policy unknown.
+            ConfigError: the buffer holds no frame.
+            PromptError: the threshold is outside 0..1.
         """
-        if self.threshold is not None and not 0.0 <= self.threshold <= 1.0:
-            raise ConfigError(f"threshold is {self.threshold}, not within 0..1")
+        if self.threshold is not None:
+            check_threshold(self.threshold)
         if self.buffer < 1:
             raise ConfigError(f"buffer is {self.buffer}: at least 1 frame must be able to wait")
-        if self.policy not in get_args(Policy):
-            raise ConfigError(f"policy {self.policy!r} is none of {', '.join(get_args(Policy))}")
 
 
 def load(path: Path) -> RunConfig:
@@ -128,111 +127,37 @@ def parse(given: Mapping[str, Any]) -> RunConfig:
         ConfigError: a key is unknown or missing, or a value of the wrong type.
         PromptError: a prompt cannot be used.
     """
-    table = _Table("the configuration", given)
-    config = RunConfig(
-        sources=tuple(_source(item) for item in table.take("sources", list, [])),
-        prompts=PromptSet.of([_prompt(item) for item in table.take("prompts", list, [])]),
-        model=_model(table.take("model", (str, dict), {})),
-        tracker=_tracker(table.take("tracker", (str, dict), {})),
-        outputs=tuple(_output(item) for item in table.take("outputs", list, [])),
-        threshold=table.take("threshold", (float, int), None),
-        policy=table.take("policy", str, "auto"),
-        buffer=table.take("buffer", int, 4),
+    table = read_table(_RunTable, given, "the configuration")
+    return RunConfig(
+        sources=tuple(
+            read_table(SourceConfig, item, "a source", short="source", rest="options")
+            for item in table.sources
+        ),
+        prompts=PromptSet.of(table.prompts),
+        model=_model(table.model),
+        tracker=_tracker(table.tracker),
+        outputs=tuple(
+            read_table(OutputConfig, item, "an output", short="output", rest="options")
+            for item in table.outputs
+        ),
+        threshold=table.threshold,
+        policy=table.policy,
+        buffer=table.buffer,
     )
-    table.refuse_rest()
-    return config
 
 
-class _Table:
-    """A TOML table that remembers which keys were asked for."""
+@dataclass(frozen=True, slots=True)
+class _RunTable:
+    """The keys of a run file; see `RunConfig`."""
 
-    def __init__(self, where: str, given: Mapping[str, Any]) -> None:
-        self._where = where
-        self._given = given
-        self._asked: list[str] = []
-
-    def take(self, key: str, kind: type | tuple[type, ...], default: Any) -> Any:
-        """The value at a key; `default` where it is not given, an error where that is `...`."""
-        self._asked.append(key)
-        value = self._given.get(key, default)
-        if value is ...:
-            raise ConfigError(f"{self._where} needs {key!r}")
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        # bool is an int to Python, but `true` for a number is a mistake.
-        wrong = not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
-        if wrong and value is not default:
-            wanted = " or ".join(_TOML_NAMES[kind] for kind in kinds)
-            raise ConfigError(f"{key!r} in {self._where} must be {wanted}, got {value!r}")
-        return value
-
-    def rest(self) -> dict[str, Any]:
-        """What nobody asked for: options of a plugin."""
-        return {key: value for key, value in self._given.items() if key not in self._asked}
-
-    def refuse_rest(self) -> None:
-        """Every key must have been asked for."""
-        for key in self.rest():
-            raise ConfigError(
-                f"unknown key {key!r} in {self._where}; it has: {', '.join(self._asked)}"
-            )
-
-
-_TOML_NAMES = {
-    bool: "true or false",
-    dict: "a table",
-    float: "a number",
-    int: "a whole number",
-    list: "a list",
-    str: "a text",
-}
-
-
-def _text_or_table(
-    what: str, item: Any, short: Callable[[str], V], long: Callable[[_Table], V]
-) -> V:
-    if isinstance(item, str):
-        return short(item)
-    if isinstance(item, dict):
-        return long(_Table(what, item))
-    raise ConfigError(f"{what} must be a text or a table, got {item!r}")
-
-
-def _source(item: Any) -> SourceConfig:
-    def long(table: _Table) -> SourceConfig:
-        source, name = table.take("source", str, ...), table.take("name", str, None)
-        return SourceConfig(source, name, table.rest())
-
-    return _text_or_table("a source", item, SourceConfig, long)
-
-
-def _output(item: Any) -> OutputConfig:
-    def long(table: _Table) -> OutputConfig:
-        output, stream = table.take("output", str, ...), table.take("stream", str, None)
-        return OutputConfig(output, stream, table.rest())
-
-    return _text_or_table("an output", item, OutputConfig, long)
-
-
-def _prompt(item: Any) -> Prompt:
-    def long(table: _Table) -> Prompt:
-        prompt = Prompt(
-            text=table.take("text", str, ...),
-            kind=_kind(table.take("kind", str, None)),
-            stuff=table.take("stuff", bool, False),
-            threshold=table.take("threshold", (float, int), None),
-        )
-        table.refuse_rest()
-        return prompt
-
-    return _text_or_table("a prompt", item, Prompt, long)
-
-
-def _kind(text: str | None) -> PromptKind | None:
-    try:
-        return None if text is None else PromptKind(text)
-    except ValueError as error:
-        known = ", ".join(PromptKind)
-        raise ConfigError(f"a prompt's kind {text!r} is none of {known}") from error
+    sources: list[Any] = field(default_factory=list)
+    prompts: list[Any] = field(default_factory=list)
+    model: str | dict[str, Any] = field(default_factory=dict)
+    tracker: str | dict[str, Any] = field(default_factory=dict)
+    outputs: list[Any] = field(default_factory=list)
+    threshold: float | None = None
+    policy: Policy = "auto"
+    buffer: int = 4
 
 
 def _model(item: str | dict[str, Any]) -> PluginConfig:
@@ -248,5 +173,4 @@ def _tracker(item: str | dict[str, Any]) -> PluginConfig | None:
 
 
 def _plugin(what: str, item: dict[str, Any], default: str) -> PluginConfig:
-    table = _Table(what, item)
-    return PluginConfig(table.take("plugin", str, default), table.rest())
+    return read_table(PluginConfig, {"plugin": default, **item}, what, rest="options")

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco
 
-from ape_stream.types import Mask
+from ape_stream.values.instances import Mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

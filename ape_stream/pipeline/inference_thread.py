@@ -9,14 +9,14 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ape_stream.channel import Aborted, Channel
 from ape_stream.errors import ApeStreamError, PipelineError, PromptError
 from ape_stream.protocols import TellsMemory
 from ape_stream.stats import StageMeter
-from ape_stream.types import FrameResult, PromptSet
+from ape_stream.types import FrameResult
 
 if TYPE_CHECKING:
     import threading
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ape_stream.pipeline.stream import Port
     from ape_stream.protocols import Perceiver
     from ape_stream.stats import DeviceMemory
-    from ape_stream.types import Frame, Instances
+    from ape_stream.types import Frame, Instances, PromptSet
 
 __all__ = ["FAILED", "ModelThread"]
 
@@ -79,7 +79,7 @@ class ModelThread:
         self._guard = guard
         self._given = prompts
         self._threshold = threshold
-        self._in_force = _filled(prompts, threshold)
+        self._in_force = prompts.with_threshold(threshold)
         self._prepared = False
         self._wishes: list[_Wish] = []
         self._over = False
@@ -175,7 +175,7 @@ class ModelThread:
         """Prepare what was wished for, or leave all as it was and say why."""
         given = wish.prompts if wish.prompts is not None else self._given
         threshold = wish.threshold if wish.threshold is not None else self._threshold
-        effective = _filled(given, threshold)
+        effective = given.with_threshold(threshold)
         try:
             with self._timed(self.preparing):
                 self._perceiver.prepare(effective)
@@ -272,15 +272,6 @@ def _lost(item: tuple[Port, FrameResult], cause: str) -> None:
     port, _ = item
     port.ledger.leave("ready")
     port.ledger.drop(cause)
-
-
-def _filled(prompts: PromptSet, threshold: float | None) -> PromptSet:
-    """The prompts, with the run's threshold where they have none of their own."""
-    if threshold is None:
-        return prompts
-    return PromptSet(
-        tuple(p if p.threshold is not None else replace(p, threshold=threshold) for p in prompts)
-    )
 
 
 def _one_each(frames: Sequence[Frame], found: list[Instances]) -> list[Instances]:

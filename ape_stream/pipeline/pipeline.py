@@ -30,6 +30,7 @@ from ape_stream.pipeline.stream import Port
 from ape_stream.protocols import WatchesRun
 from ape_stream.stats import RunStats, StageMeter, resident_bytes
 from ape_stream.types import PromptSet
+from ape_stream.values.prompts import check_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -74,6 +75,7 @@ class Pipeline:
 
     Raises:
         ConfigError: no source, or two of one name, or an unknown policy.
+        PromptError: the threshold is outside 0..1.
     """
 
     def __init__(
@@ -89,6 +91,8 @@ class Pipeline:
         buffer: int = 4,
     ) -> None:
         _check(sources, policy)
+        if threshold is not None:
+            check_threshold(threshold)
         self._guard = threading.Condition()
         self._ports = [
             Port(
@@ -161,11 +165,11 @@ class Pipeline:
         """Change the score (0..1) for prompts without one of their own, from the next frame on.
 
         Raises:
-            ConfigError: the threshold is outside 0..1.
+            PromptError: the threshold is outside 0..1.
             PipelineError: the run is over.
             TimeoutError: not in force after `timeout_s`; it still may come to be.
         """
-        _check_threshold(threshold)
+        check_threshold(threshold)
         return self._model.ask(threshold=threshold).result(timeout_s)
 
     def stop(self) -> None:
@@ -426,11 +430,6 @@ def _check(sources: Sequence[Source], policy: str) -> None:
             raise ConfigError(f"two sources are called {name!r}: give each its own name")
     if policy not in get_args(Policy):
         raise ConfigError(f"policy {policy!r} is none of {', '.join(get_args(Policy))}")
-
-
-def _check_threshold(threshold: float) -> None:
-    if not 0.0 <= threshold <= 1.0:
-        raise ConfigError(f"threshold {threshold} is not within 0..1")
 
 
 def _sink_name(sink: Sink) -> str:

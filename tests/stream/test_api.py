@@ -69,7 +69,7 @@ def test_every_stream_has_its_own_tracker():
         ({"tracker": "psychic"}, PluginError, "no tracker is called 'psychic'"),
         ({"tracker": ape_stream.PluginConfig("iou", {"x": 1})}, ConfigError, "unknown option 'x'"),
         ({"outputs": ["out.xyz"]}, PluginError, "no sink is called 'xyz'"),
-        ({"threshold": 3.0}, ConfigError, "threshold is 3.0"),
+        ({"threshold": 3.0}, PromptError, "threshold is 3.0"),
         ({"policy": "some"}, ConfigError, "policy 'some'"),
         ({"device": "cuda"}, ConfigError, "a ready perceiver takes no options, got device"),
     ],

@@ -8,7 +8,7 @@ import supervision as sv
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ape_stream.interop import UNCONFIRMED, from_detections, to_detections
+from ape_stream.interop import UNCONFIRMED, from_detections
 from ape_stream.types import Frame, FrameResult, Instances, Mask, PromptSet
 
 PROMPTS = PromptSet.of("red apple, dog face")
@@ -39,7 +39,7 @@ def ring(h, w):
 
 def test_fields_mean_what_supervision_users_expect():
     ids = np.array([4, 0], np.int64)
-    found = to_detections(result([Mask(ring(5, 6), 3, 2), Mask(ring(4, 4), 50, 30)], track_ids=ids))
+    found = result([Mask(ring(5, 6), 3, 2), Mask(ring(4, 4), 50, 30)], track_ids=ids).detections
     assert found.xyxy.tolist() == [[3, 2, 9, 7], [50, 30, 54, 34]]
     assert found.class_id.tolist() == [0, 1]
     assert found.data["class_name"].tolist() == ["red apple", "dog face"]
@@ -49,11 +49,11 @@ def test_fields_mean_what_supervision_users_expect():
 
 
 def test_before_tracking_there_are_no_tracker_ids():
-    assert to_detections(result([Mask(ring(3, 3))])).tracker_id is None
+    assert result([Mask(ring(3, 3))]).detections.tracker_id is None
 
 
 def test_nothing_found_is_empty_detections_with_class_names():
-    found = to_detections(result([]))
+    found = result([]).detections
     assert len(found) == 0
     assert found.mask.shape == (0, 40, 60)
     assert len(found.data["class_name"]) == 0
@@ -65,7 +65,7 @@ def test_masks_are_the_same_pixels_when_touched(bitmaps):
     masks = [
         Mask(np.array(bits, np.bool_).reshape(3, 4), 5 * k, 2 * k) for k, bits in enumerate(bitmaps)
     ]
-    dense = np.asarray(to_detections(result(masks)).mask)
+    dense = np.asarray(result(masks).detections.mask)
     assert dense.shape == (len(masks), 40, 60)
     for mask, got in zip(masks, dense, strict=True):
         expected = np.zeros((40, 60), np.bool_)
@@ -74,7 +74,7 @@ def test_masks_are_the_same_pixels_when_touched(bitmaps):
 
 
 def test_an_empty_mask_stays_empty():
-    dense = to_detections(result([Mask(np.zeros((0, 0), np.bool_)), Mask(ring(3, 3), 57, 37)])).mask
+    dense = result([Mask(np.zeros((0, 0), np.bool_)), Mask(ring(3, 3), 57, 37)]).detections.mask
     assert dense[0].sum() == 0
     assert dense[1].sum() == 8
 
@@ -83,7 +83,7 @@ def test_no_dense_frame_is_made_before_a_mask_is_touched():
     masks = [Mask(ring(40, 40), 10 * k, 10 * k) for k in range(100)]
     given_result = result(masks, size=(1080, 1920))
     tracemalloc.start()
-    found = to_detections(given_result)
+    found = given_result.detections
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1_000_000  # bytes; dense they are 207 MB
@@ -91,7 +91,7 @@ def test_no_dense_frame_is_made_before_a_mask_is_touched():
 
 
 def test_supervision_annotates_and_filters_them():
-    found = to_detections(result([Mask(ring(9, 9), 3, 2), Mask(ring(9, 9), 30, 20)]))
+    found = result([Mask(ring(9, 9), 3, 2), Mask(ring(9, 9), 30, 20)]).detections
     scene = np.zeros((40, 60, 3), np.uint8)
     drawn = sv.MaskAnnotator().annotate(scene.copy(), found[found.class_id == 1])
     assert drawn[20, 30].any()
@@ -101,7 +101,7 @@ def test_supervision_annotates_and_filters_them():
 def test_there_and_back_again_is_the_same():
     ids = np.array([3, 0], np.int64)
     original = result([Mask(ring(5, 6), 3, 2), Mask(ring(4, 4), 50, 30)], track_ids=ids).instances
-    back = from_detections(to_detections(result(original.masks, track_ids=ids)), original.size)
+    back = from_detections(result(original.masks, track_ids=ids).detections, original.size)
     np.testing.assert_array_equal(back.boxes, original.boxes)
     np.testing.assert_array_equal(back.track_ids, ids)
     np.testing.assert_array_equal(back.prompt_ids, original.prompt_ids)

@@ -63,9 +63,9 @@ class TestWithPackage:
         ("options", "says"),
         [
             ({"sped": 1}, "unknown option 'sped' of tracker 'fake'; it has: speed, name, n"),
-            ({"speed": "fast"}, "option 'speed' of tracker 'fake' must be float, got 'fast'"),
-            ({"n": True}, "option 'n' of tracker 'fake' must be int, got True"),
-            ({"name": 3}, "option 'name' of tracker 'fake' must be str | None, got 3"),
+            ({"speed": "fast"}, "option 'speed' of tracker 'fake' must be a number, got 'fast'"),
+            ({"n": True}, "option 'n' of tracker 'fake' must be a whole number, got True"),
+            ({"name": 3}, "option 'name' of tracker 'fake' must be a text, got 3"),
             ({"speed": -1.0}, "tracker 'fake': speed is -1.0, less than 0"),
         ],
     )

@@ -3,7 +3,7 @@
 import pytest
 
 from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig, load, parse
-from ape_stream.errors import ConfigError, PromptError
+from ape_stream.errors import ConfigError, PromptError, UsageError
 from ape_stream.types import Prompt, PromptKind, PromptSet
 
 FULL = """
@@ -72,21 +72,21 @@ def test_short_forms():
         ("prompts = 'a'", "'prompts' in the configuration must be a list, got 'a'"),
         (
             "prompts = [{ text = 'a', kind = 'word' }]",
-            "kind 'word' is none of vocabulary, sentence",
+            "'kind' in a prompt must be one of 'vocabulary', 'sentence', got 'word'",
         ),
         ("prompts = ['a']\nsources = [{ name = 'x' }]", "a source needs 'source'"),
         ("prompts = ['a']\noutputs = [{ crf = 1 }]", "an output needs 'output'"),
         ("prompts = ['a']\nthreshold = 2.0", "threshold is 2.0, not within 0..1"),
-        ("prompts = ['a']\nthreshold = true", "must be a number or a whole number, got True"),
+        ("prompts = ['a']\nthreshold = true", "'threshold' in the configuration must be a number, got True"),
         ("prompts = ['a']\nbuffer = 0", "at least 1 frame"),
         ("prompts = ['a']\nbuffer = 1.5", "'buffer' in the configuration must be a whole number"),
-        ("prompts = ['a']\npolicy = 'some'", "policy 'some' is none of auto, every, newest"),
+        ("prompts = ['a']\npolicy = 'some'", "'policy' in the configuration must be one of 'auto', 'every', 'newest', got 'some'"),
         ("prompts = [", "is not TOML"),
     ],
 )
 def test_a_mistake_is_named_with_its_file(tmp_path, text, says):
     path = write(tmp_path, text)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UsageError) as caught:
         load(path)
     assert says in str(caught.value)
     assert str(path) in str(caught.value)

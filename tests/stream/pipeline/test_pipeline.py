@@ -248,7 +248,7 @@ def test_wishes_after_the_end_are_refused():
 @pytest.mark.parametrize("threshold", [-0.1, 1.5])
 def test_a_threshold_has_a_range(threshold):
     run = Pipeline([ListSource([])], OraclePerceiver(), PROMPTS)
-    with pytest.raises(ConfigError, match="not within"):
+    with pytest.raises(PromptError, match="not within"):
         run.set_threshold(threshold)
 
 

@@ -1,0 +1,88 @@
+"""Make one instance of several: duplicates of a thing, and the parts of stuff.
+
+Both work on what was found in one frame, after masks are known. Boxes tell less: two queries may
+draw one thing with boxes that overlap little enough to pass non-maximum suppression.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ape_stream.masks.ops import boxes, cut, paste
+from ape_stream.masks.overlap import containment_matrix
+from ape_stream.values.instances import Instances
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["DUPLICATE_CONTAINMENT", "merge_stuff", "suppress_duplicates"]
+
+DUPLICATE_CONTAINMENT = 0.8
+"""Part of the smaller of two masks inside the other above which both are the same thing."""
+
+
+def suppress_duplicates(
+    found: Instances, containment: float = DUPLICATE_CONTAINMENT
+) -> Instances:
+    """Drop regions whose mask lies in that of a stronger region of the same prompt, or around it.
+
+    One query may draw a thing and another a part of it: containment is near 1 for both, where
+    intersection over union would be small. The rule is greedy, from the highest score down, as in
+    non-maximum suppression.
+
+    Args:
+        found: N regions of one frame.
+        containment: Part of the smaller mask inside the other, 0..1, above which the weaker region
+            is dropped.
+
+    Returns:
+        The regions that stay, by descending score where any was dropped; else `found` itself.
+    """
+    kept: list[int] = []
+    for index in np.argsort(-found.scores, kind="stable").tolist():
+        same = [k for k in kept if found.prompt_ids[k] == found.prompt_ids[index]]
+        rivals = [found.masks[k] for k in same]
+        if not same or containment_matrix([found.masks[index]], rivals).max() <= containment:
+            kept.append(index)
+    return found if len(kept) == len(found) else found.select(np.array(kept, np.intp))
+
+
+def merge_stuff(found: Instances, stuff: NDArray[np.bool_]) -> Instances:
+    """Unite the regions of every stuff prompt: one sky, however many clouds divide it.
+
+    Args:
+        found: N regions of one frame.
+        stuff: (P,) bool: which prompts are stuff.
+
+    Returns:
+        The things in their order, then one region for each stuff prompt that was found, by prompt
+        id: the union of its masks under the highest of its scores. Track ids are lost.
+    """
+    things = ~stuff[found.prompt_ids]
+    if things.all():
+        return found
+    parts = [found.select(things)]
+    for prompt in np.unique(found.prompt_ids[~things]):
+        parts.append(_united(found.select(found.prompt_ids == prompt)))
+    return Instances(
+        boxes=np.concatenate([part.boxes for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        prompt_ids=np.concatenate([part.prompt_ids for part in parts]),
+        masks=tuple(mask for part in parts for mask in part.masks),
+        size=found.size,
+    )
+
+
+def _united(regions: Instances) -> Instances:
+    """All regions of one prompt as one."""
+    dense = np.any([paste(mask, regions.size) for mask in regions.masks], axis=0)
+    union = (cut(dense),)
+    return Instances(
+        boxes=boxes(union),
+        scores=regions.scores.max(keepdims=True),
+        prompt_ids=regions.prompt_ids[:1],
+        masks=union,
+        size=regions.size,
+    )

@@ -1,0 +1,10 @@
+"""What moves through the pipeline; `ape_stream.types` is the public door to all of it.
+
+    frame      Frame: one image of one stream
+    prompts    Prompt, PromptKind, PromptSet: what to look for
+    instances  Mask, Instances: what was found
+    arrays     read-only arrays of a checked shape and dtype
+
+All values are frozen and checked when made, so one can be handed from thread to thread without a
+copy. `FrameResult` is in `ape_stream.result`: it also knows `supervision`, which needs masks.
+"""

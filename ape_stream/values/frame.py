@@ -1,0 +1,49 @@
+"""One image of one stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ape_stream.values.arrays import read_only
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Frame"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture of one stream."""
+
+    image: NDArray[np.uint8]
+    """Pixels, (H, W, 3) uint8, blue-green-red, 0..255, read-only."""
+    index: int
+    """Position counted at the source from 0; a dropped frame leaves a gap."""
+    time_s: float
+    """Seconds on the stream's own clock (its presentation timestamp)."""
+    stream: str = "0"
+    """Name of the stream, unique within a run."""
+    captured_ns: int = 0
+    """`time.monotonic_ns()` when the source delivered it: the start of its age."""
+    origin: str | None = None
+    """The picture file it was read from, or None for video."""
+
+    def __post_init__(self) -> None:
+        """Check the image and make it read-only."""
+        shape, dtype = self.image.shape, self.image.dtype
+        if len(shape) != 3 or shape[2] != 3 or dtype != np.uint8 or 0 in shape:
+            raise ValueError(f"a frame is (H, W, 3) uint8 and not empty, got {shape} {dtype}")
+        object.__setattr__(self, "image", read_only(self.image))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image.shape[0], self.image.shape[1]
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        return f"Frame({self.stream!r} #{self.index} at {self.time_s:.3f} s, {width}x{height})"
