@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import supervision as sv
 
-from ape_stream.masks import cut
+from ape_stream.masks import crop, run_lengths
 from ape_stream.values.instances import Instances, Mask
 
 if TYPE_CHECKING:
@@ -100,20 +100,11 @@ def _compact(masks: Sequence[Mask], size: tuple[int, int]) -> sv.CompactMask:
     crops = [mask.bitmap if mask.bitmap.size else np.zeros((1, 1), np.bool_) for mask in masks]
     corners = [(mask.x, mask.y) if mask.bitmap.size else (0, 0) for mask in masks]
     return sv.CompactMask(
-        rles=[_run_lengths(crop) for crop in crops],
-        crop_shapes=np.array([crop.shape for crop in crops], np.int32),
+        rles=[run_lengths(one, "F").astype(np.int32) for one in crops],
+        crop_shapes=np.array([one.shape for one in crops], np.int32),
         offsets=np.array(corners, np.int32),
         image_shape=size,
     )
-
-
-def _run_lengths(crop: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Lengths of the runs down the columns of a (h, w) crop, background first (int32)."""
-    flat = crop.ravel(order="F")
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    bounds = np.concatenate(([0], edges, [flat.size]))
-    lengths = np.diff(bounds).astype(np.int32)
-    return np.concatenate((np.zeros(1, np.int32), lengths)) if flat[0] else lengths
 
 
 def _masks(detections: sv.Detections, size: tuple[int, int]) -> list[Mask]:
@@ -121,7 +112,7 @@ def _masks(detections: sv.Detections, size: tuple[int, int]) -> list[Mask]:
         return [_box_mask(box, size) for box in detections.xyxy]
     if detections.mask.shape[1:] != size:
         raise ValueError(f"masks are {detections.mask.shape[1:]}, the frame is {size}")
-    return [cut(np.asarray(detections.mask[i], np.bool_)) for i in range(len(detections))]
+    return [crop(np.asarray(detections.mask[i], np.bool_)) for i in range(len(detections))]
 
 
 def _box_mask(box: NDArray[np.generic], size: tuple[int, int]) -> Mask:

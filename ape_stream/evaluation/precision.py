@@ -12,7 +12,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ape_stream.masks import area, cut, encode_rle
+from ape_stream.masks import area, crop, encode_rle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,7 +98,7 @@ def _truth(judged: Sequence[Judged], classes: int) -> COCO:
 
 def _annotation(picture: Picture, region: Region, image_id: int, *, crowd: int) -> dict[str, Any]:
     size = picture.instance_map.shape
-    mask = cut(picture.instance_map == region.id)
+    mask = crop(picture.instance_map == region.id)
     return {
         "image_id": image_id,
         "category_id": region.class_id,

@@ -16,7 +16,7 @@ from ape_stream.evaluation.precision import (
     precision_recall,
 )
 from ape_stream.evaluation.tracks import TrackBook, score_tracks
-from ape_stream.masks import cut, iou_matrix
+from ape_stream.masks import crop, iou_matrix
 from ape_stream.types import Frame, Prompt, PromptKind, PromptSet
 
 if TYPE_CHECKING:
@@ -284,7 +284,7 @@ def _is_right(picture: Picture, found: Instances, prompt_id: int, target: int) -
     if len(mine) == 0:
         return False
     best = int(mine[found.scores[mine].argmax()])
-    meant = cut(picture.instance_map == target)
+    meant = crop(picture.instance_map == target)
     return bool(iou_matrix([meant], [found.masks[best]])[0, 0] >= RIGHT_IOU)
 
 

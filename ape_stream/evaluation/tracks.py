@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ape_stream.errors import UsageError
-from ape_stream.masks import cut, iou_matrix
+from ape_stream.masks import crop, iou_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ class TrackBook:
             raise ValueError("the regions have no track ids")
         asked = [r for r in picture.instances if not r.stuff]
         regions = [*asked, *(r for r in picture.ignored if not r.stuff)]
-        masks = [cut(picture.instance_map == r.id) for r in regions]
+        masks = [crop(picture.instance_map == r.id) for r in regions]
         keep = np.flatnonzero(found.track_ids > 0)
         overlap = iou_matrix(masks, [found.masks[k] for k in keep]).astype(np.float64)
         classes = np.array([r.class_id for r in regions], np.int64)

@@ -1,37 +1,57 @@
-"""Masks cut to their extent: cut and paste, upsample, run lengths, overlap."""
+"""Masks, always cropped to their extent (decisions/0003).
 
+ops       crop, paste, area, box(es), polygons, label_map: one mask at a time
+upsample  from_logits, from_bits: from what a network makes
+rle       run lengths, and COCO's form of them
+overlap   iou_matrix, containment_matrix: many against many
+merge     suppress_duplicates, merge_stuff: one instance of several
+"""
+
+import warnings
+from typing import Any
+
+from ape_stream.masks.merge import DUPLICATE_CONTAINMENT, merge_stuff, suppress_duplicates
 from ape_stream.masks.ops import (
     Polygon,
     area,
     box,
     boxes,
-    containment_matrix,
-    cut,
-    decode_rle,
-    encode_rle,
-    from_bits,
-    from_logits,
-    iou_matrix,
+    crop,
     label_map,
     paint_order,
     paste,
     polygons,
 )
+from ape_stream.masks.overlap import containment_matrix, iou_matrix
+from ape_stream.masks.rle import decode_rle, encode_rle, from_run_lengths, run_lengths
+from ape_stream.masks.upsample import from_bits, from_logits
 
 __all__ = [
+    "DUPLICATE_CONTAINMENT",
     "Polygon",
     "area",
     "box",
     "boxes",
     "containment_matrix",
-    "cut",
+    "crop",
     "decode_rle",
     "encode_rle",
     "from_bits",
     "from_logits",
+    "from_run_lengths",
     "iou_matrix",
     "label_map",
+    "merge_stuff",
     "paint_order",
     "paste",
     "polygons",
+    "run_lengths",
+    "suppress_duplicates",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "cut":  # until 0.2
+        warnings.warn("ape_stream.masks.cut is now called crop", DeprecationWarning, stacklevel=2)
+        return crop
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ape_stream.masks.ops import boxes, cut, paste
+from ape_stream.masks.ops import boxes, crop, paste
 from ape_stream.masks.overlap import containment_matrix
 from ape_stream.values.instances import Instances
 
@@ -23,9 +23,7 @@ DUPLICATE_CONTAINMENT = 0.8
 """Part of the smaller of two masks inside the other above which both are the same thing."""
 
 
-def suppress_duplicates(
-    found: Instances, containment: float = DUPLICATE_CONTAINMENT
-) -> Instances:
+def suppress_duplicates(found: Instances, containment: float = DUPLICATE_CONTAINMENT) -> Instances:
     """Drop regions whose mask lies in that of a stronger region of the same prompt, or around it.
 
     One query may draw a thing and another a part of it: containment is near 1 for both, where
@@ -63,9 +61,9 @@ def merge_stuff(found: Instances, stuff: NDArray[np.bool_]) -> Instances:
     things = ~stuff[found.prompt_ids]
     if things.all():
         return found
-    parts = [found.select(things)]
-    for prompt in np.unique(found.prompt_ids[~things]):
-        parts.append(_united(found.select(found.prompt_ids == prompt)))
+    stuff_ids = np.unique(found.prompt_ids[~things])
+    united = (_united(found.select(found.prompt_ids == prompt)) for prompt in stuff_ids)
+    parts = [found.select(things), *united]
     return Instances(
         boxes=np.concatenate([part.boxes for part in parts]),
         scores=np.concatenate([part.scores for part in parts]),
@@ -78,7 +76,7 @@ def merge_stuff(found: Instances, stuff: NDArray[np.bool_]) -> Instances:
 def _united(regions: Instances) -> Instances:
     """All regions of one prompt as one."""
     dense = np.any([paste(mask, regions.size) for mask in regions.masks], axis=0)
-    union = (cut(dense),)
+    union = (crop(dense),)
     return Instances(
         boxes=boxes(union),
         scores=regions.scores.max(keepdims=True),

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from ape_stream.errors import WireError
+from ape_stream.masks import from_run_lengths, run_lengths
 from ape_stream.optional import library
 
 if TYPE_CHECKING:
@@ -42,15 +43,6 @@ LZ4_MAX_RATIO: Final = 256
 """LZ4 block format: one length byte stands for at most 255 bytes."""
 MAX_RUN_BYTES: Final = 5
 """A LEB128 run below 2**35 takes at most this many bytes; a longer one is refused."""
-
-
-def _run_lengths(bitmap: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Lengths of the alternating runs of an (h, w) mask, row by row, the first one false."""
-    flat = bitmap.ravel()
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    bounds = np.concatenate(([0], edges, [flat.size]))
-    runs = np.diff(bounds)
-    return np.concatenate(([0], runs)) if flat[0] else runs
 
 
 def _pack_leb128(values: NDArray[np.int64]) -> bytes:
@@ -91,7 +83,7 @@ def encode_mask(bitmap: NDArray[np.bool_]) -> tuple[int, bytes]:
     """
     if bitmap.size == 0:
         return BITS, b""
-    runs = _pack_leb128(_run_lengths(bitmap))
+    runs = _pack_leb128(run_lengths(bitmap))
     if len(runs) <= (bitmap.size + 7) // 8:
         return RUNS, runs
     return BITS, np.packbits(bitmap).tobytes()
@@ -111,12 +103,10 @@ def decode_mask(form: int, data: bytes | memoryview, height: int, width: int) ->
         return bits.view(np.bool_).reshape(height, width)
     if form != RUNS:
         raise WireError(f"mask form {form} is unknown, this version reads 0 (bits) and 1 (runs)")
-    runs = _unpack_leb128(data)
-    if int(runs.sum()) != pixels:  # five-byte values cannot overflow the sum
-        raise WireError(f"a mask's runs make {int(runs.sum())} pixels instead of {pixels}")
-    values = np.zeros(runs.size, np.bool_)
-    values[1::2] = True
-    return np.repeat(values, runs).reshape(height, width)
+    try:
+        return from_run_lengths(_unpack_leb128(data), (height, width))
+    except ValueError as error:
+        raise WireError(f"a mask is broken: {error}") from error
 
 
 def compress_labels(label_map: NDArray[np.uint16], codec: str) -> bytes:

@@ -268,7 +268,7 @@ def _stuff_united(found: Instances, stuff: NDArray[np.bool_]) -> Instances:
     for prompt in np.unique(found.prompt_ids[~things]):
         regions = found.select(found.prompt_ids == prompt)
         dense = np.any([masks.paste(mask, found.size) for mask in regions.masks], axis=0)
-        united = (masks.cut(dense),)
+        united = (masks.crop(dense),)
         parts.append(
             Instances(
                 boxes=masks.boxes(united),

@@ -13,7 +13,7 @@ PROMPTS = PromptSet.of(["red apple", "dog's face, sleeping", "苹果"])
 def disc(size, x, y, radius):
     """A round mask, cut at the frame's border."""
     rows, columns = np.ogrid[: size[0], : size[1]]
-    return masks.cut((rows - y) ** 2 + (columns - x) ** 2 <= radius**2)
+    return masks.crop((rows - y) ** 2 + (columns - x) ** 2 <= radius**2)
 
 
 def made(k=0, *, size=(90, 120), found=2, stream="cam", time_s=None, origin=None):

@@ -38,7 +38,7 @@ def test_tinting_equals_supervision_with_overlaps(opacity):
 def test_tinting_touches_nothing_but_the_masks():
     image = np.full((*SIZE, 3), 100, np.uint8)
     region = disc(SIZE, 50, 60, 20)
-    tint(image, (region, masks.cut(np.zeros(SIZE, np.bool_))), np.full((2, 3), 200, np.uint8))
+    tint(image, (region, masks.crop(np.zeros(SIZE, np.bool_))), np.full((2, 3), 200, np.uint8))
     dense = masks.paste(region, SIZE)
     assert (image[dense] == 150).all()
     assert (image[~dense] == 100).all()

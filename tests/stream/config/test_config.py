@@ -77,10 +77,16 @@ def test_short_forms():
         ("prompts = ['a']\nsources = [{ name = 'x' }]", "a source needs 'source'"),
         ("prompts = ['a']\noutputs = [{ crf = 1 }]", "an output needs 'output'"),
         ("prompts = ['a']\nthreshold = 2.0", "threshold is 2.0, not within 0..1"),
-        ("prompts = ['a']\nthreshold = true", "'threshold' in the configuration must be a number, got True"),
+        (
+            "prompts = ['a']\nthreshold = true",
+            "'threshold' in the configuration must be a number, got True",
+        ),
         ("prompts = ['a']\nbuffer = 0", "at least 1 frame"),
         ("prompts = ['a']\nbuffer = 1.5", "'buffer' in the configuration must be a whole number"),
-        ("prompts = ['a']\npolicy = 'some'", "'policy' in the configuration must be one of 'auto', 'every', 'newest', got 'some'"),
+        (
+            "prompts = ['a']\npolicy = 'some'",
+            "'policy' in the configuration must be one of 'auto', 'every', 'newest', got 'some'",
+        ),
         ("prompts = [", "is not TOML"),
     ],
 )

@@ -18,7 +18,7 @@ from ape_stream.evaluation.precision import (
     precision_recall,
 )
 from ape_stream.evaluation.tracks import TrackBook, score_tracks
-from ape_stream.masks import boxes, cut
+from ape_stream.masks import boxes, crop
 from ape_stream.trackers.iou import IouTracker
 from ape_stream.types import Instances, PromptKind
 
@@ -86,7 +86,7 @@ class Oracle:
                 found += [(p, mask) for mask in self._masks(key, scene, prompt)]
         if not found:
             return Instances.empty(frame.size)
-        masks = tuple(cut(mask) for _, mask in found)
+        masks = tuple(crop(mask) for _, mask in found)
         ids = np.array([p for p, _ in found], np.int64)
         scores = np.full(len(found), 0.9, np.float32)
         return Instances(boxes(masks), scores, ids, masks, frame.size)
@@ -178,7 +178,7 @@ def _found(*items, tracks=None):
     for _, first, last, _ in items:
         dense = np.zeros((10, 30), np.bool_)
         dense[:, first:last] = True
-        masks.append(cut(dense))
+        masks.append(crop(dense))
     return Instances(
         boxes(masks),
         np.array([item[3] for item in items], np.float32),

@@ -126,7 +126,7 @@ def packed(dense):
 @pytest.mark.parametrize("size", SIZES)
 def test_a_mask_out_of_bits_is_the_one_cut_out_of_pixels(size):
     for dense in (blobs(size, 1), np.ones(size, np.bool_), np.zeros(size, np.bool_)):
-        found, wanted = masks.from_bits(packed(dense), size[1]), masks.cut(dense)
+        found, wanted = masks.from_bits(packed(dense), size[1]), masks.crop(dense)
         assert masks.box(found) == masks.box(wanted)
         np.testing.assert_array_equal(found.bitmap, wanted.bitmap)
 
@@ -149,13 +149,13 @@ def test_words_that_do_not_make_the_width_are_refused():
 @pytest.mark.parametrize("size", SIZES)
 def test_paste_undoes_cut(size):
     dense = blobs(size, 1)
-    np.testing.assert_array_equal(masks.paste(masks.cut(dense), size), dense)
+    np.testing.assert_array_equal(masks.paste(masks.crop(dense), size), dense)
 
 
 def test_cut_finds_the_smallest_box():
     dense = np.zeros((9, 9), np.bool_)
     dense[2, 3] = dense[5, 7] = True
-    mask = masks.cut(dense)
+    mask = masks.crop(dense)
     assert masks.box(mask) == (3, 2, 8, 6)
     assert masks.area(mask) == 2
     np.testing.assert_array_equal(masks.boxes([mask]), np.array([[3, 2, 8, 6]], np.float32))
@@ -173,7 +173,7 @@ def test_a_mask_outside_the_frame_is_refused():
 
 def assert_coco_equal(dense):
     wanted = coco.encode(np.asfortranarray(dense, np.uint8))
-    mask = masks.cut(dense)
+    mask = masks.crop(dense)
     assert masks.encode_rle(mask, dense.shape) == wanted
     np.testing.assert_array_equal(masks.paste(masks.decode_rle(wanted), dense.shape), dense)
 
@@ -201,8 +201,8 @@ def test_rle_of_full_and_empty_masks():
 
 def test_decoding_reads_bytes_text_and_lengths():
     dense = blobs((33, 21), 4)
-    rle = masks.encode_rle(masks.cut(dense), dense.shape)
-    lengths = masks.ops._run_lengths(masks.cut(dense), dense.shape).tolist()
+    rle = masks.encode_rle(masks.crop(dense), dense.shape)
+    lengths = masks.rle._frame_run_lengths(masks.crop(dense), dense.shape).tolist()
     for counts in (rle["counts"], rle["counts"].decode(), lengths):
         mask = masks.decode_rle({"size": [33, 21], "counts": counts})
         np.testing.assert_array_equal(masks.paste(mask, (33, 21)), dense)
@@ -229,7 +229,7 @@ def test_damaged_rle_is_refused(counts):
 def test_filling_the_polygons_gives_the_mask_back(size, seed):
     dense = blobs(size, seed)
     canvas = np.zeros(size, np.uint8)
-    for part in masks.polygons(masks.cut(dense)):
+    for part in masks.polygons(masks.crop(dense)):
         cv2.fillPoly(canvas, [part.outer, *part.holes], 1)
     np.testing.assert_array_equal(canvas.astype(np.bool_), dense)
 
@@ -239,12 +239,12 @@ def test_polygons_of_a_ring_with_an_island():
     dense[5:20, 10:30] = True
     dense[8:17, 13:27] = False
     dense[12, 20] = True
-    ring, island = sorted(masks.polygons(masks.cut(dense)), key=lambda p: -len(p.outer))
+    ring, island = sorted(masks.polygons(masks.crop(dense)), key=lambda p: -len(p.outer))
     assert (ring.outer.min(0).tolist(), ring.outer.max(0).tolist()) == ([10, 5], [29, 19])
     assert len(ring.holes) == 1
     assert island.outer.tolist() == [[20, 12]]
     assert island.holes == ()
-    assert masks.polygons(masks.cut(np.zeros((3, 3), np.bool_))) == []
+    assert masks.polygons(masks.crop(np.zeros((3, 3), np.bool_))) == []
 
 
 # ------------------------------------------------------------------------------- IoU, label maps
@@ -252,7 +252,7 @@ def test_polygons_of_a_ring_with_an_island():
 
 def test_iou_matrix_equals_dense_counting():
     dense = [blobs((61, 83), seed) for seed in range(5)] + [np.zeros((61, 83), np.bool_)]
-    found = masks.iou_matrix([masks.cut(d) for d in dense[:4]], [masks.cut(d) for d in dense[2:]])
+    found = masks.iou_matrix([masks.crop(d) for d in dense[:4]], [masks.crop(d) for d in dense[2:]])
     wanted = [[(a & b).sum() / max((a | b).sum(), 1) for b in dense[2:]] for a in dense[:4]]
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
     assert found.dtype == np.float32
@@ -260,7 +260,7 @@ def test_iou_matrix_equals_dense_counting():
 
 def test_containment_matrix_equals_dense_counting():
     dense = [blobs((61, 83), seed) for seed in range(5)] + [np.zeros((61, 83), np.bool_)]
-    mine, theirs = [masks.cut(d) for d in dense[:4]], [masks.cut(d) for d in dense[2:]]
+    mine, theirs = [masks.crop(d) for d in dense[:4]], [masks.crop(d) for d in dense[2:]]
     found = masks.containment_matrix(mine, theirs)
     wanted = [[(a & b).sum() / max(min(a.sum(), b.sum()), 1) for b in dense[2:]] for a in dense[:4]]
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
@@ -268,8 +268,8 @@ def test_containment_matrix_equals_dense_counting():
 
 
 def test_iou_matrix_of_nothing():
-    mask = masks.cut(np.ones((2, 2), np.bool_))
-    empty = masks.cut(np.zeros((2, 2), np.bool_))
+    mask = masks.crop(np.ones((2, 2), np.bool_))
+    empty = masks.crop(np.zeros((2, 2), np.bool_))
     assert masks.iou_matrix([], [mask]).shape == (0, 1)
     assert masks.iou_matrix([mask], []).shape == (1, 0)
     assert masks.iou_matrix([empty], [empty]).tolist() == [[0.0]]
@@ -279,7 +279,7 @@ def test_label_map_paints_small_masks_over_large_ones():
     small, large = np.zeros((2, 10, 12), np.bool_)
     large[1:9, 1:11] = True
     small[4:6, 4:6] = True
-    parts = [masks.cut(small), masks.cut(large)]
+    parts = [masks.crop(small), masks.crop(large)]
     painted = masks.label_map(parts, (10, 12))
     assert painted.dtype == np.uint16
     np.testing.assert_array_equal(painted, np.where(small, 1, np.where(large, 2, 0)))
@@ -291,4 +291,33 @@ def test_label_map_paints_small_masks_over_large_ones():
 @pytest.mark.parametrize("value", [0, 65536, -1])
 def test_label_map_refuses_values_that_do_not_fit(value):
     with pytest.raises(ValueError, match="65535"):
-        masks.label_map([masks.cut(np.ones((1, 1), np.bool_))], (1, 1), [value])
+        masks.label_map([masks.crop(np.ones((1, 1), np.bool_))], (1, 1), [value])
+
+
+# ------------------------------------------------------------------------------------ run lengths
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_run_lengths_give_the_bitmap_back(order, height, width, seed, share):
+    dense = np.random.default_rng(seed).random((height, width)) < share
+    runs = masks.run_lengths(dense, order)
+    assert (runs[1:] > 0).all()
+    np.testing.assert_array_equal(masks.from_run_lengths(runs, dense.shape, order), dense)
+
+
+def test_run_lengths_begin_with_false():
+    assert masks.run_lengths(np.array([[True, True], [False, True]])).tolist() == [0, 2, 1, 1]
+    assert masks.run_lengths(np.array([[True, True], [False, True]]), "F").tolist() == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("runs", [[], [3], [5], [-1, 5], [2**62, 2**62, 2**62, 2**62, 4]])
+def test_runs_that_do_not_fill_the_mask_are_refused(runs):
+    with pytest.raises(ValueError, match="do not fill a 2x2 mask"):
+        masks.from_run_lengths(np.array(runs, np.int64), (2, 2))
+
+
+def test_the_old_name_of_crop_works_with_a_warning():
+    with pytest.warns(DeprecationWarning, match="now called crop"):
+        assert masks.cut is masks.crop

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ape_stream.errors import ConfigError, SourceError, TruncatedError, UsageError
+from ape_stream.errors import ConfigError, PromptError, SourceError, TruncatedError, UsageError
 from ape_stream.pipeline import Pipeline
 from ape_stream.sources.push import PushSource
 from ape_stream.testing import CollectSink, ListSource, OraclePerceiver, frames

@@ -1,0 +1,123 @@
+"""Run lengths: the one coder for COCO's masks, supervision's and those of the wire format.
+
+A mask is a row of alternating runs of equal pixels, false first (a mask that begins with a true
+pixel begins with a run of 0). COCO and supervision count down the columns, the wire format along
+the rows. COCO also writes the lengths as text, with few characters for small differences.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pycocotools import mask as coco
+
+from ape_stream.masks.ops import crop, window
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ape_stream.values.instances import Mask
+
+__all__ = ["decode_rle", "encode_rle", "from_run_lengths", "run_lengths"]
+
+
+def run_lengths(bitmap: NDArray[np.bool_], order: Literal["C", "F"] = "C") -> NDArray[np.int64]:
+    """Lengths of the alternating runs of a bitmap, false first.
+
+    Args:
+        bitmap: (h, w) bool, not empty.
+        order: "C" counts along the rows, "F" down the columns.
+
+    Returns:
+        (R,) int64 with the sum h * w; all but the first are at least 1.
+    """
+    flat = bitmap.ravel(order=order)
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    runs = np.diff(np.concatenate(([0], edges, [flat.size])))
+    return np.concatenate(([0], runs)) if flat[0] else runs
+
+
+def from_run_lengths(
+    runs: NDArray[np.int64], shape: tuple[int, int], order: Literal["C", "F"] = "C"
+) -> NDArray[np.bool_]:
+    """The (h, w) bitmap of these runs; the inverse of `run_lengths`. Runs of 0 are allowed.
+
+    Raises:
+        ValueError: a run is negative, or they do not sum to h * w.
+    """
+    pixels = shape[0] * shape[1]
+    # Each run is checked before the sum: hostile lengths could overflow to the right one.
+    if ((runs < 0) | (runs > pixels)).any() or int(runs.sum()) != pixels:
+        raise ValueError(f"run lengths do not fill a {shape[1]}x{shape[0]} mask")
+    values = np.zeros(len(runs), np.bool_)
+    values[1::2] = True
+    return np.repeat(values, runs).reshape(shape, order=order)
+
+
+def encode_rle(mask: Mask, size: tuple[int, int]) -> dict[str, Any]:
+    """Compress a mask as COCO does: ``{"size": [H, W], "counts": bytes}``.
+
+    Byte-equal to ``pycocotools.mask.encode`` of the dense mask. COCO counts run lengths down the
+    columns, zeros first; inside the crop they come from the differences along each column.
+
+    Raises:
+        ValueError: the mask does not fit into the frame.
+    """
+    window(mask, size)
+    counts = _frame_run_lengths(mask, size)
+    rle: dict[str, Any] = coco.frPyObjects({"size": list(size), "counts": counts}, *size)
+    return rle
+
+
+def _frame_run_lengths(mask: Mask, size: tuple[int, int]) -> NDArray[np.int64]:
+    """Alternating lengths of zeros and ones down the columns of the frame, zeros first."""
+    h, w = mask.bitmap.shape
+    fenced = np.zeros((w, h + 2), np.uint8)  # a zero above and below every column
+    fenced[:, 1:-1] = mask.bitmap.T
+    flat = fenced.ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    column, row = np.divmod(edges, h + 2)
+    ends = (mask.x + column) * size[0] + mask.y + row
+    # A run down to the last row goes on at the top of the next column: drop that edge pair.
+    twice = np.flatnonzero(ends[1:] == ends[:-1])
+    ends = np.delete(ends, np.concatenate([twice, twice + 1]))
+    total = size[0] * size[1]
+    stops = ends if len(ends) and ends[-1] == total else np.append(ends, total)
+    return np.diff(stops, prepend=0)
+
+
+def decode_rle(rle: dict[str, Any]) -> Mask:
+    """Read ``{"size": [H, W], "counts": ...}`` with counts as bytes, text or a list of lengths.
+
+    `pycocotools.mask.decode` is not asked: where counts are too short for the frame it returns
+    memory that nobody has written.
+
+    Raises:
+        ValueError: the counts are damaged or do not fill the frame.
+    """
+    height, width = (int(side) for side in rle["size"])
+    counts = rle["counts"]
+    if isinstance(counts, str):
+        counts = counts.encode()
+    runs = _parse_counts(counts) if isinstance(counts, bytes) else np.asarray(counts, np.int64)
+    if height < 1 or width < 1:
+        raise ValueError(f"run lengths do not fill a {width}x{height} mask")
+    return crop(from_run_lengths(runs, (height, width), "F"))
+
+
+def _parse_counts(text: bytes) -> NDArray[np.int64]:
+    """Undo COCO's text form: base 32 digits + 48, low first, differences to two runs before."""
+    digits = np.frombuffer(text, np.uint8).astype(np.int64) - 48
+    if len(digits) == 0 or (digits < 0).any() or (digits > 63).any() or digits[-1] & 0x20:
+        raise ValueError("the counts of a run-length code are damaged")
+    last = np.flatnonzero((digits & 0x20) == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    place = np.arange(len(digits)) - np.repeat(first, last - first + 1)
+    if place.max() > 6:
+        raise ValueError("the counts of a run-length code are damaged")
+    values = np.add.reduceat((digits & 0x1F) << (5 * place), first)
+    values -= np.where(digits[last] & 0x10, 1 << (5 * (place[last] + 1)), 0)
+    values[1::2] = np.cumsum(values[1::2])  # entries 0, 1 and 2 are lengths, the rest differences
+    values[2::2] = np.cumsum(values[2::2])
+    return values
