@@ -1,6 +1,7 @@
 # make demo    the main job on the clip that ships with the project
 # make test    every check and test
 # make check   format, lint, types, import rules
+# make docs    the site of the documents, in site/; a broken link or reference fails
 # make setup   .venv with everything the above need, at exact versions
 # make clean   forget what was built
 
@@ -8,12 +9,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo test check setup clean format
+.PHONY: demo test check docs setup clean format
 
 demo: .venv/.demo
 	$(BIN)/ape-stream run examples/demo.toml
 
-test: check
+test: check docs
 	OMP_NUM_THREADS=1 $(RUN) pytest -n 2
 	tools/test-with-ros.sh
 
@@ -22,6 +23,9 @@ check: .venv/.setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/.setup
+	$(BIN)/zensical build --strict --clean
 
 format: .venv/.setup
 	$(BIN)/ruff format .
@@ -42,4 +46,4 @@ setup: .venv/.setup
 	touch $@ .venv/.demo
 
 clean:
-	rm -rf .venv build dist out *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist out site .cache *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -13,7 +13,8 @@ from ape_stream.cli import main as cli
 from ape_stream.config import load
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+DOCUMENTS = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 TOML_BLOCK = re.compile(r"^```toml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"(?:^|`)ape-stream ([^`\n]+)", re.MULTILINE)
@@ -61,7 +62,7 @@ def test_commands_have_the_verbs_and_options_that_are_shown(words):
     group.make_context(name, list(words))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_configurations_can_be_read(document, tmp_path):
     for number, match in enumerate(TOML_BLOCK.finditer(document.read_text())):
         path = tmp_path / f"{number}.toml"
@@ -72,16 +73,42 @@ def test_configurations_can_be_read(document, tmp_path):
             assert load(path).sources
 
 
-def test_recipe_fields_are_told_as_they_are():
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "tools/recipe_tables.py")
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
+def tool(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"tools/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_recipe_fields_are_those_of_the_code():
+    tables = tool("recipe_tables")
     page = tables.PAGE.read_text()
     assert page.count("<!-- recipe:") == len(tables.KINDS)
     assert tables.filled(page) == page, "run tools/recipe_tables.py"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_command_reference_is_that_of_the_code():
+    reference = tool("command_reference")
+    assert reference.page() == reference.PAGE.read_text(), "run tools/command_reference.py"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(document):
+    """And from a page of the site to a page of the site: what is outside docs/ is not built."""
     for target in LINK.findall(document.read_text()):
-        assert (document.parent / target).exists(), target
+        path = (document.parent / target).resolve()
+        assert path.exists(), target
+        assert DOCS not in document.parents or DOCS in path.parents, target
+
+
+def test_every_page_is_in_the_menu():
+    menu = (ROOT / "mkdocs.yml").read_text()
+    assert [
+        page for page in DOCS.rglob("*.md") if page.relative_to(DOCS).as_posix() not in menu
+    ] == []
+
+
+def test_the_first_screen_shows_an_image_of_modest_size():
+    first = (ROOT / "README.md").read_text().splitlines()[:10]
+    shown = [ROOT / target for line in first for target in LINK.findall(line)]
+    assert any(path.suffix == ".webp" and path.stat().st_size <= 3_000_000 for path in shown)
