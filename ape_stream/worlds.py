@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Film", "Named", "Phrase", "Picture", "Region", "Spoken", "World"]
+__all__ = ["Named", "Phrase", "Picture", "Region", "Spoken", "Video", "World"]
 
 
 class Region(Protocol):
@@ -98,7 +98,7 @@ class Spoken(Protocol):
         ...
 
 
-class Film(Protocol):
+class Video(Protocol):
     """An endless video."""
 
     def scene(self, index: int) -> Picture:
@@ -146,7 +146,7 @@ class World(Protocol):
         """A picture with several of one noun, and sentences that tell them apart."""
         ...
 
-    def film(
+    def video(
         self,
         seed: int,
         size: tuple[int, int],
@@ -154,6 +154,6 @@ class World(Protocol):
         fps: float,
         cast: tuple[str, ...] = (),
         full_occlusion: bool = False,
-    ) -> Film:
+    ) -> Video:
         """A video, of the things in `cast` alone where any are named."""
         ...

@@ -18,13 +18,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=9)
     parser.add_argument("--frames", type=int, default=180)
     given = parser.parse_args()
-    film = World(object_px=(44, 96)).film(given.seed, SIZE, fps=FPS, cast=CAST)
+    video = World(object_px=(44, 96)).video(given.seed, SIZE, fps=FPS, cast=CAST)
     with av.open(given.path, "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "slow"})
         stream.height, stream.width = SIZE
         stream.pix_fmt = "yuv420p"
         for index in range(given.frames):
-            frame = av.VideoFrame.from_ndarray(film.scene(index).image, format="bgr24")
+            frame = av.VideoFrame.from_ndarray(video.scene(index).image, format="bgr24")
             frame.pts, frame.time_base = index, Fraction(1, FPS)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

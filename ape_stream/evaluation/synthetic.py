@@ -297,10 +297,10 @@ def _tracks(
     bench.prepare(_name_prompts(world.names[: world.things], None, world.things))
     books = []
     for seed in range(plan.seed, plan.seed + plan.videos):
-        film = world.film(seed, plan.size, fps=plan.fps)
+        video = world.video(seed, plan.size, fps=plan.fps)
         book, follow = TrackBook(), tracker()
         for index in range(plan.frames):
-            picture, now = film.scene(index), index / plan.fps
+            picture, now = video.scene(index), index / plan.fps
             found = bench.see(picture, index, now)
             tracked = bench.timed("track", lambda f=found, t=now: follow.update(f, t))  # type: ignore[misc]  # noqa: B023
             book.add(picture, tracked)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from ape_stream.worlds import Film, World
+    from ape_stream.worlds import Video, World
 
 __all__ = ["SyntheticSource"]
 
@@ -125,13 +125,13 @@ class SyntheticSource:
         self.name = name
         self.live = self._wish.live
         self._left = Event()
-        self._film: Film = self._open()
+        self._video: Video = self._open()
 
-    def _open(self) -> Film:
+    def _open(self) -> Video:
         wish = self._wish
         world: World = plugins.make("worlds", wish.world, options={})
         try:
-            return world.film(
+            return world.video(
                 wish.seed,
                 wish.size,
                 fps=wish.fps,
@@ -167,6 +167,6 @@ class SyntheticSource:
             due = index / self._wish.fps
             if self.live and self._left.wait(max(0.0, started + due - time.monotonic())):
                 return
-            image = self._film.scene(index).image
+            image = self._video.scene(index).image
             yield Frame(image, index, due, self.name, time.monotonic_ns())
             index += 1

@@ -1,11 +1,11 @@
-"""Build the sprite atlas that ships with the package. Run by developers only.
+"""Build the sprite atlas that ships with the package; for developers.
 
 Needs the Debian packages `fonts-noto-color-emoji` (the drawings, OFL-1.1) and
-`unicode-cldr-core` (the names), and the class list `words.txt` beside this file::
+`unicode-cldr-core` (the names), and the class list `words.txt` in this folder::
 
     python -m ape_model.world.build_atlas
 
-The result, `assets/world.png` and `assets/world.json`, is all that the drawn world reads.
+The drawn world reads nothing but the result, `assets/world.png` and `assets/world.json`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ ASSETS = HERE.parent / "assets"
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 NAMES = Path("/usr/share/unicode/cldr/common/annotations/en.xml")
 FONT_SIZE = 109
-"""The only size at which the font's bitmaps exist."""
+"""The only size for which the font has bitmaps."""
 CELL = 88
-"""Side of one atlas cell, pixels: near the largest size at which sprites are drawn."""
+"""Side of an atlas cell, pixels: the largest size at which `World` draws by default."""
 COLUMNS = 16
 LOOK_ALIKE_RMS = 0.10
 """Root mean square RGBA distance at 24 px (0..1) below which two classes look the same."""
@@ -58,7 +58,7 @@ def read_words(path: Path) -> Words:
 
 
 def _cldr_names(path: Path) -> dict[str, str]:
-    """CLDR's short name of every emoji."""
+    """Short name of every emoji in CLDR."""
     found = ET.parse(path).iter("annotation")  # noqa: S314 (a file of the system's own package)
     return {a.get("cp", ""): a.text or "" for a in found if a.get("type") == "tts"}
 

@@ -1,4 +1,4 @@
-"""The drawn world as a COCO data set: pictures, instances.json and captions.json."""
+"""The drawn world as a COCO data set: images/, instances.json and captions.json."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from ape_model.world.scene import Instance, Scene
     from ape_model.world.world import World
 
-__all__ = ["export_coco", "write_picture"]
+__all__ = ["export_coco", "write_image"]
 
 
-def write_picture(path: Path, scene: Scene) -> None:
-    """Write a scene's picture as PNG.
+def write_image(path: Path, scene: Scene) -> None:
+    """Write a scene's image as a PNG file.
 
     Raises:
         OSError: the file cannot be written.
@@ -31,7 +31,7 @@ def write_picture(path: Path, scene: Scene) -> None:
 
 
 def _segmentation(scene: Scene, instance: Instance) -> dict[str, Any]:
-    """COCO run-length code of an instance's visible pixels, counts as text."""
+    """COCO run-length encoding of an instance's visible pixels, compressed counts."""
     encoded = rle.encode(np.asfortranarray(scene.mask(instance).astype(np.uint8)))
     return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
 
@@ -49,7 +49,7 @@ def _annotation(scene: Scene, instance: Instance, image_id: int, *, crowd: bool)
 
 
 def _caption(world: World, scene: Scene) -> str:
-    """All that must be found, by main names: "a fox and a taxi on sky and grass"."""
+    """The scene by main names, such as "a fox and a taxi on sky and grass"."""
     names = [world.names[i.class_id] for i in scene.instances if not i.stuff]
     ground = [world.names[i.class_id] for i in scene.instances if i.stuff]
     things = " and ".join(f"{'an' if n[0] in 'aeiou' else 'a'} {n}" for n in names) or "nothing"
@@ -71,17 +71,16 @@ def _categories(world: World) -> list[dict[str, Any]]:
 def export_coco(world: World, out: Path, seeds: range, size: tuple[int, int]) -> Path:
     """Draw one scene per seed and write them with their truth.
 
-    Things too little visible to be asked for are written with iscrowd = 1, which COCO evaluators
-    ignore.
+    Instances with too few visible pixels get iscrowd = 1: COCO evaluators ignore them.
 
     Args:
-        world: where the scenes come from.
-        out: folder; made where it does not exist.
+        world: draws the scenes.
+        out: folder; made if it does not exist.
         seeds: one scene each; image ids are the seeds.
         size: height and width in pixels.
 
     Returns:
-        The path of instances.json; captions.json and images/ lie beside it.
+        the path of instances.json; captions.json and images/ are in the same folder.
 
     Raises:
         OSError: a file cannot be written.
@@ -94,7 +93,7 @@ def export_coco(world: World, out: Path, seeds: range, size: tuple[int, int]) ->
     for seed in seeds:
         scene = world.scene(seed, size)
         name = f"{seed:08d}.png"
-        write_picture(out / "images" / name, scene)
+        write_image(out / "images" / name, scene)
         images.append({"id": seed, "file_name": name, "height": size[0], "width": size[1]})
         annotations += [_annotation(scene, i, seed, crowd=False) for i in scene.instances]
         annotations += [_annotation(scene, i, seed, crowd=True) for i in scene.ignored]
@@ -105,6 +104,6 @@ def export_coco(world: World, out: Path, seeds: range, size: tuple[int, int]) ->
     table = {"info": info, "images": images, "categories": _categories(world)}
     path = out / "instances.json"
     path.write_text(json.dumps(table | {"annotations": annotations}), encoding="utf-8")
-    told = {"info": info, "images": images, "annotations": captions}
-    (out / "captions.json").write_text(json.dumps(told), encoding="utf-8")
+    captioned = {"info": info, "images": images, "annotations": captions}
+    (out / "captions.json").write_text(json.dumps(captioned), encoding="utf-8")
     return path

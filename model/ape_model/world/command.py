@@ -1,4 +1,4 @@
-"""`ape-stream world`: write pictures of the drawn world to disk."""
+"""`ape-stream world`: write scenes and videos of the drawn world to disk."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from ape_model.world.coco import export_coco, write_picture
+from ape_model.world.coco import export_coco, write_image
 from ape_model.world.world import World
 
 __all__ = ["app", "export", "video"]
 
 app = typer.Typer(help="Write scenes or videos of the drawn world to disk.", no_args_is_help=True)
 
-Out = Annotated[Path, typer.Argument(help="Folder to write to; made where it does not exist.")]
+Out = Annotated[Path, typer.Argument(help="Folder to write to; made if it does not exist.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same pixels.")]
-Size = Annotated[str, typer.Option(help="Width x height in pixels.")]
+Size = Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")]
 
 
 def _height_width(size: str) -> tuple[int, int]:
@@ -49,12 +49,12 @@ def video(
     seed: Seed = 0,
     size: Size = "320x240",
 ) -> None:
-    """Write a video as numbered PNG pictures."""
+    """Write a video as numbered PNG files."""
     try:
-        film = World().film(seed, _height_width(size), fps=fps)
+        moving = World().video(seed, _height_width(size), fps=fps)
         out.mkdir(parents=True, exist_ok=True)
         for index in range(frames):
-            write_picture(out / f"{index:06d}.png", film.scene(index))
+            write_image(out / f"{index:06d}.png", moving.scene(index))
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
     typer.echo(out)

@@ -1,4 +1,4 @@
-"""Scenes of the drawn world: stuff behind, sprites in front, exact truth beside them."""
+"""Scenes of the drawn world: stuff behind, sprites in front, and the exact truth about both."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from ape_model.world.sprites import Pose
     from ape_model.world.words import Vocabulary
 
-__all__ = ["Actor", "Backdrop", "Instance", "Region", "Scene", "Stage", "random_backdrop"]
+__all__ = ["Actor", "Backdrop", "Compositor", "Instance", "Region", "Scene", "random_backdrop"]
 
 MIN_VISIBLE = 0.5
-"""A sprite that shows less of itself than this is drawn but is not asked for."""
+"""A sprite of which a smaller part is visible is drawn, but goes to `Scene.ignored`."""
 MIN_STUFF = 0.01
-"""A stuff region that covers less of the frame than this is not asked for."""
+"""A stuff region that covers a smaller part of the frame goes to `Scene.ignored`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One thing, or one region of stuff, as it shows in a picture."""
+    """The visible part of one thing, or one region of stuff."""
 
     id: int
     """Its value in the scene's instance map, >= 1; the track id in a video."""
@@ -40,21 +40,21 @@ class Instance:
     area: int
     """Visible pixels."""
     visible: float
-    """Visible part of the whole sprite, 0..1; of stuff, its part of the frame."""
+    """Visible part of the whole sprite, 0..1; for stuff, its part of the frame."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """A picture with its exact truth."""
+    """An image with its exact truth."""
 
     image: NDArray[np.uint8]
     """(H, W, 3) uint8, blue-green-red."""
     instance_map: NDArray[np.int32]
-    """(H, W) int32: the id of the instance that shows at each pixel, >= 1."""
+    """(H, W) int32: the id of the instance that is visible at each pixel, >= 1."""
     instances: tuple[Instance, ...]
-    """Everything that must be found, stuff first; things in drawing order."""
+    """What a detector must find, stuff first; things in drawing order."""
     ignored: tuple[Instance, ...] = ()
-    """What shows too little to be asked for; finding it is neither right nor wrong."""
+    """Instances with too few visible pixels; finding one is neither right nor wrong."""
 
     def mask(self, instance: Instance) -> NDArray[np.bool_]:
         """(H, W) bool: the visible pixels of one instance."""
@@ -72,14 +72,15 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One stuff of a backdrop: everything below a wavy line, down to the next region."""
+    """One stuff region of a backdrop: everything below a wavy line, down to the next region."""
 
     class_id: int
-    """Which stuff."""
+    """Class of the stuff."""
     base: float
-    """Mean height of its upper border, as a part of the frame's height; 0 = whole frame."""
+    """Mean row of its upper border over the frame's height, 0..1; 0: the whole frame."""
     waves: tuple[tuple[float, float, float], ...] = ()
-    """Sines of the border: amplitude (part of the height), waves per frame width, phase (rad)."""
+    """Sines that form the border: amplitude over the frame's height, waves per frame width, phase
+    in radians."""
     top: int = 0
     """Row of the texture at the frame's top edge."""
     left: int = 0
@@ -89,14 +90,14 @@ class Region:
 
 
 Backdrop = tuple[Region, ...]
-"""Regions from the far one to the near one; the first fills the frame."""
+"""Regions from far to near; the first one fills the frame."""
 
 
 def random_backdrop(rng: np.random.Generator, words: Vocabulary, regions: int) -> Backdrop:
-    """Choose different stuffs and wavy borders between them."""
+    """Choose `regions` (1..3) different stuff classes, and wavy borders between them."""
     stuffs = rng.permutation(np.arange(words.things, len(words.names)))[:regions]
     edges = [0.0, *np.sort(rng.uniform(0.3, 0.85, regions - 1))]
-    if regions == 3 and edges[2] - edges[1] < 0.2:
+    if regions == 3 and edges[2] - edges[1] < 0.2:  # waves of both borders would meet
         edges[1:] = [0.35, 0.68]
     backdrop = []
     for class_id, base in zip(stuffs, edges, strict=True):
@@ -125,21 +126,21 @@ class Actor:
     """One sprite to draw."""
 
     id: int
-    """Its value in the instance map; must differ from all others and from 1..regions."""
+    """Its value in the instance map: above the number of regions, and used once."""
     class_id: int
-    """Which thing."""
+    """Class of the thing."""
     pose: Pose
-    """Where and how."""
+    """How it is drawn."""
 
 
-class Stage:
-    """A picture in the making: a backdrop, then sprites laid over one another.
+class Compositor:
+    """Draws a scene: first the backdrop, then one sprite over the other.
 
     Args:
         words: the vocabulary that the class ids speak of.
         backdrop: regions from far to near; region k gets id k + 1.
-        size: height and width of the picture in pixels.
-        pan: how far the view has moved down and right over the backdrop, pixels.
+        size: height and width of the image in pixels.
+        pan: how far the camera has moved down and right over the backdrop, pixels.
     """
 
     def __init__(
@@ -168,8 +169,12 @@ class Stage:
     def add(self, actor: Actor, least_visible: float = 0.0) -> bool:
         """Draw a sprite in front of all others.
 
-        Returns False and draws nothing where it, or any sprite that it would hide, would then show
-        less than `least_visible` (0..1) of itself.
+        Args:
+            actor: the sprite.
+            least_visible: part (0..1) of this and of every other sprite that must stay visible.
+
+        Returns:
+            False where too little of a sprite would stay visible; nothing is drawn then.
         """
         patch = draw(actor.pose, self.size)
         if patch is None:
@@ -178,7 +183,7 @@ class Stage:
         shown = int(np.count_nonzero(mask))
         if shown == 0 or shown < least_visible * patch.full_area:
             return False
-        covered = self.ids[patch.place][mask]
+        covered = self.ids[patch.window][mask]
         hidden = self._hidden_by(covered)
         for id_, loss in hidden.items():
             _, full, visible = self._actors[id_]
@@ -188,17 +193,17 @@ class Stage:
             other, full, visible = self._actors[id_]
             self._actors[id_] = other, full, visible - loss
         self._actors[actor.id] = actor, patch.full_area, shown
-        self.ids[patch.place][mask] = actor.id
+        self.ids[patch.window][mask] = actor.id
         paste(self.image, patch)
         return True
 
     def _hidden_by(self, covered: NDArray[np.int32]) -> dict[int, int]:
-        """How many pixels each earlier sprite loses, for the ids (K,) under a new sprite."""
+        """Pixels that each earlier sprite loses; `covered` (K,) are the ids under the new one."""
         ids, counts = np.unique(covered[covered > len(self.backdrop)], return_counts=True)
         return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
     def scene(self) -> Scene:
-        """The finished picture with its truth."""
+        """Return the finished image with its truth."""
         boxes = _boxes(self.ids)
         pixels = self.ids.size
         found: list[Instance] = []
@@ -219,7 +224,7 @@ class Stage:
 
 
 def _boxes(ids: NDArray[np.int32]) -> dict[int, tuple[tuple[int, int, int, int], int]]:
-    """Box and area of every id in a map (H, W)."""
+    """Box and area of every id in an (H, W) map."""
     found = {}
     for id_ in np.unique(ids).tolist():
         mask = (ids == id_).view(np.uint8)

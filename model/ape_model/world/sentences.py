@@ -1,6 +1,7 @@
-"""Sentences about scenes: phrases of size and place that are true of exactly one region.
+"""Sentences about scenes: phrases of size and position that are true of exactly one region.
 
-The scenes hold two or three of the same noun, so that the noun alone does not tell which is meant.
+A scene shows two or three things of the same name, so that the name alone is ambiguous. A phrase is
+made only where its relation is clear: every threshold below leaves out the doubtful cases.
 """
 
 from __future__ import annotations
@@ -22,37 +23,37 @@ if TYPE_CHECKING:
 __all__ = ["Phrase", "SentenceScene", "phrases_of"]
 
 SIZE_RATIO = 1.35
-"""One thing is bigger than another where its longer side is this many times as long."""
-PLACE_GAP = 0.10
-"""One thing is left of (above) another where centres differ by this part of the frame's side."""
+"""A thing is bigger than another where its longer side is at least this many times as long."""
+POSITION_GAP = 0.10
+"""A thing is left of (above) another where the centres differ by this part of the frame's side."""
 EXTREMES = {"leftmost": (-1, 0), "rightmost": (1, 0), "topmost": (0, -1), "lowest": (0, 1)}
-"""Adjectives of place, and the direction (x, y) that each points in."""
+"""Adjectives of position, and the direction (x, y) of each."""
 SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
-"""Relations between two things, and the direction (x, y) that each points in."""
+"""Relations between two things, and the direction (x, y) of each."""
 STANDS_ON = 0.8
-"""A thing is on a stuff where this part of it lies over that region."""
+"""A thing is on a stuff where at least this part of it covers that region."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A description that fits one region of its scene and no other."""
+    """A description of one region of a scene and of no other."""
 
     text: str
     """The sentence, such as "the red apple left of the taxi"."""
     target: int
-    """Id of the one right instance."""
+    """Id of the instance that it describes."""
     distractors: tuple[int, ...]
-    """Ids of the other instances of the same noun; at least one."""
+    """Ids of the other instances of the same name; at least one."""
     relation: str
-    """What tells them apart: "size", "extreme", "beside" or "on"."""
+    """What tells the target from them: "size", "extreme", "beside" or "on"."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SentenceScene:
-    """A scene and everything that was said about it."""
+    """A scene and the phrases that describe its things."""
 
     scene: Scene
-    """The picture with its truth."""
+    """The image with its truth."""
     phrases: tuple[Phrase, ...]
     """At least one phrase, in a fixed order."""
 
@@ -66,15 +67,15 @@ class _Placed:
     y: float
     side: float
     ground: int | None
-    """Class id of the stuff that it is on."""
+    """Class id of the stuff that it is on, None where it is on several."""
 
 
 def _placed(scene: Scene, ground: NDArray[np.int32], words: Vocabulary) -> list[_Placed]:
-    """The things that are asked for, measured as a viewer sees them: by their visible boxes.
+    """The things of a scene, measured by what is visible of them.
 
     Args:
         scene: the finished scene.
-        ground: (H, W) int32 class ids of the empty stage.
+        ground: (H, W) int32 class ids of the stuff, as if there were no things.
         words: the vocabulary.
     """
     found = []
@@ -99,7 +100,7 @@ def _placed(scene: Scene, ground: NDArray[np.int32], words: Vocabulary) -> list[
 
 
 def _ahead(values: list[float], gap: float) -> int | None:
-    """Position of the largest value, where it is at least `gap` above the second."""
+    """Index of the largest value, where it is at least `gap` above the second largest."""
     second, first = np.argsort(values)[-2:]
     return int(first) if values[first] - values[second] >= gap else None
 
@@ -117,7 +118,7 @@ def _extreme_phrases(same: list[_Placed], size: tuple[int, int]) -> Iterator[tup
     name = same[0].name
     height, width = size
     for word, (dx, dy) in EXTREMES.items():
-        found = _ahead([dx * p.x / width + dy * p.y / height for p in same], PLACE_GAP)
+        found = _ahead([dx * p.x / width + dy * p.y / height for p in same], POSITION_GAP)
         if found is not None:
             yield f"the {word} {name}", same[found]
 
@@ -125,7 +126,7 @@ def _extreme_phrases(same: list[_Placed], size: tuple[int, int]) -> Iterator[tup
 def _beside_phrases(
     same: list[_Placed], others: list[_Placed], size: tuple[int, int]
 ) -> Iterator[tuple[str, _Placed]]:
-    """Relations to a thing that is the only one of its name."""
+    """Relations to another thing, which must be the only one of its name."""
     height, width = size
     for other in others:
         if sum(o.class_id == other.class_id for o in others) > 1:
@@ -134,9 +135,9 @@ def _beside_phrases(
             ahead = {
                 p.id: dx * (p.x - other.x) / width + dy * (p.y - other.y) / height for p in same
             }
-            right = [p for p in same if ahead[p.id] >= PLACE_GAP]
-            wrong = [p for p in same if ahead[p.id] <= -PLACE_GAP / 2]
-            # One nearly level with the other thing would make the sentence a matter of taste.
+            right = [p for p in same if ahead[p.id] >= POSITION_GAP]
+            wrong = [p for p in same if ahead[p.id] <= -POSITION_GAP / 2]
+            # With a third thing nearly level with the other one, the phrase would be doubtful.
             if len(right) == 1 and len(right) + len(wrong) == len(same):
                 yield f"the {same[0].name} {words} the {other.name}", right[0]
 
@@ -153,25 +154,25 @@ def _on_phrases(same: list[_Placed], words: Vocabulary) -> Iterator[tuple[str, _
 def _about(
     same: list[_Placed], others: list[_Placed], words: Vocabulary, size: tuple[int, int]
 ) -> Iterator[Phrase]:
-    """Everything that can be said of one noun that occurs more than once."""
-    said = {
+    """All phrases about the things of one name."""
+    by_relation = {
         "size": _size_phrases(same),
         "extreme": _extreme_phrases(same, size),
         "beside": _beside_phrases(same, others, size),
         "on": _on_phrases(same, words),
     }
-    for relation, pairs in said.items():
+    for relation, pairs in by_relation.items():
         for text, target in pairs:
             rest = tuple(p.id for p in same if p.id != target.id)
             yield Phrase(text, target.id, rest, relation)
 
 
 def phrases_of(scene: Scene, ground: NDArray[np.int32], words: Vocabulary) -> tuple[Phrase, ...]:
-    """Everything that can be said of the nouns that occur more than once in a scene.
+    """All phrases about the names that occur more than once in a scene.
 
     Args:
         scene: the finished scene.
-        ground: (H, W) int32 class ids of the empty stage.
+        ground: (H, W) int32 class ids of the stuff, as if there were no things.
         words: the vocabulary.
     """
     placed = _placed(scene, ground, words)

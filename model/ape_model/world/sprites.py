@@ -1,4 +1,8 @@
-"""Sprites: cut from the atlas, kept premultiplied at three sizes, pasted by one affine warp."""
+"""Sprites: cut from the atlas, stored at three sizes, drawn by one affine warp.
+
+Colours are premultiplied by alpha (Porter and Duff 1984): a warp that mixes neighbouring pixels
+then mixes no colour of transparent ones into the sprite's edge.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +22,16 @@ if TYPE_CHECKING:
 __all__ = ["Patch", "Pose", "cell_count", "draw", "paste"]
 
 LEVELS = 3
-"""Full, half and quarter size: the warp never shrinks by more than two, so nothing aliases."""
+"""Full, half and quarter size: the warp shrinks by at most two, where bilinear does not alias."""
 CELL = 88
+"""Side of an atlas cell at full size, pixels; see `build_atlas`."""
 OPAQUE = 127
 """A pixel belongs to the sprite where its alpha (0..255) is above this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where and how a sprite is drawn."""
+    """Position, size and look of a sprite."""
 
     cell: int
     """Atlas cell."""
@@ -37,7 +42,7 @@ class Pose:
     side: float
     """Longer side of the upright sprite, pixels."""
     angle: float = 0.0
-    """Counter-clockwise turn, degrees."""
+    """Counter-clockwise rotation, degrees."""
     flip: bool = False
     """Mirrored left to right."""
     light: float = 1.0
@@ -46,7 +51,7 @@ class Pose:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Patch:
-    """A posed sprite as pixels, cut to the frame."""
+    """The pixels of a sprite in its pose, cut to the frame."""
 
     colour: NDArray[np.uint8]
     """(h, w, 3) BGR, premultiplied by alpha."""
@@ -65,7 +70,7 @@ class Patch:
         return self.alpha > OPAQUE
 
     @property
-    def place(self) -> tuple[slice, slice]:
+    def window(self) -> tuple[slice, slice]:
         """The patch's rows and columns in the frame."""
         height, width = self.alpha.shape
         return slice(self.y, self.y + height), slice(self.x, self.x + width)
@@ -77,7 +82,7 @@ def _pyramid() -> tuple[NDArray[np.uint8], ...]:
     raw = np.fromfile(ASSETS / "world.png", np.uint8)
     atlas = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
     if atlas is None or atlas.ndim != 3 or atlas.shape[2] != 4:
-        raise ValueError(f"{ASSETS / 'world.png'} is not an RGBA picture: reinstall the package")
+        raise ValueError(f"{ASSETS / 'world.png'} is not an RGBA image: reinstall the package")
     rows, columns = atlas.shape[0] // CELL, atlas.shape[1] // CELL
     cells = atlas.reshape(rows, CELL, columns, CELL, 4).swapaxes(1, 2).reshape(-1, CELL, CELL, 4)
     alpha = cells[..., 3:].astype(np.uint16)
@@ -91,12 +96,12 @@ def _pyramid() -> tuple[NDArray[np.uint8], ...]:
 
 
 def cell_count() -> int:
-    """How many cells the atlas has room for."""
+    """Number of cells in the atlas, empty ones included."""
     return len(_pyramid()[0])
 
 
 def _bounds(pose: Pose) -> tuple[int, int, int, int]:
-    """x1, y1, x2, y2 of the frame pixels that the turned cell can touch."""
+    """x1, y1, x2, y2 of the frame pixels that the rotated cell can cover."""
     turn = radians(pose.angle)
     half = pose.side / 2 * (abs(cos(turn)) + abs(sin(turn))) + 1
     return (
@@ -108,7 +113,8 @@ def _bounds(pose: Pose) -> tuple[int, int, int, int]:
 
 
 def draw(pose: Pose, size: tuple[int, int]) -> Patch | None:
-    """Render a posed sprite, cut to a frame of (height, width); None where it lies outside."""
+    """Render a sprite, cut to a frame of (height, width); None where it is outside."""
+    # The smallest level that need not be enlarged.
     level = 0
     while level < LEVELS - 1 and pose.side * 2 ** (level + 1) <= CELL:
         level += 1
@@ -118,6 +124,7 @@ def draw(pose: Pose, size: tuple[int, int]) -> Patch | None:
     c, s = scale * cos(turn), scale * sin(turn)
     mirror = -1.0 if pose.flip else 1.0
     centre = (cell.shape[0] - 1) / 2
+    # Cell to frame: mirror, then scale and rotate about the cell's centre, then move.
     linear = np.array([[c * mirror, s], [-s * mirror, c]])
     offset = np.array([pose.x - x1, pose.y - y1]) - linear @ (centre, centre)
     matrix = np.column_stack([linear, offset])
@@ -137,7 +144,7 @@ def draw(pose: Pose, size: tuple[int, int]) -> Patch | None:
 
 
 def paste(image: NDArray[np.uint8], patch: Patch) -> None:
-    """Lay a patch over a (H, W, 3) BGR picture, in place."""
-    target = image[patch.place]
+    """Lay a patch over a (H, W, 3) BGR image, in place."""
+    target = image[patch.window]
     clear = 255 - patch.alpha.astype(np.uint16)
     target[:] = patch.colour + ((target * clear[..., None] + 127) // 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The vocabulary of the drawn world: classes, their prompts, and what each prompt is true of."""
+"""The vocabulary of the drawn world: its classes, and the prompts that are true of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 @dataclass(frozen=True, slots=True)
 class WorldPrompt:
-    """Words that name one class or, as "dog" or "fruit" do, several."""
+    """A name of one class or, such as "dog" or "fruit", of several."""
 
     text: str
     """The words."""
@@ -35,19 +35,15 @@ class Vocabulary:
     names: tuple[str, ...]
     """Main name of each of C classes, all different."""
     synonyms: tuple[tuple[str, ...], ...]
-    """Other words of each class that fit no other class."""
+    """Other names of each class that fit no other class."""
     things: int
-    """How many of the classes are things; class ids from here on are stuff."""
+    """Number of thing classes; class ids from here on are stuff."""
     prompts: tuple[WorldPrompt, ...]
     """P prompts: the main names (prompt k = class k), all synonyms, then the kinds."""
     truth: NDArray[np.bool_]
     """(P, C) bool, read-only: prompt p is true of class c."""
     cells: tuple[tuple[int, int], ...]
-    """First and one-past-last atlas cell of each thing."""
-
-    def is_stuff(self, class_id: int) -> bool:
-        """Whether this class is an amorphous region."""
-        return class_id >= self.things
+    """First atlas cell of each thing, and the one after its last."""
 
 
 def _truth(prompts: tuple[WorldPrompt, ...], classes: int) -> NDArray[np.bool_]:

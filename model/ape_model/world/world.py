@@ -1,16 +1,16 @@
-"""The drawn world: an endless supply of pictures and videos whose truth is known exactly."""
+"""The drawn world: images and videos without end whose truth is known exactly."""
 
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ape_model.world.scene import Actor, Scene, Stage, random_backdrop
+from ape_model.world.scene import Actor, Compositor, Scene, random_backdrop
 from ape_model.world.sentences import SentenceScene, phrases_of
 from ape_model.world.sprites import Pose
-from ape_model.world.video import Film
+from ape_model.world.video import VideoScene
 from ape_model.world.words import WorldPrompt, load_vocabulary
 
 if TYPE_CHECKING:
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 __all__ = ["World"]
 
 KEEP_VISIBLE = 0.6
-"""No paste may hide more than 40 % of another sprite."""
+"""A sprite may hide at most 40 % of another one."""
 TRIES = 8
-"""Places tried for one sprite before it is left out."""
+"""Positions tried for one sprite before it is left out."""
 
 
 class World:
     """Renders scenes of named things on named stuffs; the same seed gives the same pixels.
 
     Args:
-        object_px: smallest and largest longer side of a sprite, pixels; the same in every picture
-            size, so that a small training crop and a large scene show things equally large.
-        max_objects: most sprites in a scene; at least one is drawn.
+        object_px: range of a sprite's longer side, pixels. It does not depend on the image's size:
+            a small training image and a large scene show things of the same size.
+        max_objects: upper limit of sprites in a scene; at least one is drawn.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class World:
 
     @property
     def things(self) -> int:
-        """How many of the names are things; the rest is stuff."""
+        """How many of the names are things; the others are stuff."""
         return self.words.things
 
     @property
@@ -78,14 +78,14 @@ class World:
             raise ValueError(f"a scene needs seed >= 0 and sides >= 16, got {seed} and {size}")
         rng = np.random.default_rng((seed, *size))
         backdrop = random_backdrop(rng, self.words, int(rng.integers(1, 4)))
-        stage = Stage(self.words, backdrop, size)
+        compositor = Compositor(self.words, backdrop, size)
         for k in range(int(rng.integers(1, self.max_objects + 1))):
             class_id = int(rng.integers(self.things))
-            self.place(rng, stage, len(backdrop) + 1 + k, class_id)
-        return stage.scene()
+            self._add_thing(rng, compositor, len(backdrop) + 1 + k, class_id)
+        return compositor.scene()
 
     def sentence_scene(self, seed: int, size: tuple[int, int] = (256, 256)) -> SentenceScene:
-        """Draw a scene with two or three of one noun and say what tells them apart.
+        """Draw a scene with two or three things of one name, and phrases that tell them apart.
 
         Args:
             seed: any integer >= 0.
@@ -96,7 +96,7 @@ class World:
         """
         if seed < 0 or min(size) < 96:
             raise ValueError(f"sentences need seed >= 0 and sides >= 96, got {seed} and {size}")
-        # Most layouts allow a sentence; the few that do not are drawn again from the next stream.
+        # A few layouts allow no sentence: draw another one, from the next random stream.
         for attempt in count():
             rng = np.random.default_rng((seed, *size, 1 + attempt))
             scene, ground = self._crowd(rng, size)
@@ -108,17 +108,17 @@ class World:
     def _crowd(
         self, rng: np.random.Generator, size: tuple[int, int]
     ) -> tuple[Scene, NDArray[np.int32]]:
-        """A scene with several of one noun, and the (H, W) class ids of its empty stage."""
+        """A scene with several things of one name, and the (H, W) class ids of its stuff alone."""
         backdrop = random_backdrop(rng, self.words, int(rng.integers(1, 4)))
-        stage = Stage(self.words, backdrop, size)
-        ground = np.asarray([region.class_id for region in backdrop], np.int32)[stage.ids - 1]
+        compositor = Compositor(self.words, backdrop, size)
+        ground = np.asarray([region.class_id for region in backdrop], np.int32)[compositor.ids - 1]
         noun, *others = rng.choice(self.things, int(rng.integers(2, 4)), replace=False).tolist()
         cast = [noun] * int(rng.integers(2, 4)) + others
         for k, class_id in enumerate(cast):
-            self.place(rng, stage, len(backdrop) + 1 + k, class_id)
-        return stage.scene(), ground
+            self._add_thing(rng, compositor, len(backdrop) + 1 + k, class_id)
+        return compositor.scene(), ground
 
-    def film(
+    def video(
         self,
         seed: int,
         size: tuple[int, int] = (240, 320),
@@ -126,16 +126,16 @@ class World:
         fps: float = 30.0,
         cast: tuple[str, ...] = (),
         full_occlusion: bool = False,
-    ) -> Film:
-        """Make a video of moving things; any of its frames can be drawn at any time.
+    ) -> VideoScene:
+        """Make a video of moving things; its frames can be drawn in any order.
 
         Args:
             seed: any integer >= 0.
             size: height and width in pixels, each at least 64.
             fps: frames per second, above 0; a thing's speed is per second.
-            cast: main names of the things that may appear; empty = all.
-            full_occlusion: True lets things pass behind one another entirely; False keeps them in
-                lanes, so that they overlap at most in part.
+            cast: main names of the things that may appear; empty: all.
+            full_occlusion: True: a thing may be hidden completely by another. False: each keeps to
+                its lane, so that neighbours overlap in part at most.
 
         Raises:
             ValueError: a value is out of range, or a name is not a thing of this world.
@@ -149,26 +149,30 @@ class World:
         if unknown:
             raise ValueError(f"{unknown[0]!r} is not a thing of this world; see `names`")
         class_ids = tuple(names.index(name) for name in cast) or tuple(range(self.things))
-        return Film(self.words, seed, size, fps, self.object_px, class_ids, full_occlusion)
+        return VideoScene(self.words, seed, size, fps, self.object_px, class_ids, full_occlusion)
 
-    def place(
-        self, rng: np.random.Generator, stage: Stage, id_: int, class_id: int
+    def film(self, seed: int, size: tuple[int, int] = (240, 320), **options: Any) -> VideoScene:
+        """Former name of `video`, kept for one release."""
+        return self.video(seed, size, **options)
+
+    def _add_thing(
+        self, rng: np.random.Generator, compositor: Compositor, id_: int, class_id: int
     ) -> Actor | None:
-        """Put one thing somewhere on a stage; None where no place was found for it."""
+        """Draw one thing at a random position; None where all tries would hide too much."""
         first, last = self.words.cells[class_id]
         cell = int(rng.integers(first, last))
         for _ in range(TRIES):
-            actor = Actor(id_, class_id, self.random_pose(rng, cell, stage.size))
-            if stage.add(actor, KEEP_VISIBLE):
+            actor = Actor(id_, class_id, self._random_pose(rng, cell, compositor.size))
+            if compositor.add(actor, KEEP_VISIBLE):
                 return actor
         return None
 
-    def random_pose(self, rng: np.random.Generator, cell: int, size: tuple[int, int]) -> Pose:
-        """A pose within a frame of (height, width): size log-uniform, at most 3/4 of the frame."""
+    def _random_pose(self, rng: np.random.Generator, cell: int, size: tuple[int, int]) -> Pose:
+        """A pose in a frame of (height, width); its size is log-uniform, at most 3/4 of it."""
         low, high = np.log(self.object_px)
         side = min(float(np.exp(rng.uniform(low, high))), 0.75 * min(size))
         height, width = size
-        inset = 0.35 * side
+        inset = 0.35 * side  # at most a small part of the sprite is cut off by the frame
         return Pose(
             cell=cell,
             x=float(rng.uniform(inset, width - inset)),

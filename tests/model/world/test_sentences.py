@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ape_model.world import World
-from ape_model.world.scene import Actor, Region, Stage
+from ape_model.world.scene import Actor, Compositor, Region
 from ape_model.world.sentences import phrases_of
 from ape_model.world.sprites import Pose
 
@@ -15,15 +15,15 @@ def world():
 
 
 def _scene(world, placed, regions=None):
-    """A stage of (name, x, y, side) things on stuffs of these upper borders (0..1)."""
+    """A compositor of (name, x, y, side) things on stuffs of these upper borders (0..1)."""
     names = list(world.names)
     backdrop = tuple(Region(names.index(n), b) for n, b in (regions or {"sky": 0.0}).items())
-    stage = Stage(world.words, backdrop, (200, 200))
-    ground = np.array([r.class_id for r in backdrop], np.int32)[stage.ids - 1]
+    compositor = Compositor(world.words, backdrop, (200, 200))
+    ground = np.array([r.class_id for r in backdrop], np.int32)[compositor.ids - 1]
     for k, (name, x, y, side) in enumerate(placed):
         c = names.index(name)
-        assert stage.add(Actor(10 + k, c, Pose(world.words.cells[c][0], x, y, side)), 0.6)
-    return stage.scene(), ground
+        assert compositor.add(Actor(10 + k, c, Pose(world.words.cells[c][0], x, y, side)), 0.6)
+    return compositor.scene(), ground
 
 
 def _said(world, placed, regions=None):

@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 
 from ape_model.world import World
 from ape_model.world.coco import export_coco
-from ape_model.world.scene import Actor, Region, Stage
+from ape_model.world.scene import Actor, Compositor, Region
 from ape_model.world.sprites import CELL, Pose, cell_count, draw
 from ape_model.world.textures import PAINTERS, TILE, texture, window
 from ape_model.world.words import ASSETS
@@ -57,7 +57,7 @@ def test_no_two_things_look_alike(world):
         for cell in range(first, last):
             patch = draw(Pose(cell, 20, 20, 24), (40, 40))
             canvas = np.zeros((40, 40, 4), np.float32)
-            canvas[patch.place] = np.dstack([patch.colour, patch.alpha]) / 255
+            canvas[patch.window] = np.dstack([patch.colour, patch.alpha]) / 255
             small.append((first, canvas.ravel()))
     owners = np.array([owner for owner, _ in small])
     pixels = np.stack([flat for _, flat in small])
@@ -105,7 +105,7 @@ def test_every_drawn_thing_shows_at_least_half(world):
     assert not any(i for scene in scenes for i in scene.ignored if not i.stuff)
 
 
-def test_things_are_equally_large_in_small_and_large_pictures(world):
+def test_things_are_equally_large_in_small_and_large_images(world):
     def typical(size):
         found = [i for seed in range(150) for i in world.scene(seed, size).instances]
         return np.median(
@@ -115,35 +115,35 @@ def test_things_are_equally_large_in_small_and_large_pictures(world):
     assert 0.8 < typical((128, 128)) / typical((256, 256)) < 1.2
 
 
-def _plain_stage(world, size=(100, 100)):
-    return Stage(world.words, (Region(class_id=world.things, base=0),), size)
+def _plain_scene(world, size=(100, 100)):
+    return Compositor(world.words, (Region(class_id=world.things, base=0),), size)
 
 
 def test_a_paste_that_hides_too_much_is_refused_and_leaves_no_trace(world):
-    stage = _plain_stage(world)
+    compositor = _plain_scene(world)
     cell = world.words.cells[world.names.index("basketball")][0]
-    assert stage.add(Actor(2, world.names.index("basketball"), Pose(cell, 50, 50, 40)), 0.6)
-    before, ids = stage.image.copy(), stage.ids.copy()
-    assert not stage.add(Actor(3, 0, Pose(cell, 55, 50, 40)), 0.6)
-    np.testing.assert_array_equal(stage.image, before)
-    np.testing.assert_array_equal(stage.ids, ids)
-    assert stage.add(Actor(3, 0, Pose(cell, 84, 50, 40)), 0.6)
+    assert compositor.add(Actor(2, world.names.index("basketball"), Pose(cell, 50, 50, 40)), 0.6)
+    before, ids = compositor.image.copy(), compositor.ids.copy()
+    assert not compositor.add(Actor(3, 0, Pose(cell, 55, 50, 40)), 0.6)
+    np.testing.assert_array_equal(compositor.image, before)
+    np.testing.assert_array_equal(compositor.ids, ids)
+    assert compositor.add(Actor(3, 0, Pose(cell, 84, 50, 40)), 0.6)
 
 
 def test_what_is_hidden_twice_adds_up(world):
-    stage = _plain_stage(world)
+    compositor = _plain_scene(world)
     cell = world.words.cells[world.names.index("basketball")][0]
-    assert stage.add(Actor(2, 0, Pose(cell, 50, 50, 40)), 0.6)
-    assert stage.add(Actor(3, 0, Pose(cell, 79, 50, 40)), 0.6)
-    assert stage.add(Actor(4, 0, Pose(cell, 21, 50, 40)), 0.6)  # two bites of 17 % each
-    assert not stage.add(Actor(5, 0, Pose(cell, 50, 79, 40)), 0.6)
+    assert compositor.add(Actor(2, 0, Pose(cell, 50, 50, 40)), 0.6)
+    assert compositor.add(Actor(3, 0, Pose(cell, 79, 50, 40)), 0.6)
+    assert compositor.add(Actor(4, 0, Pose(cell, 21, 50, 40)), 0.6)  # two bites of 17 % each
+    assert not compositor.add(Actor(5, 0, Pose(cell, 50, 79, 40)), 0.6)
 
 
 def test_a_thing_mostly_outside_is_ignored_not_asked_for(world):
-    stage = _plain_stage(world)
+    compositor = _plain_scene(world)
     cell = world.words.cells[world.names.index("basketball")][0]
-    assert stage.add(Actor(2, 0, Pose(cell, 0 - 8, 50, 40)))
-    scene = stage.scene()
+    assert compositor.add(Actor(2, 0, Pose(cell, 0 - 8, 50, 40)))
+    scene = compositor.scene()
     assert [i.id for i in scene.ignored] == [2]
     assert 0.2 < scene.ignored[0].visible < 0.4
 
@@ -220,8 +220,8 @@ def test_rendering_is_fast_enough_to_feed_a_training(world):
         (lambda: World().scene(-1), "seed"),
         (lambda: World().scene(1, (8, 100)), "sides"),
         (lambda: World().sentence_scene(1, (64, 100)), "sides"),
-        (lambda: World().film(1, fps=0), "fps"),
-        (lambda: World().film(1, cast=("gryphon",)), "gryphon"),
+        (lambda: World().video(1, fps=0), "fps"),
+        (lambda: World().video(1, cast=("gryphon",)), "gryphon"),
     ],
 )
 def test_values_out_of_range_are_refused_with_a_reason(make, says):

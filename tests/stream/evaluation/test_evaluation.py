@@ -50,12 +50,12 @@ class Recording:
             self.meant[spoken.scene.image.tobytes(), phrase.text] = phrase
         return spoken
 
-    def film(self, seed, size, **options):
-        film, note = self.world.film(seed, size, **options), self._note
+    def video(self, seed, size, **options):
+        video, note = self.world.video(seed, size, **options), self._note
 
         class Noted:
             def scene(self, index):
-                return note(film.scene(index))
+                return note(video.scene(index))
 
         return Noted()
 

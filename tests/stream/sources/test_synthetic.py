@@ -30,12 +30,12 @@ def test_frames_are_the_worlds_own_with_times():
     assert not source.live
     with source:
         frames = list(source)
-    film = World().film(7, (64, 96), fps=10)
+    video = World().video(7, (64, 96), fps=10)
     assert [f.index for f in frames] == [0, 1, 2, 3]
     assert [f.time_s for f in frames] == pytest.approx([0, 0.1, 0.2, 0.3])
     assert {f.stream for f in frames} == {"drawn"}
     for frame in frames:
-        np.testing.assert_array_equal(frame.image, film.scene(frame.index).image)
+        np.testing.assert_array_equal(frame.image, video.scene(frame.index).image)
 
 
 def test_it_can_be_read_twice():
