@@ -67,6 +67,8 @@ class LoopConfig:
     """Of the first weights, the data and the prompts."""
     save_every_s: float = 120.0
     """Seconds between two states."""
+    validate_every: int = 100
+    """Least steps between two validations; each follows a state."""
     report_every: int = 50
     """Steps between two lines of the log."""
     workers: int = 1
@@ -78,8 +80,8 @@ class LoopConfig:
         Raises:
             ValueError: a field is out of range.
         """
-        if self.steps < 1 or self.report_every < 1:
-            raise ValueError("steps and report_every are at least 1")
+        if min(self.steps, self.report_every, self.validate_every) < 1:
+            raise ValueError("steps, report_every and validate_every are at least 1")
         if not (self.learning_rate > 0 and self.clip > 0 and 0 < self.layer_decay <= 1):
             raise ValueError("learning_rate and clip are over 0, layer_decay is 0..1 and over 0")
         if not (0 <= self.ema < 1 and 0 <= self.decay_from < 1):
@@ -203,6 +205,7 @@ class Trainer:
             prefetch_factor=4 if self.config.workers else None,
         )
         saved = began = time.monotonic()
+        validated = self.step
         sums: dict[str, list[float]] = {}
         for batch in loader:
             if isinstance(batch, DataError):
@@ -218,7 +221,8 @@ class Trainer:
             if now - saved > self.config.save_every_s and self.first:
                 self.save()
                 saved = now
-                if on_save is not None:
+                if on_save is not None and self.step - validated >= self.config.validate_every:
+                    validated = self.step
                     on_save(self)
         if self.first:
             self.save()

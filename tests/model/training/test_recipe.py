@@ -50,7 +50,7 @@ scale = [0.5, 1]
     [
         ("steps = 1\nspeed = 2", "unknown key 'speed' in .*; it has: steps, "),
         ("seed = 1", "needs 'steps'"),
-        ("steps = 0", "steps and report_every are at least 1"),
+        ("steps = 0", "steps, report_every and validate_every are at least 1"),
         ("steps = true", "'steps' in .* must be a whole number, got True"),
         ("steps = 1.5", "'steps' in .* must be a whole number, got 1.5"),
         ("steps = 1\nlearning_rate = 'fast'", "'learning_rate' in .* must be a number, got 'fast'"),

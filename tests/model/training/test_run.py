@@ -162,6 +162,13 @@ def test_the_learning_rate_warms_up_holds_and_falls_to_nothing(bank, tmp_path):
     assert run_.rate(100) == pytest.approx(0.0)
 
 
+def test_validations_keep_their_distance_and_the_last_one_is_always_made(bank, tmp_path):
+    run = trainer(bank, tmp_path, save_every_s=0.0, validate_every=4)
+    judged = []
+    run.run(scenes(), lambda done: judged.append(done.step))
+    assert judged == [4, 6]
+
+
 def test_a_head_that_exists_in_training_alone_learns_first(bank, tmp_path):
     run = trainer(bank, tmp_path, heads_first=1, warm_up=10**9)
     before, head = weights(run), run.criterion.token_align.bias_lang.detach().clone()
