@@ -27,10 +27,6 @@ _REMEMBERED: Final = 256
 _AHEAD_S: Final = 1.0
 """A frame this far ahead of its arrival belongs to another time line."""
 
-_PAUSED_S: Final = 0.5
-_PAUSED_FRAMES: Final = 5
-"""So many frames in a row, each waited for and late by that much: the sender's clock stood."""
-
 
 def checked_s(time_s: float) -> float:
     """The same time, seconds.
@@ -80,7 +76,7 @@ class StreamClock:
         self._interrupted = False
 
     def interrupt(self) -> None:
-        """Say that the sender was away: the next frame's time is checked against its arrival."""
+        """Say that the sender was silent: the next frame's time is checked against its arrival."""
         self._interrupted = True
 
     def time_s(
@@ -118,6 +114,7 @@ class StreamClock:
         if self._is_broken(last_s, time_s, arrived_s, awaited=awaited):
             resumed_s = self._resumed_s(last_s, arrived_s, awaited=awaited)
             self._shift_s += resumed_s - time_s
+            self._delays.freeze()
             self.restarts += 1
             return resumed_s
         if time_s <= last_s and self._jitter_s:
@@ -147,16 +144,16 @@ class StreamClock:
         if self._interrupted:
             self._interrupted = abs(late_s) > self._agree_s
             return self._interrupted
-        return awaited and (late_s < -_AHEAD_S or self._delays.is_paused(late_s))
+        return awaited and late_s < -_AHEAD_S and time_s > last_s + _AHEAD_S
 
 
 class _Delays:
-    """How long the latest frames were on their way, on a scale of its own."""
+    """How long frames were on their way, on a scale of its own."""
 
     def __init__(self) -> None:
         self._all: deque[float] = deque(maxlen=_REMEMBERED)
         self._awaited: deque[float] = deque(maxlen=_REMEMBERED)
-        self._late: list[float] = []
+        self._frozen = False
 
     def add(self, delay_s: float, *, awaited: bool) -> None:
         """Remember a frame's delay.
@@ -164,23 +161,16 @@ class _Delays:
         Where frames come in bundles (HLS), the first of each was waited for and is late; it is
         compared with its like alone.
         """
+        if self._frozen:
+            return
         self._all.append(delay_s)
         if awaited:
             self._awaited.append(delay_s)
-        else:
-            self._late.clear()
+
+    def freeze(self) -> None:
+        """Learn no more: later times were made from these delays, and would add up errors."""
+        self._frozen = True
 
     def least_s(self, *, awaited: bool) -> float:
         """The least delay, of all frames or of those that were waited for."""
         return min((self._awaited if awaited else None) or self._all)
-
-    def is_paused(self, late_s: float) -> bool:
-        """Whether this is one of several frames in a row that are late and do not catch up."""
-        if late_s < _PAUSED_S or (self._late and late_s < self._late[0] - 0.05):
-            self._late.clear()
-        if late_s >= _PAUSED_S:
-            self._late.append(late_s)
-        paused = len(self._late) >= _PAUSED_FRAMES
-        if paused:
-            self._late.clear()
-        return paused

@@ -19,7 +19,7 @@ import av
 
 from ape_stream.channel import Aborted, Channel, Ended
 from ape_stream.errors import SourceError
-from ape_stream.sources.video.opening import reason
+from ape_stream.sources.video.opening import PLAYLIST_SILENCE_S, reason
 from ape_stream.sources.video.pixels import PixelAspect
 from ape_stream.sources.video.timestamps import Timestamps, step_s
 
@@ -40,8 +40,6 @@ QUIET_S: Final = 0.15
 _LEAVE_S: Final = 0.5
 _WAITING: Final = 4
 _BAD_PACKETS: Final = 50
-_PLAYLIST_SILENCE_S: Final = 20.0
-"""A playlist is silent from segment to segment, and those last up to 10 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +166,7 @@ class _Reading:
         self._seen = seen
         self._seen_pts: set[int | None] = set()
         self._channel = channel
-        self._silence_s = _PLAYLIST_SILENCE_S if opened.is_playlist else read_timeout_s
+        self._silence_s = max(read_timeout_s, PLAYLIST_SILENCE_S if opened.is_playlist else 0.0)
         self._timestamps = Timestamps(opened.stream)
         self._aspect = PixelAspect(opened.stream)
         self._waited_s = 0.0

@@ -27,6 +27,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 _CATCH_UP_S: Final = 2.0
 """A stream that is decoded no faster than it comes never catches up: then old frames will do."""
 
+_STALL_S: Final = 0.5
+"""A sender that is silent for longer may have stood still, or have a backlog to send."""
+
 _HELD: Final = 32
 """Frames of a backlog that are kept in case they are the last."""
 
@@ -112,9 +115,10 @@ class LiveReader:
         for arrival in connection.arrivals(self._left):
             if arrival is not None and not arrival.seen:
                 self._first, self._last = self._first or arrival, arrival
-                self._notice_stall(arrival)
                 held.append(arrival)
                 until_s = until_s or arrival.arrived_s + _CATCH_UP_S
+                if self._notice_stall(arrival):
+                    continue
             if not held or not (self._fresh or self._caught_up(arrival, until_s)):
                 continue
             self._fresh, until_s = True, None
@@ -124,15 +128,21 @@ class LiveReader:
         while held and not self._left.is_set():  # it ended before it caught up
             yield self._timed(held.popleft())
 
-    def _notice_stall(self, arrival: Arrival) -> None:
-        """A playlist that stood still brings its next segments at once: take the newest frame."""
+    def _notice_stall(self, arrival: Arrival) -> bool:
+        """Whether the sender was silent; what comes next may be old, as after an interruption.
+
+        FFmpeg's last frame before the silence comes out with the first one after it.
+        """
+        longest_s = _STALL_S
         if arrival.sender.is_playlist:
-            if self._usual_wait_s and arrival.waited_s > 2 * self._usual_wait_s + 1:
-                self._fresh = False
-                if self._clock is not None:
-                    self._clock.interrupt()
-            else:
-                self._usual_wait_s = max(self._usual_wait_s, arrival.waited_s)
+            longest_s = 1 + 2 * (self._usual_wait_s or math.inf)
+        if arrival.waited_s <= longest_s:
+            self._usual_wait_s = max(self._usual_wait_s, arrival.waited_s)
+            return False
+        self._fresh = False
+        if self._clock is not None:
+            self._clock.interrupt()
+        return True
 
     def _caught_up(self, arrival: Arrival | None, until_s: float | None) -> bool:
         """Whether the newest frame is as fresh as it gets."""

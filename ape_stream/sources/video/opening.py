@@ -21,10 +21,14 @@ __all__ = ["Address", "Opened", "reason"]
 
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _SECRET: Final = re.compile(r"(?<=://)[^/@]*@")
+_PLAYLIST: Final = re.compile(r"\.(m3u8?|mpd)\b", re.IGNORECASE)
 _FILE_URL: Final = re.compile(r"https?://.*\.(avi|m4v|mkv|mov|mp4|mpg|webm)(\?.*)?", re.IGNORECASE)
 
 PLAYLISTS: Final = frozenset(("hls", "dash"))
 """Formats (of FFmpeg) whose input is a list of segments."""
+
+PLAYLIST_SILENCE_S: Final = 20.0
+"""A playlist is silent from segment to segment, and those last up to 10 s."""
 
 UNTIMED: Final = frozenset(("mpjpeg",))
 """Formats whose times are counted by FFmpeg at a nominal rate."""
@@ -85,6 +89,8 @@ class Address:
         self.is_web = spec.lower().startswith(("http://", "https://"))
         self._spec = spec
         self._number = stream
+        if _PLAYLIST.search(spec):  # to break off a wait would bring out a frame that FFmpeg holds
+            read_timeout_s = max(read_timeout_s, PLAYLIST_SILENCE_S)
         self._limits = (open_timeout_s, read_timeout_s)
 
     @property
