@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ape_stream.stats import DeviceMemory, RunStats
     from ape_stream.types import Frame, FrameResult, Instances, PromptSet
 
-__all__ = ["Perceiver", "Sink", "Source", "TellsMemory", "Tracker", "WatchesRun"]
+__all__ = ["EndsTracks", "Perceiver", "Sink", "Source", "TellsMemory", "Tracker", "WatchesRun"]
 
 
 class _Resource(Protocol):
@@ -84,6 +84,15 @@ class Tracker(Protocol):
 
     def update(self, found: Instances, time_s: float) -> Instances:
         """Return `found` with track ids; edits nothing. `time_s` never runs backwards."""
+        ...
+
+
+@runtime_checkable
+class EndsTracks(Protocol):
+    """A tracker that can be told that nothing it saw goes on."""
+
+    def end_tracks(self) -> None:
+        """End all tracks; their ids are not given again."""
         ...
 
 

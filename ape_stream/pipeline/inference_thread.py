@@ -250,7 +250,7 @@ class ModelThread:
         start = time.monotonic()
         if port.tracker is not None:
             with _named(f"tracker, on {_list([frame])},"), self._timed(self.tracking):
-                instances = port.tracker.update(instances, frame.time_s)
+                instances = port.track(frame, instances)
         timings["track"] = 1e3 * (time.monotonic() - start)
         return FrameResult(frame, instances, self._in_force, timings)
 

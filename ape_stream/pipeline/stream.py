@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ape_stream.channel import Channel
+from ape_stream.protocols import EndsTracks
 from ape_stream.stats import StageMeter, StreamLedger
 
 if TYPE_CHECKING:
     import threading
 
     from ape_stream.protocols import Source, Tracker
-    from ape_stream.types import Frame
+    from ape_stream.types import Frame, Instances
 
 __all__ = ["Port"]
 
@@ -48,6 +49,7 @@ class Port:
             buffer, guard=guard, on_drop=lambda _frame, cause: self.ledger.drop(cause)
         )
         self._newest_wins = newest_wins
+        self._segment = 0
 
     def settle(self) -> None:
         """Choose what happens to waiting frames: an entered source knows whether it is live."""
@@ -55,6 +57,16 @@ class Port:
         self.channel.newest_wins = chosen
         if chosen:
             self.channel.capacity = 1
+
+    def track(self, frame: Frame, found: Instances) -> Instances:
+        """What was found in the stream's next frame, with track ids where there is a tracker."""
+        if self.tracker is None:
+            return found
+        if frame.segment != self._segment:
+            self._segment = frame.segment
+            if isinstance(self.tracker, EndsTracks):
+                self.tracker.end_tracks()
+        return self.tracker.update(found, frame.time_s)
 
     def ingest(self) -> None:
         """Bring the source's frames into the channel until it ends; runs in its own thread.

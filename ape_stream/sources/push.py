@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from ape_stream.channel import Aborted, Channel, Ended
+from ape_stream.sources.clock import StreamClock, checked_s
 from ape_stream.types import Frame
 
 if TYPE_CHECKING:
@@ -27,13 +29,22 @@ class PushSource:
     Args:
         name: The stream's name.
         live: False makes `push` wait while the model is busy, so that no frame is lost.
+
+    A time that steps back (a sender that was started again) begins a new segment: the stream's
+    clock goes on by as long as nothing was pushed, tracks end, and `restarts` counts it.
     """
 
     def __init__(self, name: str, *, live: bool = True) -> None:
         self.name = name
         self.live = live
         self._channel: Channel[Frame] = Channel(1)
+        self._clock = StreamClock()
         self._count = 0
+
+    @property
+    def restarts(self) -> int:
+        """How often times stepped back."""
+        return self._clock.restarts
 
     @property
     def frame_count(self) -> None:
@@ -45,12 +56,17 @@ class PushSource:
 
         Args:
             image: (H, W, 3) uint8, blue-green-red; not to be written to afterwards.
-            time_s: Seconds on the stream's own clock.
+            time_s: Seconds on the sender's clock, 0 up to 1e10.
             origin: The file it came from, if any.
 
         Returns:
             False once the run is over: push no more.
+
+        Raises:
+            ValueError: the image is none, or the time is out of range; the run goes on without
+                this frame.
         """
+        checked_s(time_s)
         frame = Frame(image, self._count, time_s, self.name, time.monotonic_ns(), origin)
         self._count += 1
         return self.put(frame)
@@ -63,9 +79,13 @@ class PushSource:
 
         Returns:
             False once the run is over: put no more.
+
+        Raises:
+            ValueError: its time is out of range; the run goes on without this frame.
         """
+        time_s = self._clock.time_s(frame.time_s, time.monotonic())
         try:
-            self._channel.put(frame)
+            self._channel.put(replace(frame, time_s=time_s, segment=self._clock.restarts))
         except (Aborted, RuntimeError):
             return False
         return True

@@ -55,6 +55,7 @@ class TrackersTracker:
         self._options = options
         self._by_prompt: dict[int, Any] = {}
         self._ids: dict[tuple[int, int], int] = {}
+        self._last_id = 0
         try:
             self._make(**options)
         except (TypeError, ValueError) as error:
@@ -68,6 +69,18 @@ class TrackersTracker:
             rows = np.flatnonzero(found.prompt_ids == prompt)
             ids[rows] = self._track(prompt, found.select(rows), time_s)
         return found.with_track_ids(ids)
+
+    def end_tracks(self) -> None:
+        """End all tracks; their ids are not given again."""
+        self._by_prompt.clear()
+        self._ids.clear()
+
+    def _id(self, prompt: int, inner: int) -> int:
+        """Our id for one of theirs."""
+        if (prompt, inner) not in self._ids:
+            self._last_id += 1
+            self._ids[prompt, inner] = self._last_id
+        return self._ids[prompt, inner]
 
     def _track(self, prompt: int, found: Instances, time_s: float) -> list[int]:
         import supervision as sv  # noqa: PLC0415 (takes 1 s to import)
@@ -83,5 +96,5 @@ class TrackersTracker:
         ids = [0] * len(found)
         for row, inner in zip(seen.data.get("row", ()), seen.tracker_id, strict=True):
             if inner >= 0:
-                ids[int(row)] = self._ids.setdefault((prompt, int(inner)), len(self._ids) + 1)
+                ids[int(row)] = self._id(prompt, int(inner))
         return ids

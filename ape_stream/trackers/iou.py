@@ -145,6 +145,10 @@ class IouTracker:
         ids = np.array([self._confirmed_id(owners.get(k)) for k in range(len(found))], np.int64)
         return found.with_track_ids(ids)
 
+    def end_tracks(self) -> None:
+        """End all tracks; their ids are not given again."""
+        self._tracks.clear()
+
     def _see(self, found: Instances) -> dict[int, _Track]:
         """Match, start and end tracks; return the track of every region that has one."""
         owners: dict[int, _Track] = {}

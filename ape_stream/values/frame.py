@@ -31,6 +31,8 @@ class Frame:
     """`time.monotonic_ns()` when the source delivered it: the start of its age."""
     origin: str | None = None
     """The picture file it was read from, or None for video."""
+    segment: int = 0
+    """How often the sender's clock began again before it; no track goes on into a new segment."""
 
     def __post_init__(self) -> None:
         """Check the image and make it read-only."""
