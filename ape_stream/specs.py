@@ -17,10 +17,13 @@ Sinks:
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from ape_stream.errors import UsageError
+from ape_stream.text import read_text
 
 __all__ = ["PICTURE_SUFFIXES", "expand", "sink_plugin", "source_plugin", "stream_name"]
 
@@ -29,6 +32,9 @@ PICTURE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", 
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _SINK_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)
+_SHOWN = 60
+_LONGEST_NAME = 200
+"""Bytes of a stream's name: it becomes the name of a folder, and systems allow 255."""
 _PATTERN = re.compile(r"[*?\[]|%0?\d*d")
 
 
@@ -46,7 +52,7 @@ def source_plugin(spec: str) -> str:
 
 
 def _file_plugin(spec: str) -> str:
-    path = Path(spec)
+    path = _path(spec)
     # A file whose own name holds a bracket is a file, not a pattern.
     if spec and not path.exists() and _PATTERN.search(spec):
         return "images"
@@ -54,6 +60,22 @@ def _file_plugin(spec: str) -> str:
         raise UsageError(f"no such source: {spec!r} is no file, directory, pattern, device or URL")
     pictures = path.is_dir() or path.suffix.lower() in {*PICTURE_SUFFIXES, ".txt"}
     return "images" if pictures else "video"
+
+
+def _path(spec: str) -> Path:
+    """A path that the system can look for, whether or not it is there.
+
+    Raises:
+        UsageError: no file can have that name, or nobody may look.
+    """
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(spec)
+    except (OSError, ValueError) as error:
+        shown = spec if len(spec) <= _SHOWN else f"{spec[:_SHOWN]}..."
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot use {shown!r} as a file name: {reason}") from error
+    return Path(spec)
 
 
 def expand(spec: str) -> list[str]:
@@ -68,7 +90,7 @@ def expand(spec: str) -> list[str]:
     if path.suffix.lower() != ".streams":
         return [spec]
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in read_text(path).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the list of sources {spec}: {error}") from error
     found = [_beside(path, line) for line in lines if line and not line.startswith("#")]
@@ -95,7 +117,7 @@ def sink_plugin(spec: str) -> str:
         )
     if scheme := _SINK_SCHEME.match(spec):
         return scheme[1].lower()
-    path = Path(spec)
+    path = _path(spec)
     if spec.endswith("/") or path.is_dir():
         return "labels"
     return path.suffix[1:].lower() or spec
@@ -111,6 +133,7 @@ def stream_name(spec: str, taken: set[str]) -> str:
     # What stands before @ is a password: names are written into every output.
     tail = spec[scheme.end() :].rpartition("@")[2].partition("?")[0] if scheme else Path(spec).stem
     base = re.sub(r"[^\w.]+", "-", tail).strip("-.") or (scheme[1] if scheme else "stream")
+    base = base.encode()[:_LONGEST_NAME].decode(errors="ignore")
     name, count = base, 1
     while name in taken:
         count += 1

@@ -16,6 +16,7 @@ from ape_stream.config.build import assemble
 from ape_stream.errors import PromptError, UsageError
 from ape_stream.plugins import GROUPS, survey
 from ape_stream.specs import expand, stream_name
+from ape_stream.text import read_text
 from ape_stream.types import PromptSet
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _prompts(lines: list[str], file: Path | None) -> PromptSet | None:
     texts = [part for line in lines for part in line.split(",") if part.strip()]
     if file is not None:
         try:
-            texts += [line for line in file.read_text("utf-8").splitlines() if line.strip()]
+            texts += [line for line in read_text(file).splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read the prompts in {file}: {error}") from error
     if not texts and (lines or file is not None):

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ape_stream.errors import ConfigError, PromptError
 from ape_stream.pipeline import Policy  # noqa: TC001 (the same)
 from ape_stream.tables import read_table
+from ape_stream.text import read_text
 from ape_stream.types import PromptSet
 from ape_stream.values.prompts import check_threshold
 
@@ -109,7 +110,7 @@ def load(path: Path) -> RunConfig:
         PromptError: a prompt cannot be used.
     """
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        given = tomllib.loads(read_text(path))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,8 +1,9 @@
-"""Pictures as a stream: one picture, a directory, a pattern, a list file, a numbered sequence."""
+"""Images as a stream: one image, a directory, a pattern, a list file, a numbered sequence."""
 
 from __future__ import annotations
 
 import glob
+import logging
 import math
 import re
 import time
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ape_stream.errors import SourceError
+from ape_stream.errors import SourceError, TruncatedError
 from ape_stream.specs import PICTURE_SUFFIXES
+from ape_stream.text import read_text
 from ape_stream.types import Frame
 
 if TYPE_CHECKING:
@@ -26,19 +28,23 @@ __all__ = ["ImagesSource"]
 
 _NUMBERED: Final = re.compile(r"%0?(\d*)d")
 _DIGITS: Final = re.compile(r"(\d+)")
+_NAMED: Final = 5
+"""Images that could not be read, named in one line."""
+_log = logging.getLogger("ape_stream")
 
 
 class ImagesSource:
-    """Pictures in natural order (frame2 before frame10), one every `1 / fps` seconds.
+    """Images in natural order (frame2 before frame10), one every `1 / fps` seconds.
 
     Args:
-        spec: a picture; a directory; a pattern (`shots/*.png`, `frame_%04d.png`); or a `.txt` file
+        spec: an image; a directory; a pattern (`shots/*.png`, `frame_%04d.png`); or a `.txt` file
             with a path a line, relative to itself.
         name: of the stream, written into every frame; None for the spec itself.
-        fps: pictures per second of the stream's clock, above 0.
+        fps: images per second of the stream's clock, above 0.
 
     Raises:
-        SourceError: on entering, nothing is there; while reading, a picture cannot be read.
+        SourceError: on entering, nothing is there; while reading, no image can be read.
+        TruncatedError: after the last image, some could not be read.
     """
 
     def __init__(self, spec: str, *, name: str | None = None, fps: float = 30.0) -> None:
@@ -52,15 +58,15 @@ class ImagesSource:
 
     @property
     def frame_count(self) -> int | None:
-        """Number of pictures."""
+        """Number of images."""
         return len(self._paths) or None
 
     def __enter__(self) -> Self:
-        """Find the pictures."""
+        """Find the images."""
         self._paths = _paths(self.spec)
         if not self._paths:
             kinds = ", ".join(sorted(PICTURE_SUFFIXES))
-            raise SourceError(f"{self.spec} holds no pictures ({kinds})")
+            raise SourceError(f"{self.spec} holds no images ({kinds})")
         return self
 
     def __exit__(
@@ -73,10 +79,30 @@ class ImagesSource:
         """Nothing is held open."""
 
     def __iter__(self) -> Iterator[Frame]:
-        """Read picture after picture; see `Source`."""
+        """Read image after image; one that cannot be read leaves a gap. See `Source`.
+
+        Raises:
+            SourceError: none could be read.
+            TruncatedError: after the last one, some could not be read; it names them.
+        """
+        problems = []
         for index, path in enumerate(self._paths):
-            image = _read(path)
+            try:
+                image = _read(path)
+            except SourceError as error:
+                problems.append(error)
+                if len(problems) > _NAMED:  # the others are named at the end
+                    _log.warning("%s", error)
+                continue
             yield Frame(image, index, index / self._fps, self.name, time.monotonic_ns(), str(path))
+        if len(problems) == len(self._paths):
+            raise problems[0]
+        if problems:
+            named = "; ".join(str(problem) for problem in problems[:_NAMED])
+            raise TruncatedError(
+                f"{len(problems)} of {len(self._paths)} images of {self.spec} could not be read:"
+                f" {named}"
+            )
 
 
 def _paths(spec: str) -> list[Path]:
@@ -95,9 +121,9 @@ def _paths(spec: str) -> list[Path]:
 
 def _listed(path: Path) -> list[Path]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"cannot read the list of pictures {path}: {error}") from error
+        raise SourceError(f"cannot read the list of images {path}: {error}") from error
     return [path.parent / line.strip() for line in lines if line.strip()]
 
 
@@ -110,16 +136,16 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
 def _read(path: Path) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 blue-green-red, turned as its EXIF says; alpha is dropped.
 
-    Pillow refuses a picture that is cut short, where OpenCV would fill up with grey.
+    Pillow refuses an image that is cut short, where OpenCV would fill up with grey.
     """
     try:
         with Image.open(path) as picture:
             return _pixels(ImageOps.exif_transpose(picture))
     except UnidentifiedImageError as error:
-        raise SourceError(f"{path} is no picture that can be read") from error
+        raise SourceError(f"{path} is no image that can be read") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SourceError(f"cannot read the picture {path}: {reason}") from error
+        raise SourceError(f"cannot read the image {path}: {reason}") from error
 
 
 def _pixels(picture: Image.Image) -> NDArray[np.uint8]:

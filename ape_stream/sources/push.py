@@ -52,7 +52,7 @@ class PushSource:
         return
 
     def push(self, image: NDArray[np.uint8], time_s: float, origin: str | None = None) -> bool:
-        """Hand a picture over.
+        """Hand an image over.
 
         Args:
             image: (H, W, 3) uint8, blue-green-red; not to be written to afterwards.

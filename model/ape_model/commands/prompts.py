@@ -116,7 +116,7 @@ def _read_lines(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PromptTextError(f"{path} cannot be read as text: {error}") from error
     return [line.strip() for line in lines if line.strip()]

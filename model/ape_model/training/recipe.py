@@ -41,7 +41,7 @@ def read_recipe(path: Path, **changes: Any) -> Recipe:
         RecipeError: the file cannot be read, or a key or value does not fit.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path} is no recipe: {error}") from error
     stages = [_stage(row, path, k) for k, row in enumerate(_rows(table, "stage", path))]

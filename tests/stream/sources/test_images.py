@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ape_stream.errors import SourceError
+from ape_stream.errors import SourceError, TruncatedError
 from ape_stream.protocols import Source
 from ape_stream.sources import camera as cameras
 from ape_stream.sources.camera import CameraSource
@@ -132,16 +132,18 @@ def test_extreme_sizes(tmp_path, size):
 # -------------------------------------------------------------------------------------- bad input
 
 
-def test_an_unreadable_picture_is_named(tmp_path):
+def test_an_unreadable_image_is_named_and_the_others_are_read(tmp_path):
     save(tmp_path / "1.png", 5)
     (tmp_path / "2.png").write_bytes(b"no picture at all")
+    save(tmp_path / "3.png", 7)
     frames = []
     with (
         ImagesSource(str(tmp_path)) as source,
-        pytest.raises(SourceError, match=r"2\.png") as error,
+        pytest.raises(TruncatedError, match=r"1 of 3 images .*2\.png") as error,
     ):
         frames.extend(source)
-    assert values(frames) == [5]
+    assert values(frames) == [5, 7]
+    assert [frame.index for frame in frames] == [0, 2]
     assert "\n" not in str(error.value)
 
 
@@ -151,8 +153,26 @@ def test_a_picture_that_is_cut_short_is_not_filled_up(tmp_path, suffix):
     path = tmp_path / f"cut.{suffix}"
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(SourceError, match=r"cannot read the picture .*cut"):
+    with pytest.raises(SourceError, match=r"cannot read the image .*cut"):
         read(path)
+
+
+def test_many_unreadable_images_are_each_named_once(tmp_path, caplog):
+    save(tmp_path / "0.png")
+    for number in range(1, 9):
+        (tmp_path / f"{number}.png").touch()
+    with ImagesSource(str(tmp_path)) as source, pytest.raises(TruncatedError) as error:
+        list(source)
+    assert str(error.value).startswith("8 of 9 images")
+    told = [str(error.value), *(record.getMessage() for record in caplog.records)]
+    for number in range(1, 9):
+        assert sum(line.count(f"{number}.png") for line in told) == 1
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
+    save(tmp_path / "a.png", 3)
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.png\n")
+    assert values(read(tmp_path / "list.txt")) == [3]
 
 
 def test_missing_and_empty_places(tmp_path):
@@ -160,7 +180,7 @@ def test_missing_and_empty_places(tmp_path):
     with pytest.raises(SourceError, match=r"missing\.png: No such file"):
         read(tmp_path / "list.txt")
     for spec in (tmp_path / "none" / "*.png", tmp_path / "f_%03d.png"):
-        with pytest.raises(SourceError, match="holds no pictures"):
+        with pytest.raises(SourceError, match="holds no images"):
             read(spec)
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SourceError, match="cannot read the list"):
