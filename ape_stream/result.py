@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import cv2
+
+from ape_stream.errors import SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from os import PathLike
 
+    import numpy as np
     import supervision as sv
+    from numpy.typing import NDArray
 
     from ape_stream.values.frame import Frame
     from ape_stream.values.instances import Instances
@@ -36,3 +44,36 @@ class FrameResult:
         from ape_stream.interop import to_detections  # noqa: PLC0415 (supervision takes 1 s to import)
 
         return to_detections(self.instances, self.prompts, self.frame)
+
+    def plot(self) -> NDArray[np.uint8]:
+        """The frame with masks, boxes and labels drawn in: (H, W, 3) uint8 blue-green-red, new."""
+        from ape_stream.draw import draw  # noqa: PLC0415 (see above)
+
+        return draw(self)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write what `plot` shows as an image; the suffix decides the format.
+
+        Raises:
+            SinkError: the file cannot be written, or OpenCV has no such format.
+        """
+        try:
+            done, data = cv2.imencode(Path(path).suffix or ".png", self.plot())
+        except cv2.error:
+            done = False
+        if not done:
+            raise SinkError(f"cannot write {path}: give it the suffix of an image, such as .png")
+        try:
+            Path(path).write_bytes(data.tobytes())
+        except OSError as error:
+            raise SinkError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        return cv2.imencode(".png", self.plot())[1].tobytes()
+
+    def __repr__(self) -> str:
+        found = self.instances.prompt_ids.tolist()
+        counts = {self.prompts[k].text: found.count(k) for k in dict.fromkeys(found)}
+        names = ", ".join(f"{count} {text}" for text, count in counts.items()) or "nothing"
+        return f"FrameResult({self.frame!r}: {names})"

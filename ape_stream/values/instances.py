@@ -34,6 +34,10 @@ class Mask:
             raise ValueError(f"a mask lies inside its frame, got corner ({self.x}, {self.y})")
         object.__setattr__(self, "bitmap", read_only(self.bitmap))
 
+    def __repr__(self) -> str:
+        height, width = self.bitmap.shape
+        return f"Mask({width}x{height} at ({self.x}, {self.y}), {int(self.bitmap.sum())} pixels)"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Instances:
@@ -94,3 +98,8 @@ class Instances:
 
     def __len__(self) -> int:
         return len(self.masks)
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        tracked = "" if self.track_ids is None else ", tracked"
+        return f"Instances({len(self)} in {width}x{height}{tracked})"

@@ -1,0 +1,179 @@
+"""Single images: words in, detections out, with the model kept between calls."""
+
+from __future__ import annotations
+
+import threading
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, overload
+
+from ape_stream.errors import PluginError
+from ape_stream.pixels import is_image, to_bgr
+from ape_stream.plugins import make
+from ape_stream.result import FrameResult
+from ape_stream.types import Frame, PromptSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import supervision as sv
+
+    from ape_stream.pixels import ImageLike
+    from ape_stream.protocols import Perceiver
+    from ape_stream.types import Prompt
+
+__all__ = ["LoadedModel", "find", "load"]
+
+BATCH = 8
+"""Images of one call of the model: enough to share its fixed cost, few enough for any memory."""
+KEPT = 2
+"""Models that `find` keeps for its next calls."""
+
+_kept: dict[tuple[Any, ...], LoadedModel] = {}
+_kept_lock = threading.Lock()
+
+
+class LoadedModel:
+    """A model that is ready for single images. Made by `load`; may be used from any thread.
+
+        model = ape_stream.load("nano")
+        detections = model.find("image.png", "red apple, dog face")
+
+    Args:
+        perceiver: What finds; nobody else may use it.
+    """
+
+    def __init__(self, perceiver: Perceiver) -> None:
+        self._perceiver = perceiver
+        self._prompts: PromptSet | None = None
+        self._lock = threading.Lock()
+
+    @overload
+    def find(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
+        self, images: ImageLike, prompts: str | Iterable[str | Prompt] | PromptSet
+    ) -> sv.Detections: ...
+
+    @overload
+    def find(
+        self, images: Sequence[ImageLike], prompts: str | Iterable[str | Prompt] | PromptSet
+    ) -> list[sv.Detections]: ...
+
+    def find(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        prompts: str | Iterable[str | Prompt] | PromptSet,
+    ) -> sv.Detections | list[sv.Detections]:
+        """Find what the prompts name.
+
+        Args:
+            images: One image, or a list of them: NumPy arrays (H, W, 3) uint8 in blue-green-red
+                as OpenCV reads them, PIL images, or paths of files.
+            prompts: "red apple, dog face", or texts and `Prompt`s.
+
+        Returns:
+            `supervision.Detections` of the image, or a list of them in the order of the images;
+            `data["class_name"]` holds the prompts' texts. There are no track ids.
+
+        Raises:
+            UsageError: something given cannot be used; the message says what to do.
+            SourceError: the file of an image cannot be read.
+        """
+        if is_image(images) or isinstance(images, (str, PathLike)):
+            return self._find([images], prompts)[0]  # type: ignore[list-item]
+        return self._find(images, prompts)  # type: ignore[arg-type]
+
+    def _find(
+        self, images: Sequence[ImageLike], prompts: str | Iterable[str | Prompt] | PromptSet
+    ) -> list[sv.Detections]:
+        wanted = prompts if isinstance(prompts, PromptSet) else PromptSet.of(prompts)
+        found: list[sv.Detections] = []
+        with self._lock:
+            if wanted != self._prompts:
+                self._prompts = None  # a refusal leaves the model without prompts
+                self._perceiver.prepare(wanted)
+                self._prompts = wanted
+            for first in range(0, len(images), BATCH):
+                part = [
+                    Frame(to_bgr(image), index, 0.0)
+                    for index, image in enumerate(images[first : first + BATCH], first)
+                ]
+                results = zip(part, self._perceiver.perceive(part), strict=True)
+                found += [FrameResult(frame, own, wanted).detections for frame, own in results]
+        return found
+
+
+def load(model: str | PathLike[str] | Perceiver = "nano", **options: Any) -> LoadedModel:
+    """Load a model for single images.
+
+    Args:
+        model: A model's name, the folder of one, or a ready `Perceiver`.
+        **options: Of the perceiver: `threshold=0.4`, `device="cuda"`, `dtype="bfloat16"` ...
+
+    Raises:
+        ModelError: the model is not here or cannot be read.
+        PluginError: there is no such option; the message lists those that exist.
+    """
+    if isinstance(model, (str, PathLike)):
+        return LoadedModel(make("perceivers", "ape", options={"model": fspath(model), **options}))
+    if options:
+        raise PluginError(f"a ready perceiver takes no options, got {', '.join(options)}")
+    return LoadedModel(model)
+
+
+@overload
+def find(
+    images: ImageLike,
+    prompts: str | Iterable[str | Prompt] | PromptSet,
+    *,
+    model: str | PathLike[str] = ...,
+    **options: Any,
+) -> sv.Detections: ...
+
+
+@overload
+def find(
+    images: Sequence[ImageLike],
+    prompts: str | Iterable[str | Prompt] | PromptSet,
+    *,
+    model: str | PathLike[str] = ...,
+    **options: Any,
+) -> list[sv.Detections]: ...
+
+
+def find(
+    images: ImageLike | Sequence[ImageLike],
+    prompts: str | Iterable[str | Prompt] | PromptSet,
+    *,
+    model: str | PathLike[str] = "nano",
+    **options: Any,
+) -> sv.Detections | list[sv.Detections]:
+    """Find words in single images.
+
+        detections = ape_stream.find("street.jpg", "car, person", model="D")
+
+    The last two models stay loaded for the next calls; `load` gives one that is yours.
+
+    Args:
+        images: See `LoadedModel.find`.
+        prompts: See `LoadedModel.find`.
+        model: A model's name, or the folder of one.
+        **options: Of the perceiver: `threshold=0.4`, `device="cuda"` ...
+
+    Returns:
+        Detections of the image, or a list of them for a list of images.
+
+    Raises:
+        UsageError: something given cannot be used; the message says what to do.
+        SourceError: the file of an image cannot be read.
+    """
+    return _keep(fspath(model), options).find(images, prompts)
+
+
+def _keep(model: str, options: dict[str, Any]) -> LoadedModel:
+    """The model of earlier calls with the same options, else a new one."""
+    key = (model, *sorted(options.items()))
+    with _kept_lock:
+        loaded = _kept.pop(key, None) or load(model, **options)
+        _kept[key] = loaded  # the newest stands last
+        while len(_kept) > KEPT:
+            del _kept[next(iter(_kept))]
+    return loaded

@@ -1,0 +1,92 @@
+"""Images as people hold them (arrays, PIL images, files) to the pixels of a frame."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ape_stream.errors import SourceError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["ImageLike", "from_array", "from_pil", "is_image", "read_image", "to_bgr"]
+
+ImageLike: TypeAlias = "NDArray[np.uint8] | Image.Image | str | PathLike[str]"
+"""One image: an array as OpenCV has it (blue-green-red), a PIL image, or the path of a file."""
+
+
+def is_image(item: object) -> bool:
+    """True for what holds pixels itself: an array or a PIL image."""
+    return isinstance(item, (np.ndarray, Image.Image))
+
+
+def to_bgr(image: ImageLike) -> NDArray[np.uint8]:
+    """The pixels of an image, (H, W, 3) uint8 blue-green-red.
+
+    Args:
+        image: See `ImageLike`; an array may also be grey (H, W) or have alpha (H, W, 4), which is
+            dropped.
+
+    Raises:
+        UsageError: it is none of these.
+        SourceError: the file cannot be read as an image.
+    """
+    if isinstance(image, np.ndarray):
+        return from_array(image)
+    if isinstance(image, Image.Image):
+        return from_pil(image)
+    if isinstance(image, (str, PathLike)):
+        return read_image(Path(image))
+    raise UsageError(
+        f"an image is a NumPy array, a PIL image or a path, got {type(image).__name__}"
+    )
+
+
+def from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """(H, W), (H, W, 3) or (H, W, 4) uint8, blue-green-red as in OpenCV, to (H, W, 3).
+
+    Raises:
+        UsageError: another shape or dtype, or no pixel.
+    """
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, axis=2)
+    fits = array.ndim == 3 and array.shape[2] in (3, 4) and array.dtype == np.uint8
+    if not fits or 0 in array.shape:
+        raise UsageError(
+            "an image array is (H, W, 3) uint8, blue-green-red, and not empty;"
+            f" got {array.shape} {array.dtype}"
+        )
+    return array[..., :3]
+
+
+def from_pil(image: Image.Image) -> NDArray[np.uint8]:
+    """A PIL image of any mode to (H, W, 3) uint8 blue-green-red; alpha is dropped."""
+    if image.mode.startswith("I"):  # 16-bit grey: keep the high byte, as for 16-bit colour
+        high = np.clip(np.asarray(image), 0, 0xFFFF).astype(np.uint16) >> 8
+        return np.repeat(high.astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode in {"P", "PA"}:  # a palette may hold colours with transparency
+        image = image.convert("RGBA")
+    return np.ascontiguousarray(np.asarray(image.convert("RGB"), np.uint8)[..., ::-1])
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read a file, turned as its EXIF says, to (H, W, 3) uint8 blue-green-red.
+
+    Pillow refuses an image that is cut short, where OpenCV would fill up with grey.
+
+    Raises:
+        SourceError: the file cannot be read as an image; the message names it.
+    """
+    try:
+        with Image.open(path) as image:
+            return from_pil(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        raise SourceError(f"{path} is not an image that can be read") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"cannot read the image {path}: {reason}") from error
