@@ -19,7 +19,7 @@ from ape_model.errors import ModelError as NetworkError
 from ape_model.errors import PromptTextError
 from ape_model.inference.cuda_graphs import FrameGraph
 from ape_model.inference.detect import Pass, find_regions
-from ape_model.inference.preprocess import prepare
+from ape_model.inference.preprocess import group_by_canvas, prepare
 from ape_model.inference.selection import room_on
 from ape_model.inference.transfer import UploadRing, to_device, to_host
 from ape_model.loading import load_network, open_embedder, parse_device, parse_dtype
@@ -143,7 +143,18 @@ class ApePerceiver:
 
     @torch.inference_mode()
     def perceive(self, frames: Sequence[Frame]) -> list[Instances]:
-        """Find the prepared prompts in each frame, all frames in one call of the network."""
+        """Find the prepared prompts in each frame.
+
+        Frames that are padded to the same shape share one call of the network; what is found in a
+        frame does not depend on the others.
+        """
+        found: dict[int, Instances] = {}
+        for group in group_by_canvas([frame.image for frame in frames], self._config):
+            found |= zip(group, self._perceive_alike([frames[i] for i in group]), strict=True)
+        return [found[index] for index in range(len(frames))]
+
+    def _perceive_alike(self, frames: Sequence[Frame]) -> list[Instances]:
+        """Frames of one padded shape in one call of the network."""
         images, sizes = prepare(
             [frame.image for frame in frames], self._config, self._dtype, self._upload
         )

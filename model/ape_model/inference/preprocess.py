@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ape_model.config import ApeConfig
 
-__all__ = ["fitted_size", "normalise", "prepare", "resize_rgb"]
+__all__ = ["fitted_size", "group_by_canvas", "normalise", "prepare", "resize_rgb"]
 
 
 def fitted_size(size: tuple[int, int], canvas: int) -> tuple[int, int]:
@@ -90,6 +90,21 @@ def prepare(
     for place, rgb, (height, width) in zip(batch, fitted, sizes, strict=True):
         place[:, :height, :width] = normalise(rgb.permute(2, 0, 1).float(), config)
     return batch, sizes
+
+
+def group_by_canvas(
+    frames: Sequence[NDArray[np.uint8]], config: ApeConfig
+) -> list[tuple[int, ...]]:
+    """Indices of the frames that can share a batch: each is padded no more than it would be alone.
+
+    Padding is seen (by convolutions at its border, by attention, by norms over the whole map), so
+    in a batch of another shape the same frame would give another result.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, frame in enumerate(frames):
+        canvas = _padded([fitted_size(frame.shape[:2], config.canvas)], config)
+        groups.setdefault(canvas, []).append(index)
+    return [tuple(group) for group in groups.values()]
 
 
 def _padded(sizes: Sequence[tuple[int, int]], config: ApeConfig) -> tuple[int, int]:
