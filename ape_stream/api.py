@@ -6,7 +6,7 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig
-from ape_stream.config.build import assemble
+from ape_stream.config.build import build_pipeline
 from ape_stream.errors import ConfigError
 from ape_stream.types import PromptSet
 
@@ -76,7 +76,7 @@ def open(  # noqa: A001 (ape_stream.open reads as what it does)
         threshold=threshold,
         policy=policy,
     )
-    return assemble(config, sources=ready_sources, sinks=ready_sinks, perceiver=ready_model)
+    return build_pipeline(config, sources=ready_sources, sinks=ready_sinks, perceiver=ready_model)
 
 
 def _sources(given: OneSource | Sequence[OneSource]) -> tuple[list[SourceConfig], list[Source]]:

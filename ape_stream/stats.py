@@ -1,4 +1,4 @@
-"""What a run does, in numbers: rates, waits, ages, and drops by cause, each with its unit.
+"""Statistics of a run: rates, waits, ages, and drops by cause, each with its unit.
 
 Snapshots (`RunStats`) are plain frozen values of one moment. They add up, exactly and at any
 moment, per stream: captured = published + dropped by every cause + in flight.
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
-    "PLACES",
+    "FLIGHT_STAGES",
     "DeviceMemory",
     "Durations",
     "Rate",
     "RunStats",
     "StageMeter",
     "StageStats",
-    "StreamLedger",
+    "StreamCounters",
     "StreamStats",
     "resident_bytes",
 ]
 
-PLACES = ("waiting", "perceiving", "ready", "publishing")
-"""Where a frame in flight can be: before the model, in it, before the sinks, in them."""
+FLIGHT_STAGES = ("waiting", "perceiving", "ready", "publishing")
+"""Stages of a frame in flight: before the model, in it, before the sinks, in them."""
 
 _STATM = Path("/proc/self/statm")
 _RATE_WINDOW_S = 5.0
@@ -46,9 +46,9 @@ class StreamStats:
     published: int
     """Frames whose result went through every sink and to the caller."""
     dropped: Mapping[str, int]
-    """Frames dropped, by cause: overtaken (a newer one came), stopped, failed."""
+    """Frames dropped, by cause: overtaken (a newer one came), bad time, stopped, failed."""
     in_flight: Mapping[str, int]
-    """Frames underway, by place (`PLACES`)."""
+    """Frames not yet published or dropped, by stage (`FLIGHT_STAGES`)."""
     capture_hz: float
     """Frames per second from the source, over the last 5 s."""
     publish_hz: float
@@ -57,6 +57,8 @@ class StreamStats:
     """Milliseconds from capture to the end of the last sink, median of the last 512 frames."""
     age_ms_p95: float | None
     """The same, 95th percentile. A steady rise means that something downstream is too slow."""
+    restarts: int = 0
+    """How often the stream's clock stepped back; tracks end there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +104,9 @@ class RunStats:
     stages: Mapping[str, StageStats] = field(default_factory=dict)
     """By stage: `source <stream>`, `prepare`, `perceive`, `track`, `publish`."""
     resident_bytes: int | None = None
-    """Memory of this process that is in RAM; None where the system does not tell (not Linux)."""
+    """Memory of this process that is in RAM; None where this is not known (not Linux)."""
     device_memory: DeviceMemory | None = None
-    """Memory of the model's device; None on a CPU, and where the perceiver does not tell."""
+    """Memory of the model's device; None on a CPU, and where the perceiver does not report it."""
 
     @property
     def captured(self) -> int:
@@ -123,7 +125,7 @@ class RunStats:
 
     @property
     def in_flight(self) -> int:
-        """Frames underway."""
+        """Frames not yet published or dropped."""
         return sum(sum(stream.in_flight.values()) for stream in self.streams.values())
 
     def as_dict(self) -> dict[str, Any]:
@@ -132,7 +134,7 @@ class RunStats:
 
 
 def resident_bytes() -> int | None:
-    """Memory of this process that is in RAM, in bytes; None where the system does not tell."""
+    """Memory of this process that is in RAM, in bytes; None where this is not known (not Linux)."""
     try:
         pages = int(_STATM.read_text().split()[1])
     except OSError:
@@ -149,7 +151,7 @@ class Durations:
         self._last: deque[float] = deque(maxlen=_REMEMBERED)
 
     def add(self, seconds: float) -> None:
-        """Remember one duration in seconds."""
+        """Add one duration in seconds."""
         self.count += 1
         self.total_s += seconds
         self._last.append(seconds)
@@ -188,14 +190,15 @@ class Rate:
             self._times.popleft()
 
 
-class StreamLedger:
-    """The books of one stream; every call happens under the pipeline's guard."""
+class StreamCounters:
+    """Counts the frames of one stream; every call happens under the pipeline's guard."""
 
     def __init__(self) -> None:
         self.captured = 0
         self.published = 0
+        self.restarts = 0
         self.dropped: dict[str, int] = {}
-        self.places: dict[str, int] = dict.fromkeys(PLACES[1:], 0)
+        self.in_flight: dict[str, int] = dict.fromkeys(FLIGHT_STAGES[1:], 0)
         self.age = Durations()
         self._capture_rate = Rate()
         self._publish_rate = Rate()
@@ -205,13 +208,13 @@ class StreamLedger:
         self.captured += 1
         self._capture_rate.tick(time.monotonic())
 
-    def enter(self, place: str) -> None:
-        """A frame came to a place."""
-        self.places[place] += 1
+    def enter(self, stage: str) -> None:
+        """A frame entered a stage."""
+        self.in_flight[stage] += 1
 
-    def leave(self, place: str) -> None:
-        """A frame left a place."""
-        self.places[place] -= 1
+    def leave(self, stage: str) -> None:
+        """A frame left a stage."""
+        self.in_flight[stage] -= 1
 
     def drop(self, cause: str) -> None:
         """A frame is lost."""
@@ -224,22 +227,23 @@ class StreamLedger:
         self._publish_rate.tick(time.monotonic())
 
     def snapshot(self, waiting: int) -> StreamStats:
-        """The books of this moment; `waiting` frames stand before the model."""
+        """The counts of this moment; `waiting` frames wait before the model."""
         now = time.monotonic()
         return StreamStats(
             captured=self.captured,
             published=self.published,
             dropped=dict(self.dropped),
-            in_flight={"waiting": waiting, **self.places},
+            in_flight={"waiting": waiting, **self.in_flight},
             capture_hz=self._capture_rate.hz(now),
             publish_hz=self._publish_rate.hz(now),
             age_ms_p50=self.age.ms(0.5),
             age_ms_p95=self.age.ms(0.95),
+            restarts=self.restarts,
         )
 
 
 class StageMeter:
-    """The clock of one stage; every call happens under the pipeline's guard."""
+    """Times one stage; every call happens under the pipeline's guard."""
 
     def __init__(self) -> None:
         self.work = Durations()
@@ -247,7 +251,7 @@ class StageMeter:
         self.blocked_s = 0.0
 
     def snapshot(self) -> StageStats:
-        """The clock's state of this moment."""
+        """The times of this moment."""
         return StageStats(
             calls=self.work.count,
             busy_s=self.work.total_s,

@@ -1,4 +1,4 @@
-"""Fakes that fit the four sockets, for our tests and for those of users."""
+"""Fakes of all four parts of a pipeline, for our tests and for those of users."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from ape_stream.closing import Closing
 from ape_stream.types import Frame, Instances, Mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from types import TracebackType
 
     from ape_stream.types import FrameResult, PromptSet
 
@@ -38,25 +38,21 @@ def frames(
         yield Frame(image, index, index / fps, stream)
 
 
-class _Resource:
+class _Resource(Closing):
     """Counts how often it was opened and closed."""
 
     def __init__(self) -> None:
         self.opened = 0
         self.closed = 0
         self.seen_error: BaseException | None = None
-        """The error that was underway when it was closed."""
+        """The error that it was closed with."""
 
     def __enter__(self) -> Self:
         self.opened += 1
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self, error: BaseException | None = None) -> None:
+        """Count, and keep the error."""
         self.closed += 1
         self.seen_error = error
 
@@ -125,7 +121,7 @@ def one_box_per_prompt(frame: Frame, prompts: PromptSet) -> Instances:
 
 
 class OraclePerceiver:
-    """Knows the answer; keeps book of what it was asked.
+    """Returns ready answers, and records what it was called with.
 
     Args:
         answer: What is in a frame for these prompts.

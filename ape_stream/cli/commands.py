@@ -12,7 +12,7 @@ import typer
 from ape_stream.cli.doctor import examine
 from ape_stream.cli.progress import consume, summary
 from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig, load
-from ape_stream.config.build import assemble
+from ape_stream.config.build import build_pipeline
 from ape_stream.errors import PromptError, UsageError
 from ape_stream.plugins import GROUPS, survey
 from ape_stream.specs import expand, stream_name
@@ -178,7 +178,7 @@ def _outputs(
 
 
 def _execute(plan: RunConfig, *, as_json: bool) -> None:
-    pipeline = assemble(plan)
+    pipeline = build_pipeline(plan)
     with pipeline:
         consume(pipeline, quiet=as_json)
     _report(pipeline, [output.output for output in plan.outputs], as_json=as_json)

@@ -1,51 +1,52 @@
-"""From a `RunConfig` to a `Pipeline`: the one place where things are put together."""
+"""From a `RunConfig` to a `Pipeline`: the one place where plugins are made and joined."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from ape_stream.closing import Closing
 from ape_stream.pipeline import Pipeline
 from ape_stream.plugins import load, make
 from ape_stream.specs import expand, sink_plugin, source_plugin, stream_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from types import TracebackType
 
     from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig
     from ape_stream.protocols import Perceiver, Sink, Source, Tracker
     from ape_stream.types import FrameResult
 
-__all__ = ["OneStream", "assemble"]
+__all__ = ["OneStream", "build_pipeline"]
 
 
-def assemble(
+def build_pipeline(
     config: RunConfig,
     *,
     sources: Sequence[Source] = (),
     sinks: Sequence[Sink] = (),
     perceiver: Perceiver | None = None,
 ) -> Pipeline:
-    """Load every plugin that a run names and join them.
+    """Make a pipeline: load every plugin that a run names, and join them.
 
-    Cheap and mistake-prone parts come first, so that a wrong path is told before a model loads.
+    Sources and outputs come first, so that a wrong path is reported before a model loads.
 
     Args:
         config: The run.
-        sources: Ready sources, beside those of the configuration.
+        sources: Ready sources, before those of the configuration.
         sinks: Ready sinks, after those of the configuration.
         perceiver: A ready model in place of the configuration's.
 
     Raises:
         UsageError: a source, output, plugin or option cannot be used.
     """
-    watched = [*sources, *_sources(config.sources, {source.name for source in sources})]
+    all_sources = [*sources, *_sources(config.sources, {source.name for source in sources})]
     outputs = [*(_sink(output) for output in config.outputs), *sinks]
-    tracker = _tracker_maker(config.tracker)
+    tracker = _tracker_factory(config.tracker)
     if perceiver is None:
         perceiver = make("perceivers", config.model.plugin, options=config.model.options)
     return Pipeline(
-        watched,
+        all_sources,
         perceiver,
         config.prompts,
         tracker=tracker,
@@ -73,7 +74,7 @@ def _sink(config: OutputConfig) -> Sink:
     return sink if config.stream is None else OneStream(sink, config.stream)
 
 
-class OneStream:
+class OneStream(Closing):
     """Passes the results of one stream to a sink.
 
     Args:
@@ -95,22 +96,14 @@ class OneStream:
         self._sink.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._sink.__exit__(kind, error, trace)
+    def close(self, error: BaseException | None = None) -> None:
+        """Close the sink."""
+        trace = None if error is None else error.__traceback__
+        self._sink.__exit__(None if error is None else type(error), error, trace)
 
 
-def _tracker_maker(config: PluginConfig | None) -> Callable[[], Tracker] | None:
+def _tracker_factory(config: PluginConfig | None) -> Callable[[], Tracker] | None:
     if config is None:
         return None
-    load("trackers", config.plugin)  # a wrong name is told now, not with the first stream
-
-    def tracker() -> Tracker:
-        made: Tracker = make("trackers", config.plugin, options=config.options)
-        return made
-
-    return tracker
+    load("trackers", config.plugin)  # a wrong name is an error now, not with the first stream
+    return partial(make, "trackers", config.plugin, options=config.options)

@@ -15,7 +15,7 @@ from ape_stream.evaluation.synthetic import EvaluationPlan, Report, evaluate
 
 if TYPE_CHECKING:
     from ape_stream.protocols import Perceiver, Tracker
-    from ape_stream.worlds import World
+    from ape_stream.protocols.worlds import World
 
 __all__ = ["app", "group", "synthetic"]
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ape_stream.protocols.worlds import AnnotatedImage, Region
     from ape_stream.types import Instances
-    from ape_stream.worlds import Picture, Region
 
 __all__ = ["Average", "Judged", "agnostic_recall", "average_precision", "precision_recall"]
 
@@ -34,7 +34,7 @@ class Judged:
     Masks are kept as run lengths: at a low threshold there are a thousand of them in a picture.
     """
 
-    picture: Picture
+    picture: AnnotatedImage
     """The truth."""
     class_ids: NDArray[np.int64]
     """(N,) int64: the class that each found region claims to be."""
@@ -44,7 +44,7 @@ class Judged:
     """N COCO run-length codes of the frame."""
 
     @classmethod
-    def of(cls, picture: Picture, found: Instances) -> Judged:
+    def of(cls, picture: AnnotatedImage, found: Instances) -> Judged:
         """Enter what was found; prompt ids are class ids."""
         codes = tuple(encode_rle(mask, found.size) for mask in found.masks)
         return cls(picture, found.prompt_ids, found.scores, codes)
@@ -96,7 +96,9 @@ def _truth(judged: Sequence[Judged], classes: int) -> COCO:
     return truth
 
 
-def _annotation(picture: Picture, region: Region, image_id: int, *, crowd: int) -> dict[str, Any]:
+def _annotation(
+    picture: AnnotatedImage, region: Region, image_id: int, *, crowd: int
+) -> dict[str, Any]:
     size = picture.instance_map.shape
     mask = crop(picture.instance_map == region.id)
     return {

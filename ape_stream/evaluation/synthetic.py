@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ape_stream.protocols import Perceiver, Tracker
+    from ape_stream.protocols.worlds import AnnotatedImage, CaptionedImage, World
     from ape_stream.types import Instances
-    from ape_stream.worlds import Picture, Spoken, World
 
 __all__ = ["UNKNOWN_WORDS", "EvaluationPlan", "Report", "evaluate"]
 
@@ -100,7 +100,7 @@ class _Bench:
     def prepare(self, prompts: PromptSet) -> None:
         self.timed("prepare", lambda: self.perceiver.prepare(prompts))
 
-    def see(self, picture: Picture, index: int = 0, time_s: float = 0.0) -> Instances:
+    def see(self, picture: AnnotatedImage, index: int = 0, time_s: float = 0.0) -> Instances:
         frame = Frame(picture.image, index, time_s)
         return self.timed("perceive", lambda: self.perceiver.perceive([frame])[0])
 
@@ -156,12 +156,12 @@ def _name_prompts(texts: Sequence[str], threshold: float | None, things: int) ->
     return PromptSet((*given, *(Prompt(text, kind, stuff=True) for text in texts[things:])))
 
 
-def _judge(bench: _Bench, pictures: Sequence[Picture], prompts: PromptSet) -> list[Judged]:
+def _judge(bench: _Bench, pictures: Sequence[AnnotatedImage], prompts: PromptSet) -> list[Judged]:
     bench.prepare(prompts)
     return [Judged.of(picture, bench.see(picture, k)) for k, picture in enumerate(pictures)]
 
 
-def _pictures(bench: _Bench, world: World, plan: EvaluationPlan) -> list[Picture]:
+def _pictures(bench: _Bench, world: World, plan: EvaluationPlan) -> list[AnnotatedImage]:
     seeds = range(plan.seed, plan.seed + plan.scenes)
     return [bench.timed("render", lambda s=s: world.scene(s, plan.size)) for s in seeds]  # type: ignore[misc]
 
@@ -256,7 +256,7 @@ def _sentences(bench: _Bench, world: World, plan: EvaluationPlan) -> Report:
     }
 
 
-def _one_of_each(spoken: Spoken, rng: np.random.Generator) -> list[int]:
+def _one_of_each(spoken: CaptionedImage, rng: np.random.Generator) -> list[int]:
     """Positions of one random phrase per relation."""
     order = rng.permutation(len(spoken.phrases)).tolist()
     first: dict[str, int] = {}
@@ -266,7 +266,7 @@ def _one_of_each(spoken: Spoken, rng: np.random.Generator) -> list[int]:
 
 
 def _answers(
-    bench: _Bench, spoken: Sequence[Spoken], chosen: Sequence[list[int]], kind: PromptKind
+    bench: _Bench, spoken: Sequence[CaptionedImage], chosen: Sequence[list[int]], kind: PromptKind
 ) -> list[bool]:
     """Whether the best region for each phrase is the one that was meant."""
     right = []
@@ -279,7 +279,7 @@ def _answers(
     return right
 
 
-def _is_right(picture: Picture, found: Instances, prompt_id: int, target: int) -> bool:
+def _is_right(picture: AnnotatedImage, found: Instances, prompt_id: int, target: int) -> bool:
     mine = np.flatnonzero(found.prompt_ids == prompt_id)
     if len(mine) == 0:
         return False

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ape_stream.protocols.worlds import AnnotatedImage
     from ape_stream.types import Instances
-    from ape_stream.worlds import Picture
 
 __all__ = ["TrackBook", "TrackScore", "score_tracks"]
 
@@ -35,7 +35,7 @@ class TrackBook:
     overlaps: list[NDArray[np.float64]] = field(default_factory=list)
     """Per frame (G, N) mask IoU; 0 between different classes."""
 
-    def add(self, picture: Picture, found: Instances) -> None:
+    def add(self, picture: AnnotatedImage, found: Instances) -> None:
         """Enter the next frame's truth and its tracked things; prompt ids are class ids.
 
         Tracks that lie on a thing that shows too little to be asked for count neither way.

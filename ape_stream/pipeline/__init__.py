@@ -1,4 +1,14 @@
-"""Threads, order, shutdown and failures of one run."""
+"""One run: threads, order, shutdown and failures (decisions/0002).
+
+pipeline          Pipeline: what users hold; opens, iterates and closes everything
+stream            SourceStream: one source, read into a channel in a thread of its own
+inference_thread  the one thread that calls the model and the trackers
+tracking          StreamTracker: identities by the words of the prompts
+publisher         results through every sink, in the caller's thread
+resources         sources and sinks that are open
+threads           threads that are started, and joined with a time limit
+run_state         outcome and failure of the run
+"""
 
 from ape_stream.pipeline.pipeline import Outcome, Pipeline, Policy
 

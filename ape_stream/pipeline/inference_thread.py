@@ -1,4 +1,4 @@
-"""The one thread that talks to the model: it perceives, tracks, and takes new prompts.
+"""The one thread that calls the model: it perceives, tracks, and takes new prompts.
 
 It takes frames only when their results will have room, so what it works on is as new as can be,
 and a slow sink makes a live run drop frames before the model, not after it.
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from ape_stream.channel import Aborted, Channel
 from ape_stream.errors import ApeStreamError, PipelineError, PromptError
-from ape_stream.protocols import TellsMemory
+from ape_stream.pipeline.run_state import FAILED
+from ape_stream.protocols import ReportsMemory
 from ape_stream.stats import StageMeter
 from ape_stream.types import FrameResult
 
@@ -22,25 +23,22 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Sequence
 
-    from ape_stream.pipeline.stream import Port
+    from ape_stream.pipeline.stream import SourceStream
     from ape_stream.protocols import Perceiver
     from ape_stream.stats import DeviceMemory
     from ape_stream.types import Frame, Instances, PromptSet
 
-__all__ = ["FAILED", "ModelThread"]
+__all__ = ["InferenceThread"]
 
-Batch = list[tuple["Port", "Frame"]]
+Batch = list[tuple["SourceStream", "Frame"]]
 """At most one frame of every stream, for one call of the model."""
 
 Finding = tuple["Instances", dict[str, float]]
-"""What the model found in one frame, and milliseconds by stage so far."""
-
-FAILED = "failed"
-"""Cause of a drop: a stage failed."""
+"""What was found in one frame, and milliseconds by stage so far."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Wish:
+class _PromptChange:
     """New prompts, a new threshold, or both; what is None stays as it is."""
 
     prompts: PromptSet | None
@@ -48,13 +46,13 @@ class _Wish:
     answer: Future[PromptSet]
 
 
-class ModelThread:
+class InferenceThread:
     """The model's thread.
 
     Args:
         perceiver: The model.
-        ports: The streams.
-        prompts: What to look for first; nothing is prepared before the first `ask`.
+        streams: The streams.
+        prompts: The first prompts; nothing is prepared before the first `request`.
         threshold: Score for prompts without one of their own, 0..1; None leaves it to the model.
         guard: The lock of the whole pipeline.
     """
@@ -62,64 +60,66 @@ class ModelThread:
     def __init__(
         self,
         perceiver: Perceiver,
-        ports: Sequence[Port],
+        streams: Sequence[SourceStream],
         prompts: PromptSet,
         threshold: float | None,
         guard: threading.Condition,
     ) -> None:
         # One batch waits for the sinks while the next is worked on.
-        self.results: Channel[tuple[Port, FrameResult]] = Channel(
-            2 * len(ports) - 1, guard=guard, on_drop=_lost
+        self.results: Channel[tuple[SourceStream, FrameResult]] = Channel(
+            2 * len(streams) - 1, guard=guard, on_drop=_lost
         )
         self.preparing = StageMeter()
         self.perceiving = StageMeter()
         self.tracking = StageMeter()
         self._perceiver = perceiver
-        self._ports = ports
+        self._streams = streams
         self._guard = guard
         self._given = prompts
         self._threshold = threshold
-        self._in_force = prompts.with_threshold(threshold)
+        self._active = prompts.with_threshold(threshold)
         self._prepared = False
-        self._wishes: list[_Wish] = []
+        self._pending: list[_PromptChange] = []
         self._over = False
 
-    # -- asked from other threads ---------------------------------------------------------
+    # -- called from other threads ---------------------------------------------------------
 
-    def ask(
+    def request(
         self, prompts: PromptSet | None = None, threshold: float | None = None
     ) -> Future[PromptSet]:
-        """Wish for prompts, a threshold or both; the answer holds what is in force then.
+        """Ask for new prompts, a threshold or both; the answer holds what is active then.
 
-        Asking for neither prepares what the run was made with.
+        Asking for neither prepares the prompts that the run was made with.
         """
         answer: Future[PromptSet] = Future()
         with self._guard:
             if self._over:
                 answer.set_exception(PipelineError("the run is over: it takes no more prompts"))
             else:
-                self._wishes.append(_Wish(prompts, threshold, answer))
+                self._pending.append(_PromptChange(prompts, threshold, answer))
                 self._guard.notify_all()
         return answer
 
-    def refuse_wishes(self) -> None:
-        """Answer everybody who still waits: the run is over."""
+    def cancel_pending(self) -> None:
+        """Refuse all changes that still wait: the run is over."""
         with self._guard:
             self._over = True
-            for wish in self._wishes:
-                wish.answer.set_exception(PipelineError("the run ended before the prompts changed"))
-            self._wishes.clear()
+            for change in self._pending:
+                change.answer.set_exception(
+                    PipelineError("the run ended before the prompts changed")
+                )
+            self._pending.clear()
 
     @property
-    def in_force(self) -> PromptSet:
+    def active_prompts(self) -> PromptSet:
         """The prompts of the next frame, with thresholds filled in."""
         with self._guard:
-            return self._in_force
+            return self._active
 
     def device_memory(self) -> DeviceMemory | None:
-        """Memory of the model's device, where the perceiver tells."""
-        teller = self._perceiver
-        return teller.device_memory() if isinstance(teller, TellsMemory) else None
+        """Memory of the model's device, where the perceiver reports it."""
+        perceiver = self._perceiver
+        return perceiver.device_memory() if isinstance(perceiver, ReportsMemory) else None
 
     # -- the thread -----------------------------------------------------------------------
 
@@ -141,14 +141,14 @@ class ModelThread:
                 self._wait_for_work()
                 if self.results.abort_cause is not None:
                     raise Aborted
-                if not self._wishes:
+                if not self._pending:
                     return self._take()
-                wish = self._wishes[0]
-            self._fulfil(wish)
+                change = self._pending[0]
+            self._apply(change)
 
     def _wait_for_work(self) -> None:
         start = time.monotonic()
-        blocked = sum(port.channel.ready > 0 for port in self._ports) > self.results.room
+        blocked = sum(stream.channel.ready > 0 for stream in self._streams) > self.results.room
         self._guard.wait_for(self._has_work)
         waited = time.monotonic() - start
         if blocked:
@@ -157,56 +157,56 @@ class ModelThread:
             self.perceiving.starved_s += waited
 
     def _has_work(self) -> bool:
-        ready = sum(port.channel.ready > 0 for port in self._ports)
+        ready = sum(stream.channel.ready > 0 for stream in self._streams)
         return bool(
-            self._wishes
+            self._pending
             or self.results.abort_cause is not None
             or 0 < ready <= self.results.room
-            or all(port.channel.exhausted for port in self._ports)
+            or all(stream.channel.exhausted for stream in self._streams)
         )
 
     def _take(self) -> Batch:
-        batch = [(port, port.channel.get()) for port in self._ports if port.channel.ready]
-        for port, _ in batch:
-            port.ledger.enter("perceiving")
+        batch = [(stream, stream.channel.get()) for stream in self._streams if stream.channel.ready]
+        for stream, _ in batch:
+            stream.counters.enter("perceiving")
         return batch
 
-    def _fulfil(self, wish: _Wish) -> None:
-        """Prepare what was wished for, or leave all as it was and say why."""
-        given = wish.prompts if wish.prompts is not None else self._given
-        threshold = wish.threshold if wish.threshold is not None else self._threshold
+    def _apply(self, change: _PromptChange) -> None:
+        """Prepare the changed prompts, or leave all as it was and answer with the reason."""
+        given = change.prompts if change.prompts is not None else self._given
+        threshold = change.threshold if change.threshold is not None else self._threshold
         effective = given.with_threshold(threshold)
         try:
             with self._timed(self.preparing):
                 self._perceiver.prepare(effective)
-        except Exception as error:  # noqa: BLE001 (whatever it is goes to who wished)
-            self._take_back()
-            self._answer(wish, error)
+        except Exception as error:  # noqa: BLE001 (any error is the answer to the request)
+            self._restore()
+            self._answer(change, error)
             return
         with self._guard:
-            self._given, self._threshold, self._in_force = given, threshold, effective
+            self._given, self._threshold, self._active = given, threshold, effective
             self._prepared = True
-        self._answer(wish, None)
+        self._answer(change, None)
 
-    def _take_back(self) -> None:
+    def _restore(self) -> None:
         """A model may have kept half of a refused set: give it the old one again (all cached)."""
         if self._prepared:
-            with _named("perceiver, taking back its old prompts,"):
-                self._perceiver.prepare(self._in_force)
+            with _named("perceiver, restoring its old prompts,"):
+                self._perceiver.prepare(self._active)
 
-    def _answer(self, wish: _Wish, error: Exception | None) -> None:
+    def _answer(self, change: _PromptChange, error: Exception | None) -> None:
         with self._guard:
-            if wish not in self._wishes:  # refused meanwhile: the run is over
+            if change not in self._pending:  # cancelled: the run is over
                 return
-            self._wishes.remove(wish)
+            self._pending.remove(change)
         if error is None:
-            wish.answer.set_result(self._in_force)
+            change.answer.set_result(self._active)
         elif isinstance(error, ApeStreamError):
-            wish.answer.set_exception(error)
+            change.answer.set_exception(error)
         else:
             reason = PromptError(f"the model refused the prompts: {type(error).__name__}: {error}")
             reason.__cause__ = error
-            wish.answer.set_exception(reason)
+            change.answer.set_exception(reason)
 
     def _perceive(self, batch: Batch) -> list[Finding]:
         frames = [frame for _, frame in batch]
@@ -225,40 +225,40 @@ class ModelThread:
         ]
 
     def _deliver(self, batch: Batch, findings: list[Finding]) -> None:
-        """Track each stream's finding and hand the results over, in the batch's order."""
-        for done, ((port, frame), finding) in enumerate(zip(batch, findings, strict=True)):
+        """Track what was found in each stream and put the results, in the batch's order."""
+        for done, ((stream, frame), finding) in enumerate(zip(batch, findings, strict=True)):
             try:
-                result = self._track(port, frame, *finding)
+                result = self._track(stream, frame, *finding)
             except BaseException:
                 self._lose(batch[done:])
                 raise
             with self._guard:
-                port.ledger.leave("perceiving")
-                port.ledger.enter("ready")
-                self._put(batch[done + 1 :], port, result)
+                stream.counters.leave("perceiving")
+                stream.counters.enter("ready")
+                self._put(batch[done + 1 :], stream, result)
 
-    def _put(self, rest: Batch, port: Port, result: FrameResult) -> None:
+    def _put(self, rest: Batch, stream: SourceStream, result: FrameResult) -> None:
         try:
-            self.results.put((port, result))
+            self.results.put((stream, result))
         except Aborted:
             self._lose(rest)
             raise
 
     def _track(
-        self, port: Port, frame: Frame, instances: Instances, timings: dict[str, float]
+        self, stream: SourceStream, frame: Frame, instances: Instances, timings: dict[str, float]
     ) -> FrameResult:
         start = time.monotonic()
-        if port.tracker is not None:
+        if stream.tracker is not None:
             with _named(f"tracker, on {_list([frame])},"), self._timed(self.tracking):
-                instances = port.track(frame, instances)
+                instances = stream.tracker.update(instances, self._active, frame)
         timings["track"] = 1e3 * (time.monotonic() - start)
-        return FrameResult(frame, instances, self._in_force, timings)
+        return FrameResult(frame, instances, self._active, timings)
 
     def _lose(self, batch: Batch) -> None:
         with self._guard:
-            for port, _ in batch:
-                port.ledger.leave("perceiving")
-                port.ledger.drop(self.results.abort_cause or FAILED)
+            for stream, _ in batch:
+                stream.counters.leave("perceiving")
+                stream.counters.drop(self.results.abort_cause or FAILED)
 
     @contextmanager
     def _timed(self, meter: StageMeter) -> Iterator[None]:
@@ -268,10 +268,10 @@ class ModelThread:
             meter.work.add(time.monotonic() - start)
 
 
-def _lost(item: tuple[Port, FrameResult], cause: str) -> None:
-    port, _ = item
-    port.ledger.leave("ready")
-    port.ledger.drop(cause)
+def _lost(item: tuple[SourceStream, FrameResult], cause: str) -> None:
+    stream, _ = item
+    stream.counters.leave("ready")
+    stream.counters.drop(cause)
 
 
 def _one_each(frames: Sequence[Frame], found: list[Instances]) -> list[Instances]:

@@ -1,10 +1,10 @@
-"""The run: sources -> model -> sinks, with its threads, order, shutdown and failures.
+"""The run: sources -> model -> sinks, with its order, shutdown and failures.
 
     source threads -> [channel each] -> model thread -> [channel] -> the caller's thread: sinks
 
 Frames of a file are all processed (a full channel makes the source wait); of a live source only
 the newest waits (older ones are dropped and counted). The caller's `for` loop drives the sinks.
-The first stage that fails is named and the rest is aborted; whatever was written stays.
+The first stage that fails is named and the rest is aborted; what was written stays.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Literal, get_args
 
 from ape_stream import signals
 from ape_stream.channel import Aborted, Ended
+from ape_stream.closing import Closing
 from ape_stream.errors import (
     ApeStreamError,
     ConfigError,
@@ -24,17 +26,21 @@ from ape_stream.errors import (
     TruncatedError,
     UsageError,
 )
-from ape_stream.pipeline.inference_thread import FAILED, ModelThread
+from ape_stream.pipeline.inference_thread import InferenceThread
+from ape_stream.pipeline.publisher import Publisher, sink_name
 from ape_stream.pipeline.resources import Resources
-from ape_stream.pipeline.stream import Port
-from ape_stream.protocols import WatchesRun
+from ape_stream.pipeline.run_state import FAILED, STOPPED, Outcome, RunState
+from ape_stream.pipeline.stream import SourceStream
+from ape_stream.pipeline.threads import Threads
+from ape_stream.pipeline.tracking import StreamTracker
+from ape_stream.protocols import KnowsFrameCount, WatchesRun
 from ape_stream.stats import RunStats, StageMeter, resident_bytes
 from ape_stream.types import PromptSet
 from ape_stream.values.prompts import check_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from types import TracebackType
+    from typing import Self
 
     from ape_stream.protocols import Perceiver, Sink, Source, Tracker
     from ape_stream.types import FrameResult, Prompt
@@ -45,18 +51,10 @@ Policy = Literal["auto", "every", "newest"]
 """What happens to a frame that the model has no time for: `every` frame waits its turn, only the
 `newest` does, or `auto`: newest for live sources, every for the others."""
 
-Outcome = Literal["running", "finished", "truncated", "stopped", "failed"]
-"""How a run stands; `truncated`: finished, but a source broke off before its own end."""
-
-STOPPED = "stopped"
-"""Cause of a drop: the run was stopped."""
-
-_RELEASE_S = 0.5
-_JOIN_S = 2.0
 _log = logging.getLogger("ape_stream")
 
 
-class Pipeline:
+class Pipeline(Closing):
     """One run from sources to sinks: a context manager that is iterated once.
 
         with Pipeline([source], perceiver, PromptSet.of("red apple")) as run:
@@ -94,27 +92,24 @@ class Pipeline:
         if threshold is not None:
             check_threshold(threshold)
         self._guard = threading.Condition()
-        self._ports = [
-            Port(
+        self._streams = [
+            SourceStream(
                 source,
-                tracker() if tracker is not None else None,
+                StreamTracker(tracker) if tracker is not None else None,
                 newest_wins=None if policy == "auto" else policy == "newest",
                 buffer=buffer,
                 guard=self._guard,
             )
             for source in sources
         ]
-        self._model = ModelThread(perceiver, self._ports, prompts, threshold, self._guard)
+        self._model = InferenceThread(perceiver, self._streams, prompts, threshold, self._guard)
         self._sinks = tuple(sinks)
+        self._publisher = Publisher(self._model.results, self._sinks, self._guard)
         self._resources = Resources()
-        self._publishing = StageMeter()
-        self._threads: dict[threading.Thread, Port | None] = {}
+        self._threads = Threads()
+        self._state = RunState()
         self._started_s: float | None = None
         self._ended_s: float | None = None
-        self._outcome: Outcome = "running"
-        self._failure: PipelineError | None = None
-        self._truncated: list[TruncatedError] = []
-        self._read_to_end: set[str] = set()
         self._entered = False
         self._iterated = False
         self._closed = False
@@ -124,26 +119,31 @@ class Pipeline:
     @property
     def prompts(self) -> PromptSet:
         """The prompts of the next frame, with thresholds filled in."""
-        return self._model.in_force
+        return self._model.active_prompts
 
     @property
     def outcome(self) -> Outcome:
         """How the run stands."""
         with self._guard:
-            return self._outcome
+            return self._state.outcome
 
     @property
     def truncated(self) -> tuple[TruncatedError, ...]:
         """Why sources broke off early; each says how much was read."""
         with self._guard:
-            return tuple(self._truncated)
+            return tuple(self._state.truncated)
 
     @property
     def frame_count(self) -> int | None:
-        """How many frames all sources together will deliver; None where nobody can know."""
-        counts = [port.source.frame_count for port in self._ports]
-        known = [count for count in counts if count is not None]
-        return sum(known) if len(known) == len(counts) else None
+        """How many frames all sources together will deliver; None where this is not known."""
+        total = 0
+        for stream in self._streams:
+            source = stream.source
+            count = source.frame_count if isinstance(source, KnowsFrameCount) else None
+            if count is None:
+                return None
+            total += count
+        return total
 
     def set_prompts(
         self, prompts: str | Iterable[str | Prompt] | PromptSet, timeout_s: float | None = None
@@ -151,15 +151,16 @@ class Pipeline:
         """Look for something else from the next frame on; no frame is lost.
 
         Only texts that are new to the model are encoded. It is all or nothing: a refusal leaves
-        the old prompts in force. Returns what is in force, once it is.
+        the old prompts active. Tracks go on under every prompt that stays, in any order, with its
+        text and kind. Returns the active prompts, once they are.
 
         Raises:
             PromptError: a prompt cannot be used; the message says why.
             PipelineError: the run is over.
-            TimeoutError: not in force after `timeout_s`; it still may come to be.
+            TimeoutError: not active after `timeout_s`; they may still become so.
         """
         wanted = prompts if isinstance(prompts, PromptSet) else PromptSet.of(prompts)
-        return self._model.ask(prompts=wanted).result(timeout_s)
+        return self._model.request(prompts=wanted).result(timeout_s)
 
     def set_threshold(self, threshold: float, timeout_s: float | None = None) -> PromptSet:
         """Change the score (0..1) for prompts without one of their own, from the next frame on.
@@ -167,13 +168,13 @@ class Pipeline:
         Raises:
             PromptError: the threshold is outside 0..1.
             PipelineError: the run is over.
-            TimeoutError: not in force after `timeout_s`; it still may come to be.
+            TimeoutError: not active after `timeout_s`; it may still become so.
         """
         check_threshold(threshold)
-        return self._model.ask(threshold=threshold).result(timeout_s)
+        return self._model.request(threshold=threshold).result(timeout_s)
 
     def stop(self) -> None:
-        """End the run: the loop over results ends at once, frames underway count as dropped."""
+        """End the run: the loop over results ends at once, frames in flight count as dropped."""
         self._abort(STOPPED, "stopped")
 
     def stats(self) -> RunStats:
@@ -182,7 +183,7 @@ class Pipeline:
         with self._guard:
             return RunStats(
                 elapsed_s=self._elapsed_s(),
-                streams={p.name: p.ledger.snapshot(len(p.channel)) for p in self._ports},
+                streams={s.name: s.counters.snapshot(len(s.channel)) for s in self._streams},
                 stages={name: meter.snapshot() for name, meter in self._meters().items()},
                 resident_bytes=resident_bytes(),
                 device_memory=device_memory,
@@ -193,20 +194,20 @@ class Pipeline:
             return 0.0
         return (self._ended_s or time.monotonic()) - self._started_s
 
-    def _clock_out(self) -> None:
+    def _stop_clock(self) -> None:
         with self._guard:
             self._ended_s = self._ended_s or time.monotonic()
 
     def _meters(self) -> dict[str, StageMeter]:
-        for port in self._ports:
-            port.reading.blocked_s = port.channel.put_wait_s
-        self._publishing.starved_s = self._model.results.get_wait_s
+        for stream in self._streams:
+            stream.reading.blocked_s = stream.channel.put_wait_s
+        self._publisher.meter.starved_s = self._model.results.get_wait_s
         return {
-            **{f"source {port.name}": port.reading for port in self._ports},
+            **{f"source {stream.name}": stream.reading for stream in self._streams},
             "prepare": self._model.preparing,
             "perceive": self._model.perceiving,
             "track": self._model.tracking,
-            "publish": self._publishing,
+            "publish": self._publisher.meter,
         }
 
     # -- life -----------------------------------------------------------------------------
@@ -217,35 +218,30 @@ class Pipeline:
             raise UsageError("a pipeline runs once: make another one")
         self._entered = True
         try:
-            self._start("model", self._model.run, None)
-            self._model.ask().result()
-            self._resources.enter("source", [(port.name, port.source) for port in self._ports])
-            for port in self._ports:
-                port.settle()
+            self._threads.start("model", self._run_model, None)
+            self._model.request().result()
+            self._resources.enter("source", [(s.name, s.source) for s in self._streams])
+            for stream in self._streams:
+                stream.settle()
             for sink in self._sinks:
                 if isinstance(sink, WatchesRun):
                     sink.watch(self.stats)
-            self._resources.enter("sink", [(_sink_name(sink), sink) for sink in self._sinks])
+            self._resources.enter("sink", [(sink_name(sink), sink) for sink in self._sinks])
         except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
+            self.close(error)
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop what still runs and close all sources and sinks, whatever happens to one.
+    def close(self, error: BaseException | None = None) -> None:
+        """Stop what still runs and close all sources and sinks, even if one of them fails.
 
-        Sinks are told why results are missing: the error underway, `TruncatedError` where a source
+        Sinks are given the reason for missing results: `error`, `TruncatedError` where a source
         broke off, `StoppedError` after `stop`. A live stream has no end that could be missed, so
         stopping it is no error to them; nor is leaving the loop early, the caller's own choice.
         Signals wait until all is closed.
 
         Raises:
-            PipelineError: an output could not be closed well (unless an error is underway).
+            PipelineError: an output could not be closed well (unless there is an `error`).
         """
         with signals.deferred():
             problems = self._close(error)
@@ -258,19 +254,21 @@ class Pipeline:
         self._closed = True
         stopped = self.outcome == "stopped"
         self._abort(STOPPED, "stopped")
-        self._join()
-        told = error
+        self._threads.join(self._release)
+        reason = error
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            told = error if self._unread() else None
+            reason = error if self._unread() else None
         elif error is None or isinstance(error, GeneratorExit):
-            told = self._incomplete(stopped=stopped)
-        trace = None if told is None else told.__traceback__
-        problems = self._resources.leave(None if told is None else type(told), told, trace)
-        self._clock_out()
+            reason = self._incomplete(stopped=stopped)
+        problems = self._resources.leave(reason)
+        self._stop_clock()
         return problems
 
+    def _release(self, streams: list[SourceStream]) -> None:
+        self._resources.release([stream.source for stream in streams])
+
     def _incomplete(self, *, stopped: bool) -> ApeStreamError | None:
-        """Why results are missing where no error is underway, or None where none are."""
+        """Why results are missing where no error was raised, or None where none are."""
         if self.truncated:
             return self.truncated[0]
         if stopped and self._unread():
@@ -281,10 +279,13 @@ class Pipeline:
         """The streams that have an end which the results do not reach."""
         with self._guard:
             return [
-                port.name
-                for port in self._ports
-                if not port.source.live
-                and (port.name not in self._read_to_end or port.ledger.dropped.get(STOPPED))
+                stream.name
+                for stream in self._streams
+                if not stream.source.live
+                and (
+                    stream.name not in self._state.read_to_end
+                    or stream.counters.dropped.get(STOPPED)
+                )
             ]
 
     def __iter__(self) -> Iterator[FrameResult]:
@@ -304,121 +305,70 @@ class Pipeline:
 
     def _run(self) -> Iterator[FrameResult]:
         self._started_s = time.monotonic()
-        for port in self._ports:
-            self._start(f"source {port.name}", port.ingest, port)
+        for stream in self._streams:
+            self._threads.start(f"source {stream.name}", partial(self._read, stream), stream)
         try:
             while True:
-                yield self._publish(*self._next())
+                yield self._publisher.publish_next()
         except Ended:
             self._finish()
         except Aborted:
-            if self._failure is not None:
-                raise self._failure from self._failure.__cause__
+            failure = self._state.failure
+            if failure is not None:
+                raise failure from failure.__cause__
         except PipelineError as error:
             self._fail(error)
             raise
 
-    def _next(self) -> tuple[Port, FrameResult]:
-        with self._guard:
-            port, result = self._model.results.get()
-            port.ledger.leave("ready")
-            port.ledger.enter("publishing")
-            return port, result
-
-    def _publish(self, port: Port, result: FrameResult) -> FrameResult:
-        start = time.monotonic()
-        try:
-            for sink in self._sinks:
-                self._write(sink, result)
-        except BaseException as error:
-            with self._guard:
-                port.ledger.leave("publishing")
-                port.ledger.drop(FAILED if isinstance(error, PipelineError) else STOPPED)
-            raise
-        with self._guard:
-            port.ledger.leave("publishing")
-            port.ledger.publish(result.frame.captured_ns)
-            self._publishing.work.add(time.monotonic() - start)
-        return result
-
-    def _write(self, sink: Sink, result: FrameResult) -> None:
-        try:
-            sink.write(result)
-        except Exception as error:
-            where = f"sink {_sink_name(sink)}, on {result.frame.stream} #{result.frame.index},"
-            raise PipelineError.of(where, error) from error
-
     def _finish(self) -> None:
-        self._clock_out()
+        self._stop_clock()
         with self._guard:
-            self._outcome = "truncated" if self._truncated else "finished"
+            self._state.finish()
         for error in self.truncated:
             _log.warning("%s", error)
 
-    # -- threads --------------------------------------------------------------------------
+    # -- what runs in threads: its end and its failure reach the others on every way out ----
 
-    def _start(self, name: str, work: Callable[[], None], port: Port | None) -> None:
-        thread = threading.Thread(
-            target=self._guarded, args=(name, work, port), name=f"ape_stream {name}", daemon=True
-        )
-        self._threads[thread] = port
-        thread.start()
+    def _read(self, stream: SourceStream) -> None:
+        try:
+            self._guarded(f"source {stream.name}", stream.ingest, stream)
+        finally:
+            stream.channel.end()
 
-    def _guarded(self, name: str, work: Callable[[], None], port: Port | None) -> None:
-        """Run a stage; its end and its failure reach the others on every way out."""
+    def _run_model(self) -> None:
+        try:
+            self._guarded("model", self._model.run, None)
+        finally:
+            self._model.cancel_pending()
+
+    def _guarded(self, name: str, work: Callable[[], None], stream: SourceStream | None) -> None:
         try:
             work()
-            if port is not None:
-                self._read_to_end.add(port.name)
+            if stream is not None:
+                with self._guard:
+                    self._state.read_to_end.add(stream.name)
         except Aborted:
             pass
         except TruncatedError as error:
             with self._guard:
-                self._truncated.append(error)
+                self._state.truncated.append(error)
         except PipelineError as error:
             self._fail(error)
-        except BaseException as error:  # noqa: BLE001 (a thread has nobody above to raise to)
+        except BaseException as error:  # noqa: BLE001 (a thread has no caller to raise to)
             self._fail(PipelineError.of(name, error))
-        finally:
-            if port is not None:
-                port.channel.end()
-            else:
-                self._model.refuse_wishes()
 
     def _fail(self, error: PipelineError) -> None:
         with self._guard:
-            if self._failure is None and self._outcome == "running":
-                self._failure = error
+            self._state.fail(error)
             self._abort(FAILED, "failed")
 
     def _abort(self, cause: str, outcome: Outcome) -> None:
         with self._guard:
-            if self._outcome == "running":
-                self._outcome = outcome
-            for port in self._ports:
-                port.channel.abort(cause)
+            self._state.end(outcome)
+            for stream in self._streams:
+                stream.channel.abort(cause)
             self._model.results.abort(cause)
-            self._model.refuse_wishes()
-
-    def _join(self) -> None:
-        """Wait for every thread, with an end; release the source of one that does not come."""
-        if not self._join_all(_RELEASE_S):
-            stuck = [port for thread, port in self._threads.items() if thread.is_alive()]
-            self._resources.release([port.source for port in stuck if port is not None])
-            self._join_all(_JOIN_S)
-        for thread in self._threads:
-            if thread.is_alive():
-                _log.warning(
-                    "%s did not end within %.1f s and was left behind",
-                    thread.name.removeprefix("ape_stream "),
-                    _RELEASE_S + _JOIN_S,
-                )
-
-    def _join_all(self, within_s: float) -> bool:
-        deadline = time.monotonic() + within_s
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+            self._model.cancel_pending()
 
 
 def _check(sources: Sequence[Source], policy: str) -> None:
@@ -430,7 +380,3 @@ def _check(sources: Sequence[Source], policy: str) -> None:
             raise ConfigError(f"two sources are called {name!r}: give each its own name")
     if policy not in get_args(Policy):
         raise ConfigError(f"policy {policy!r} is none of {', '.join(get_args(Policy))}")
-
-
-def _sink_name(sink: Sink) -> str:
-    return str(getattr(sink, "name", None) or type(sink).__name__)

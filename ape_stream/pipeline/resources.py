@@ -1,4 +1,4 @@
-"""Sources and sinks, opened in order and closed all, whatever one of them does."""
+"""Sources and sinks: opened in order, and every one closed even if another cannot be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from ape_stream.errors import PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
 
     from ape_stream.protocols import Sink, Source
 
@@ -39,43 +38,34 @@ class Resources:
             self._open.append((f"{kind} {name}", resource))
 
     def release(self, resources: Iterable[Source]) -> None:
-        """Leave these now, from another thread than the one that reads them."""
+        """Close these now, from another thread than the one that reads them."""
         released = list(resources)
         for entry in [e for e in self._open if any(e[1] is source for source in released)]:
             self._open.remove(entry)
-            if (problem := _close(entry, None, None, None)) is not None:
+            if (problem := _close(entry, None)) is not None:
                 _log.warning("%s", problem)
 
-    def leave(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> list[PipelineError]:
+    def leave(self, error: BaseException | None) -> list[PipelineError]:
         """Close all that is open.
 
         Args:
-            kind: Type of the error underway, or None.
-            error: The error underway, or None.
-            trace: Its traceback, or None.
+            error: Why results are missing, or None where all is well.
 
         Returns:
             What could not be closed well.
         """
-        closed = [_close(entry, kind, error, trace) for entry in reversed(self._open)]
+        closed = [_close(entry, error) for entry in reversed(self._open)]
         self._open.clear()
         return [problem for problem in closed if problem is not None]
 
 
-def _close(
-    entry: tuple[str, Source | Sink],
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    trace: TracebackType | None,
-) -> PipelineError | None:
+def _close(entry: tuple[str, Source | Sink], error: BaseException | None) -> PipelineError | None:
     what, resource = entry
     try:
-        resource.__exit__(kind, error, trace)
-    except Exception as problem:  # noqa: BLE001 (the others must be closed whatever this one does)
+        if error is None:
+            resource.__exit__(None, None, None)
+        else:
+            resource.__exit__(type(error), error, error.__traceback__)
+    except Exception as problem:  # noqa: BLE001 (any error: the others must still be closed)
         return PipelineError.of(f"closing {what}", problem)
     return None

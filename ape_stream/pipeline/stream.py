@@ -1,26 +1,33 @@
-"""One stream on its way to the model: source, channel, tracker and books."""
+"""One stream on its way to the model: source, channel, tracker and counters."""
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ape_stream.channel import Channel
-from ape_stream.protocols import EndsTracks
-from ape_stream.stats import StageMeter, StreamLedger
+from ape_stream.sources.clock import LONGEST_S
+from ape_stream.stats import StageMeter, StreamCounters
 
 if TYPE_CHECKING:
     import threading
 
-    from ape_stream.protocols import Source, Tracker
-    from ape_stream.types import Frame, Instances
+    from ape_stream.pipeline.tracking import StreamTracker
+    from ape_stream.protocols import Source
+    from ape_stream.types import Frame
 
-__all__ = ["Port"]
+__all__ = ["BAD_TIME", "SourceStream"]
+
+BAD_TIME = "bad time"
+"""Cause of a drop: the frame's time is negative, not finite or too large."""
+
+_log = logging.getLogger("ape_stream")
 
 
-class Port:
-    """Where the frames of one source come in.
+class SourceStream:
+    """Reads one source into a channel.
 
     Args:
         source: The stream, already entered when `ingest` runs.
@@ -34,7 +41,7 @@ class Port:
     def __init__(
         self,
         source: Source,
-        tracker: Tracker | None,
+        tracker: StreamTracker | None,
         *,
         newest_wins: bool | None,
         buffer: int,
@@ -43,13 +50,14 @@ class Port:
         self.source = source
         self.tracker = tracker
         self.name = source.name
-        self.ledger = StreamLedger()
+        self.counters = StreamCounters()
         self.reading = StageMeter()
         self.channel: Channel[Frame] = Channel(
-            buffer, guard=guard, on_drop=lambda _frame, cause: self.ledger.drop(cause)
+            buffer, guard=guard, on_drop=lambda _frame, cause: self.counters.drop(cause)
         )
         self._newest_wins = newest_wins
-        self._segment = 0
+        self._last_time_s = 0.0
+        self._source_segment = 0
 
     def settle(self) -> None:
         """Choose what happens to waiting frames: an entered source knows whether it is live."""
@@ -57,16 +65,6 @@ class Port:
         self.channel.newest_wins = chosen
         if chosen:
             self.channel.capacity = 1
-
-    def track(self, frame: Frame, found: Instances) -> Instances:
-        """What was found in the stream's next frame, with track ids where there is a tracker."""
-        if self.tracker is None:
-            return found
-        if frame.segment != self._segment:
-            self._segment = frame.segment
-            if isinstance(self.tracker, EndsTracks):
-                self.tracker.end_tracks()
-        return self.tracker.update(found, frame.time_s)
 
     def ingest(self) -> None:
         """Bring the source's frames into the channel until it ends; runs in its own thread.
@@ -80,11 +78,35 @@ class Port:
         for frame in self.source:
             with guard:
                 self.reading.work.add(time.monotonic() - start)
-                self.ledger.capture()
-                self.channel.put(_stamped(frame))
+                self.counters.capture()
+                if 0.0 <= frame.time_s < LONGEST_S:  # False for NaN, too
+                    self.channel.put(self._stamped(frame))
+                else:
+                    self._refuse(frame)
             start = time.monotonic()
 
+    def _refuse(self, frame: Frame) -> None:
+        self.counters.drop(BAD_TIME)
+        if self.counters.dropped[BAD_TIME] == 1:
+            _log.warning(
+                "%s #%d has the time %g s: it is dropped, as will be others outside 0..%g s",
+                self.name,
+                frame.index,
+                frame.time_s,
+                LONGEST_S,
+            )
 
-def _stamped(frame: Frame) -> Frame:
-    """A source that does not know when it captured a frame delivered it just now."""
-    return frame if frame.captured_ns else replace(frame, captured_ns=time.monotonic_ns())
+    def _stamped(self, frame: Frame) -> Frame:
+        """The frame with what a source may not know: when it was captured, and its segment.
+
+        A source may have its own clock that never steps back, and count segments itself.
+        """
+        if frame.time_s < self._last_time_s or frame.segment != self._source_segment:
+            self.counters.restarts += 1
+            _log.info("%s: the clock stepped back before #%d; tracks end", self.name, frame.index)
+        self._last_time_s, self._source_segment = frame.time_s, frame.segment
+        captured_ns = frame.captured_ns or time.monotonic_ns()
+        segment = self.counters.restarts
+        if (captured_ns, segment) == (frame.captured_ns, frame.segment):
+            return frame
+        return replace(frame, captured_ns=captured_ns, segment=segment)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from ape_stream.worlds import Video, World
+    from ape_stream.protocols.worlds import Video, World
 
 __all__ = ["SyntheticSource"]
 

@@ -1,16 +1,18 @@
 """The trackers of the `trackers` package (SORT, ByteTrack, OC-SORT, C-BIoU) as ours.
 
-They look at boxes alone: an id of theirs survives a change of class. So every prompt gets a
+They use boxes alone: an id of theirs survives a change of class. So every prompt gets a
 tracker of its own, and their ids are renumbered over all prompts.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ape_stream.errors import ConfigError, PluginError
+from ape_stream.errors import ConfigError
+from ape_stream.optional import library
 
 if TYPE_CHECKING:
     from ape_stream.types import Instances
@@ -23,6 +25,22 @@ _CLASSES = {
     "ocsort": "OCSORTTracker",
     "sort": "SORTTracker",
 }
+
+
+_FORGET_S = 600.0
+"""Seconds without a region after which a prompt's tracker is forgotten, far over what any loses
+tracks in: prompts that were replaced must not be tracked for ever."""
+
+
+@dataclass(slots=True, eq=False)
+class _PromptTracks:
+    """The tracker of one prompt."""
+
+    tracker: Any
+    seen_s: float
+    """When the prompt last had a region."""
+    ids: dict[int, int] = field(default_factory=dict)
+    """Our ids by those of the tracker."""
 
 
 class TrackersTracker:
@@ -45,16 +63,9 @@ class TrackersTracker:
     ) -> None:
         if algorithm not in _CLASSES:
             raise ConfigError(f"no algorithm {algorithm!r}; there are: {', '.join(_CLASSES)}")
-        try:
-            import trackers  # noqa: PLC0415 (an extra: only who uses it needs it)
-        except ModuleNotFoundError as error:
-            raise PluginError(
-                f"tracker {algorithm!r} needs an extra: pip install 'ape-stream[trackers]'"
-            ) from error
-        self._make = getattr(trackers, _CLASSES[algorithm])
+        self._make = getattr(library("trackers", "trackers"), _CLASSES[algorithm])
         self._options = options
-        self._by_prompt: dict[int, Any] = {}
-        self._ids: dict[tuple[int, int], int] = {}
+        self._by_prompt: dict[int, _PromptTracks] = {}
         self._last_id = 0
         try:
             self._make(**options)
@@ -64,37 +75,39 @@ class TrackersTracker:
     def update(self, found: Instances, time_s: float) -> Instances:
         """Return the N regions in their order with track ids, 0 where not yet confirmed."""
         ids = np.zeros(len(found), np.int64)
+        for prompt in set(found.prompt_ids.tolist()) - self._by_prompt.keys():
+            self._by_prompt[prompt] = _PromptTracks(self._make(**self._options), time_s)
         # A prompt without a region is updated too: its tracks must get lost in time.
-        for prompt in sorted({*self._by_prompt, *found.prompt_ids.tolist()}):
+        for prompt, tracks in sorted(self._by_prompt.items()):
             rows = np.flatnonzero(found.prompt_ids == prompt)
-            ids[rows] = self._track(prompt, found.select(rows), time_s)
+            ids[rows] = self._track(tracks, found.select(rows), time_s)
+        self._by_prompt = {
+            prompt: tracks
+            for prompt, tracks in self._by_prompt.items()
+            if time_s - tracks.seen_s <= _FORGET_S
+        }
         return found.with_track_ids(ids)
 
-    def end_tracks(self) -> None:
-        """End all tracks; their ids are not given again."""
-        self._by_prompt.clear()
-        self._ids.clear()
-
-    def _id(self, prompt: int, inner: int) -> int:
-        """Our id for one of theirs."""
-        if (prompt, inner) not in self._ids:
-            self._last_id += 1
-            self._ids[prompt, inner] = self._last_id
-        return self._ids[prompt, inner]
-
-    def _track(self, prompt: int, found: Instances, time_s: float) -> list[int]:
+    def _track(self, tracks: _PromptTracks, found: Instances, time_s: float) -> list[int]:
         import supervision as sv  # noqa: PLC0415 (takes 1 s to import)
 
-        if prompt not in self._by_prompt:
-            self._by_prompt[prompt] = self._make(**self._options)
         given = sv.Detections(
             xyxy=found.boxes.copy(),
             confidence=found.scores.copy(),
             data={"row": np.arange(len(found))},  # they change the order
         )
-        seen = self._by_prompt[prompt].update(given, timestamp=time_s)
+        seen = tracks.tracker.update(given, timestamp=time_s)
+        if len(found):
+            tracks.seen_s = time_s
         ids = [0] * len(found)
         for row, inner in zip(seen.data.get("row", ()), seen.tracker_id, strict=True):
             if inner >= 0:
-                ids[int(row)] = self._id(prompt, int(inner))
+                ids[int(row)] = self._public_id(tracks, int(inner))
         return ids
+
+    def _public_id(self, tracks: _PromptTracks, inner: int) -> int:
+        """The id, unique over all prompts, of a track that has the id `inner` in its tracker."""
+        if inner not in tracks.ids:
+            self._last_id += 1
+            tracks.ids[inner] = self._last_id
+        return tracks.ids[inner]

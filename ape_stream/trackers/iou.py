@@ -14,6 +14,7 @@ seconds of the stream and not in frames: dropped frames and variable frame rates
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -73,7 +74,7 @@ class _Track:
             return self.box
         return self.box + np.tile(self.velocity * np.float32(time_s - self.seen_s), 2)
 
-    def see(self, found: Instances, k: int, time_s: float) -> None:
+    def extend(self, found: Instances, k: int, time_s: float) -> None:
         box = found.boxes[k]
         if time_s > self.seen_s:
             moved = (box - self.box).reshape(2, 2).mean(axis=0)
@@ -132,31 +133,30 @@ class IouTracker:
 
         Args:
             found: What was found in the stream's next frame.
-            time_s: The frame's time, seconds, not before the last one's.
+            time_s: The frame's time, finite, seconds. Where it is less than the last one's, the
+                stream has started again: all tracks end.
 
         Raises:
-            ValueError: time runs backwards.
+            ValueError: the time is not finite.
         """
+        if not math.isfinite(time_s):
+            raise ValueError(f"the time of a frame is {time_s} s")
         if time_s < self._time_s:
-            raise ValueError(f"time runs backwards, from {self._time_s} s to {time_s} s")
+            self._tracks = []
         self._time_s = time_s
         self._tracks = [t for t in self._tracks if time_s - t.seen_s <= self._max_lost_s]
-        owners = self._see(found)
+        owners = self._associate(found)
         ids = np.array([self._confirmed_id(owners.get(k)) for k in range(len(found))], np.int64)
         return found.with_track_ids(ids)
 
-    def end_tracks(self) -> None:
-        """End all tracks; their ids are not given again."""
-        self._tracks.clear()
-
-    def _see(self, found: Instances) -> dict[int, _Track]:
+    def _associate(self, found: Instances) -> dict[int, _Track]:
         """Match, start and end tracks; return the track of every region that has one."""
         owners: dict[int, _Track] = {}
         free = list(self._tracks)
         strong = found.scores >= self._start_score
         for group in (np.flatnonzero(strong), np.flatnonzero(~strong)):
             for track, k in list(self._matches(free, found, group)):
-                track.see(found, k, self._time_s)
+                track.extend(found, k, self._time_s)
                 owners[k] = track
                 free.remove(track)
         missed = {id(track) for track in free if track.track_id == 0}

@@ -17,7 +17,7 @@ __all__ = ["Frame"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One picture of one stream."""
+    """One image of one stream."""
 
     image: NDArray[np.uint8]
     """Pixels, (H, W, 3) uint8, blue-green-red, 0..255, read-only."""
@@ -28,11 +28,11 @@ class Frame:
     stream: str = "0"
     """Name of the stream, unique within a run."""
     captured_ns: int = 0
-    """`time.monotonic_ns()` when the source delivered it: the start of its age."""
+    """`time.monotonic_ns()` when the source delivered it; its age counts from here."""
     origin: str | None = None
-    """The picture file it was read from, or None for video."""
+    """The image file it was read from, or None for video."""
     segment: int = 0
-    """How often the sender's clock began again before it; no track goes on into a new segment."""
+    """How often the stream's clock has stepped back before; no track goes on into a new segment."""
 
     def __post_init__(self) -> None:
         """Check the image and make it read-only."""

@@ -14,7 +14,7 @@ from ape_stream.stats import (
     Rate,
     RunStats,
     StageMeter,
-    StreamLedger,
+    StreamCounters,
     resident_bytes,
 )
 from ape_stream.testing import CollectSink, ListSource, OraclePerceiver, frames
@@ -57,27 +57,27 @@ def test_rate_is_right_before_the_window_is_full():
     assert rate.hz(1.0) == pytest.approx(21)
 
 
-def test_ledger_counts_ages_from_capture():
-    ledger = StreamLedger()
-    ledger.capture()
-    ledger.publish(time.monotonic_ns() - 40_000_000)
-    snapshot = ledger.snapshot(waiting=0)
+def test_counters_counts_ages_from_capture():
+    counters = StreamCounters()
+    counters.capture()
+    counters.publish(time.monotonic_ns() - 40_000_000)
+    snapshot = counters.snapshot(waiting=0)
     assert 40 <= snapshot.age_ms_p50 < 1000
     assert (snapshot.captured, snapshot.published) == (1, 1)
 
 
 def test_a_snapshot_does_not_change_afterwards():
-    ledger = StreamLedger()
-    ledger.drop("overtaken")
-    before = ledger.snapshot(waiting=0)
-    ledger.drop("overtaken")
-    ledger.enter("ready")
+    counters = StreamCounters()
+    counters.drop("overtaken")
+    before = counters.snapshot(waiting=0)
+    counters.drop("overtaken")
+    counters.enter("ready")
     assert before.dropped == {"overtaken": 1}
     assert before.in_flight["ready"] == 0
 
 
 def test_totals_are_sums_over_streams_and_json():
-    a, b = StreamLedger(), StreamLedger()
+    a, b = StreamCounters(), StreamCounters()
     for _ in range(3):
         a.capture()
     a.drop("stopped")

@@ -13,7 +13,7 @@ from ape_nodes.zeromq.control import ControlClient, ControlServer
 from ape_nodes.zeromq.keys import make_keys
 from ape_stream.cli.progress import consume, summary
 from ape_stream.config import load
-from ape_stream.config.build import assemble
+from ape_stream.config.build import build_pipeline
 
 __all__ = ["control", "keys", "serve"]
 
@@ -64,7 +64,7 @@ def serve(
 ) -> None:
     """Run what a TOML file describes, and answer on a control socket meanwhile."""
     with (
-        assemble(load(config)) as pipeline,
+        build_pipeline(load(config)) as pipeline,
         ControlServer(endpoint, pipeline, keys=keys, public=public) as server,
     ):
         typer.echo(f"control: {server.address}", err=True)

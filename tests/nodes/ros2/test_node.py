@@ -215,7 +215,7 @@ def test_what_cannot_be_configured_is_told_and_can_be_tried_again(world, paramet
 def test_options_reach_the_plugins_that_have_them(world):
     node = world.active(perceiver="halved", dtype="bfloat16", iou_track=0.9)
     assert node._model._perceiver.dtype == "bfloat16"
-    tracker = node._pipeline._ports[0].tracker
+    tracker = node._pipeline._streams[0].tracker._tracker
     assert tracker._min_iou == 0.9
 
 

@@ -50,7 +50,7 @@ def test_serve_answers_while_it_runs(monkeypatch, tmp_path):
     source = ListSource(frames(40), period_s=0.02)
     pipeline = Pipeline([source], OraclePerceiver(), PromptSet.of("cat"))
     monkeypatch.setattr(commands, "load", lambda _: None)
-    monkeypatch.setattr(commands, "assemble", lambda _: pipeline)
+    monkeypatch.setattr(commands, "build_pipeline", lambda _: pipeline)
     outcome = run("serve", tmp_path / "run.toml", "--control", "tcp://127.0.0.1:*")
     assert outcome.exit_code == 0
     assert "control: tcp://127.0.0.1:" in outcome.stderr

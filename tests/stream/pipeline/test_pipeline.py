@@ -171,8 +171,8 @@ def test_new_prompts_take_over_between_frames_and_no_frame_is_lost():
         for result in run:
             results.append(result)
             if result.frame.index == 20:
-                in_force = run.set_prompts("dog face, blue car")  # from the consumer's own thread
-                assert in_force.texts == ("dog face", "blue car")
+                active = run.set_prompts("dog face, blue car")  # from the consumer's own thread
+                assert active.texts == ("dog face", "blue car")
     assert [r.frame.index for r in results] == list(range(60))
     assert results[0].prompts.texts == ("red apple", "dog face")
     assert results[-1].prompts.texts == ("dog face", "blue car")
@@ -211,7 +211,7 @@ class Picky(OraclePerceiver):
             raise ValueError("cannot read 'bad'")
 
 
-def test_a_refusal_leaves_the_old_prompts_in_force():
+def test_a_refusal_leaves_the_old_prompts_active():
     with Pipeline([ListSource(list(frames(30)))], Picky(delay_s=0.002), PROMPTS) as run:
         results = []
         for result in run:

@@ -159,7 +159,7 @@ def test_masks_tell_apart_what_boxes_cannot():
     # Two diagonal bars of one box: an X. Their masks cross in the middle only.
     bar = np.eye(60, dtype=np.bool_)
     bar |= np.roll(bar, 1, axis=1) | np.roll(bar, -1, axis=1)
-    cross = [masks.cut(np.pad(b, 20)) for b in (bar, bar[:, ::-1])]
+    cross = [masks.crop(np.pad(b, 20)) for b in (bar, bar[:, ::-1])]
 
     def scene(order):
         return Instances(
@@ -212,12 +212,21 @@ def test_nothing_found_is_tracked_as_nothing():
 # ------------------------------------------------------------------------------------- bad values
 
 
-def test_time_must_not_run_backwards():
+def test_a_time_that_steps_back_ends_all_tracks_and_ids_go_on():
     tracker = IouTracker()
     ids(tracker, 1.0, (1, 1, 9, 9))
     assert ids(tracker, 1.0, (1, 1, 9, 9)) == [1]
-    with pytest.raises(ValueError, match="backwards"):
-        ids(tracker, 0.5)
+    assert ids(tracker, 0.5, (1, 1, 9, 9)) == [0]
+    assert ids(tracker, 0.6, (1, 1, 9, 9)) == [2]
+
+
+@pytest.mark.parametrize("time_s", [float("nan"), float("inf")])
+def test_a_time_that_is_not_finite_is_refused(time_s):
+    tracker = IouTracker()
+    with pytest.raises(ValueError, match="the time of a frame is"):
+        ids(tracker, time_s)
+    ids(tracker, 0.0, (1, 1, 9, 9))
+    assert ids(tracker, 0.1, (1, 1, 9, 9)) == [1]
 
 
 @pytest.mark.parametrize(
@@ -268,3 +277,13 @@ def test_outside_trackers_say_what_is_wrong(monkeypatch):
     monkeypatch.setitem(sys.modules, "trackers", None)
     with pytest.raises(PluginError, match=r"pip install 'ape-stream\[trackers\]'"):
         TrackersTracker()
+
+
+def test_outside_trackers_forget_prompts_that_were_replaced():
+    tracker = TrackersTracker(algorithm="sort", minimum_consecutive_frames=1)
+    for prompt in range(50):
+        start = 20.0 * prompt
+        for step in range(3):
+            last = ids(tracker, start + step / 30, (10, 10, 40, 40, prompt))
+    assert last == [50]  # never an id twice
+    assert len(tracker._by_prompt) <= 31

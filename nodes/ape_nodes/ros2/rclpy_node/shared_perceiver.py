@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from ape_stream.errors import ModelError
-from ape_stream.protocols import TellsMemory
+from ape_stream.protocols import ReportsMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ class SharedModel:
     def device_memory(self) -> DeviceMemory | None:
         """Memory of the model's device; asks without the lock, which a whole frame may hold."""
         teller = self._perceiver
-        return teller.device_memory() if isinstance(teller, TellsMemory) else None
+        return teller.device_memory() if isinstance(teller, ReportsMemory) else None
 
     def _loaded(self, prompts: PromptSet) -> Perceiver:
         if self._perceiver is None:

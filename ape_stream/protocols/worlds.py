@@ -1,7 +1,8 @@
-"""What a synthetic world looks like from here: pictures, sentences and videos with their truth.
+"""Synthetic worlds: images, sentences and videos with their exact truth.
 
 A world is a plugin of the group `ape_stream.worlds`. Nothing of ours is inherited: any object of
-this shape will do. The `synthetic://` source shows its videos, `ape-stream eval` judges by them.
+this shape will do. The `synthetic://` source plays its videos, `ape-stream eval` judges models by
+its images and videos.
 """
 
 from __future__ import annotations
@@ -14,15 +15,23 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Named", "Phrase", "Picture", "Region", "Spoken", "Video", "World"]
+__all__ = [
+    "AnnotatedImage",
+    "CaptionedImage",
+    "ClassPrompt",
+    "Phrase",
+    "Region",
+    "Video",
+    "World",
+]
 
 
 class Region(Protocol):
-    """One thing, or one region of stuff, that shows in a picture."""
+    """One visible thing, or one region of stuff."""
 
     @property
     def id(self) -> int:
-        """Its value in the picture's instance map; lasting within a video."""
+        """Its value in the image's instance map; the same throughout a video."""
         ...
 
     @property
@@ -36,8 +45,8 @@ class Region(Protocol):
         ...
 
 
-class Picture(Protocol):
-    """A picture with its exact truth."""
+class AnnotatedImage(Protocol):
+    """An image with its exact truth."""
 
     @property
     def image(self) -> NDArray[np.uint8]:
@@ -46,7 +55,7 @@ class Picture(Protocol):
 
     @property
     def instance_map(self) -> NDArray[np.int32]:
-        """(H, W) int32: id of what shows at each pixel."""
+        """(H, W) int32: id of what is visible at each pixel."""
         ...
 
     @property
@@ -56,12 +65,12 @@ class Picture(Protocol):
 
     @property
     def ignored(self) -> Sequence[Region]:
-        """What may be found or not: it shows too little."""
+        """What may be found or not: too little of it is visible."""
         ...
 
 
 class Phrase(Protocol):
-    """A description that fits one region of its picture and no other."""
+    """A description that fits one region of its image and no other."""
 
     @property
     def text(self) -> str:
@@ -70,12 +79,12 @@ class Phrase(Protocol):
 
     @property
     def target(self) -> int:
-        """Id of the one right region."""
+        """Id of the region that it describes."""
         ...
 
     @property
     def distractors(self) -> Sequence[int]:
-        """Ids of the wrong regions of the same noun."""
+        """Ids of other regions with the same noun, which it does not describe."""
         ...
 
     @property
@@ -84,12 +93,12 @@ class Phrase(Protocol):
         ...
 
 
-class Spoken(Protocol):
-    """A picture and what can be said of it."""
+class CaptionedImage(Protocol):
+    """An image and sentences that describe regions of it."""
 
     @property
-    def scene(self) -> Picture:
-        """The picture."""
+    def scene(self) -> AnnotatedImage:
+        """The image."""
         ...
 
     @property
@@ -101,17 +110,17 @@ class Spoken(Protocol):
 class Video(Protocol):
     """An endless video."""
 
-    def scene(self, index: int) -> Picture:
+    def scene(self, index: int) -> AnnotatedImage:
         """The frame at this index, >= 0, always the same."""
         ...
 
 
-class Named(Protocol):
-    """Words and the classes that they are true of."""
+class ClassPrompt(Protocol):
+    """A prompt and the classes that it is true of."""
 
     @property
     def text(self) -> str:
-        """The words."""
+        """The prompt."""
         ...
 
     @property
@@ -121,7 +130,10 @@ class Named(Protocol):
 
 
 class World(Protocol):
-    """Renders pictures and videos; the same seed gives the same pixels. Raises ValueError."""
+    """Renders images and videos; the same seed gives the same pixels.
+
+    Methods raise ValueError for sizes or names that cannot be rendered.
+    """
 
     @property
     def names(self) -> Sequence[str]:
@@ -134,16 +146,16 @@ class World(Protocol):
         ...
 
     @property
-    def prompts(self) -> Sequence[Named]:
+    def prompts(self) -> Sequence[ClassPrompt]:
         """Every prompt of the world, main names first."""
         ...
 
-    def scene(self, seed: int, size: tuple[int, int]) -> Picture:
-        """A picture of this (height, width)."""
+    def scene(self, seed: int, size: tuple[int, int]) -> AnnotatedImage:
+        """An image of this (height, width)."""
         ...
 
-    def sentence_scene(self, seed: int, size: tuple[int, int]) -> Spoken:
-        """A picture with several of one noun, and sentences that tell them apart."""
+    def sentence_scene(self, seed: int, size: tuple[int, int]) -> CaptionedImage:
+        """An image with several of one noun, and sentences that distinguish them."""
         ...
 
     def video(
@@ -155,5 +167,5 @@ class World(Protocol):
         cast: tuple[str, ...] = (),
         full_occlusion: bool = False,
     ) -> Video:
-        """A video, of the things in `cast` alone where any are named."""
+        """A video; of the things in `cast` only, where any are named."""
         ...

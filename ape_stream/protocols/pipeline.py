@@ -1,6 +1,6 @@
-"""The four sockets that a plugin fits in (Source, Perceiver, Tracker, Sink), and what it may add.
+"""The four kinds of parts of a pipeline (Source, Perceiver, Tracker, Sink), and their options.
 
-A plugin is any object of this shape; nothing of ours needs to be inherited. Sources and sinks are
+A part is any object of this shape; nothing of ours needs to be inherited. Sources and sinks are
 context managers: entering opens the device or file, so what cannot work fails before any thread
 starts; leaving closes it, on success and on failure alike.
 """
@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from ape_stream.stats import DeviceMemory, RunStats
     from ape_stream.types import Frame, FrameResult, Instances, PromptSet
 
-__all__ = ["EndsTracks", "Perceiver", "Sink", "Source", "TellsMemory", "Tracker", "WatchesRun"]
+__all__ = [
+    "KnowsFrameCount",
+    "Perceiver",
+    "ReportsMemory",
+    "Sink",
+    "Source",
+    "Tracker",
+    "WatchesRun",
+]
 
 
 class _Resource(Protocol):
@@ -55,11 +63,6 @@ class Source(_Resource, Protocol):
         """
         ...
 
-    @property
-    def frame_count(self) -> int | None:
-        """How many frames there will be, or None where nobody can know."""
-        ...
-
 
 @runtime_checkable
 class Perceiver(Protocol):
@@ -83,16 +86,15 @@ class Tracker(Protocol):
     """Gives the regions of one stream lasting identities."""
 
     def update(self, found: Instances, time_s: float) -> Instances:
-        """Return `found` with track ids; edits nothing. `time_s` never runs backwards."""
-        ...
+        """Return the regions with track ids; edits nothing.
 
-
-@runtime_checkable
-class EndsTracks(Protocol):
-    """A tracker that can be told that nothing it saw goes on."""
-
-    def end_tracks(self) -> None:
-        """End all tracks; their ids are not given again."""
+        Args:
+            found: What was found in the stream's next frame. Its prompt ids are class ids here:
+                one number for a prompt's text and kind for as long as it stays among the prompts,
+                wherever it stands in the set. A prompt that comes back has a new one.
+            time_s: The frame's time in seconds, finite and never less than the last one's: where a
+                stream's clock steps back, a new tracker is made.
+        """
         ...
 
 
@@ -110,7 +112,17 @@ class Sink(_Resource, Protocol):
 
 
 @runtime_checkable
-class TellsMemory(Protocol):
+class KnowsFrameCount(Protocol):
+    """A source that may know how many frames it will deliver."""
+
+    @property
+    def frame_count(self) -> int | None:
+        """How many frames there will be, or None where this cannot be known."""
+        ...
+
+
+@runtime_checkable
+class ReportsMemory(Protocol):
     """A perceiver that also knows the memory of its device."""
 
     def device_memory(self) -> DeviceMemory | None:
@@ -120,8 +132,8 @@ class TellsMemory(Protocol):
 
 @runtime_checkable
 class WatchesRun(Protocol):
-    """A sink that also tells others how the run goes."""
+    """A sink that also reports how the run goes."""
 
     def watch(self, stats: Callable[[], RunStats]) -> None:
-        """Take the way to the run's numbers; called once, before the sink is entered."""
+        """Take a callable that returns the run's statistics; called once, before entering."""
         ...

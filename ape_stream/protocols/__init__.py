@@ -1,0 +1,25 @@
+"""The shapes that plugins have: nothing needs to be inherited, any object of the shape will do.
+
+pipeline  Source, Perceiver, Tracker, Sink, and what they may also offer
+worlds    World, for synthetic images and videos with their truth
+"""
+
+from ape_stream.protocols.pipeline import (
+    KnowsFrameCount,
+    Perceiver,
+    ReportsMemory,
+    Sink,
+    Source,
+    Tracker,
+    WatchesRun,
+)
+
+__all__ = [
+    "KnowsFrameCount",
+    "Perceiver",
+    "ReportsMemory",
+    "Sink",
+    "Source",
+    "Tracker",
+    "WatchesRun",
+]
