@@ -1,6 +1,6 @@
 """Words in, tracked masks out, on any video."""
 
-from ape_stream.api import open  # noqa: A004 (ape_stream.open reads as what it does)
+from ape_stream.api import LoadedModel, find, load, open  # noqa: A004 (ape_stream.open reads as what it does)
 from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig
 from ape_stream.errors import (
     ApeStreamError,
@@ -27,6 +27,7 @@ __all__ = [
     "Frame",
     "FrameResult",
     "Instances",
+    "LoadedModel",
     "Mask",
     "ModelError",
     "OutputConfig",
@@ -51,5 +52,7 @@ __all__ = [
     "TruncatedError",
     "UsageError",
     "WireError",
+    "find",
+    "load",
     "open",
 ]

@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from ape_stream.closing import Closing
-from ape_stream.pixels import to_bgr
+from ape_stream.sources.pixels import to_bgr
 from ape_stream.types import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ape_stream.pixels import ImageLike
+    from ape_stream.sources.pixels import ImageLike
 
     Item: TypeAlias = ImageLike | Frame
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ape_stream import images
+from ape_stream.api import images
+from ape_stream.api.images import BATCH, KEPT, LoadedModel, find, load
 from ape_stream.errors import PluginError, PromptError, SourceError, UsageError
-from ape_stream.images import BATCH, KEPT, LoadedModel, find, load
-from ape_stream.pixels import to_bgr
+from ape_stream.sources.pixels import to_bgr
 from ape_stream.testing import OraclePerceiver
 
 

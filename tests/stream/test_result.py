@@ -21,7 +21,7 @@ def test_a_notebook_shows_the_overlay():
 
 @pytest.mark.parametrize("name", ["a.xyz", "missing/a.png"])
 def test_what_cannot_be_saved_is_named(tmp_path, name):
-    with pytest.raises(SinkError, match="a.xyz|missing"):
+    with pytest.raises(SinkError, match=r"a\.xyz|missing"):
         made().save(tmp_path / name)
 
 

@@ -7,9 +7,9 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, overload
 
 from ape_stream.errors import PluginError
-from ape_stream.pixels import is_image, to_bgr
 from ape_stream.plugins import make
 from ape_stream.result import FrameResult
+from ape_stream.sources.pixels import is_image, to_bgr
 from ape_stream.types import Frame, PromptSet
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     import supervision as sv
 
-    from ape_stream.pixels import ImageLike
     from ape_stream.protocols import Perceiver
+    from ape_stream.sources.pixels import ImageLike
     from ape_stream.types import Prompt
 
 __all__ = ["LoadedModel", "find", "load"]
