@@ -20,7 +20,7 @@ _LIBRARIES = {
     "OpenCV": ("cv2", ("opencv-python", "opencv-python-headless"), "cameras, drawing, windows"),
     "supervision": ("supervision", ("supervision",), "result.detections, overlays"),
     "torch": ("torch", ("torch",), "the APE models"),
-    "CuPy": ("cupy", ("cupy-cuda13x", "cupy-cuda12x", "cupy"), "kernels on NVIDIA GPUs"),
+    "cuda-bindings": ("cuda", ("cuda-bindings",), "kernels on NVIDIA GPUs"),
     "numba": ("numba", ("numba",), "faster kernels on the CPU"),
     "pyzmq": ("zmq", ("pyzmq",), "zmq: outputs and control"),
     "rclpy": ("rclpy", ("rclpy",), "ROS 2 nodes, beside a ROS installation"),

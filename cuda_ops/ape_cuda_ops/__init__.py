@@ -1,15 +1,25 @@
-"""Deformable-attention and mask kernels for GPU and CPU.
+"""Kernels for GPU and CPU: deformable attention, NMS, and masks packed to bits.
 
 Importing this package compiles nothing: the first call of an operator does, once per machine.
+
+    ops.py           the operators torch knows: msda, msda_fused, nms_grouped, mask_pack
+    checks.py        checks of their arguments
+    registry.py      chooses the backend of a device
+    device_check.py  compares kernels with their references at the first use of a GPU
+    backends/        one implementation per file: CUDA, C++, numba, torch
+    build/           compilers (C++, NVRTC), the launcher and the cache of compiled kernels
+    csrc/            the kernels' sources, C++ and CUDA
+    bench.py, doctor.py    `ape-stream bench ops` and the kernel lines of `ape-stream doctor`
 """
 
-from ape_cuda_ops.errors import BackendError, CompileError
+from ape_cuda_ops.errors import BackendError, CompileError, DeviceCheckError
 from ape_cuda_ops.ops import mask_pack, msda, msda_fused, nms_grouped
 from ape_cuda_ops.registry import backend_in_use
 
 __all__ = [
     "BackendError",
     "CompileError",
+    "DeviceCheckError",
     "backend_in_use",
     "mask_pack",
     "msda",

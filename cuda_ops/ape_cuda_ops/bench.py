@@ -1,4 +1,4 @@
-"""``ape-stream bench ops``: every backend against grid_sample, in one interleaved run."""
+"""``ape-stream bench ops``: every backend compared with grid_sample, in one interleaved run."""
 
 from __future__ import annotations
 
@@ -22,58 +22,58 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["CASES", "Case", "Line", "interleaved", "layer_case", "measure", "ops"]
+__all__ = ["CASES", "LayerCase", "OpsTiming", "interleaved", "layer_inputs", "measure", "ops"]
 
 
-class Case(NamedTuple):
-    """The shape of one layer."""
+class LayerCase(NamedTuple):
+    """The sizes of one deformable layer."""
 
     side: int
-    """Of the square image, pixels."""
+    """Side of the square image, pixels."""
     strides: tuple[int, ...]
-    """Of its levels."""
+    """Stride of each level, pixels."""
     heads: int = 8
     dim: int = 32
-    """Of a head."""
+    """Width of a head."""
     queries: int | None = None
-    """At random places; None: every pixel of every level is one, at its own."""
+    """Number of queries, at random positions; None: one at each pixel of each level."""
 
 
 LEVELS = (4, 8, 16, 32, 64)
 CASES = {
-    "small": Case(320, (8, 16, 32)),
-    "encoder640": Case(640, LEVELS),
-    "encoder1024": Case(1024, LEVELS),
-    "decoder900": Case(1024, LEVELS, queries=900),
+    "small": LayerCase(320, (8, 16, 32)),
+    "encoder640": LayerCase(640, LEVELS),
+    "encoder1024": LayerCase(1024, LEVELS),
+    "decoder900": LayerCase(1024, LEVELS, queries=900),
 }
 CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class OpsTiming:
     """What was measured of one backend on one case."""
 
     case: str
     """Key of :data:`CASES`."""
     backend: str
-    """``reference`` is grid_sample, the baseline."""
+    """Name of the backend; ``reference`` is grid_sample, the baseline."""
     cpu_s: float
     """Median CPU seconds of a call, all threads together."""
     wall_s: float
     """Median wall seconds of a call."""
     speedup: float
-    """Baseline's time over this one's, the median over the interleaved rounds: CPU time, on a GPU
-    wall time, which waits for it."""
+    """Time of the baseline divided by the time of this one, median over the rounds: CPU time, on a
+    GPU wall time (the host waits for it)."""
     error: float
     """Relative difference from the baseline (Frobenius)."""
     least_bytes: int
-    """Bytes that any implementation must move: each tensor once."""
+    """Bytes that every implementation must move: each tensor once."""
     floor_fraction: float
-    """Time of copying that many bytes here over ``wall_s``; 1 would be bound by memory."""
+    """Time of copying ``least_bytes`` divided by ``wall_s``; 1 is the limit of the memory."""
 
 
-def layer_case(name: str) -> tuple[list[Tensor], list[tuple[int, int]]]:
+def layer_inputs(name: str) -> tuple[list[Tensor], list[tuple[int, int]]]:
     """value, reference, offsets and logits of a deformable layer, float32, and its shapes."""
     case = CASES[name]
     shapes = [(case.side // stride, case.side // stride) for stride in case.strides]
@@ -83,20 +83,20 @@ def layer_case(name: str) -> tuple[list[Tensor], list[tuple[int, int]]]:
     for height, width in shapes:
         y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         centres.append(torch.stack(((x + 0.5) / width, (y + 0.5) / height), -1).flatten(0, 1))
-    places = torch.cat(centres)
+    points = torch.cat(centres)  # (S, 2)
     if case.queries is not None:
-        places = torch.rand((case.queries, 2), generator=random)
-    Q, H = len(places), case.heads
+        points = torch.rand((case.queries, 2), generator=random)
+    Q, H = len(points), case.heads
     value = torch.randn((1, tokens, H, case.dim), generator=random)
     offsets = 2 * torch.randn((1, Q, H, levels, 4, 2), generator=random)
     logits = torch.randn((1, Q, H, levels * 4), generator=random)
-    return [value, places[None, :, None].repeat(1, 1, levels, 1), offsets, logits], shapes
+    return [value, points[None, :, None].repeat(1, 1, levels, 1), offsets, logits], shapes
 
 
 def interleaved(
     calls: dict[str, Callable[[], object]], repeats: int, device: torch.device = CPU
 ) -> dict[str, list[tuple[float, float]]]:
-    """CPU and wall seconds of every call, in rounds, so that a busy machine slows all alike."""
+    """CPU and wall seconds of every call, in turns: other load slows all calls equally."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
 
     def wait() -> None:
@@ -104,7 +104,7 @@ def interleaved(
             torch.cuda.synchronize(device)
 
     for call in calls.values():
-        call()  # compiles, and touches fresh memory
+        call()  # warm up: compiles, and maps new memory
     for _ in range(repeats):
         for name, call in calls.items():
             wait()
@@ -130,29 +130,29 @@ def _usable(names: Sequence[str]) -> list[str]:
 
 def measure(
     case: str, repeats: int, device: torch.device = CPU, dtype: torch.dtype = torch.float32
-) -> list[Line]:
-    """All backends of a device on one case, fed with locations and weights as grid_sample is.
+) -> list[OpsTiming]:
+    """All backends of a device on one case, from locations and weights as grid_sample takes them.
 
     Args:
         case: key of `CASES`.
-        repeats: rounds.
-        device: that computes.
-        dtype: of the values; locations and weights are float32.
+        repeats: number of rounds.
+        device: where to compute.
+        dtype: dtype of the values; locations and weights are float32.
     """
-    tensors, shapes = layer_case(case)
-    value, places, offsets, logits = (tensor.to(device) for tensor in tensors)
+    tensors, shapes = layer_inputs(case)
+    value, points, offsets, logits = (tensor.to(device) for tensor in tensors)
     value = value.to(dtype)
-    locations = reference.sampling_locations(places, offsets, shapes)
-    weights = reference.sampling_weights(logits, len(shapes), places)
+    locations = reference.sampling_locations(points, offsets, shapes)
+    weights = reference.sampling_weights(logits, len(shapes), points)
     names = _usable([name for name, known in BACKENDS.items() if device.type in known.devices])
     calls: dict[str, Callable[[], Tensor]] = {
         "reference": lambda: reference.msda(value, shapes, locations, weights)
     }
     for name in names:
-        calls[name] = partial(load(name).msda, value, shapes, locations, weights)
+        calls[name] = partial(load(name).forward, value, shapes, locations, weights)
     out = calls["reference"]()
     size = sum(tensor.nbytes for tensor in (value, locations, weights, out))
-    block = torch.empty(size // 8, device=device)  # a copy reads and writes: half the bytes each
+    block = torch.empty(size // 8, device=device)  # float32: a copy reads and writes half each
     times = interleaved({**calls, "copy": block.clone}, repeats, device)
     timer = 0 if device.type == "cpu" else 1
     copy = statistics.median(wall for _, wall in times.pop("copy"))
@@ -165,7 +165,7 @@ def measure(
         wall = statistics.median(wall for _, wall in pairs)
         cpu = statistics.median(cpu for cpu, _ in pairs)
         ratio = statistics.median(ratios)
-        lines.append(Line(case, name, cpu, wall, ratio, error, size, copy / wall))
+        lines.append(OpsTiming(case, name, cpu, wall, ratio, error, size, copy / wall))
     return lines
 
 
@@ -173,20 +173,20 @@ def ops(
     *,
     case: Annotated[str, typer.Option(help=f"{', '.join(CASES)} or all.")] = "small",
     dtype: Annotated[
-        str, typer.Option(help="Of the values: float32, float16, bfloat16.")
+        str, typer.Option(help="Dtype of the values: float32, float16, bfloat16.")
     ] = "float32",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median is told.")] = 9,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of every backend.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median is reported.")] = 9,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of every backend.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Deformable attention: every backend against grid_sample, forward."""
+    """Deformable attention, forward: every backend compared with grid_sample."""
     if case not in {*CASES, "all"}:
-        raise typer.BadParameter(f"no case is called {case!r}: choose {', '.join(CASES)} or all")
+        raise typer.BadParameter(f"there is no case {case!r}: choose {', '.join(CASES)} or all")
     if dtype not in DTYPES:
-        raise typer.BadParameter(f"no dtype is called {dtype!r}: choose {', '.join(DTYPES)}")
+        raise typer.BadParameter(f"there is no dtype {dtype!r}: choose {', '.join(DTYPES)}")
     if device not in {"cpu", "cuda"} or (device == "cuda" and not torch.cuda.is_available()):
-        raise typer.BadParameter(f"device {device!r} is not here: torch sees none")
+        raise typer.BadParameter(f"there is no device {device!r}: torch sees none")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -203,5 +203,5 @@ def ops(
         typer.echo(
             f"{line.case:11} {line.backend:14} {line.cpu_s * 1e3:9.1f} ms CPU "
             f"{line.wall_s * 1e3:9.1f} ms {line.speedup:6.1f}x  error {line.error:.1e}  "
-            f"{line.least_bytes / 1e6:.0f} MB at least, {line.floor_fraction:.0%} of the floor"
+            f"{line.least_bytes / 1e6:.0f} MB to move, {line.floor_fraction:.0%} of copy speed"
         )

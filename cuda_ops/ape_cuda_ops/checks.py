@@ -1,4 +1,4 @@
-"""What an operator may be given: checked before any launch, and without asking the device."""
+"""Checks of the operators' arguments, before any launch and without waiting for the device."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["check_boxes", "check_fused", "check_masks", "check_plain", "check_shapes"]
+__all__ = ["check_boxes", "check_masks", "check_msda", "check_msda_fused"]
 
 VALUE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 MAX_LEVELS = 8
+"""Length of the arrays in the kernels' arguments."""
 
 
 def _same_device(**tensors: Tensor) -> None:
-    """All tensors live where the first one lives, each one contiguous."""
-    (first, where), *others = ((name, tensor.device) for name, tensor in tensors.items())
+    """All tensors are on the device of the first one, and contiguous."""
+    (first, expected), *others = ((name, tensor.device) for name, tensor in tensors.items())
     for name, device in others:
-        if device != where:
-            raise ValueError(f"{name} is on {device} but {first} is on {where}")
+        if device != expected:
+            raise ValueError(f"{name} is on {device} but {first} is on {expected}")
     for name, tensor in tensors.items():
         if not tensor.is_contiguous():
             raise ValueError(
@@ -32,7 +33,7 @@ def _same_device(**tensors: Tensor) -> None:
 
 
 def _rank(name: str, tensor: Tensor, axes: str) -> None:
-    """``tensor`` has as many axes as ``axes`` names."""
+    """``tensor`` has as many axes as ``axes`` lists."""
     rank = axes.count(",") + 1
     if tensor.dim() != rank:
         raise ValueError(f"{name} must be [{axes}] with {rank} axes, got shape {_shape(tensor)}")
@@ -42,53 +43,38 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape)
 
 
-def _expect(name: str, tensor: Tensor, wanted: tuple[int, ...], why: str) -> None:
-    """``tensor`` has the wanted shape."""
-    if _shape(tensor) != wanted:
-        raise ValueError(f"{name} must be {wanted} ({why}), got {_shape(tensor)}")
+def _expect(name: str, tensor: Tensor, expected: tuple[int, ...], why: str) -> None:
+    """``tensor`` has the expected shape."""
+    if _shape(tensor) != expected:
+        raise ValueError(f"{name} must be {expected} ({why}), got {_shape(tensor)}")
 
 
 def _dtype(name: str, tensor: Tensor, allowed: tuple[torch.dtype, ...], why: str = "") -> None:
-    """``tensor`` has one of the allowed types."""
+    """``tensor`` has one of the allowed dtypes."""
     if tensor.dtype not in allowed:
         names = " or ".join(str(dtype) for dtype in dict.fromkeys(allowed))
         raise TypeError(f"{name} must be {names}{why}, got {tensor.dtype}")
 
 
-def check_shapes(
-    shapes: Sequence[tuple[int, int]], tokens: int, starts: Sequence[int] | None = None
-) -> None:
-    """The levels' heights and widths add up to the tokens of ``value``.
-
-    Raises:
-        ValueError: There are no levels or more than eight, a side is not positive, or the
-            sizes do not give the number of tokens or the level starts.
-    """
+def _check_value(value: Tensor, shapes: Sequence[tuple[int, int]]) -> torch.dtype:
+    """Value and shapes fit each other; returns the dtype of coordinates (never 16 bits)."""
+    _rank("value", value, "B, S, H, D")
+    _dtype("value", value, VALUE_DTYPES)
     if not 1 <= len(shapes) <= MAX_LEVELS:
-        raise ValueError(f"shapes must hold 1 to {MAX_LEVELS} (height, width), got {len(shapes)}")
-    total, expected = 0, []
+        raise ValueError(f"shapes must have 1 to {MAX_LEVELS} (height, width), got {len(shapes)}")
     for level, (height, width) in enumerate(shapes):
         if height < 1 or width < 1:
             raise ValueError(f"level {level} must be at least 1 x 1, got {height} x {width}")
-        expected.append(total)
-        total += height * width
-    if total != tokens:
-        raise ValueError(f"shapes {list(shapes)} hold {total} tokens but value holds {tokens}")
-    if starts is not None and list(starts) != expected:
-        raise ValueError(f"starts must be {expected} for shapes {list(shapes)}, got {list(starts)}")
-
-
-def _coordinate_dtype(value: Tensor) -> torch.dtype:
-    """float32 for every value type but float64: coordinates never have 16 bits."""
+    tokens = sum(height * width for height, width in shapes)
+    if tokens != value.shape[1]:
+        raise ValueError(
+            f"shapes {list(shapes)} have {tokens} tokens but value has {value.shape[1]}"
+        )
     return torch.float64 if value.dtype == torch.float64 else torch.float32
 
 
-def check_plain(
-    value: Tensor,
-    shapes: Sequence[tuple[int, int]],
-    locations: Tensor,
-    weights: Tensor,
-    starts: Sequence[int] | None = None,
+def check_msda(
+    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> None:
     """Arguments of ``msda``.
 
@@ -96,23 +82,20 @@ def check_plain(
         TypeError: A dtype is not one the operator computes in.
         ValueError: Rank, shape, device or layout do not fit.
     """
-    _rank("value", value, "B, S, H, D")
+    exact = _check_value(value, shapes)
     _rank("locations", locations, "B, Q, H, L, P, 2")
     _rank("weights", weights, "B, Q, H, L, P")
-    check_shapes(shapes, value.shape[1], starts)
     B, _, H, _ = value.shape
     Q, P = locations.shape[1], locations.shape[4]
-    wanted = (B, Q, H, len(shapes), P)
-    _expect("locations", locations, (*wanted, 2), "B and H of value, L of shapes")
-    _expect("weights", weights, wanted, "as locations without xy")
-    _dtype("value", value, VALUE_DTYPES)
-    exact = _coordinate_dtype(value)
+    expected = (B, Q, H, len(shapes), P)
+    _expect("locations", locations, (*expected, 2), "B and H of value, L of shapes")
+    _expect("weights", weights, expected, "as locations without xy")
     _dtype("locations", locations, (exact,), f" for {value.dtype} values")
     _dtype("weights", weights, (value.dtype, exact), f" for {value.dtype} values")
     _same_device(value=value, locations=locations, weights=weights)
 
 
-def check_fused(
+def check_msda_fused(
     value: Tensor,
     reference: Tensor,
     offsets: Tensor,
@@ -125,11 +108,10 @@ def check_fused(
         TypeError: A dtype is not one the operator computes in.
         ValueError: Rank, shape, device or layout do not fit.
     """
-    _rank("value", value, "B, S, H, D")
+    exact = _check_value(value, shapes)
     _rank("reference", reference, "B, Q, L, 2 or 4")
     _rank("offsets", offsets, "B, Q, H, L, P, 2")
     _rank("logits", logits, "B, Q, H, L*P")
-    check_shapes(shapes, value.shape[1])
     B, _, H, _ = value.shape
     L, Q, P = len(shapes), offsets.shape[1], offsets.shape[4]
     if reference.shape[-1] not in {2, 4}:
@@ -137,8 +119,6 @@ def check_fused(
     _expect("reference", reference, (B, Q, L, reference.shape[-1]), "B, Q, L of the others")
     _expect("offsets", offsets, (B, Q, H, L, P, 2), "B and H of value, L of shapes")
     _expect("logits", logits, (B, Q, H, L * P), "L * P of offsets")
-    _dtype("value", value, VALUE_DTYPES)
-    exact = _coordinate_dtype(value)
     _dtype("reference", reference, (exact,), f" for {value.dtype} values")
     _dtype("offsets", offsets, (value.dtype, exact), f" for {value.dtype} values")
     _dtype("logits", logits, (offsets.dtype,), " as offsets")

@@ -1,17 +1,22 @@
-"""What ``ape-stream doctor`` says of the kernels."""
+"""The lines of ``ape-stream doctor`` about kernels."""
 
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
 import torch
 
+from ape_cuda_ops import device_check
 from ape_cuda_ops.build import cxx, nvrtc
 from ape_cuda_ops.build.cache import directory
 from ape_cuda_ops.errors import BackendError
 from ape_cuda_ops.registry import backend_in_use
 
-__all__ = ["findings"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["checks", "findings"]
 
 
 def _in_use(device: str) -> str:
@@ -25,10 +30,10 @@ def _in_use(device: str) -> str:
     return "; ".join([name, *(str(warning.message) for warning in caught)])
 
 
-def _of(ask: object) -> str:
-    """What a callable answers, or why it cannot."""
+def _result(call: Callable[[], str]) -> str:
+    """What a call returns, or why it cannot."""
     try:
-        return str(ask()) if callable(ask) else str(ask)
+        return call()
     except BackendError as error:
         return f"none: {error}"
 
@@ -38,10 +43,23 @@ def findings() -> list[tuple[str, str]]:
     found = [("kernels on cpu", _in_use("cpu"))]
     if torch.cuda.is_available():
         found.append(("kernels on cuda", _in_use("cuda")))
+        found += checks(torch.device("cuda"))
     else:
         found.append(("kernels on cuda", "torch sees no CUDA device"))
-    found.append(("c++ compiler", _of(cxx.compiler)))
+    found.append(("c++ compiler", _result(cxx.compiler)))
     found.append(("c++ flags", " ".join(cxx.architecture_flags()) or "none needed"))
-    found.append(("nvrtc", _of(lambda: ".".join(map(str, nvrtc.version())))))
+    found.append(("nvrtc", _result(lambda: ".".join(map(str, nvrtc.version())))))
     found.append(("kernel cache", str(directory())))
     return found
+
+
+def checks(device: torch.device) -> list[tuple[str, str]]:
+    """Results of the device checks that ran on this device, see `device_check`."""
+    return [
+        (
+            f"{record.check} check",
+            f"{record.state} on {record.device}, driver {record.driver}"
+            + (f": {record.detail}" if record.detail else ""),
+        )
+        for record in device_check.records(device)
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BackendError", "CompileError"]
+__all__ = ["BackendError", "CompileError", "DeviceCheckError"]
 
 
 class BackendError(RuntimeError):
@@ -10,4 +10,8 @@ class BackendError(RuntimeError):
 
 
 class CompileError(BackendError):
-    """A kernel's source could not be compiled or loaded; the message holds the compiler's own."""
+    """A kernel could not be compiled or loaded; the message quotes the compiler."""
+
+
+class DeviceCheckError(BackendError):
+    """Something on a GPU failed or differed from its reference; the message says what."""

@@ -1,33 +1,32 @@
-"""The operators torch knows: ``ape_stream::msda``, ``::msda_fused`` and their gradients.
+"""The operators torch knows: deformable attention, its gradients, NMS and mask packing.
 
-Being registered, they run under autocast, autograd, ``torch.compile(fullgraph=True)`` and
-``torch.export`` (one node). What computes them is the registry's choice, by device.
+They are registered as ``torch.ops.ape_stream.*``, so they work under autocast, autograd,
+``torch.compile(fullgraph=True)`` and ``torch.export`` (one node). The registry chooses what
+computes them, by device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence  # noqa: TC003 - torch reads the annotations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ape_cuda_ops import checks, registry
-from ape_cuda_ops.backends import reference as plain
-from ape_cuda_ops.backends.embedding_bag import by_bag
+from ape_cuda_ops.backends.embedding_bag import EMBEDDING_BAG
 from ape_cuda_ops.backends.reference import level_sizes
+
+if TYPE_CHECKING:
+    from ape_cuda_ops.backends.base import Kernels
 
 __all__ = ["mask_pack", "msda", "msda_fused", "nms_grouped"]
 
 
 def msda(
-    value: Tensor,
-    shapes: Sequence[tuple[int, int]],
-    locations: Tensor,
-    weights: Tensor,
-    starts: Sequence[int] | None = None,
+    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """Multi-scale deformable attention with given locations and weights.
+    """Multi-scale deformable attention from sampling locations and attention weights.
 
     Args:
         value: (B, S, H, D) float32, float16, bfloat16 or float64, the levels in order.
@@ -35,7 +34,6 @@ def msda(
         locations: (B, Q, H, L, P, 2) xy as fractions of the level, float32 (float64 for
             float64 values). Outside of [0, 1] and NaN read zero.
         weights: (B, Q, H, L, P), the dtype of value or of locations.
-        starts: first token of each level, if the caller has them; only checked.
 
     Returns:
         (B, Q, H * D) in the dtype of value; sums are taken in float32 at least.
@@ -44,9 +42,10 @@ def msda(
         TypeError: A dtype does not fit.
         ValueError: A shape, device or layout does not fit; the message names both sides.
     """
-    checks.check_plain(value, shapes, locations, weights, starts)
-    if value.dtype == torch.float64:  # for checking gradients: no kernel has it
-        return by_bag.msda(value, shapes, locations, weights)
+    checks.check_msda(value, shapes, locations, weights)
+    weights = weights.to(locations.dtype)
+    if value.dtype == torch.float64:  # only for checking gradients: no kernel takes it
+        return EMBEDDING_BAG.forward(value, shapes, locations, weights)
     return _msda(value, _flat(shapes), locations, weights)
 
 
@@ -57,7 +56,7 @@ def msda_fused(
     logits: Tensor,
     shapes: Sequence[tuple[int, int]],
 ) -> Tensor:
-    """Deformable attention from raw offsets and logits: softmax, locations and sums in one.
+    """Deformable attention from raw offsets and logits: softmax, locations and sums in one kernel.
 
     Args:
         value: (B, S, H, D) float32, float16, bfloat16 or float64, the levels in order.
@@ -74,29 +73,31 @@ def msda_fused(
         TypeError: A dtype does not fit.
         ValueError: A shape, device or layout does not fit; the message names both sides.
     """
-    checks.check_fused(value, reference, offsets, logits, shapes)
+    checks.check_msda_fused(value, reference, offsets, logits, shapes)
     if value.dtype == torch.float64:
-        return by_bag.msda_fused(value, reference, offsets, logits, shapes)
-    return _msda_fused(value, reference, offsets, logits, _flat(shapes))
+        return EMBEDDING_BAG.forward(value, shapes, offsets, logits, reference)
+    return _msda(value, _flat(shapes), offsets, logits, reference)
 
 
 def nms_grouped(
     boxes: Tensor, scores: Tensor, groups: Tensor, count: int, threshold: float
 ) -> Tensor:
-    """Greedy non-maximum suppression of every group by itself.
+    """Greedy non-maximum suppression, each group by itself.
 
-    On a GPU the host never waits, so a CUDA graph can hold it.
+    On a GPU the host does not wait for the result, so a CUDA graph can contain the call.
 
     Args:
-        boxes: (N, 4) float32 xyxy, or float64, which no kernel has and whose plain form waits.
-        scores: (N,) float32, any order-preserving scores; of equals the earlier is stronger.
-        groups: (N,) int64; a group is a level, a class, an image: boxes of different groups never
-            touch. What is not in [0, count) is padding, which neither stays nor suppresses.
-        count: how many groups there are, empty ones included.
-        threshold: intersection over union above which the weaker box falls.
+        boxes: (N, 4) xyxy float32, or float64, which only the reference form takes (it
+            waits for the GPU).
+        scores: (N,) float32; only their order matters, and of equal scores the earlier wins.
+        groups: (N,) int64, for example the level, class or image; boxes of different groups never
+            suppress each other. A box whose group is not in [0, count) is padding: it is not kept
+            and suppresses nothing.
+        count: number of groups, empty ones included.
+        threshold: intersection over union above which the box with the lower score is suppressed.
 
     Returns:
-        (N,) bool in the order given: which boxes stay.
+        (N,) bool in the order of ``boxes``: which are kept.
 
     Raises:
         TypeError: A dtype does not fit.
@@ -106,7 +107,7 @@ def nms_grouped(
     order = scores.argsort(descending=True, stable=True)
     order = order[groups[order].argsort(stable=True)]
     every = torch.arange(count + 1, device=groups.device)
-    starts = torch.searchsorted(groups[order], every)
+    starts = torch.searchsorted(groups[order], every)  # (count + 1,)
     keep = _nms_grouped(boxes[order], starts, threshold)
     return torch.zeros_like(keep).scatter(0, order, keep)
 
@@ -117,22 +118,22 @@ def mask_pack(
     filled: tuple[float, float] | None = None,
     threshold: float = 0.0,
 ) -> Tensor:
-    """Mask logits to bits at full size: bilinear upsampling, threshold, packing in one.
+    """Mask logits to bits at full size: bilinear upsampling, threshold and packing in one kernel.
 
-    Pixel i of n reads the map at (i + 0.5) * filled / n - 0.5, clamped to the map; every product
-    and sum is rounded to float32, lines before columns, so that a logit at the threshold itself
-    falls the same way on every device.
+    Pixel i of n reads the map at (i + 0.5) * filled / n - 0.5, clamped to the map. Every product
+    and sum is rounded to float32, rows before columns, so a logit exactly at the threshold gives
+    the same bit on every device.
 
     Args:
         logits: (N, h, w) float32, float16 or bfloat16.
         size: height H and width W of the masks in pixels.
-        filled: rows and columns of the map, at its top left, that the masks cover, in (0, h] and
-            (0, w]; may be fractional; None = all.
+        filled: rows and columns of the map that the masks cover, from its top left corner, in
+            (0, h] and (0, w]; may be fractional; None = all.
         threshold: a pixel is set where its logit is above this (0 is probability 1/2).
 
     Returns:
-        (N, H, ceil(W / 32)) int32; bit k of word j is pixel 32 j + k of the line, the bits
-        beyond W are 0.
+        (N, H, ceil(W / 32)) int32; bit k of word j is pixel 32 j + k of the row, bits beyond W
+        are 0.
 
     Raises:
         TypeError: The dtype does not fit.
@@ -144,36 +145,59 @@ def mask_pack(
 
 
 def _flat(shapes: Sequence[tuple[int, int]]) -> list[int]:
-    """Heights and widths as the flat list an operator's schema allows."""
+    """Heights and widths as a flat list: the schema of an operator has no pairs."""
     return [side for shape in shapes for side in shape]
 
 
 def _pairs(sides: Sequence[int]) -> list[tuple[int, int]]:
-    """The opposite of :func:`_flat`."""
+    """The inverse of :func:`_flat`."""
     return list(zip(sides[::2], sides[1::2], strict=True))
 
 
-def _output(value: Tensor, queries: int) -> Tensor:
-    """An empty (B, Q, H * D)."""
-    return value.new_empty(value.shape[0], queries, value.shape[2] * value.shape[3])
-
-
 @torch.library.custom_op("ape_stream::msda", mutates_args=())
-def _msda(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
-    return registry.choose(value.device).msda(value, _pairs(shapes), locations, weights)
+def _msda(
+    value: Tensor,
+    shapes: Sequence[int],
+    offsets_or_locations: Tensor,
+    logits_or_weights: Tensor,
+    reference: Tensor | None = None,
+) -> Tensor:
+    kernels = registry.choose(value.device)
+    return kernels.forward(
+        value, _pairs(shapes), offsets_or_locations, logits_or_weights, reference
+    )
 
 
 @_msda.register_fake
-def _(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:  # noqa: ARG001
-    return _output(value, locations.shape[1])
+def _(
+    value: Tensor,
+    shapes: Sequence[int],  # noqa: ARG001
+    offsets_or_locations: Tensor,
+    logits_or_weights: Tensor,  # noqa: ARG001
+    reference: Tensor | None = None,  # noqa: ARG001
+) -> Tensor:
+    B, _, H, D = value.shape
+    return value.new_empty(B, offsets_or_locations.shape[1], H * D)
 
 
 @torch.library.custom_op("ape_stream::msda_backward", mutates_args=())
-def _msda_backward(
-    grad: Tensor, value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor
+def _msda_backward(  # noqa: PLR0913, RUF100 - what forward takes, and the gradient
+    grad: Tensor,
+    value: Tensor,
+    shapes: Sequence[int],
+    offsets_or_locations: Tensor,
+    logits_or_weights: Tensor,
+    reference: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     kernels = registry.choose(value.device)
-    return kernels.msda_backward(grad.contiguous(), value, _pairs(shapes), locations, weights)
+    return kernels.backward(
+        grad.contiguous(),
+        value,
+        _pairs(shapes),
+        offsets_or_locations,
+        logits_or_weights,
+        reference,
+    )
 
 
 @_msda_backward.register_fake
@@ -181,103 +205,44 @@ def _(
     grad: Tensor,  # noqa: ARG001
     value: Tensor,
     shapes: Sequence[int],  # noqa: ARG001
-    locations: Tensor,
-    weights: Tensor,
+    offsets_or_locations: Tensor,
+    logits_or_weights: Tensor,
+    reference: Tensor | None = None,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor, Tensor]:
     exact = torch.float32
     return (
         torch.empty_like(value, dtype=exact),
-        torch.empty_like(locations),
-        torch.empty_like(weights, dtype=exact),
+        torch.empty_like(offsets_or_locations, dtype=exact),
+        torch.empty_like(logits_or_weights, dtype=exact),
     )
 
 
-def _save_plain(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-    value, shapes, locations, weights = inputs
-    ctx.save_for_backward(value, locations, weights)
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
+    value, shapes, offsets_or_locations, logits_or_weights, reference = inputs
+    ctx.save_for_backward(value, offsets_or_locations, logits_or_weights, reference)
     ctx.shapes = shapes
 
 
-def _plain_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
-    value, locations, weights = ctx.saved_tensors
-    by_value, by_location, by_weight = _msda_backward(grad, value, ctx.shapes, locations, weights)
-    return by_value.to(value.dtype), None, by_location, by_weight.to(weights.dtype)
-
-
-_msda.register_autograd(_plain_gradients, setup_context=_save_plain)
-
-
-@torch.library.custom_op("ape_stream::msda_fused", mutates_args=())
-def _msda_fused(
-    value: Tensor, reference: Tensor, offsets: Tensor, logits: Tensor, shapes: Sequence[int]
-) -> Tensor:
-    kernels = registry.choose(value.device)
-    return kernels.msda_fused(value, reference, offsets, logits, _pairs(shapes))
-
-
-@_msda_fused.register_fake
-def _(
-    value: Tensor,
-    reference: Tensor,  # noqa: ARG001
-    offsets: Tensor,
-    logits: Tensor,  # noqa: ARG001
-    shapes: Sequence[int],  # noqa: ARG001
-) -> Tensor:
-    return _output(value, offsets.shape[1])
-
-
-@torch.library.custom_op("ape_stream::msda_fused_backward", mutates_args=())
-def _msda_fused_backward(
-    grad: Tensor,
-    value: Tensor,
-    reference: Tensor,
-    offsets: Tensor,
-    logits: Tensor,
-    shapes: Sequence[int],
-) -> tuple[Tensor, Tensor, Tensor]:
-    kernels = registry.choose(value.device)
-    return kernels.msda_fused_backward(
-        grad.contiguous(), value, reference, offsets, logits, _pairs(shapes)
+def _msda_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tensor, Tensor | None]:
+    value, offsets_or_locations, logits_or_weights, reference = ctx.saved_tensors
+    by_value, by_coordinate, by_attention = _msda_backward(
+        grad, value, ctx.shapes, offsets_or_locations, logits_or_weights, reference
     )
-
-
-@_msda_fused_backward.register_fake
-def _(
-    grad: Tensor,  # noqa: ARG001
-    value: Tensor,
-    reference: Tensor,  # noqa: ARG001
-    offsets: Tensor,
-    logits: Tensor,
-    shapes: Sequence[int],  # noqa: ARG001
-) -> tuple[Tensor, Tensor, Tensor]:
-    exact = torch.float32
-    return (
-        torch.empty_like(value, dtype=exact),
-        torch.empty_like(offsets, dtype=exact),
-        torch.empty_like(logits, dtype=exact),
-    )
-
-
-def _save_fused(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-    *tensors, shapes = inputs
-    ctx.save_for_backward(*tensors)
-    ctx.shapes = shapes
-
-
-def _fused_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor, None]:
-    value, reference, offsets, logits = ctx.saved_tensors
-    by_value, by_pixel, by_logit = _msda_fused_backward(
-        grad, value, reference, offsets, logits, ctx.shapes
-    )
-    by_offset, by_reference = _through_locations(
-        by_pixel, reference, offsets, _pairs(ctx.shapes), ctx.needs_input_grad[1]
-    )
+    by_reference = None
+    if reference is not None:
+        by_coordinate, by_reference = _through_locations(
+            by_coordinate,
+            reference,
+            offsets_or_locations,
+            _pairs(ctx.shapes),
+            ctx.needs_input_grad[4],
+        )
     return (
         by_value.to(value.dtype),
-        by_reference,
-        by_offset.to(offsets.dtype),
-        by_logit.to(logits.dtype),
         None,
+        by_coordinate.to(offsets_or_locations.dtype),
+        by_attention.to(logits_or_weights.dtype),
+        by_reference,
     )
 
 
@@ -286,15 +251,15 @@ def _through_locations(
     reference: Tensor,
     offsets: Tensor,
     shapes: Sequence[tuple[int, int]],
-    wanted: bool,  # noqa: FBT001 - autograd's own answer
+    wants_reference: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of offsets and reference from those of the pixel coordinates.
+    """Gradients of offsets and reference from those of the pixel coordinates, by the chain rule.
 
-    A pixel coordinate is ``centre * size + offset - 1/2`` for points, where the offset's
-    gradient is the pixel's own, and ``(centre + offset / P * side / 2) * size - 1/2`` for boxes.
+    Points: ``pixel = centre * size + offset - 1/2``, so the gradient of the offset is that of the
+    pixel. Boxes: ``pixel = (centre + offset / P * side / 2) * size - 1/2``.
     """
-    by_location = by_pixel * level_sizes(shapes, by_pixel)[:, None, :]  # [B, Q, H, L, P, 2]
-    by_centre = by_location.sum((2, 4)) if wanted else None  # [B, Q, L, 2]
+    by_location = by_pixel * level_sizes(shapes, by_pixel)[:, None, :]  # (B, Q, H, L, P, 2)
+    by_centre = by_location.sum((2, 4)) if wants_reference else None  # (B, Q, L, 2)
     if reference.shape[-1] == 2:
         return by_pixel, by_centre
     scale = 0.5 / offsets.shape[-2]
@@ -305,21 +270,19 @@ def _through_locations(
     return by_offset, torch.cat((by_centre, by_side), -1)
 
 
-_msda_fused.register_autograd(_fused_gradients, setup_context=_save_fused)
+_msda.register_autograd(_msda_gradients, setup_context=_save_inputs)
 
 
-def _post_kernels(tensor: Tensor) -> Any:
-    """What suppresses and packs a tensor: kernels, where they are in use and have its dtype."""
+def _post_kernels(tensor: Tensor) -> Kernels:
+    """What computes NMS and mask packing: only GPU kernels differ from the reference."""
     if tensor.device.type == "cpu" or tensor.dtype == torch.float64:
-        return plain
-    kernels = registry.choose(tensor.device)
-    return kernels if hasattr(kernels, "nms_grouped") else plain
+        return EMBEDDING_BAG
+    return registry.choose(tensor.device)
 
 
 @torch.library.custom_op("ape_stream::nms_grouped", mutates_args=())
 def _nms_grouped(boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:
-    keep: Tensor = _post_kernels(boxes).nms_grouped(boxes, starts, threshold)
-    return keep
+    return _post_kernels(boxes).nms_grouped(boxes, starts, threshold)
 
 
 @_nms_grouped.register_fake
@@ -331,8 +294,8 @@ def _(boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:  # noqa: ARG00
 def _mask_pack(
     logits: Tensor, size: Sequence[int], filled: Sequence[float], threshold: float
 ) -> Tensor:
-    words: Tensor = _post_kernels(logits).mask_pack(logits, tuple(size), tuple(filled), threshold)
-    return words
+    (height, width), (rows, cols) = size, filled
+    return _post_kernels(logits).mask_pack(logits, (height, width), (rows, cols), threshold)
 
 
 @_mask_pack.register_fake

@@ -1,9 +1,9 @@
-"""Which implementation computes the operators: one per device, chosen once, said aloud.
+"""Chooses the backend that computes the operators: one per device, once, and reported.
 
-The order on a CPU is C++ (compiled at first use), numba (when installed), embedding_bag
-(always there); on a GPU the CUDA kernels by CuPy, by the driver alone, then embedding_bag with
-a warning. ``APE_STREAM_KERNELS=<name>`` forces one; what cannot work here is an error
-that lists what exists, never a quiet second choice.
+On a CPU the order is C++ (compiled at first use), numba (if installed), embedding_bag (always
+there); on a GPU the CUDA kernels, then embedding_bag with a warning. At the first use of a GPU its
+kernels are compared with their references (`device_check`). ``APE_STREAM_KERNELS=<name>`` forces
+one backend: if it cannot work here, that is an error that lists what exists.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 import torch
 
+from ape_cuda_ops import device_check
 from ape_cuda_ops.errors import BackendError
 
 if TYPE_CHECKING:
@@ -33,35 +34,33 @@ class Backend:
     """One way to compute the operators."""
 
     name: str
-    """What ``APE_STREAM_KERNELS`` calls it."""
+    """Its name in ``APE_STREAM_KERNELS``."""
     module: str
-    """``module:object``, the object being :class:`~ape_cuda_ops.backends.base.Kernels`."""
+    """``module:object``; the object is a :class:`~ape_cuda_ops.backends.base.Kernels`."""
     devices: frozenset[str]
     """Types of the devices whose tensors it takes."""
     rank: int
-    """Lower is tried earlier."""
+    """The usable backend with the lowest rank is chosen."""
+    checked: bool = False
+    """Compared with the reference at the first use of a device."""
 
 
+_CPU, _CUDA = frozenset({"cpu"}), frozenset({"cuda"})
+_ROOM = "ape_cuda_ops.backends"
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend("cupy", "ape_cuda_ops.backends.cuda:by_cupy", frozenset({"cuda"}), 1),
-        Backend("driver", "ape_cuda_ops.backends.cuda:by_driver", frozenset({"cuda"}), 2),
-        Backend("cpp", "ape_cuda_ops.backends.cpp:by_cpp", frozenset({"cpu"}), 1),
-        Backend("numba", "ape_cuda_ops.backends.numba:by_numba", frozenset({"cpu"}), 2),
-        Backend(
-            "embedding_bag",
-            "ape_cuda_ops.backends.embedding_bag:by_bag",
-            frozenset({"cpu", "cuda"}),
-            9,
-        ),
+        Backend("cuda", f"{_ROOM}.cuda:CUDA", _CUDA, 1, checked=True),
+        Backend("cpp", f"{_ROOM}.cpp:CPP", _CPU, 1),
+        Backend("numba", f"{_ROOM}.numba:NUMBA", _CPU, 2),
+        Backend("embedding_bag", f"{_ROOM}.embedding_bag:EMBEDDING_BAG", _CPU | _CUDA, 9),
     )
 }
 
 
 @cache
 def load(name: str) -> Kernels:
-    """The functions of one backend, compiled and ready.
+    """The kernels of one backend, compiled or ready to compile.
 
     Raises:
         BackendError: There is no such backend, or it cannot work here (remembered).
@@ -90,36 +89,51 @@ def forced() -> str | None:
 
 
 def choose(device: torch.device) -> Kernels:
-    """The functions that compute on ``device``.
+    """The kernels that compute on ``device``.
 
     Raises:
         BackendError: The forced backend does not exist, does not take this device or cannot
             work here.
     """
-    return load(_name(device.type, forced()))
+    return load(_name(device, forced()))
 
 
 @cache
-def _name(kind: str, wanted: str | None) -> str:
-    """The backend for a type of device; a better one that fails is named in a warning."""
+def _name(device: torch.device, wanted: str | None) -> str:
+    """The backend of a device; a warning names each better one that cannot be used."""
     fit = sorted(
-        (backend for backend in BACKENDS.values() if kind in backend.devices),
+        (backend for backend in BACKENDS.values() if device.type in backend.devices),
         key=lambda backend: backend.rank,
     )
+    names = [backend.name for backend in fit]
     if wanted is not None:
-        if wanted not in {backend.name for backend in fit}:
-            names = ", ".join(backend.name for backend in fit) or "none"
-            raise BackendError(f"{FORCE}={wanted!r} does not fit {kind} tensors: there is {names}")
-        load(wanted)
+        if wanted not in names:
+            exist = ", ".join(names) or "none"
+            raise BackendError(
+                f"{FORCE}={wanted!r} does not fit {device.type} tensors: there is {exist}"
+            )
+        _make_ready(BACKENDS[wanted], device)
         return wanted
     for backend in fit:
         try:
-            load(backend.name)
+            _make_ready(backend, device)
         except BackendError as error:
             warnings.warn(f"{backend.name} kernels cannot be used: {error}", stacklevel=3)
         else:
             return backend.name
-    raise BackendError(f"no kernels for {kind} tensors")
+    raise BackendError(f"no kernels for {device.type} tensors")
+
+
+def _make_ready(backend: Backend, device: torch.device) -> None:
+    """Load a backend and, at the first use of a device, check it there.
+
+    Raises:
+        BackendError: It cannot work here.
+    """
+    kernels = load(backend.name)
+    if backend.checked:
+        run = partial(device_check.check_kernels, kernels, device)
+        device_check.check_once("kernels", device, run, device_check.kernel_sources())
 
 
 def backend_in_use(device: str | torch.device = "cpu") -> str:
@@ -128,4 +142,7 @@ def backend_in_use(device: str | torch.device = "cpu") -> str:
     Raises:
         BackendError: The forced backend does not fit.
     """
-    return _name(torch.device(device).type, forced())
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    return _name(device, forced())

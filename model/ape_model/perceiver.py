@@ -19,9 +19,10 @@ from ape_model.errors import ModelError as NetworkError
 from ape_model.errors import PromptTextError
 from ape_model.inference.cuda_graphs import FrameGraph
 from ape_model.inference.detect import Pass, find_regions
+from ape_model.inference.device_check import graphs_work, uploader
 from ape_model.inference.preprocess import group_by_canvas, prepare
 from ape_model.inference.selection import room_on
-from ape_model.inference.transfer import UploadRing, to_device, to_host
+from ape_model.inference.transfer import to_device, to_host
 from ape_model.loading import load_network, open_embedder, parse_device, parse_dtype
 from ape_model.text.clip_tokenizer import clean_text
 from ape_model.text.embedder import PromptKind, classify
@@ -94,8 +95,9 @@ class ApePerceiver:
             path = None if bank is None else Path(bank)
             self._embedder = open_embedder(files, self.device, bank=path)
             on_gpu = self.device.type == "cuda"
-            self._replayed = FrameGraph(self.network) if on_gpu else self.network
-            self._upload = UploadRing(self.device) if on_gpu else None
+            graphs = on_gpu and graphs_work(self.device)
+            self._replayed = FrameGraph(self.network) if graphs else self.network
+            self._upload = uploader(self.device) if on_gpu else None
         self._room = room_on(self.device)
         self._packs = on_gpu  # a CPU upsamples crops; a GPU whole masks, and sends their bits
         config = self.network.config

@@ -1,18 +1,18 @@
-"""Inputs and the ONE tolerance table that every backend is judged by."""
+"""Inputs, and the ONE table of tolerances for all backends."""
 
 import torch
 
-# Relative error (Frobenius) against the plain twin in float64. float32 sums of some 80 terms lose
-# a few units of 6e-8; a 16-bit result is rounded once, to 2^-11 or 2^-8 relative at most
-# (rms about a third); half of that again because its offsets and logits are 16-bit inputs
-# that the float64 twin reads exactly.
+# Relative error (Frobenius) against the reference form in float64. float32 sums of some
+# 80 terms lose a few units of 6e-8. A 16-bit result is rounded once, by at most 2^-11 or 2^-8
+# relative (rms a third of that); half of that is added because offsets and logits are 16-bit
+# inputs, which the float64 reference reads exactly.
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 5e-4, torch.bfloat16: 4e-3}
 GRADIENT_TOLERANCE = 1e-5
 
 
-def relative(got, wanted):
-    got, wanted = got.double(), wanted.double()
-    return ((got - wanted).norm() / wanted.norm().clamp(min=1e-12)).item()
+def relative(got, expected):
+    got, expected = got.double(), expected.double()
+    return ((got - expected).norm() / expected.norm().clamp(min=1e-12)).item()
 
 
 def fused(shapes=((7, 5), (4, 3)), *, batch=2, queries=37, heads=2, dim=16, points=3, axes=2,

@@ -1,4 +1,4 @@
-"""A launcher that runs the CUDA source on the CPU, through the fibers of emu/emu.hpp."""
+"""A launcher that runs the CUDA source on the CPU, by the fibers of emulation/emu.hpp."""
 
 import ctypes
 import hashlib
@@ -13,7 +13,12 @@ from ape_cuda_ops.backends.cuda import CudaKernels
 
 HERE = Path(__file__).parent
 SOURCES = Path(ape_cuda_ops.__file__).parent / "csrc"
-ARGUMENTS = {"msda.cu": "Arguments", "nms_grouped": "NmsArguments", "mask_pack": "MaskArguments"}
+ARGUMENTS = {
+    "msda_forward": "MsdaArguments",
+    "msda_backward": "MsdaArguments",
+    "nms_grouped": "NmsArguments",
+    "mask_pack": "MaskArguments",
+}
 SCHEDULES = {"forward": 0, "reverse": 1, "random": 2}
 FOLDER = Path(tempfile.mkdtemp(prefix="ape_emu-"))
 
@@ -28,7 +33,7 @@ def source_of(kernel, edit=None):
         changed = text.replace(*edit)
         assert changed != text, "the planted fault must change the source"
         text = changed
-    kind = ARGUMENTS.get(kernel.source) or ARGUMENTS[kernel.name.split("<")[0]]
+    kind = ARGUMENTS[kernel.name.split("<")[0]]
     prelude = (SOURCES / "device.cuh").read_text()
     return f"""#include "emu.hpp"
 {prelude}
@@ -42,19 +47,19 @@ extern "C" void start(
 
 @cache
 def build(text, flags=(), *, program=None):
-    """Compile once a text; a shared library, or a program when `program` holds its main."""
+    """Compile a text once, to a shared library, or to a program when `program` holds its main."""
     key = hashlib.sha256((text + str(program) + " ".join(flags)).encode()).hexdigest()[:24]
     source = FOLDER / f"{key}.cpp"
     target = FOLDER / (key if program else f"{key}.so")
     source.write_text(text + (program or ""))
     kind = () if program else ("-shared", "-fPIC")
-    command = ["g++", "-std=c++17", "-O1", "-w", f"-I{HERE / 'emu'}", *kind, *flags]
+    command = ["g++", "-std=c++17", "-O1", "-w", f"-I{HERE / 'emulation'}", *kind, *flags]
     subprocess.run([*command, str(source), "-o", str(target)], check=True)
     return target
 
 
 class EmulatedLauncher:
-    """Takes the place of CuPy: the same arguments, the same grid, the CPU's memory."""
+    """Stands in for the driver: the same arguments and grid, in the memory of the CPU."""
 
     def __init__(self, schedule="forward", edit=None, flags=()):
         self.schedule, self.edit, self.flags = schedule, edit, flags

@@ -23,7 +23,7 @@ DOORS = {
     "rclpy": ("nodes/ape_nodes/ros2/rclpy_node/", "launch/"),
     "zmq": ("nodes/ape_nodes/zeromq/",),
     "cyclonedds": ("nodes/ape_nodes/ros2/dds/",),
-    "cupy": ("cuda_ops/",),
+    "cuda": ("cuda_ops/",),
 }
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
@@ -98,7 +98,7 @@ def test_launch_is_no_package():
 def test_core_imports_no_torch():
     code = (
         "import sys, ape_stream, ape_stream.config.build, ape_stream.cli.main;"
-        "heavy = {'torch', 'zmq', 'rclpy', 'cupy', 'ape_model'} & set(sys.modules);"
+        "heavy = {'torch', 'zmq', 'rclpy', 'cuda', 'ape_model'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

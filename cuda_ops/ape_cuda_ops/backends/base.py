@@ -1,9 +1,11 @@
-"""What a backend is: one forward and one backward, behind the four functions that call them."""
+"""What a backend computes: deformable attention, its gradients, NMS and mask packing."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
+
+from ape_cuda_ops.backends import reference as reference_implementation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,11 +16,10 @@ __all__ = ["Kernels"]
 
 
 class Kernels(ABC):
-    """The operators of one backend; see :mod:`ape_cuda_ops.backends.reference` for the meaning.
+    """The operators of one backend.
 
-    With a reference, positions and mixing are offsets and logits; without one they are
-    locations and weights. That is the only difference between the fused and the plain
-    operator, so a backend says it once, in :meth:`forward` and :meth:`backward`.
+    ``reference`` selects the input form: with a reference, the second and third input are offsets
+    and logits; without one they are sampling locations and attention weights.
     """
 
     def prepare(self) -> None:  # noqa: B027 - most have nothing to do
@@ -33,19 +34,19 @@ class Kernels(ABC):
         self,
         value: Tensor,
         shapes: Sequence[tuple[int, int]],
-        positions: Tensor,
-        mixing: Tensor,
+        offsets_or_locations: Tensor,
+        logits_or_weights: Tensor,
         reference: Tensor | None = None,
     ) -> Tensor:
-        """Both forward operators.
+        """Multi-scale deformable attention.
 
         Args:
             value: (B, S, H, D).
             shapes: height and width of each of the L levels.
-            positions: (B, Q, H, L, P, 2), locations, or offsets when there is a reference.
-            mixing: (B, Q, H, L, P) weights in the dtype of ``positions``, or (B, Q, H, L * P)
-                logits.
-            reference: (B, Q, L, 2) points or (B, Q, L, 4) boxes.
+            offsets_or_locations: (B, Q, H, L, P, 2).
+            logits_or_weights: (B, Q, H, L * P) logits, or (B, Q, H, L, P) weights in the dtype
+                of the locations.
+            reference: (B, Q, L, 2) points or (B, Q, L, 4) boxes, fractions of the image.
 
         Returns:
             (B, Q, H * D) in the dtype of ``value``.
@@ -57,59 +58,29 @@ class Kernels(ABC):
         grad: Tensor,
         value: Tensor,
         shapes: Sequence[tuple[int, int]],
-        positions: Tensor,
-        mixing: Tensor,
+        offsets_or_locations: Tensor,
+        logits_or_weights: Tensor,
         reference: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of :meth:`forward`, given that of its output, (B, Q, H * D).
+        """Gradients of :meth:`forward`, given the gradient of its output, (B, Q, H * D).
 
         Returns:
-            Those of value, positions and mixing, in their shapes, float32 (float64 where
-            coordinates are). With a reference the second is by the pixel coordinate itself
-            (x = location * width - 1/2), from which those of offsets and reference follow by
-            the chain rule.
+            Gradients of value, coordinates and logits or weights, in the shapes of the inputs,
+            float32 (float64 where coordinates are). Coordinates are the locations; with a
+            reference they are pixel coordinates, x = location * width - 1/2, from which the
+            caller derives the gradients of offsets and reference.
         """
 
-    def msda(
-        self,
-        value: Tensor,
-        shapes: Sequence[tuple[int, int]],
-        locations: Tensor,
-        weights: Tensor,
-    ) -> Tensor:
-        """See :func:`ape_cuda_ops.backends.reference.msda`."""
-        return self.forward(value, shapes, locations, weights.to(locations.dtype))
+    def nms_grouped(self, boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:
+        """See :func:`ape_cuda_ops.backends.reference.nms_grouped`."""
+        return reference_implementation.nms_grouped(boxes, starts, threshold)
 
-    def msda_backward(
+    def mask_pack(
         self,
-        grad: Tensor,
-        value: Tensor,
-        shapes: Sequence[tuple[int, int]],
-        locations: Tensor,
-        weights: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of value, locations and weights, in the dtype of ``locations``."""
-        return self.backward(grad, value, shapes, locations, weights.to(locations.dtype))
-
-    def msda_fused(
-        self,
-        value: Tensor,
-        reference: Tensor,
-        offsets: Tensor,
         logits: Tensor,
-        shapes: Sequence[tuple[int, int]],
+        size: tuple[int, int],
+        filled: tuple[float, float],
+        threshold: float,
     ) -> Tensor:
-        """See :func:`ape_cuda_ops.backends.reference.msda_fused`."""
-        return self.forward(value, shapes, offsets, logits, reference)
-
-    def msda_fused_backward(
-        self,
-        grad: Tensor,
-        value: Tensor,
-        reference: Tensor,
-        offsets: Tensor,
-        logits: Tensor,
-        shapes: Sequence[tuple[int, int]],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of value, pixel coordinates and logits, in the dtype of ``reference``."""
-        return self.backward(grad, value, shapes, offsets, logits, reference)
+        """See :func:`ape_cuda_ops.backends.reference.mask_pack`."""
+        return reference_implementation.mask_pack(logits, size, filled, threshold)

@@ -1,4 +1,4 @@
-"""The C++ kernels: compiled at first use, called through a plain C interface."""
+"""Deformable attention in C++: compiled at first use, called through a C interface."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["CppKernels", "Task", "by_cpp"]
+__all__ = ["CPP", "Arguments", "CppKernels"]
 
 SOURCE = Path(__file__).parents[1] / "csrc/msda.cpp"
 _POINTERS = (
     "value",
     "reference",
-    "positions",
-    "mixing",
+    "offsets_or_locations",
+    "logits_or_weights",
     "output_grad",
     "output",
     "value_grad",
-    "position_grad",
-    "mixing_grad",
+    "coordinate_grad",
+    "logit_or_weight_grad",
 )
 _COUNTS = ("H", "D", "L", "P", "axes", "bfloat16", "threads")
 
 
-class Task(ctypes.Structure):
-    """The C++ side's ``struct Task``, which says what each field is."""
+class Arguments(ctypes.Structure):
+    """``struct Arguments`` of samples.h, where each field is explained."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in _POINTERS),
@@ -60,44 +60,44 @@ def _library() -> ctypes.CDLL:
     except OSError as error:
         raise CompileError(f"cannot load {path}: {error}") from error
     for function in (library.msda_forward, library.msda_backward):
-        function.argtypes = [ctypes.POINTER(Task)]
+        function.argtypes = [ctypes.POINTER(Arguments)]
         function.restype = None
     return library
 
 
-def _values(value: Tensor) -> Tensor:
-    """Values as the kernels read them: bfloat16 and float32 as they are, float16 widened."""
+def _readable(value: Tensor) -> Tensor:
+    """Values in a dtype that the kernels read: float32 or bfloat16."""
     return value if value.dtype in {torch.float32, torch.bfloat16} else value.float()
 
 
-def _task(
+def _arguments(
     value: Tensor,
     shapes: Sequence[tuple[int, int]],
-    positions: Tensor,
-    mixing: Tensor,
+    offsets_or_locations: Tensor,
+    logits_or_weights: Tensor,
     reference: Tensor | None = None,
-) -> Task:
-    """The arguments common to forward and backward; the tensors must outlive the call."""
-    task = Task(
+) -> Arguments:
+    """What forward and backward share; holds addresses, so the tensors must outlive the call."""
+    arguments = Arguments(
         value=value.data_ptr(),
-        positions=positions.data_ptr(),
-        mixing=mixing.data_ptr(),
+        offsets_or_locations=offsets_or_locations.data_ptr(),
+        logits_or_weights=logits_or_weights.data_ptr(),
         L=len(shapes),
-        P=positions.shape[4],
+        P=offsets_or_locations.shape[4],
         bfloat16=value.dtype == torch.bfloat16,
         threads=torch.get_num_threads(),
     )
-    task.B, task.S, task.H, task.D = value.shape
-    task.Q = positions.shape[1]
+    arguments.B, arguments.S, arguments.H, arguments.D = value.shape
+    arguments.Q = offsets_or_locations.shape[1]
     if reference is not None:
-        task.reference, task.axes = reference.data_ptr(), reference.shape[-1]
+        arguments.reference, arguments.axes = reference.data_ptr(), reference.shape[-1]
     for level, (height, width) in enumerate(shapes):
-        task.heights[level], task.widths[level] = height, width
-    return task
+        arguments.heights[level], arguments.widths[level] = height, width
+    return arguments
 
 
 class CppKernels(Kernels):
-    """The operators in the compiled library."""
+    """Deformable attention by the compiled library."""
 
     def prepare(self) -> None:
         """Compile or load now.
@@ -111,17 +111,18 @@ class CppKernels(Kernels):
         self,
         value: Tensor,
         shapes: Sequence[tuple[int, int]],
-        positions: Tensor,
-        mixing: Tensor,
+        offsets_or_locations: Tensor,
+        logits_or_weights: Tensor,
         reference: Tensor | None = None,
     ) -> Tensor:
         """See :meth:`ape_cuda_ops.backends.base.Kernels.forward`."""
         B, _, H, D = value.shape
-        rows, steps, shares = _values(value), positions.float(), mixing.float()
-        output = value.new_empty((B, positions.shape[1], H * D), dtype=torch.float32)
-        task = _task(rows, shapes, steps, shares, reference)
-        task.output = output.data_ptr()
-        _library().msda_forward(ctypes.byref(task))
+        rows = _readable(value)
+        coordinates, attention = offsets_or_locations.float(), logits_or_weights.float()
+        output = value.new_empty((B, coordinates.shape[1], H * D), dtype=torch.float32)
+        arguments = _arguments(rows, shapes, coordinates, attention, reference)
+        arguments.output = output.data_ptr()
+        _library().msda_forward(ctypes.byref(arguments))
         return output.to(value.dtype)
 
     def backward(
@@ -129,20 +130,22 @@ class CppKernels(Kernels):
         grad: Tensor,
         value: Tensor,
         shapes: Sequence[tuple[int, int]],
-        positions: Tensor,
-        mixing: Tensor,
+        offsets_or_locations: Tensor,
+        logits_or_weights: Tensor,
         reference: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See :meth:`ape_cuda_ops.backends.base.Kernels.backward`."""
-        rows, steps, shares, out = _values(value), positions.float(), mixing.float(), grad.float()
+        rows, output_grad = _readable(value), grad.float()
+        coordinates, attention = offsets_or_locations.float(), logits_or_weights.float()
         value_grad = torch.zeros_like(value, dtype=torch.float32)
-        position_grad, mixing_grad = torch.empty_like(steps), torch.empty_like(shares)
-        task = _task(rows, shapes, steps, shares, reference)
-        task.output_grad = out.data_ptr()
-        task.value_grad = value_grad.data_ptr()
-        task.position_grad, task.mixing_grad = position_grad.data_ptr(), mixing_grad.data_ptr()
-        _library().msda_backward(ctypes.byref(task))
-        return value_grad, position_grad, mixing_grad
+        coordinate_grad, attention_grad = torch.empty_like(coordinates), torch.empty_like(attention)
+        arguments = _arguments(rows, shapes, coordinates, attention, reference)
+        arguments.output_grad = output_grad.data_ptr()
+        arguments.value_grad = value_grad.data_ptr()
+        arguments.coordinate_grad = coordinate_grad.data_ptr()
+        arguments.logit_or_weight_grad = attention_grad.data_ptr()
+        _library().msda_backward(ctypes.byref(arguments))
+        return value_grad, coordinate_grad, attention_grad
 
 
-by_cpp = CppKernels()
+CPP = CppKernels()

@@ -1,33 +1,82 @@
-"""The CUDA kernels behind the operators: which template, how many blocks, whose memory."""
+"""The CUDA kernels: which template, how many blocks, which addresses."""
 
 from __future__ import annotations
 
+import ctypes
 from typing import TYPE_CHECKING
 
 import torch
 
 from ape_cuda_ops.backends.base import Kernels
-from ape_cuda_ops.build.launcher import (
-    CupyLauncher,
-    DriverLauncher,
-    Kernel,
-    Launcher,
-    MaskArguments,
-    MsdaArguments,
-    NmsArguments,
-)
+from ape_cuda_ops.build.launcher import DriverLauncher, Kernel, Launcher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-__all__ = ["CudaKernels", "by_cupy", "by_driver", "forward_name"]
+__all__ = [
+    "CUDA",
+    "CudaKernels",
+    "MaskArguments",
+    "MsdaArguments",
+    "NmsArguments",
+    "forward_name",
+]
 
 NAMES = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "Bfloat16"}
+"""dtypes as the sources call them."""
 HEAD_DIMS = (16, 32, 64)
 TILE = 8
-MAX_BATCH_BLOCKS = 65535
+"""Side of a tile of queries, as in msda.cu."""
+MAX_GRID = 65535
+"""CUDA's limit for the second and third axis of a grid."""
+
+
+class MsdaArguments(ctypes.Structure):
+    """``struct MsdaArguments`` of msda.cu, where each field is explained."""
+
+    _fields_ = (
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "value",
+                "reference",
+                "offsets_or_locations",
+                "logits_or_weights",
+                "output",
+                "output_grad",
+                "value_grad",
+                "coordinate_grad",
+                "logit_or_weight_grad",
+            )
+        ),
+        *((name, ctypes.c_int64) for name in ("B", "S", "Q")),
+        *((name, ctypes.c_int32) for name in ("H", "grid_levels")),
+        *((name, ctypes.c_int32 * 8) for name in ("width", "height", "first")),
+        ("tiles", ctypes.c_int32 * 9),
+    )
+
+
+class NmsArguments(ctypes.Structure):
+    """``struct NmsArguments`` of post.cu."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("boxes", "starts", "keep")),
+        ("G", ctypes.c_int64),
+        ("threshold", ctypes.c_float),
+    )
+
+
+class MaskArguments(ctypes.Structure):
+    """``struct MaskArguments`` of post.cu."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("logits", "words")),
+        ("N", ctypes.c_int64),
+        *((name, ctypes.c_int32) for name in ("h", "w", "H", "W", "words_per_line")),
+        *((name, ctypes.c_float) for name in ("scale_y", "scale_x", "threshold")),
+    )
 
 
 def forward_name(
@@ -47,16 +96,18 @@ def forward_name(
 def _arguments(
     value: Tensor,
     shapes: Sequence[tuple[int, int]],
-    positions: Tensor,
-    mixing: Tensor,
+    offsets_or_locations: Tensor,
+    logits_or_weights: Tensor,
     reference: Tensor | None,
 ) -> tuple[MsdaArguments, int]:
     """What forward and backward share, and the number of query tiles."""
     arguments = MsdaArguments(
-        value=value.data_ptr(), positions=positions.data_ptr(), mixing=mixing.data_ptr()
+        value=value.data_ptr(),
+        offsets_or_locations=offsets_or_locations.data_ptr(),
+        logits_or_weights=logits_or_weights.data_ptr(),
     )
     arguments.B, arguments.S, arguments.H, _ = value.shape
-    arguments.Q = positions.shape[1]
+    arguments.Q = offsets_or_locations.shape[1]
     if reference is not None:
         arguments.reference = reference.data_ptr()
     first = tiles = 0
@@ -66,36 +117,42 @@ def _arguments(
         first += height * width
         tiles += -(-height // TILE) * -(-width // TILE)
         arguments.tiles[level + 1] = tiles
-    if arguments.Q == arguments.S:  # an encoder: the queries are the pixels
+    if arguments.Q == arguments.S:  # an encoder layer: the queries are the pixels
         arguments.grid_levels = len(shapes)
         return arguments, tiles
     return arguments, -(-arguments.Q // (TILE * TILE))
 
 
 class CudaKernels(Kernels):
-    """The operators, started by one launcher."""
+    """The operators as CUDA kernels."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
 
     def prepare(self) -> None:
-        """Raise BackendError when the launcher cannot work here."""
+        """Check for a device and a compiler.
+
+        Raises:
+            BackendError: One of them is missing.
+        """
         self._launcher.prepare()
 
     def forward(
         self,
         value: Tensor,
         shapes: Sequence[tuple[int, int]],
-        positions: Tensor,
-        mixing: Tensor,
+        offsets_or_locations: Tensor,
+        logits_or_weights: Tensor,
         reference: Tensor | None = None,
     ) -> Tensor:
         """See :meth:`ape_cuda_ops.backends.base.Kernels.forward`."""
         B, _, H, D = value.shape
-        output = value.new_empty(B, positions.shape[1], H * D)
-        arguments, tiles = _arguments(value, shapes, positions, mixing, reference)
+        output = value.new_empty(B, offsets_or_locations.shape[1], H * D)
+        arguments, tiles = _arguments(
+            value, shapes, offsets_or_locations, logits_or_weights, reference
+        )
         arguments.output = output.data_ptr()
-        self._start_msda("forward", arguments, tiles, value, positions, reference)
+        self._start_msda("forward", arguments, tiles, value, offsets_or_locations, reference)
         return output
 
     def backward(
@@ -103,23 +160,25 @@ class CudaKernels(Kernels):
         grad: Tensor,
         value: Tensor,
         shapes: Sequence[tuple[int, int]],
-        positions: Tensor,
-        mixing: Tensor,
+        offsets_or_locations: Tensor,
+        logits_or_weights: Tensor,
         reference: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See :meth:`ape_cuda_ops.backends.base.Kernels.backward`."""
         exact = torch.float32
-        gradient = grad.to(exact)
+        output_grad = grad.to(exact)
         value_grad = torch.zeros_like(value, dtype=exact)
-        position_grad = torch.empty_like(positions, dtype=exact)
-        mixing_grad = torch.empty_like(mixing, dtype=exact)
-        arguments, tiles = _arguments(value, shapes, positions, mixing, reference)
-        arguments.output_grad = gradient.data_ptr()
+        coordinate_grad = torch.empty_like(offsets_or_locations, dtype=exact)
+        attention_grad = torch.empty_like(logits_or_weights, dtype=exact)
+        arguments, tiles = _arguments(
+            value, shapes, offsets_or_locations, logits_or_weights, reference
+        )
+        arguments.output_grad = output_grad.data_ptr()
         arguments.value_grad = value_grad.data_ptr()
-        arguments.position_grad = position_grad.data_ptr()
-        arguments.mixing_grad = mixing_grad.data_ptr()
-        self._start_msda("backward", arguments, tiles, value, positions, reference)
-        return value_grad, position_grad, mixing_grad
+        arguments.coordinate_grad = coordinate_grad.data_ptr()
+        arguments.logit_or_weight_grad = attention_grad.data_ptr()
+        self._start_msda("backward", arguments, tiles, value, offsets_or_locations, reference)
+        return value_grad, coordinate_grad, attention_grad
 
     def _start_msda(
         self,
@@ -127,17 +186,17 @@ class CudaKernels(Kernels):
         arguments: MsdaArguments,
         tiles: int,
         value: Tensor,
-        positions: Tensor,
+        offsets_or_locations: Tensor,
         reference: Tensor | None,
     ) -> None:
         """One launch: a block per tile, head and image."""
-        levels, points = positions.shape[3:5]
+        levels, points = offsets_or_locations.shape[3:5]
         axes = 0 if reference is None else reference.shape[-1]
         name = forward_name(
-            value.dtype, positions.dtype, value.shape[3], levels, points, axes
+            value.dtype, offsets_or_locations.dtype, value.shape[3], levels, points, axes
         ).replace("forward", direction)
-        grid = (tiles, int(arguments.H), min(int(arguments.B), MAX_BATCH_BLOCKS))
-        if min(grid):  # nothing to do for no query, head or image
+        grid = (tiles, int(arguments.H), min(int(arguments.B), MAX_GRID))
+        if min(grid):  # a grid must not be empty
             self._launcher.start(Kernel("msda.cu", name, grid, 128), arguments, value.device)
 
     def nms_grouped(self, boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:
@@ -146,7 +205,7 @@ class CudaKernels(Kernels):
         G = len(starts) - 1
         arguments = NmsArguments(boxes.data_ptr(), starts.data_ptr(), keep.data_ptr(), G, threshold)
         if G and len(boxes):
-            kernel = Kernel("post.cu", "nms_grouped", (min(G, MAX_BATCH_BLOCKS), 1, 1), 256)
+            kernel = Kernel("post.cu", "nms_grouped", (min(G, MAX_GRID), 1, 1), 256)
             self._launcher.start(kernel, arguments, boxes.device)
         return keep
 
@@ -166,7 +225,7 @@ class CudaKernels(Kernels):
         arguments.scale_y, arguments.scale_x = filled[0] / H, filled[1] / W
         arguments.threshold = threshold
         if N:
-            blocks = min(-(-words.numel() // 8), 1 << 16)
+            blocks = min(-(-words.numel() // 8), 1 << 16)  # 8 warps a block, a word per warp
             name = f"mask_pack<{NAMES[logits.dtype]}>"
             self._launcher.start(
                 Kernel("post.cu", name, (blocks, 1, 1), 256), arguments, logits.device
@@ -174,5 +233,4 @@ class CudaKernels(Kernels):
         return words
 
 
-by_cupy = CudaKernels(CupyLauncher())
-by_driver = CudaKernels(DriverLauncher())
+CUDA = CudaKernels(DriverLauncher())

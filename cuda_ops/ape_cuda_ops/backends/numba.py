@@ -1,6 +1,6 @@
-"""Deformable attention compiled by numba: for machines with the extra but no C++ compiler.
+"""Deformable attention compiled by numba: for machines without a C++ compiler.
 
-Only the forward pass; gradients come from :mod:`ape_cuda_ops.backends.embedding_bag`.
+Forward only; gradients come from :mod:`ape_cuda_ops.backends.embedding_bag`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ape_cuda_ops.backends.embedding_bag import BagKernels, as_given
+from ape_cuda_ops.backends.embedding_bag import EmbeddingBagKernels, locations_and_weights
 from ape_cuda_ops.errors import BackendError
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["NumbaKernels", "by_numba"]
+__all__ = ["NUMBA", "NumbaKernels"]
 
 
 def _gather(  # noqa: C901 (one compiled loop nest)
     value: Any, sizes: Any, starts: Any, locations: Any, weights: Any, out: Any, queries: Any
 ) -> None:
-    """Sum the samples of every (image, query, head); compiled, so loops are meant.
+    """Sum the samples of every (image, query, head), in loops that numba compiles.
 
     Args:
         value: (B, S, H, D) float32.
@@ -35,10 +35,10 @@ def _gather(  # noqa: C901 (one compiled loop nest)
         locations: (B * Q, H, L, P, 2) float32.
         weights: (B * Q, H, L, P) float32.
         out: (B * Q, H, D) float32, zeroed.
-        queries: Q, queries of an image.
+        queries: Q, the number of queries of an image.
     """
     rows, H, L, P = weights.shape
-    for row in prange(rows):  # type: ignore[name-defined]  # noqa: F821 - numba's, bound below
+    for row in prange(rows):  # type: ignore[name-defined]  # noqa: F821 - bound in _compiled
         image = value[row // queries]
         for h in range(H):
             total = out[row, h]
@@ -51,12 +51,12 @@ def _gather(  # noqa: C901 (one compiled loop nest)
                         continue  # outside, or not a number
                     x0, y0 = int(np.floor(x)), int(np.floor(y))
                     fx, fy = x - np.float32(x0), y - np.float32(y0)
-                    share = weights[row, h, level, p]
+                    attention = weights[row, h, level, p]
                     for dy in range(2):
                         line = y0 + dy
                         if line < 0 or line >= height:
                             continue
-                        wy = share * (fy if dy else np.float32(1) - fy)
+                        wy = attention * (fy if dy else np.float32(1) - fy)
                         for dx in range(2):
                             column = x0 + dx
                             if column < 0 or column >= width:
@@ -69,7 +69,7 @@ def _gather(  # noqa: C901 (one compiled loop nest)
 
 @cache
 def _compiled() -> tuple[Any, Any]:
-    """The compiled loop and the numba module.
+    """The compiled loops and the numba module.
 
     Raises:
         BackendError: numba is not installed.
@@ -77,16 +77,18 @@ def _compiled() -> tuple[Any, Any]:
     try:
         numba: Any = importlib.import_module("numba")
     except ImportError as error:
-        raise BackendError(f"numba cannot be imported ({error}): pip install numba") from error
+        raise BackendError(
+            f"numba cannot be imported ({error}): pip install 'ape-stream[numba]'"
+        ) from error
     _gather.__globals__["prange"] = numba.prange
     return numba.njit(parallel=True, fastmath={"contract", "nsz"})(_gather), numba
 
 
-class NumbaKernels(BagKernels):
-    """The operators with numba's forward pass."""
+class NumbaKernels(EmbeddingBagKernels):
+    """The operators, with the forward pass by numba."""
 
     def prepare(self) -> None:
-        """Compile when first called; here only see that numba is there.
+        """Check that numba can be imported; it compiles at the first call.
 
         Raises:
             BackendError: numba is not installed.
@@ -97,12 +99,14 @@ class NumbaKernels(BagKernels):
         self,
         value: Tensor,
         shapes: Sequence[tuple[int, int]],
-        positions: Tensor,
-        mixing: Tensor,
+        offsets_or_locations: Tensor,
+        logits_or_weights: Tensor,
         reference: Tensor | None = None,
     ) -> Tensor:
         """See :meth:`ape_cuda_ops.backends.base.Kernels.forward`."""
-        locations, weights = as_given(shapes, positions, mixing, reference)
+        locations, weights = locations_and_weights(
+            shapes, offsets_or_locations, logits_or_weights, reference
+        )
         B, _, H, D = value.shape
         Q = locations.shape[1]
         sizes = np.array(shapes, dtype=np.int64)
@@ -115,15 +119,15 @@ class NumbaKernels(BagKernels):
             value.float().numpy(),
             sizes,
             areas.cumsum() - areas,
-            locations.flatten(0, 1).numpy(),
-            weights.flatten(0, 1).numpy(),
+            locations.flatten(0, 1).numpy(),  # (B * Q, H, L, P, 2)
+            weights.flatten(0, 1).numpy(),  # (B * Q, H, L, P)
             out.numpy(),
             Q,
         )
-        # Both may share one OpenMP, and numba sets its count.
+        # numba and torch may share one OpenMP runtime, whose thread count numba changes.
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         return out.view(B, Q, H * D).to(value.dtype)
 
 
-by_numba = NumbaKernels()
+NUMBA = NumbaKernels()

@@ -1,8 +1,8 @@
-"""The plain twins: what every kernel must compute, written with torch's own operators.
+"""The reference forms: what every kernel must compute, by torch's own operators.
 
-They are the specification (tests compare every backend with them), the baseline of the
-benchmark, and what the official code runs where its CUDA extension was not built
-(Deformable DETR, arXiv 2010.04159, section 4.1; ``multi_scale_deformable_attn_pytorch``).
+Tests compare every backend with them and benchmarks use them as the baseline. ``msda`` is what the
+official code runs where its CUDA extension was not built (Deformable DETR, arXiv 2010.04159,
+section 4.1; ``multi_scale_deformable_attn_pytorch``).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ __all__ = [
     "sampling_weights",
 ]
 
-PAIRS = 2**20
-"""Pairs of boxes compared at once: more take GBs."""
+MAX_PAIRS = 2**20
+"""Pairs of boxes compared at once; more would need gigabytes."""
 OUTSIDE = -10.0
-"""A location far from any image: what a location that is not finite is taken for."""
+"""Replaces locations that are not finite: far outside of every image, so they read zero."""
 
 
 def level_sizes(shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
-    """Width and height of every level in pixels, as ``like``'s dtype and device; (L, 2)."""
+    """(L, 2) width and height of every level in pixels, dtype and device of ``like``."""
     return torch.tensor(
         [(width, height) for height, width in shapes], dtype=like.dtype, device=like.device
     )
@@ -44,29 +44,29 @@ def level_sizes(shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
 def sampling_locations(
     reference: Tensor, offsets: Tensor, shapes: Sequence[tuple[int, int]]
 ) -> Tensor:
-    """Where each point is read, as fractions of its level's width and height.
+    """Sampling locations, as fractions of the width and height of the level.
 
     Args:
         reference: (B, Q, L, 2) points or (B, Q, L, 4) boxes cxcywh, fractions of the image.
-        offsets: (B, Q, H, L, P, 2), pixels of the level for points, box halves for boxes.
+        offsets: (B, Q, H, L, P, 2), in pixels of the level for points; for boxes in halves of
+            the box, divided by P.
         shapes: height and width of each of the L levels.
 
     Returns:
-        (B, Q, H, L, P, 2) in the dtype of ``reference``: coordinates are never rounded to
-        16 bits, which alone would cost up to half a pixel.
+        (B, Q, H, L, P, 2) in the dtype of ``reference``. Coordinates never have 16 bits: that
+        rounding alone would move them by up to half a pixel.
     """
-    steps = offsets.to(reference.dtype)
-    centres = reference[:, :, None, :, None, :2]  # [B, Q, 1, L, 1, 2]
+    offsets = offsets.to(reference.dtype)
+    centres = reference[:, :, None, :, None, :2]  # (B, Q, 1, L, 1, 2)
     if reference.shape[-1] == 2:
-        return centres + steps / level_sizes(shapes, reference)[:, None, :]
-    halves = reference[:, :, None, :, None, 2:] * 0.5
-    return centres + steps / offsets.shape[-2] * halves
+        return centres + offsets / level_sizes(shapes, reference)[:, None, :]
+    half_boxes = reference[:, :, None, :, None, 2:] * 0.5  # (B, Q, 1, L, 1, 2)
+    return centres + offsets / offsets.shape[-2] * half_boxes
 
 
 def sampling_weights(logits: Tensor, levels: int, like: Tensor) -> Tensor:
     """Softmax of (B, Q, H, L*P) logits over all points of all levels; (B, Q, H, L, P)."""
-    weights = logits.to(like.dtype).softmax(-1)
-    return weights.unflatten(-1, (levels, -1))
+    return logits.to(like.dtype).softmax(-1).unflatten(-1, (levels, -1))
 
 
 def msda(
@@ -77,8 +77,8 @@ def msda(
     Args:
         value: (B, S, H, D), the levels one after another, S = sum of height * width.
         shapes: height and width of each of the L levels.
-        locations: (B, Q, H, L, P, 2) xy in [0, 1]; outside reads zero, as does a NaN.
-        weights: (B, Q, H, L, P), usually summing to one over L and P.
+        locations: (B, Q, H, L, P, 2) xy in [0, 1]; outside of it and NaN read zero.
+        weights: (B, Q, H, L, P); the sum over L and P is usually 1.
 
     Returns:
         (B, Q, H * D) in the dtype of ``value``; sums are taken in the dtype of ``locations``.
@@ -86,17 +86,17 @@ def msda(
     B, _, H, D = value.shape
     Q = locations.shape[1]
     finite = torch.where(locations.isfinite(), locations, OUTSIDE)
-    grids = (2 * finite - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # [L, B*H, Q, P, 2]
+    grids = (2 * finite - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (L, B*H, Q, P, 2)
     tokens = value.to(locations.dtype).split([h * w for h, w in shapes], dim=1)
     samples = []
     for (height, width), level, grid in zip(shapes, tokens, grids, strict=True):
         image = level.flatten(2).transpose(1, 2).reshape(B * H, D, height, width)
         samples.append(
             functional.grid_sample(image, grid, padding_mode="zeros", align_corners=False)
-        )  # [B*H, D, Q, P]
-    mixing = weights.to(locations.dtype).transpose(1, 2).reshape(B * H, 1, Q, -1)
-    mixed = (torch.stack(samples, dim=-2).flatten(-2) * mixing).sum(-1)  # [B*H, D, Q]
-    return mixed.view(B, H * D, Q).transpose(1, 2).contiguous().to(value.dtype)
+        )  # (B*H, D, Q, P)
+    flat = weights.to(locations.dtype).transpose(1, 2).reshape(B * H, 1, Q, -1)  # (B*H, 1, Q, L*P)
+    sums = (torch.stack(samples, dim=-2).flatten(-2) * flat).sum(-1)  # (B*H, D, Q)
+    return sums.view(B, H * D, Q).transpose(1, 2).contiguous().to(value.dtype)
 
 
 def msda_fused(
@@ -106,7 +106,7 @@ def msda_fused(
     logits: Tensor,
     shapes: Sequence[tuple[int, int]],
 ) -> Tensor:
-    """Locations from references and offsets, softmax of the logits, then :func:`msda`.
+    """Sampling locations, softmax of the logits, then :func:`msda`.
 
     Args:
         value: (B, S, H, D).
@@ -123,58 +123,60 @@ def msda_fused(
 
 
 def nms_grouped(boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:
-    """Greedy non-maximum suppression of sorted boxes, every group on its own.
+    """Greedy non-maximum suppression of sorted boxes, each group by itself.
+
+    Groups of similar size are stacked and computed together, at most ``MAX_PAIRS`` pairs at once.
 
     Args:
-        boxes: (N, 4) xyxy, group after group, of each the strongest first.
-        starts: (G + 1,) int64, first box of every group and the end of the last; boxes before and
-            behind them are padding.
-        threshold: intersection over union above which the later box falls.
+        boxes: (N, 4) xyxy, group after group, in each by falling score.
+        starts: (G + 1,) int64, first box of each group and the end of the last group; boxes
+            before and after them are padding.
+        threshold: intersection over union above which the later box is suppressed.
 
     Returns:
-        (N,) bool: which stay.
+        (N,) bool: which boxes are kept.
     """
-    place = torch.arange(len(boxes), device=boxes.device)
-    keep = (place >= starts[0]) & (place < starts[-1])
+    index = torch.arange(len(boxes), device=boxes.device)
+    keep = (index >= starts[0]) & (index < starts[-1])
     counts = starts.diff()
-    several = (counts > 1).nonzero().squeeze(1)
-    counts, order = counts[several].sort(descending=True)  # groups of like sizes go together
+    several = (counts > 1).nonzero().squeeze(1)  # a box alone in its group is kept
+    counts, order = counts[several].sort(descending=True)
     first, sizes, done = starts[several[order]], counts.tolist(), 0
     while done < len(sizes):
         largest = sizes[done]
-        step = slice(done, done + max(1, PAIRS // largest**2))
-        members = first[step, None] + place[:largest]
-        real = place[:largest] < counts[step, None]
-        stays = _greedy(boxes[members.clamp_(max=len(boxes) - 1)], real, threshold)
-        keep[members[real]] = stays[real]
+        step = slice(done, done + max(1, MAX_PAIRS // largest**2))
+        members = first[step, None] + index[:largest]  # (groups of this step, largest)
+        exists = index[:largest] < counts[step, None]
+        kept = _greedy(boxes[members.clamp_(max=len(boxes) - 1)], exists, threshold)
+        keep[members[exists]] = kept[exists]
         done = step.stop
     return keep
 
 
-def _greedy(boxes: Tensor, real: Tensor, threshold: float) -> Tensor:
-    """(G, N, 4) boxes of groups, (G, N) bool which there are, to (G, N) bool which stay.
+def _greedy(boxes: Tensor, exists: Tensor, threshold: float) -> Tensor:
+    """Which boxes (G, N, 4) of G groups are kept, (G, N); ``exists`` (G, N) marks padding.
 
-    A box stays unless an earlier box that itself stays overlaps it by more than the threshold:
-    read as an equation and iterated from "all stay", which settles at least one more box a turn,
-    and usually all after a handful.
+    Greedy NMS is a fixed point: a box is kept unless an earlier kept box overlaps it by more than
+    the threshold. Iterating that rule from "all are kept" settles at least one more box of each
+    group per round, so it ends, and a handful of rounds is usual.
     """
-    x1, y1, x2, y2 = (side[..., None] for side in boxes.mT.contiguous().unbind(1))  # [G, N, 1]
+    x1, y1, x2, y2 = (side[..., None] for side in boxes.mT.contiguous().unbind(1))  # (G, N, 1)
     width = (torch.minimum(x2, x2.mT) - torch.maximum(x1, x1.mT)).clamp_(min=0)
     height = (torch.minimum(y2, y2.mT) - torch.maximum(y1, y1.mT)).clamp_(min=0)
     overlap, area = width * height, (x2 - x1) * (y2 - y1)
-    # [G, N, N]: the box of a line falls by the box of a column, which is an earlier one.
-    falls = (overlap / (area + area.mT - overlap) > threshold).tril_(-1).to(boxes.dtype)
-    keep, before = real, torch.zeros_like(real)
+    iou = overlap / (area + area.mT - overlap)
+    suppresses = (iou > threshold).tril_(-1).to(boxes.dtype)  # (G, N, N): row by earlier column
+    keep, before = exists, torch.zeros_like(exists)
     while not torch.equal(keep, before):
-        strikes = falls @ keep[..., None].to(falls.dtype)
-        keep, before = real & (strikes[..., 0] == 0), keep
+        suppressors = suppresses @ keep[..., None].to(suppresses.dtype)  # (G, N, 1) counts
+        keep, before = exists & (suppressors[..., 0] == 0), keep
     return keep
 
 
 def mask_pack(
     logits: Tensor, size: tuple[int, int], filled: tuple[float, float], threshold: float
 ) -> Tensor:
-    """Upsample mask logits bilinearly, threshold them, 32 pixels to a word.
+    """Upsample mask logits bilinearly, compare with the threshold, pack 32 pixels into a word.
 
     Args:
         logits: (N, h, w).
@@ -183,25 +185,25 @@ def mask_pack(
         threshold: a pixel is set where its logit is above this.
 
     Returns:
-        (N, H, ceil(W / 32)) int32; bit k of word j is pixel 32 j + k of the line.
+        (N, H, ceil(W / 32)) int32; bit k of word j is pixel 32 j + k of the row.
     """
     packed = torch.zeros((len(logits), size[0], -(-size[1] // 32) * 4), dtype=torch.uint8)
-    for mask, line in zip(logits, packed, strict=True):  # one at a time: 300 dense ones are GBs
-        wide = _stretched(mask.float(), 1, size[1], filled[1])
-        image = _stretched(wide, 0, size[0], filled[0])
+    for mask, line in zip(logits, packed, strict=True):  # 300 full-size float maps are gigabytes
+        wide = _upsample(mask.float(), 1, size[1], filled[1])  # (h, W)
+        image = _upsample(wide, 0, size[0], filled[0])  # (H, W)
         bits = np.packbits((image > threshold).cpu().numpy(), axis=-1, bitorder="little")
         line[:, : bits.shape[1]] = torch.from_numpy(bits)
     return packed.view(torch.int32).to(logits.device)
 
 
-def _stretched(image: Tensor, axis: int, pixels: int, filled: float) -> Tensor:
-    """An (h, w) image with one axis, of which `filled` cells are covered, of so many pixels."""
+def _upsample(image: Tensor, axis: int, pixels: int, filled: float) -> Tensor:
+    """Resize one axis of an (h, w) image to ``pixels``, which cover ``filled`` of its cells."""
     cells = image.shape[axis]
     centres = torch.arange(pixels, dtype=image.dtype, device=image.device) + 0.5
     at = (centres * (filled / pixels) - 0.5).clamp(min=0)
-    lower = at.long().clamp(max=cells - 1)
-    share = at - lower
-    share = share if axis else share[:, None]
-    before = image.index_select(axis, lower)
-    after = image.index_select(axis, (lower + 1).clamp(max=cells - 1))
-    return (1 - share) * before + share * after
+    low = at.long().clamp(max=cells - 1)
+    weight = at - low
+    weight = weight if axis else weight[:, None]
+    before = image.index_select(axis, low)
+    after = image.index_select(axis, (low + 1).clamp(max=cells - 1))
+    return (1 - weight) * before + weight * after

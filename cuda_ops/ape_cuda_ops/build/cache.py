@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept: files named by a hash of all that made them."""
+"""Files of compiled kernels, named by a hash of everything that made them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["directory", "file_for", "keep"]
 
 
 def directory() -> Path:
-    """``$APE_STREAM_CACHE``, else ``ape_stream`` in the user's cache folder; not yet made."""
+    """``$APE_STREAM_CACHE``, else ``ape_stream`` in the user's cache folder; may not exist yet."""
     chosen = os.environ.get("APE_STREAM_CACHE")
     if chosen:
         return Path(chosen) / "kernels"
@@ -20,13 +20,13 @@ def directory() -> Path:
 
 
 def file_for(stem: str, suffix: str, *parts: str) -> Path:
-    """The file that holds what was made from ``parts``: source, compiler, flags, target."""
+    """The file for what is made from ``parts``: source, compiler, flags, target."""
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
     return directory() / f"{stem}-{key}{suffix}"
 
 
 def keep(path: Path, content: bytes) -> None:
-    """Write ``content`` so that a second process sees the whole file or none.
+    """Write ``content``; another process sees the whole file or no file.
 
     Raises:
         OSError: The folder cannot be written.

@@ -1,4 +1,4 @@
-"""Compiles the C++ kernels with the user's own compiler, once per machine and source."""
+"""Compiles C++ sources with the user's compiler, once per machine and source."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ FLAGS = (
     "-Wno-psabi",
 )
 X86_LEVELS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3"}
-"""torch's name of what the processor can do, and the compiler's."""
+"""Vector extensions of the processor: torch's name and the compiler's."""
 TIMEOUT_S = 300.0
 
 
 def architecture_flags() -> tuple[str, ...]:
     """Compiler flags for the processor this process runs on."""
     if platform.machine().lower() not in {"x86_64", "amd64"}:
-        return ()  # every arm64 has the 128-bit vectors that the source needs
+        return ()  # arm64: the compiler's default has 128-bit vectors
     level = X86_LEVELS.get(torch.backends.cpu.get_cpu_capability(), "x86-64-v2")
     return (f"-march={level}",)
 
@@ -51,13 +51,13 @@ def compiler() -> str:
         path = shutil.which(name)
         if path:
             return path
-    looked = f"CXX={chosen!r}" if chosen else "c++, g++ or clang++"
-    raise CompileError(f"no C++ compiler found ({looked}): install one or set CXX")
+    searched = f"CXX={chosen!r}" if chosen else "c++, g++ or clang++"
+    raise CompileError(f"no C++ compiler found ({searched}): install one or set CXX")
 
 
 @cache
 def _version(path: str) -> str:
-    """What the compiler says of itself."""
+    """Output of ``--version``; a new compiler compiles again."""
     return _run([path, "--version"])
 
 
@@ -65,7 +65,7 @@ def _run(command: list[str]) -> str:
     """Standard output of a command.
 
     Raises:
-        CompileError: It failed, with the first lines of what it wrote to standard error.
+        CompileError: It failed; the message has the first lines of its standard error.
     """
     try:
         done = subprocess.run(  # noqa: S603 - the user's compiler on our own source

@@ -1,8 +1,8 @@
-"""Starts compiled CUDA kernels on torch's current stream: by CuPy, or by the driver alone.
+"""Loads compiled CUDA kernels and starts them on torch's current stream.
 
-Nothing is copied and nothing allocated here: torch owns every tensor, and a kernel receives
-one structure by value with their addresses. A first call compiles and loads, so a CUDA graph
-is captured after one call outside of it.
+Nothing is copied or allocated here: torch owns every tensor, and a kernel receives one structure
+by value that holds their addresses. The first call of a kernel compiles and loads it, so call once
+before you capture a CUDA graph.
 """
 
 from __future__ import annotations
@@ -11,81 +11,29 @@ import ctypes
 import importlib
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 
-from ape_cuda_ops.build.nvrtc import compile_kernel
+from ape_cuda_ops.build import nvrtc
 from ape_cuda_ops.errors import BackendError
 
-__all__ = [
-    "CupyLauncher",
-    "DriverLauncher",
-    "Kernel",
-    "Launcher",
-    "MaskArguments",
-    "MsdaArguments",
-    "NmsArguments",
-]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-
-class MsdaArguments(ctypes.Structure):
-    """``struct Arguments`` of msda.cu, which says what each field is."""
-
-    _fields_ = (
-        *(
-            (name, ctypes.c_void_p)
-            for name in (
-                "value",
-                "reference",
-                "positions",
-                "mixing",
-                "output",
-                "output_grad",
-                "value_grad",
-                "position_grad",
-                "mixing_grad",
-            )
-        ),
-        *((name, ctypes.c_int64) for name in ("B", "S", "Q")),
-        *((name, ctypes.c_int32) for name in ("H", "grid_levels")),
-        *((name, ctypes.c_int32 * 8) for name in ("width", "height", "first")),
-        ("tiles", ctypes.c_int32 * 9),
-    )
-
-
-class NmsArguments(ctypes.Structure):
-    """``struct NmsArguments`` of post.cu."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("boxes", "starts", "keep")),
-        ("G", ctypes.c_int64),
-        ("threshold", ctypes.c_float),
-    )
-
-
-class MaskArguments(ctypes.Structure):
-    """``struct MaskArguments`` of post.cu."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("logits", "words")),
-        ("N", ctypes.c_int64),
-        *((name, ctypes.c_int32) for name in ("h", "w", "H", "W", "words_per_line")),
-        *((name, ctypes.c_float) for name in ("scale_y", "scale_x", "threshold")),
-    )
+__all__ = ["DriverLauncher", "Kernel", "Launcher", "driver_version"]
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Which kernel to start, and how wide."""
+    """Which kernel to start, and with how many threads."""
 
     source: str
-    """File name beside this module."""
+    """File name in ``csrc/``."""
     name: str
     """Name expression with its template arguments."""
     grid: tuple[int, int, int]
-    """Blocks."""
+    """Number of blocks."""
     threads: int
     """Threads of a block."""
 
@@ -100,100 +48,104 @@ class Launcher(Protocol):
         """Enqueue one kernel on the device's current stream; does not wait."""
 
 
-def _architecture(device: torch.device) -> int:
-    """Compute capability times ten."""
-    major, minor = torch.cuda.get_device_capability(device)
-    return major * 10 + minor
-
-
-class CupyLauncher:
-    """Launches through CuPy's RawModule."""
-
-    def prepare(self) -> None:
-        """Raise BackendError when CuPy or a device is missing."""
-        if not torch.cuda.is_available():
-            raise BackendError("torch sees no CUDA device")
-        try:
-            importlib.import_module("cupy")
-        except ImportError as error:
-            raise BackendError(
-                f"CuPy cannot be imported ({error}): pip install cupy-cuda13x"
-            ) from error
-
-    @staticmethod
-    @cache
-    def _function(source: str, name: str, architecture: int, index: int) -> Any:  # noqa: ARG004
-        """The loaded kernel; one per device index, whose context owns it."""
-        cupy: Any = importlib.import_module("cupy")
-        compiled = compile_kernel(source, name, architecture)
-        module = cupy.cuda.function.Module()
-        module.load(compiled.cubin)
-        return module.get_function(compiled.name)
-
-    def start(self, kernel: Kernel, arguments: ctypes.Structure, device: torch.device) -> None:
-        """Enqueue one kernel on torch's current stream."""
-        cupy: Any = importlib.import_module("cupy")
-        packed = np.frombuffer(bytes(arguments), dtype=np.dtype(type(arguments)))[0]
-        index = torch.cuda.current_device() if device.index is None else device.index
-        stream = torch.cuda.current_stream(device).cuda_stream
-        with cupy.cuda.Device(index), cupy.cuda.ExternalStream(stream, index):
-            function = self._function(kernel.source, kernel.name, _architecture(device), index)
-            function(kernel.grid, (kernel.threads, 1, 1), (packed,))
-
-
 class DriverLauncher:
-    """Launches through the CUDA driver's C interface, with the NVRTC that torch brings."""
+    """Starts kernels through the CUDA driver."""
 
     def prepare(self) -> None:
-        """Raise BackendError when a device or the driver is missing."""
+        """Check for a device, its driver and NVRTC.
+
+        Raises:
+            BackendError: One of them is missing.
+        """
         if not torch.cuda.is_available():
             raise BackendError("torch sees no CUDA device")
         _driver()
-
-    @staticmethod
-    @cache
-    def _function(source: str, name: str, architecture: int, index: int) -> ctypes.c_void_p:  # noqa: ARG004
-        """The loaded kernel; one per device index, whose context owns it."""
-        compiled = compile_kernel(source, name, architecture)
-        module, function = ctypes.c_void_p(), ctypes.c_void_p()
-        _check(_driver().cuModuleLoadData(ctypes.byref(module), compiled.cubin))
-        _check(
-            _driver().cuModuleGetFunction(ctypes.byref(function), module, compiled.name.encode())
-        )
-        return function
+        nvrtc.version()
 
     def start(self, kernel: Kernel, arguments: ctypes.Structure, device: torch.device) -> None:
-        """Enqueue one kernel on torch's current stream."""
-        index = torch.cuda.current_device() if device.index is None else device.index
-        with torch.cuda.device(index):
-            torch.cuda.current_blas_handle()  # makes torch's context current in this thread
-            function = self._function(kernel.source, kernel.name, _architecture(device), index)
-            stream = ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream)
-            parameters = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
-            block = (kernel.threads, 1, 1)
-            _check(
-                _driver().cuLaunchKernel(
-                    function, *kernel.grid, *block, 0, stream, parameters, None
-                )
-            )
+        """Enqueue one kernel on torch's current stream.
+
+        Raises:
+            BackendError: The kernel cannot be compiled, loaded or started.
+        """
+        with torch.cuda.device(device):
+            index = torch.cuda.current_device()
+            stream = torch.cuda.current_stream().cuda_stream
+            # In a new thread no context may be current yet. torch uses the primary one.
+            _result(_driver().cuCtxSetCurrent(_context(index)))
+            function = _function(kernel.source, kernel.name, index)
+            _launch(function, kernel.grid, kernel.threads, stream, arguments)
+
+
+def driver_version() -> str:
+    """The CUDA version of the driver, such as ``13.0``.
+
+    Raises:
+        BackendError: The bindings or the driver are missing.
+    """
+    number = _result(_driver().cuDriverGetVersion())
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 @cache
-def _driver() -> ctypes.CDLL:
-    """The CUDA driver's library.
+def _driver() -> Any:
+    """The bindings of the CUDA driver.
 
     Raises:
-        BackendError: There is none.
+        BackendError: The bindings or the driver are missing.
     """
     try:
-        return ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        raise BackendError(f"the CUDA driver cannot be loaded: {error}") from error
+        driver = importlib.import_module("cuda.bindings.driver")
+        driver.cuInit(0)  # loads the library
+    except (ImportError, RuntimeError) as error:
+        cause = str(error).partition("\n")[0]
+        raise BackendError(
+            f"the CUDA driver cannot be loaded ({cause}): "
+            "pip install 'ape-stream[cuda13]', or [cuda12]"
+        ) from error
+    return driver
 
 
-def _check(code: int) -> None:
-    """Turn a driver's result code that is not success into an error."""
+def _result(answer: tuple[Any, ...]) -> Any:
+    """What a call of the driver returned beside its result code.
+
+    Raises:
+        BackendError: The code is not success.
+    """
+    code, *results = answer
     if code:
-        text = ctypes.c_char_p()
-        _driver().cuGetErrorString(code, ctypes.byref(text))
-        raise BackendError(f"CUDA driver error {code}: {(text.value or b'unknown').decode()}")
+        text = _driver().cuGetErrorString(code)[1] or b"unknown"
+        raise BackendError(f"CUDA driver error {int(code)}: {text.decode()}")
+    return results[0] if results else None
+
+
+@cache
+def _context(index: int) -> Any:
+    """The primary context of a device, which torch uses too."""
+    return _result(_driver().cuDevicePrimaryCtxRetain(index))
+
+
+@cache
+def _function(source: str, name: str, index: int) -> Any:
+    """The loaded kernel of one device; its context must be current."""
+    major, minor = torch.cuda.get_device_capability(index)
+    compiled = nvrtc.compile_kernel(source, name, major * 10 + minor)
+    module = _result(_driver().cuModuleLoadData(compiled.cubin))
+    return _result(_driver().cuModuleGetFunction(module, compiled.name.encode()))
+
+
+def _launch(
+    function: Any,
+    grid: Sequence[int],
+    threads: int,
+    stream: int,
+    arguments: ctypes.Structure,
+) -> None:
+    """Start a kernel that takes one structure by value: the driver copies it before returning."""
+    parameters = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
+    block = (threads, 1, 1)
+    _result(
+        _driver().cuLaunchKernel(
+            function, *grid, *block, 0, stream, ctypes.addressof(parameters), 0
+        )
+    )

@@ -1,5 +1,5 @@
-// What every kernel starts with: number formats, 16-byte access, intrinsics. Put before a
-// kernel's source by nvrtc.py. Under APE_EMULATED the intrinsics come from the test's shim.
+// Number formats, 16-byte loads and stores, intrinsics. build/nvrtc.py puts this text before the
+// source of every kernel. With APE_EMULATED the tests' emulator defines the intrinsics.
 
 typedef long long i64;
 typedef unsigned int u32;
@@ -42,7 +42,8 @@ __device__ inline float exp2_fast(float x) {
 }
 __device__ inline Quad load_quad(const void* from) { return *static_cast<const Quad*>(from); }
 __device__ inline void store_quad(void* to, const Quad& quad) { *static_cast<Quad*>(to) = quad; }
-// Adds four float32 numbers to 16-byte aligned memory: one instruction from sm_90 on.
+// Adds four float32 numbers to 16-byte aligned memory: one instruction (REDG.ADD.F32x4) on sm_90
+// and later, four before.
 __device__ inline void add_quad(float* to, float a, float b, float c, float d) {
 #if __CUDA_ARCH__ >= 900
   atomicAdd(reinterpret_cast<float4*>(to), make_float4(a, b, c, d));
@@ -77,7 +78,7 @@ template <> __device__ inline u32 pack<Bfloat16>(float low, float high) {
 #endif
 }
 
-// 16 bytes of a row as float32: 4 numbers of float, 8 of the others.
+// COUNT: how many numbers of type V are in 16 bytes of a value row.
 template <class V> struct Row {
   static constexpr int COUNT = 8;
 };

@@ -1,4 +1,4 @@
-// What is sampled: from references, offsets and logits to the tokens and weights of all corners.
+// Step 1 of msda.cpp: from references, offsets and logits to tokens and weights of all corners.
 
 #pragma once
 
@@ -17,21 +17,21 @@ constexpr int kMaxLevels = 8;
 
 extern "C" {
 
-// Mirrored by ape_cuda_ops.backends.cpp.Task; every pointer is to a contiguous array.
-struct Task {
-  const void* value;        // [B, S, H, D] float or bfloat16
-  const float* reference;   // [B, Q, L, axes]; unused when axes = 0
-  const float* positions;   // [B, Q, H, L, P, 2]: locations when axes = 0, else offsets
-  const float* mixing;      // [B, Q, H, L, P]: weights when axes = 0, else logits
-  const float* output_grad; // [B, Q, H, D]; backward only
-  float* output;            // [B, Q, H, D]; forward only
-  float* value_grad;        // [B, S, H, D], zeroed; backward only
-  float* position_grad;     // [B, Q, H, L, P, 2]: of locations when axes = 0, else of pixels
-  float* mixing_grad;       // [B, Q, H, L, P]
+// Same fields as ape_cuda_ops.backends.cpp.Arguments; every array is contiguous.
+struct Arguments {
+  const void* value;                  // [B, S, H, D] float or bfloat16
+  const float* reference;             // [B, Q, L, axes]; unused when axes = 0
+  const float* offsets_or_locations;  // [B, Q, H, L, P, 2]: locations when axes = 0
+  const float* logits_or_weights;     // [B, Q, H, L, P]: weights when axes = 0
+  const float* output_grad;           // [B, Q, H, D]; backward only
+  float* output;                      // [B, Q, H, D]; forward only
+  float* value_grad;                  // [B, S, H, D], zeroed; backward only
+  float* coordinate_grad;             // [B, Q, H, L, P, 2]: of locations when axes = 0, else pixels
+  float* logit_or_weight_grad;        // [B, Q, H, L, P]
   int64_t B, S, Q;
   int32_t H, D, L, P;
-  int32_t axes;             // 0: locations and weights are given; 2: points; 4: boxes
-  int32_t bfloat16;         // 1 when value is bfloat16
+  int32_t axes;                       // numbers in a reference: 2 point, 4 box; 0: no reference
+  int32_t bfloat16;                   // 1 when value is bfloat16
   int32_t threads;
   int32_t heights[kMaxLevels], widths[kMaxLevels];
 };
@@ -40,15 +40,15 @@ struct Task {
 
 namespace {
 
-// What is the same for every query: levels spread over the samples of the heads that are worked on
-// at once, padded to whole vectors.
+// What is the same for every query: the level of each sample, for the heads that are computed at
+// once, padded to whole vectors.
 struct Plan {
-  int N, heads, count, padded;  // samples of a head, heads at once, samples at once
+  int N, heads, count, padded;  // samples of a head; heads and samples at once; whole vectors
   std::vector<float> width, height;
   std::vector<int32_t> columns, lines, first;
 
-  Plan(const Task& task, int heads_at_once)
-      : N(task.L * task.P),
+  Plan(const Arguments& args, int heads_at_once)
+      : N(args.L * args.P),
         heads(heads_at_once),
         count(heads * N),
         padded((count + kLanes - 1) / kLanes * kLanes),
@@ -58,22 +58,23 @@ struct Plan {
         lines(padded, 1),
         first(padded, 0) {
     for (int n = 0; n < count; ++n) {
-      const int level = n % N / task.P;
-      columns[n] = task.widths[level];
-      lines[n] = task.heights[level];
+      const int level = n % N / args.P;
+      columns[n] = args.widths[level];
+      lines[n] = args.heights[level];
       width[n] = static_cast<float>(columns[n]);
       height[n] = static_cast<float>(lines[n]);
-      for (int l = 0; l < level; ++l) first[n] += task.heights[l] * task.widths[l];
+      for (int l = 0; l < level; ++l) first[n] += args.heights[l] * args.widths[l];
     }
   }
 };
 
-// One thread's working memory: all arrays hold one entry per sample of some heads of a query.
+// The working memory of one thread: each array has one number per sample of a query's heads.
 struct Samples {
   std::vector<float> storage;
   std::vector<int32_t> tokens;
-  float *base_x, *base_y, *step_x, *step_y;   // pixel = base + step * position
-  float *x, *y, *attention;
+  float *base_x, *base_y, *step_x, *step_y;   // pixel = base + step * (offset or location)
+  float *x, *y;                               // offset or location
+  float* attention;                           // attention weight
   float* inside;                              // 0 where no corner is in the image
   float *left, *right, *top, *bottom;         // bilinear weights, zero outside the image
   float *has_left, *has_right, *has_top, *has_bottom;
@@ -93,24 +94,24 @@ struct Samples {
     for (int corner = 0; corner < 4; ++corner) {
       weight[corner] = next + corner * padded;
       dot[corner] = next + (4 + corner) * padded;
-      token[corner] = tokens.data() + corner * (padded + plan.N);  // one head more: see gather
+      token[corner] = tokens.data() + corner * (padded + plan.N);  // + N: gather prefetches
     }
   }
 };
 
-// pixel = base + step * position for the samples of query (b, q).
-void set_reference(const Task& task, const Plan& plan, int64_t row, Samples& s) {
-  for (int level = 0, n = 0; level < task.L; ++level) {
+// base and step of the samples of query `row` = b * Q + q.
+void set_reference(const Arguments& args, const Plan& plan, int64_t row, Samples& s) {
+  for (int level = 0, n = 0; level < args.L; ++level) {
     const float w = plan.width[n], h = plan.height[n];
     float base_x = -0.5f, base_y = -0.5f, step_x = w, step_y = h;
-    if (task.axes != 0) {
-      const float* box = task.reference + (row * task.L + level) * task.axes;
+    if (args.axes != 0) {
+      const float* box = args.reference + (row * args.L + level) * args.axes;
       base_x += box[0] * w;
       base_y += box[1] * h;
-      step_x = task.axes == 2 ? 1.0f : 0.5f * box[2] * w / task.P;
-      step_y = task.axes == 2 ? 1.0f : 0.5f * box[3] * h / task.P;
+      step_x = args.axes == 2 ? 1.0f : 0.5f * box[2] * w / args.P;
+      step_y = args.axes == 2 ? 1.0f : 0.5f * box[3] * h / args.P;
     }
-    for (int p = 0; p < task.P; ++p, ++n) {
+    for (int p = 0; p < args.P; ++p, ++n) {
       s.base_x[n] = base_x;
       s.base_y[n] = base_y;
       s.step_x[n] = step_x;
@@ -122,32 +123,31 @@ void set_reference(const Task& task, const Plan& plan, int64_t row, Samples& s) 
       std::memcpy(array + done, array, sizeof(float) * std::min(done, plan.count - done));
 }
 
-inline float largest(const float* from, int count) {
-  int n = kLanes;
-  float most = from[0];
+inline float maximum(const float* from, int count) {
+  int n = 1;
+  float result = from[0];
   if (count >= kLanes) {
     Floats lanes = load<Floats>(from);
-    for (; n + kLanes <= count; n += kLanes) {
+    for (n = kLanes; n + kLanes <= count; n += kLanes) {
       const Floats more = load<Floats>(from + n);
       lanes = (more > lanes) ? more : lanes;
     }
-    for (int lane = 0; lane < kLanes; ++lane) most = std::max(most, lanes[lane]);
-  } else {
-    n = 1;
+    for (int lane = 0; lane < kLanes; ++lane) result = std::max(result, lanes[lane]);
   }
-  for (; n < count; ++n) most = std::max(most, from[n]);
-  return most;
+  for (; n < count; ++n) result = std::max(result, from[n]);
+  return result;
 }
 
-// The attention weights of the samples: given, or every head's softmax of its logits.
-void set_attention(const Task& task, const Plan& plan, const float* mixing, Samples& s) {
-  if (task.axes == 0) {
-    std::memcpy(s.attention, mixing, sizeof(float) * plan.count);
+// Attention weights of the samples: as given, or the softmax of the logits of each head.
+void set_attention(const Arguments& args, const Plan& plan, const float* logits_or_weights,
+                   Samples& s) {
+  if (args.axes == 0) {
+    std::memcpy(s.attention, logits_or_weights, sizeof(float) * plan.count);
     return;
   }
   for (int first = 0; first < plan.count; first += plan.N) {
-    const float most = largest(mixing + first, plan.N);
-    for (int n = first; n < first + plan.N; ++n) s.attention[n] = mixing[n] - most;
+    const float largest = maximum(logits_or_weights + first, plan.N);
+    for (int n = first; n < first + plan.N; ++n) s.attention[n] = logits_or_weights[n] - largest;
   }
   for (int n = 0; n < plan.padded; n += kLanes)
     store(s.attention + n, exp_negative(load<Floats>(s.attention + n)));
@@ -163,51 +163,56 @@ void set_attention(const Task& task, const Plan& plan, const float* mixing, Samp
   }
 }
 
-// Clamp far and undefined (NaN) coordinates to where nothing is read and integers are safe.
-inline Floats near(Floats pixel, Floats side) {
-  pixel = (pixel > -2.0f) ? pixel : all(-2.0f);
+// Clamps far and NaN coordinates to just outside of the image: nothing is read there, and the
+// number fits an integer.
+inline Floats clamp_to_border(Floats pixel, Floats side) {
+  pixel = (pixel > -2.0f) ? pixel : broadcast(-2.0f);
   return (pixel < side + 1.0f) ? pixel : side + 1.0f;
 }
 
-struct Axis {
-  Ints low, high;                         // clamped indices of the two neighbours
+// The two pixels that linear interpolation reads along one axis: clamped indices, weights (0
+// outside of the image), and 1 or 0 for "is in the image".
+struct LinearTaps {
+  Ints low, high;
   Floats low_weight, high_weight, has_low, has_high;
 };
 
-inline Axis split(Floats pixel, Floats side, Ints count) {
-  pixel = near(pixel, side);
+inline LinearTaps linear_taps(Floats pixel, Floats side, Ints count) {
+  pixel = clamp_to_border(pixel, side);
   Ints floor = __builtin_convertvector(pixel, Ints);
   Floats whole = __builtin_convertvector(floor, Floats);
-  const Ints above = whole > pixel;       // -1 where truncation went up
+  const Ints above = whole > pixel;  // -1 where truncation rounded up, for negative pixels
   floor += above;
   whole += __builtin_convertvector(above, Floats);
-  const Floats part = pixel - whole;
+  const Floats fraction = pixel - whole;
   const Ints next = floor + 1;
-  const Floats one = all(1.0f), zero = {};
-  Axis axis;
-  axis.has_low = ((floor >= 0) & (floor < count)) ? one : zero;
-  axis.has_high = ((next >= 0) & (next < count)) ? one : zero;
-  axis.low_weight = axis.has_low * (1.0f - part);
-  axis.high_weight = axis.has_high * part;
+  const Floats one = broadcast(1.0f), zero = {};
+  LinearTaps taps;
+  taps.has_low = ((floor >= 0) & (floor < count)) ? one : zero;
+  taps.has_high = ((next >= 0) & (next < count)) ? one : zero;
+  taps.low_weight = taps.has_low * (1.0f - fraction);
+  taps.high_weight = taps.has_high * fraction;
   const Ints last = count - 1;
-  axis.low = (floor < 0) ? Ints{} : ((floor > last) ? last : floor);
-  axis.high = (next < 0) ? Ints{} : ((next > last) ? last : next);
-  return axis;
+  taps.low = (floor < 0) ? Ints{} : ((floor > last) ? last : floor);
+  taps.high = (next < 0) ? Ints{} : ((next > last) ? last : next);
+  return taps;
 }
 
-// Pixels, corner tokens and corner weights of the samples; what only gradients need, if wanted.
+// Corner tokens and corner weights of the samples, and what only the gradients need.
 template <bool kForGradients>
-void set_corners(const Plan& plan, const float* positions, Samples& s) {
+void set_corners(const Plan& plan, const float* offsets_or_locations, Samples& s) {
   for (int n = 0; n < plan.count; ++n) {
-    s.x[n] = positions[2 * n];
-    s.y[n] = positions[2 * n + 1];
+    s.x[n] = offsets_or_locations[2 * n];
+    s.y[n] = offsets_or_locations[2 * n + 1];
   }
   for (int n = 0; n < plan.padded; n += kLanes) {
     const Ints columns = load<Ints>(plan.columns.data() + n);
-    const Floats px = load<Floats>(s.base_x + n) + load<Floats>(s.step_x + n) * load<Floats>(s.x + n);
-    const Floats py = load<Floats>(s.base_y + n) + load<Floats>(s.step_y + n) * load<Floats>(s.y + n);
-    const Axis h = split(px, load<Floats>(plan.width.data() + n), columns);
-    const Axis v = split(py, load<Floats>(plan.height.data() + n),
+    const Floats px =
+        load<Floats>(s.base_x + n) + load<Floats>(s.step_x + n) * load<Floats>(s.x + n);
+    const Floats py =
+        load<Floats>(s.base_y + n) + load<Floats>(s.step_y + n) * load<Floats>(s.y + n);
+    const LinearTaps h = linear_taps(px, load<Floats>(plan.width.data() + n), columns);
+    const LinearTaps v = linear_taps(py, load<Floats>(plan.height.data() + n),
                          load<Ints>(plan.lines.data() + n));
     const Ints first = load<Ints>(plan.first.data() + n);
     const Ints upper = first + v.low * columns, lower = first + v.high * columns;

@@ -133,7 +133,7 @@ def test_batches_are_picked_as_if_alone(room):
 def test_a_step_of_suppression_changes_nothing(monkeypatch):
     logits, boxes = random_logits(1, 40, 30, mean=2.0), crowd(1, 40)
     monkeypatch.setattr(official_topk, "PAIR_BUDGET", 1000)
-    monkeypatch.setattr("ape_cuda_ops.backends.reference.PAIRS", 1700)
+    monkeypatch.setattr("ape_cuda_ops.backends.reference.MAX_PAIRS", 1700)
     assert_twin(logits, boxes, torch.full((30,), 0.2), 100, None)
 
 

@@ -1,4 +1,4 @@
-"""A kernel leaves torch's number of threads as it was: numba and torch may share one OpenMP."""
+"""A kernel leaves torch's number of threads unchanged: numba and torch may share one OpenMP."""
 
 import importlib.util
 import os
