@@ -1,6 +1,7 @@
 """The short way in: one call for a run, one for single images.
 
 run     open: any sources, in a loop over results
+given   what may be given to it, checked by shape
 images  find, load, LoadedModel: single images, with the model kept between calls
 """
 

@@ -6,6 +6,7 @@ import threading
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, overload
 
+from ape_stream.api.given import fits
 from ape_stream.errors import PluginError
 from ape_stream.plugins import make
 from ape_stream.result import FrameResult
@@ -116,7 +117,7 @@ def load(model: str | PathLike[str] | Perceiver = "nano", **options: Any) -> Loa
         return LoadedModel(make("perceivers", "ape", options={"model": fspath(model), **options}))
     if options:
         raise PluginError(f"a ready perceiver takes no options, got {', '.join(options)}")
-    return LoadedModel(model)
+    return LoadedModel(fits(model, "a model"))
 
 
 @overload

@@ -26,6 +26,7 @@ def build_pipeline(
     sources: Sequence[Source] = (),
     sinks: Sequence[Sink] = (),
     perceiver: Perceiver | None = None,
+    tracker: Callable[[], Tracker] | None = None,
 ) -> Pipeline:
     """Make a pipeline: load every plugin that a run names, and join them.
 
@@ -36,13 +37,15 @@ def build_pipeline(
         sources: Ready sources, before those of the configuration.
         sinks: Ready sinks, after those of the configuration.
         perceiver: A ready model in place of the configuration's.
+        tracker: Makes a tracker for each stream, in place of the configuration's.
 
     Raises:
         UsageError: a source, output, plugin or option cannot be used.
     """
     all_sources = [*sources, *_sources(config.sources, {source.name for source in sources})]
     outputs = [*(_sink(output) for output in config.outputs), *sinks]
-    tracker = _tracker_factory(config.tracker)
+    if tracker is None:
+        tracker = _tracker_factory(config.tracker)
     if perceiver is None:
         perceiver = make("perceivers", config.model.plugin, options=config.model.options)
     return Pipeline(

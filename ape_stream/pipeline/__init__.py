@@ -8,6 +8,7 @@ publisher         results through every sink, in the caller's thread
 resources         sources and sinks that are open
 threads           threads that are started, and joined with a time limit
 run_state         outcome and failure of the run
+asynchronous      the same results for `async for`
 """
 
 from ape_stream.pipeline.pipeline import Outcome, Pipeline, Policy

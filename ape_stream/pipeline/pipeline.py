@@ -26,6 +26,7 @@ from ape_stream.errors import (
     TruncatedError,
     UsageError,
 )
+from ape_stream.pipeline.asynchronous import results_of
 from ape_stream.pipeline.inference_thread import InferenceThread
 from ape_stream.pipeline.publisher import Publisher, sink_name
 from ape_stream.pipeline.resources import Resources
@@ -39,7 +40,7 @@ from ape_stream.types import PromptSet
 from ape_stream.values.prompts import check_threshold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
     from typing import Self
 
     from ape_stream.protocols import Perceiver, Sink, Source, Tracker
@@ -302,6 +303,14 @@ class Pipeline(Closing):
         else:
             with self:
                 yield from self._run()
+
+    def __aiter__(self) -> AsyncIterator[FrameResult]:
+        """The same for `async for`: the event loop is not blocked. See `__iter__`."""
+        return results_of(iter(self), self.stop)
+
+    def __repr__(self) -> str:
+        streams = ", ".join(stream.name for stream in self._streams)
+        return f"Pipeline({streams}: {', '.join(self.prompts.texts)}; {self.outcome})"
 
     def _run(self) -> Iterator[FrameResult]:
         self._started_s = time.monotonic()

@@ -1,0 +1,139 @@
+"""What a caller may give to `open`: names to be made, or ready objects, checked by their shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from ape_stream.config import OutputConfig, PluginConfig, SourceConfig
+from ape_stream.errors import ConfigError
+from ape_stream.sources.memory import MemorySource
+from ape_stream.sources.pixels import is_image
+from ape_stream.types import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from ape_stream.protocols import Sink, Source, Tracker
+
+    Pixels: TypeAlias = NDArray[np.uint8] | Image.Image | Frame
+    """One image in memory."""
+    OneSource: TypeAlias = str | int | PathLike[str] | SourceConfig | Source | Pixels
+    GivenSource: TypeAlias = OneSource | Sequence[OneSource] | Iterable[Pixels]
+    OneOutput: TypeAlias = str | PathLike[str] | OutputConfig | Sink
+    GivenTracker: TypeAlias = str | PluginConfig | Tracker | Callable[[], Tracker] | None
+
+__all__ = ["fits", "outputs", "sources", "tracker"]
+
+Part = Literal["a source", "an output", "a model", "a tracker"]
+
+_METHODS: dict[Part, tuple[str, ...]] = {
+    "a source": ("__enter__", "__exit__", "__iter__"),
+    "an output": ("__enter__", "__exit__", "write"),
+    "a model": ("prepare", "perceive"),
+    "a tracker": ("update",),
+}
+_ATTRIBUTES: dict[Part, tuple[str, ...]] = {"a source": ("name", "live")}
+
+
+def fits(item: Any, what: Part) -> Any:
+    """Return the item if it has the shape of that part of a pipeline (`ape_stream.protocols`).
+
+    Raises:
+        ConfigError: it is a class, or something is missing; the message names what.
+    """
+    missing = [f"{name}()" for name in _METHODS[what] if not callable(getattr(item, name, None))]
+    missing += [name for name in _ATTRIBUTES.get(what, ()) if not hasattr(item, name)]
+    if isinstance(item, type):
+        raise ConfigError(f"{what} is an object, not a class: give {item.__name__}(...)")
+    if missing:
+        raise ConfigError(f"{type(item).__name__} cannot be {what}: it has no {', '.join(missing)}")
+    return item
+
+
+def sources(given: GivenSource) -> tuple[list[SourceConfig], list[Source]]:
+    """The sources to be made, and the ready ones.
+
+    A list of images is one stream, as is any other iterable that is no `Source`; every other list
+    holds one source an item.
+    """
+    named: list[SourceConfig] = []
+    ready: list[Source] = []
+    for item in _items(given):
+        if isinstance(item, SourceConfig):
+            named.append(item)
+        elif isinstance(item, (str, int, PathLike)):
+            named.append(SourceConfig(str(item) if isinstance(item, int) else fspath(item)))
+        else:
+            ready.append(_ready_source(item, {source.name for source in ready}))
+    return named, ready
+
+
+def _items(given: Any) -> Sequence[Any]:
+    if not isinstance(given, (list, tuple)):
+        return [given]
+    return [given] if given and all(map(_in_memory, given)) else given
+
+
+def _in_memory(item: object) -> bool:
+    return is_image(item) or isinstance(item, Frame)
+
+
+def _ready_source(item: Any, taken: set[str]) -> Source:
+    images = [item] if _in_memory(item) else item
+    if isinstance(images, Iterable) and not hasattr(images, "live") and not isinstance(item, type):
+        name, count = "images", 1
+        while name in taken:
+            count += 1
+            name = f"images-{count}"
+        return MemorySource(images, name=name)
+    source: Source = fits(item, "a source")
+    return source
+
+
+def outputs(given: OneOutput | Sequence[OneOutput]) -> tuple[list[OutputConfig], list[Sink]]:
+    """The outputs to be made, and the ready ones."""
+    named: list[OutputConfig] = []
+    ready: list[Sink] = []
+    for item in given if isinstance(given, (list, tuple)) else [given]:
+        if isinstance(item, OutputConfig):
+            named.append(item)
+        elif isinstance(item, (str, PathLike)):
+            named.append(OutputConfig(fspath(item)))
+        else:
+            ready.append(fits(item, "an output"))
+    return named, ready
+
+
+def tracker(
+    given: GivenTracker,
+) -> tuple[PluginConfig | None, Callable[[], Tracker] | None]:
+    """The tracker to be made, or a function that makes one for each stream.
+
+    Raises:
+        ConfigError: it is no name, no tracker, and makes none.
+    """
+    if given is None or isinstance(given, PluginConfig):
+        return given, None
+    if isinstance(given, str):
+        return PluginConfig(given), None
+    if isinstance(given, type) or not hasattr(given, "update"):
+        make = given if callable(given) else partial(fits, given, "a tracker")
+        return None, lambda: fits(make(), "a tracker")
+    return None, partial(_take, [given])
+
+
+def _take(left: list[Tracker]) -> Tracker:
+    """A ready tracker, once: it has the tracks of one stream."""
+    if not left:
+        raise ConfigError(
+            "a ready tracker follows one stream on one clock: give its class, or a function that"
+            " makes one"
+        )
+    return left.pop()

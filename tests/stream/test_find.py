@@ -1,1 +1,0 @@
-from results import PROMPTS  # noqa: F401
