@@ -118,7 +118,8 @@ def sink_plugin(spec: str) -> str:
     if scheme := _SINK_SCHEME.match(spec):
         return scheme[1].lower()
     path = _path(spec)
-    if spec.endswith("/") or path.is_dir():
+    # A folder called out.mp4 is in the way of a video, and no place for label maps.
+    if spec.endswith("/") or (not path.suffix and path.is_dir()):
         return "labels"
     return path.suffix[1:].lower() or spec
 

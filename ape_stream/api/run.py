@@ -31,6 +31,7 @@ def open(  # noqa: A001 (ape_stream.open reads as what it does)
     tracker: GivenTracker = "iou",
     outputs: OneOutput | Sequence[OneOutput] = (),
     policy: Policy = "auto",
+    overwrite: bool = False,
     **model_options: Any,
 ) -> Pipeline:
     """Look for words in a video, frame by frame.
@@ -55,6 +56,7 @@ def open(  # noqa: A001 (ape_stream.open reads as what it does)
         outputs: Files, directories or addresses to write to, or ready `Sink`s; one, or a list.
         policy: What happens to a frame that the model has no time for: `every` waits its turn,
             only the `newest` does, `auto` decides by the source.
+        overwrite: Replace output files of an earlier run; False refuses to.
         **model_options: Options of the perceiver, such as `device="cuda"`.
 
     Returns:
@@ -78,6 +80,7 @@ def open(  # noqa: A001 (ape_stream.open reads as what it does)
         outputs=tuple(named_outputs),
         threshold=threshold,
         policy=policy,
+        overwrite=overwrite,
     )
     return build_pipeline(
         config,

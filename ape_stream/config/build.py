@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from ape_stream.closing import Closing
 from ape_stream.pipeline import Pipeline
-from ape_stream.plugins import load, make
+from ape_stream.plugins import load, make, option_names
+from ape_stream.protocols import EndsRun, WatchesRun, WritesFiles
+from ape_stream.sinks.conflicts import refuse_conflicts
+from ape_stream.sinks.files import file_name
 from ape_stream.specs import expand, sink_plugin, source_plugin, stream_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig
     from ape_stream.protocols import Perceiver, Sink, Source, Tracker
+    from ape_stream.stats import RunStats
     from ape_stream.types import FrameResult
 
 __all__ = ["OneStream", "build_pipeline"]
@@ -43,7 +49,8 @@ def build_pipeline(
         UsageError: a source, output, plugin or option cannot be used.
     """
     all_sources = [*sources, *_sources(config.sources, {source.name for source in sources})]
-    outputs = [*(_sink(output) for output in config.outputs), *sinks]
+    outputs = [*_sinks(config, [source.name for source in all_sources]), *sinks]
+    refuse_conflicts(outputs, all_sources)
     if tracker is None:
         tracker = _tracker_factory(config.tracker)
     if perceiver is None:
@@ -72,8 +79,24 @@ def _sources(configs: Iterable[SourceConfig], taken: set[str]) -> list[Source]:
     return sources
 
 
-def _sink(config: OutputConfig) -> Sink:
-    sink: Sink = make("sinks", sink_plugin(config.output), config.output, options=config.options)
+def _sinks(config: RunConfig, streams: Sequence[str]) -> list[Sink]:
+    """The outputs; one that is named with `{stream}` becomes one for each stream."""
+    sinks = []
+    for output in config.outputs:
+        for stream in streams if "{stream}" in output.output else [output.stream]:
+            if output.stream in (None, stream):
+                name = output.output.replace("{stream}", file_name(stream or ""))
+                one = replace(output, output=name, stream=stream)
+                sinks.append(_sink(one, overwrite=config.overwrite))
+    return sinks
+
+
+def _sink(config: OutputConfig, *, overwrite: bool) -> Sink:
+    plugin = sink_plugin(config.output)
+    options = dict(config.options)
+    if overwrite and "overwrite" in option_names(load("sinks", plugin), positional=1):
+        options.setdefault("overwrite", True)
+    sink: Sink = make("sinks", plugin, config.output, options=options)
     return sink if config.stream is None else OneStream(sink, config.stream)
 
 
@@ -94,6 +117,26 @@ class OneStream(Closing):
         """Pass the result on if it is the stream's."""
         if result.frame.stream == self._stream:
             self._sink.write(result)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of the sink; see `WritesFiles`."""
+        return self._sink.files if isinstance(self._sink, WritesFiles) else ()
+
+    def claim(self, streams: Sequence[str]) -> None:
+        """Have the sink check its files, for this stream alone; see `WritesFiles`."""
+        if isinstance(self._sink, WritesFiles):
+            self._sink.claim([stream for stream in streams if stream == self._stream])
+
+    def watch(self, stats: Callable[[], RunStats]) -> None:
+        """Pass this on; see `WatchesRun`."""
+        if isinstance(self._sink, WatchesRun):
+            self._sink.watch(stats)
+
+    def on_end(self, stop: Callable[[], None]) -> None:
+        """Pass this on; see `EndsRun`."""
+        if isinstance(self._sink, EndsRun):
+            self._sink.on_end(stop)
 
     def __enter__(self) -> Self:
         self._sink.__enter__()

@@ -4,9 +4,10 @@
     threshold = 0.4                  # for prompts without one of their own
     policy = "auto"                  # every | newest | auto
     buffer = 4                       # frames per stream that wait for the model
+    overwrite = false                # true: replace outputs of an earlier run
 
     sources = ["clip.mp4", { source = "rtsp://gate/cam", name = "gate" }]
-    outputs = ["out/tracks.json", { output = "out/gate.mp4", stream = "gate" }]
+    outputs = ["out/tracks.json", "out/{stream}.mp4", { output = "gate.png", stream = "gate" }]
     model = { plugin = "ape", model = "nano" }
     tracker = { plugin = "iou" }     # or tracker = "none"
 
@@ -51,7 +52,8 @@ class OutputConfig:
     """One output."""
 
     output: str
-    """A file, a directory, `window`, or `scheme:...` of a plugin."""
+    """A file, a directory, `window`, or `scheme:...` of a plugin. `{stream}` in it stands for the
+    name of a stream: there is then one such output for each."""
     stream: str | None = None
     """Takes only this stream's results; None takes those of all."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -88,6 +90,8 @@ class RunConfig:
     """What happens to a frame that the model has no time for."""
     buffer: int = 4
     """Frames per stream that may wait for the model where none is dropped, at least 1."""
+    overwrite: bool = False
+    """Replace files of an earlier run; False refuses a run whose outputs exist."""
 
     def __post_init__(self) -> None:
         """Check what types cannot say.
@@ -144,6 +148,7 @@ def parse(given: Mapping[str, Any]) -> RunConfig:
         threshold=table.threshold,
         policy=table.policy,
         buffer=table.buffer,
+        overwrite=table.overwrite,
     )
 
 
@@ -159,6 +164,7 @@ class _RunTable:
     threshold: float | None = None
     policy: Policy = "auto"
     buffer: int = 4
+    overwrite: bool = False
 
 
 def _model(item: str | dict[str, Any]) -> PluginConfig:

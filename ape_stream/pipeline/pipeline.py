@@ -34,7 +34,7 @@ from ape_stream.pipeline.run_state import FAILED, STOPPED, Outcome, RunState
 from ape_stream.pipeline.stream import SourceStream
 from ape_stream.pipeline.threads import Threads
 from ape_stream.pipeline.tracking import StreamTracker
-from ape_stream.protocols import KnowsFrameCount, WatchesRun
+from ape_stream.protocols import EndsRun, KnowsFrameCount, WatchesRun
 from ape_stream.stats import RunStats, StageMeter, resident_bytes
 from ape_stream.types import PromptSet
 from ape_stream.values.prompts import check_threshold
@@ -227,6 +227,8 @@ class Pipeline(Closing):
             for sink in self._sinks:
                 if isinstance(sink, WatchesRun):
                     sink.watch(self.stats)
+                if isinstance(sink, EndsRun):
+                    sink.on_end(self.stop)
             self._resources.enter("sink", [(sink_name(sink), sink) for sink in self._sinks])
         except BaseException as error:
             self.close(error)

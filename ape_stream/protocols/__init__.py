@@ -5,21 +5,27 @@ worlds    World, for synthetic images and videos with their truth
 """
 
 from ape_stream.protocols.pipeline import (
+    EndsRun,
     KnowsFrameCount,
     Perceiver,
+    ReadsFiles,
     ReportsMemory,
     Sink,
     Source,
     Tracker,
     WatchesRun,
+    WritesFiles,
 )
 
 __all__ = [
+    "EndsRun",
     "KnowsFrameCount",
     "Perceiver",
+    "ReadsFiles",
     "ReportsMemory",
     "Sink",
     "Source",
     "Tracker",
     "WatchesRun",
+    "WritesFiles",
 ]

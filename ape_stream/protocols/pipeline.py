@@ -10,20 +10,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from ape_stream.stats import DeviceMemory, RunStats
     from ape_stream.types import Frame, FrameResult, Instances, PromptSet
 
 __all__ = [
+    "EndsRun",
     "KnowsFrameCount",
     "Perceiver",
+    "ReadsFiles",
     "ReportsMemory",
     "Sink",
     "Source",
     "Tracker",
     "WatchesRun",
+    "WritesFiles",
 ]
 
 
@@ -136,4 +140,44 @@ class WatchesRun(Protocol):
 
     def watch(self, stats: Callable[[], RunStats]) -> None:
         """Take a callable that returns the run's statistics; called once, before entering."""
+        ...
+
+
+@runtime_checkable
+class EndsRun(Protocol):
+    """A sink whose user can end the run, as by closing a window."""
+
+    def on_end(self, stop: Callable[[], None]) -> None:
+        """Take the callable that stops the run; called once, before the sink is entered."""
+        ...
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A source that reads files: no output may replace one of them."""
+
+    def files(self) -> Iterable[Path]:
+        """The files it reads; called before it is entered."""
+        ...
+
+
+@runtime_checkable
+class WritesFiles(Protocol):
+    """A sink that writes files: it says which, before anything is opened."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file it will make or replace, temporary ones too."""
+        ...
+
+    def claim(self, streams: Sequence[str]) -> None:
+        """Refuse a run that cannot be written, or that would destroy what is there.
+
+        Args:
+            streams: Names of the streams whose results will come.
+
+        Raises:
+            ConfigError: a file exists already, or cannot hold so many streams.
+            SinkError: a file cannot be written.
+        """
         ...

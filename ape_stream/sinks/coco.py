@@ -1,67 +1,79 @@
-"""COCO json (detection results with pictures and categories), with track ids.
+"""COCO json (detection results with images and categories), with track ids.
 
-The COCO data format, https://cocodataset.org/#format-data: `images`, `categories` and
+The COCO data format, https://cocodataset.org/#format-data: `info`, `categories`, `images` and
 `annotations` with `bbox` [x, y, w, h], compressed RLE `segmentation`, `area`, `score`, and beyond
 the format `track_id`, `frame_index`, `time_s` and `stream`.
 
 A json document is whole only at its end, so frames go to `<name>.part` as they come, a line each;
-closing turns that into the document. After a kill the `.part` file still holds every frame.
+closing turns that into the document. After a kill the part still holds every frame, and
+`ape-stream recover` makes the document from it.
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from ape_stream import masks
-from ape_stream.sinks.files import open_output, written
-from ape_stream.sinks.jsonl import instance_records
+from ape_stream.errors import SinkError
+from ape_stream.sinks.files import FileSink, is_whole, written
+from ape_stream.sinks.jsonl import LineFile, instance_records
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from types import TracebackType
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from ape_stream.types import FrameResult
 
-__all__ = ["CocoSink"]
+__all__ = ["CocoSink", "info", "write_document"]
 
 
-class CocoSink:
+class CocoSink(FileSink):
     """Writes one COCO json document for all frames of all streams.
 
     Args:
-        spec: the file; it is replaced when the run ends.
+        spec: The file.
+        overwrite: Replace an older one, when the run ends.
 
     Raises:
+        ConfigError: the file exists, or another run writes it.
         SinkError: the file cannot be made, or the disk is full.
     """
 
-    def __init__(self, spec: str) -> None:
-        self.path = Path(spec)
-        self.part = self.path.with_name(self.path.name + ".part")
+    def __init__(self, spec: str, *, overwrite: bool = False) -> None:
+        super().__init__(spec, overwrite=overwrite)
         self._images = 0
         self._annotations = 0
         self._categories: dict[str, int] = {}
 
     def __enter__(self) -> Self:
-        """Open the part file."""
-        self._lines = open_output(self.part, "w")
+        """Open the part."""
+        if self.file.direct:  # lines are read again for the document
+            raise SinkError(f"cannot write {self.file.path}: COCO json needs a file; use .jsonl")
+        self.file.open()
+        self._lines = LineFile(self.file.part, self.file.stream("w"))
         return self
 
     def write(self, result: FrameResult) -> None:
-        """Append one frame, found or not.
+        """Append one frame, also where nothing was found.
 
         Raises:
             SinkError: it cannot be written.
         """
         self._images += 1
-        for prompt in result.prompts:
-            self._categories.setdefault(prompt.text, len(self._categories) + 1)
-        line = {"image": self._image(result), "annotations": self._regions(result)}
-        with written(self.part):
-            self._lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-            self._lines.flush()
+        line: dict[str, Any] = {"image": self._image(result)}
+        if new := self._new_categories(result):
+            line["categories"] = new
+        line["annotations"] = self._regions(result)
+        self._lines.write(line)
+
+    def _new_categories(self, result: FrameResult) -> list[dict[str, Any]]:
+        new = [text for text in result.prompts.texts if text not in self._categories]
+        for text in new:
+            self._categories[text] = len(self._categories) + 1
+        return [{"id": self._categories[text], "name": text} for text in new]
 
     def _image(self, result: FrameResult) -> dict[str, Any]:
         frame = result.frame
@@ -96,36 +108,66 @@ class CocoSink:
             )
         return regions
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
-        """Turn what was written into the document, also when the run failed."""
-        with written(self.part):
+    def close(self, error: BaseException | None = None) -> None:
+        """Turn the part into the document; a run that was cut short leaves the part."""
+        whole = is_whole(error)
+        with self.file.finishing(whole=whole):
             self._lines.close()
-        whole = self.path.with_name(self.path.name + ".new")
-        with open_output(whole, "w") as document, written(whole):
-            self._assemble(document)
-        with written(self.path):
-            whole.replace(self.path)
-            self.part.unlink()
+            if whole:
+                write_document(self.file.path, lambda: _read(self.file.part), info(error))
+                with written(self.file.part):
+                    self.file.part.unlink()
 
-    def _assemble(self, document: IO[str]) -> None:
-        """Copy frame by frame: a long video's results need not fit in memory."""
-        categories = [{"id": number, "name": name} for name, number in self._categories.items()]
-        document.write('{"categories": ' + json.dumps(categories, ensure_ascii=False))
-        document.write(',\n"images": [')
-        _write_list(document, (frame["image"] for frame in self._frames()))
-        document.write('],\n"annotations": [')
-        _write_list(document, (one for frame in self._frames() for one in frame["annotations"]))
-        document.write("]}\n")
 
-    def _frames(self) -> Iterator[dict[str, Any]]:
-        with self.part.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
+def info(error: BaseException | None) -> dict[str, Any]:
+    """The document's `info`: who wrote it when, and why it is partial if it is."""
+    try:
+        number = version("ape-stream")
+    except PackageNotFoundError:  # run from a checkout
+        number = "unknown"
+    about: dict[str, Any] = {
+        "description": "ape_stream results",
+        "version": number,
+        "date_created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "partial": error is not None,
+    }
+    return about if error is None else {**about, "reason": " ".join(str(error).split())}
+
+
+def write_document(
+    path: Path, frames: Callable[[], Iterable[dict[str, Any]]], about: dict[str, Any]
+) -> None:
+    """Write a whole document and then replace the file by it.
+
+    Args:
+        path: The file.
+        frames: Gives the lines of the part from the first on, each time it is called: a long
+            video's results need not fit in memory.
+        about: The document's `info`.
+
+    Raises:
+        SinkError: it cannot be written.
+    """
+    whole = path.with_name(f"{path.name}.new")
+    with written(whole):
+        with whole.open("w", encoding="utf-8") as document:
+            document.write('{"info": ' + json.dumps(about, ensure_ascii=False))
+            for key in ("categories", "images", "annotations"):
+                document.write(f',\n"{key}": [')
+                _write_list(document, _items(frames(), key))
+                document.write("]")
+            document.write("}\n")
+        whole.replace(path)
+
+
+def _items(frames: Iterable[dict[str, Any]], key: str) -> Iterator[dict[str, Any]]:
+    for frame in frames:
+        yield from [frame["image"]] if key == "images" else frame.get(key, [])
+
+
+def _read(part: Path) -> Iterator[dict[str, Any]]:
+    with part.open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
 
 
 def _write_list(document: IO[str], items: Iterable[dict[str, Any]]) -> None:

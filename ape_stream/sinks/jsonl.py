@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from ape_stream import masks
-from ape_stream.sinks.files import open_output, written
+from ape_stream.sinks.files import FileSink, is_whole, written
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from pathlib import Path
 
     from ape_stream.types import FrameResult
 
-__all__ = ["JsonlSink", "instance_records"]
+__all__ = ["JsonlSink", "LineFile", "instance_records"]
 
 
 def instance_records(result: FrameResult) -> list[dict[str, Any]]:
@@ -35,44 +35,65 @@ def instance_records(result: FrameResult) -> list[dict[str, Any]]:
                 "prompt_id": prompt_id,
                 "score": round(float(found.scores[index]), 5),
                 "box": [round(float(v), 2) for v in found.boxes[index]],
-                "track_id": track or None,
+                "track_id": track if track > 0 else None,
                 "mask": {"size": list(rle["size"]), "counts": rle["counts"].decode()},
             }
         )
     return records
 
 
-class JsonlSink:
+class LineFile:
+    """Writes JSON values a line each, flushed.
+
+    Args:
+        path: The file, for messages.
+        stream: A handle to it.
+    """
+
+    def __init__(self, path: Path, stream: IO[str]) -> None:
+        self.path = path
+        self._stream = stream
+
+    def write(self, value: object) -> None:
+        """Append a line.
+
+        Raises:
+            SinkError: the disk is full.
+        """
+        with written(self.path):
+            self._stream.write(json.dumps(value, ensure_ascii=False) + "\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Close the file.
+
+        Raises:
+            SinkError: the disk is full.
+        """
+        with written(self.path):
+            self._stream.close()
+
+
+class JsonlSink(FileSink):
     """Writes `{"stream", "frame", "time_s", "size", "instances": [...]}` a line; see `README.md`.
 
     Args:
-        spec: the file; it is replaced.
+        spec: The file.
+        overwrite: Replace an older one.
 
     Raises:
+        ConfigError: the file exists, or another run writes it.
         SinkError: on entering, the file cannot be made; on writing, the disk is full.
     """
 
-    def __init__(self, spec: str) -> None:
-        self.path = spec
-
     def __enter__(self) -> Self:
         """Open the file."""
-        self._file = open_output(self.path, "w")
+        self.file.open()
+        self._lines = LineFile(self.file.part, self.file.stream("w"))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
-        """Close the file."""
-        with written(self.path):
-            self._file.close()
-
     def write(self, result: FrameResult) -> None:
-        """Append one frame, found or not, and flush it.
+        """Append one frame, also where nothing was found, and flush it.
 
         Raises:
             SinkError: the line cannot be written.
@@ -87,6 +108,9 @@ class JsonlSink:
         }
         if frame.origin is not None:
             line["file"] = frame.origin
-        with written(self.path):
-            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            self._file.flush()
+        self._lines.write(line)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Close the file."""
+        with self.file.finishing(whole=is_whole(error)):
+            self._lines.close()

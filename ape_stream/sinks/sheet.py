@@ -1,4 +1,4 @@
-"""Contact sheet: one picture with overlays of frames spread evenly over the run."""
+"""Contact sheet: one image with overlays of frames spread evenly over the run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import numpy as np
 
 from ape_stream.draw import draw
 from ape_stream.errors import SinkError
-from ape_stream.sinks.files import open_output, written
+from ape_stream.sinks.files import FileSink, is_whole, written
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from numpy.typing import NDArray
 
     from ape_stream.types import FrameResult
@@ -21,78 +19,92 @@ if TYPE_CHECKING:
 __all__ = ["SheetSink"]
 
 GAP = 4
-"""Pixels between pictures."""
+"""Pixels between images."""
 
 
-class SheetSink:
-    """Writes a PNG with a grid of overlays when the run ends.
+class SheetSink(FileSink):
+    """Writes a PNG with a grid of overlays when the run ends; of one frame, its overlay alone.
 
-    Nobody knows how long a run will be: every `stride`-th frame is kept, and when twice as many as
-    fit are there, every other one goes and the stride doubles. So the kept ones stay evenly spread.
+    How long a run will be is not known: every `stride`-th frame is kept, and when twice as many as
+    fit are kept, every other one is dropped and the stride doubles. So those that are left are
+    spread evenly.
 
     Args:
-        spec: the file; it is replaced.
-        columns: pictures in a row.
-        rows: rows of pictures.
-        width: of one picture's longer side, pixels.
+        spec: The file.
+        columns: Images in a row.
+        rows: Rows of images.
+        width: Of one image's longer side, pixels.
+        overwrite: Replace an older file.
 
     Raises:
+        ConfigError: the file exists, or another run writes it.
         SinkError: the file cannot be written.
     """
 
-    def __init__(self, spec: str, *, columns: int = 4, rows: int = 3, width: int = 320) -> None:
-        self.path = spec
+    def __init__(
+        self,
+        spec: str,
+        *,
+        columns: int = 4,
+        rows: int = 3,
+        width: int = 320,
+        overwrite: bool = False,
+    ) -> None:
+        super().__init__(spec, overwrite=overwrite)
         self.columns, self.rows, self.width = columns, rows, width
+        self._only: NDArray[np.uint8] | None = None
         self._kept: list[NDArray[np.uint8]] = []
         self._seen, self._stride = 0, 1
 
     def __enter__(self) -> Self:
         """Make sure that the file can be written."""
-        open_output(self.path, "wb").close()
+        self.file.open()
         return self
 
     def write(self, result: FrameResult) -> None:
         """Keep this frame's overlay, if it is its turn."""
         if self._seen % self._stride == 0:
-            self._kept.append(self._small(draw(result)))
+            overlay = draw(result)
+            self._only = overlay if self._seen == 0 else None
+            self._kept.append(self._small(overlay))
             if len(self._kept) == 2 * self.columns * self.rows:
                 self._kept = self._kept[::2]
                 self._stride *= 2
         self._seen += 1
 
     def _small(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        # A picture that is high beyond measure is made narrower: no cell is higher than wide.
+        # A very high image is made narrower: no cell is higher than wide.
         scale = self.width / max(image.shape[:2])
         height, width = (max(1, round(side * scale)) for side in image.shape[:2])
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         return np.asarray(small, np.uint8)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    def close(self, error: BaseException | None = None) -> None:
         """Write the sheet."""
-        cells = self.columns * self.rows
-        if not self._kept:
-            return
-        spread = np.linspace(0, len(self._kept) - 1, min(cells, len(self._kept))).round()
-        encoded, png = cv2.imencode(".png", self._grid([self._kept[int(k)] for k in spread]))
-        if not encoded:
-            raise SinkError(f"cannot encode {self.path} as PNG")
-        with open_output(self.path, "wb") as file, written(self.path):
-            file.write(png.tobytes())
+        with self.file.finishing(whole=is_whole(error) and self._seen > 0):
+            if not self._seen:
+                return
+            encoded, png = cv2.imencode(".png", self._sheet())
+            if not encoded:
+                raise SinkError(f"cannot encode {self.file.path} as PNG")
+            with written(self.file.path):
+                self.file.part.write_bytes(png.tobytes())
 
-    def _grid(self, pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        tallest = max(len(picture) for picture in pictures)
-        rows = -(-len(pictures) // self.columns)
+    def _sheet(self) -> NDArray[np.uint8]:
+        if self._only is not None:
+            return self._only
+        cells = self.columns * self.rows
+        spread = np.linspace(0, len(self._kept) - 1, min(cells, len(self._kept))).round()
+        return self._grid([self._kept[int(k)] for k in spread])
+
+    def _grid(self, images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        tallest = max(len(image) for image in images)
+        rows = -(-len(images) // self.columns)
         sheet = np.full(
             (rows * (tallest + GAP) + GAP, self.columns * (self.width + GAP) + GAP, 3), 32, np.uint8
         )
-        for k, picture in enumerate(pictures):
+        for k, image in enumerate(images):
             top = GAP + (k // self.columns) * (tallest + GAP)
             left = GAP + (k % self.columns) * (self.width + GAP)
-            sheet[top : top + len(picture), left : left + picture.shape[1]] = picture
+            sheet[top : top + len(image), left : left + image.shape[1]] = image
         return sheet

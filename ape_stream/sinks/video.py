@@ -1,27 +1,29 @@
 """Overlay video: H.264 in fragmented mp4 (or Matroska), readable even after a kill.
 
-Fragments that begin with a key frame and are flushed as they are made leave a readable file at any
-moment; a plain mp4 keeps its index for the end and is lost without it.
+A plain mp4 keeps its index for the end and is lost without it. Here, fragments (clusters in
+Matroska) are closed by time and flushed as they are made, and the encoder holds no frame back: a
+kill costs less than a second of the stream, however slowly it comes.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from fractions import Fraction
-from typing import TYPE_CHECKING, Self
+from pathlib import Path  # noqa: TC003
+from typing import TYPE_CHECKING, Final, Self
 
 import av
 import cv2
 import numpy as np
+from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace
 
 from ape_stream.draw import draw
-from ape_stream.errors import SinkError
-from ape_stream.sinks.files import file_name, open_output
+from ape_stream.errors import ConfigError, SinkError
+from ape_stream.sinks.files import FileSink, is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from av.container import OutputContainer
     from av.video.stream import VideoStream
@@ -29,73 +31,92 @@ if TYPE_CHECKING:
 
     from ape_stream.types import FrameResult
 
-__all__ = ["VideoSink"]
+__all__ = ["FORMATS", "VideoSink", "encoded"]
 
-CLOCK = Fraction(1, 90_000)
+FORMATS: Final = {
+    ".mp4": (
+        "mp4",
+        {
+            "movflags": "empty_moov+default_base_moof",
+            "frag_duration": "500000",  # microseconds
+            "flush_packets": "1",
+        },
+    ),
+    ".mkv": ("matroska", {"cluster_time_limit": "450", "flush_packets": "1"}),  # milliseconds
+}
+"""FFmpeg's name and options of a container, by suffix: half a second of stream per fragment."""
+
+CLOCK: Final = Fraction(1, 90_000)
 """Time base of the written stream: exact for 24, 25, 30, 50 and 60 frames a second."""
-KEY_EVERY = 30
-"""Frames per fragment: what a kill can cost."""
-NOMINAL_RATE = 30
-OPTIONS = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+KEY_FRAME_S: Final = 1.0
+"""Seconds of stream between key frames, where players can seek to."""
+NOMINAL_RATE: Final = 30
+LONGEST_SIDE: Final = 16_384
+"""Pixels: x264 takes no larger images."""
 
 
-class VideoSink:
+class VideoSink(FileSink):
     """Draws every frame and encodes it with its own timestamp (mp4: counted from the first).
 
     Args:
-        spec: the file (`.mp4` or `.mkv`); it is replaced. With several streams its name must hold
-            `{stream}`.
+        spec: The file (`.mp4` or `.mkv`); it holds one stream.
         preset: x264 preset, "ultrafast" .. "veryslow".
         crf: x264 quality, 0 (lossless) .. 51.
+        overwrite: Replace an older file.
 
     Raises:
-        SinkError: the file cannot be written.
+        ConfigError: the file exists, or another run writes it.
+        SinkError: the file cannot be written, or results of a second stream come.
     """
 
-    def __init__(self, spec: str, *, preset: str = "veryfast", crf: int = 23) -> None:
-        self.path = spec
-        # Without B-frames: a fragmented mp4 has no edit list to take their delay back.
-        self._encoder = {"preset": preset, "crf": str(crf), "g": str(KEY_EVERY), "bf": "0"}
-        self._writers: dict[str, _Writer] = {}
+    one_stream = True
+
+    def __init__(
+        self, spec: str, *, preset: str = "veryfast", crf: int = 23, overwrite: bool = False
+    ) -> None:
+        super().__init__(spec, overwrite=overwrite)
+        suffix = self.file.path.suffix.lower()
+        if suffix not in FORMATS:
+            raise ConfigError(f"{spec} is no video: name it {' or '.join(FORMATS)}")
+        self._format, self._options = FORMATS[suffix]
+        # Without B-frames and lookahead: what is given is encoded at once, and a fragmented mp4
+        # has no edit list to take a delay back. Key frames come by time, not by this count.
+        self._encoder = {
+            "preset": preset, "crf": str(crf), "tune": "zerolatency", "g": "100000"
+        }  # fmt: skip
+        self._stream: str | None = None
+        self._writer: _Writer | None = None
 
     def __enter__(self) -> Self:
         """Make sure that the file can be written."""
-        if "{stream}" not in self.path:
-            open_output(self.path, "wb").close()
+        self.file.open()
         return self
 
     def write(self, result: FrameResult) -> None:
         """Encode one frame.
 
         Raises:
-            SinkError: it cannot be written, or a second stream has no file of its own.
+            SinkError: it cannot be written, or it is of a second stream.
         """
-        stream = result.frame.stream
-        if stream not in self._writers:
-            if self._writers and "{stream}" not in self.path:
-                raise SinkError(
-                    f"{self.path} takes one stream: name the file with {{stream}} for several"
-                )
-            path = self.path.replace("{stream}", file_name(stream))
-            open_output(path, "wb").close()
-            self._writers[stream] = _Writer(path, result.frame.size, self._encoder)
-        self._writers[stream].write(draw(result), result.frame.time_s)
+        frame = result.frame
+        if self._writer is None:
+            self._stream = frame.stream
+            self._writer = _Writer(
+                self.file.part, frame.size, (self._format, self._options), self._encoder
+            )
+        if frame.stream != self._stream:
+            raise SinkError(f"{self.file.path} holds {self._stream} and cannot take {frame.stream}")
+        self._writer.write(draw(result), frame.time_s)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
-        """Flush the encoders and close the files, all of them whatever one of them does."""
-        with ExitStack() as stack:
-            for writer in self._writers.values():
-                stack.callback(writer.close)
+    def close(self, error: BaseException | None = None) -> None:
+        """Flush the encoder and close the file."""
+        with self.file.finishing(whole=is_whole(error) and self._writer is not None):
+            if self._writer is not None:
+                self._writer.close()
 
 
 @contextmanager
-def _encoded(path: str) -> Iterator[None]:
+def encoded(path: str | Path) -> Iterator[None]:
     """Turn what FFmpeg and the operating system refuse into a `SinkError` of one line."""
     try:
         yield
@@ -107,19 +128,33 @@ def _encoded(path: str) -> Iterator[None]:
 class _Writer:
     """One encoded stream."""
 
-    def __init__(self, path: str, size: tuple[int, int], encoder: dict[str, str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        size: tuple[int, int],
+        container: tuple[str, dict[str, str]],
+        encoder: dict[str, str],
+    ) -> None:
         self.path = path
         # 4:2:0 colour needs even sides; the odd row or column is repeated.
         self.size = (size[0] + size[0] % 2, size[1] + size[1] % 2)
-        self._last = -1
-        with _encoded(path):
-            self._container: OutputContainer = av.open(path, "w", options=_container_options(path))
+        if max(self.size) > LONGEST_SIDE:
+            raise SinkError(
+                f"cannot write {path}: images of {size[1]}x{size[0]} are too large for H.264"
+                f" ({LONGEST_SIDE} pixels a side): write .json, .jsonl, label maps or a .png sheet"
+            )
+        self._clock = _Clock(from_zero=container[0] == "mp4")
+        self._next_key = 0
+        with encoded(path):
+            self._container: OutputContainer = av.open(
+                str(path), "w", format=container[0], options=container[1]
+            )
             self._stream: VideoStream = self._container.add_stream(
                 "libx264", rate=NOMINAL_RATE, options=encoder
             )
         self._stream.height, self._stream.width = self.size
         self._stream.pix_fmt = "yuv420p"
-        # What OpenCV's conversion makes; untagged, players would take a large picture for BT.709.
+        # What OpenCV's conversion makes; untagged, players would take a large image for BT.709.
         self._stream.codec_context.colorspace = Colorspace.ITU601
         self._stream.codec_context.color_range = ColorRange.MPEG
         self._stream.time_base = self._stream.codec_context.time_base = CLOCK
@@ -129,28 +164,62 @@ class _Writer:
         if even != self.size:  # the stream changed its size, an encoder cannot
             image = np.asarray(cv2.resize(image, self.size[::-1]), np.uint8)
         frame = av.VideoFrame.from_ndarray(_planes(image, self.size), format="yuv420p")
-        # Encoders want rising timestamps: a stream that repeats one gets the next tick.
-        self._last = max(self._last + 1, round(time_s / CLOCK))
-        frame.pts, frame.time_base = self._last, CLOCK
-        with _encoded(self.path):
+        frame.pts, frame.time_base = self._clock.ticks(time_s), CLOCK
+        if frame.pts >= self._next_key:
+            frame.pict_type = PictureType.I
+            self._next_key = frame.pts + round(KEY_FRAME_S / CLOCK)
+        with encoded(self.path):
             self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        with _encoded(self.path):
+        with encoded(self.path):
             try:
                 self._container.mux(self._stream.encode(None))
             finally:
                 self._container.close()
 
 
-def _container_options(path: str) -> dict[str, str]:
-    return {"flush_packets": "1"} if path.endswith(".mkv") else OPTIONS
+class _Clock:
+    """Stream times as rising ticks, which is all that encoders take.
+
+    A stream that repeats a time gets the next tick. One whose time turns back, or jumps further
+    than an mp4 can say, goes on one step after the frame before.
+
+    Args:
+        from_zero: Count from the first frame.
+    """
+
+    LONGEST_STEP_S: Final = 40_000.0
+    """A sample's duration is 32 bits wide (ISO/IEC 14496-12, `trun`): 47,721 s of this clock."""
+    LATEST_START_S: Final = 1e10
+    """Matroska counts in milliseconds, 64 bits wide; the year 2286 as Unix time."""
+
+    def __init__(self, *, from_zero: bool) -> None:
+        self._from_zero = from_zero
+        self._given_s: float | None = None
+        self._at_s = 0.0
+        self._step_s = 1 / NOMINAL_RATE
+        self._tick = -1
+
+    def ticks(self, time_s: float) -> int:
+        if self._given_s is None:
+            absolute = not self._from_zero and 0 <= time_s <= self.LATEST_START_S
+            self._at_s = time_s if absolute else 0.0
+        elif 0 <= time_s - self._given_s <= self.LONGEST_STEP_S:
+            step_s = time_s - self._given_s
+            self._at_s += step_s
+            self._step_s = step_s or self._step_s
+        else:  # also where one of them is no number
+            self._at_s += self._step_s
+        self._given_s = time_s
+        self._tick = max(self._tick + 1, round(self._at_s / CLOCK))
+        return self._tick
 
 
 def _planes(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """(H, W, 3) BGR to I420 planes of an even size; OpenCV does it in a fifth of swscale's time."""
-    down, across = size[0] - image.shape[0], size[1] - image.shape[1]
-    if down or across:
-        image = np.pad(image, ((0, down), (0, across), (0, 0)), mode="edge")
+    rows, cols = size[0] - image.shape[0], size[1] - image.shape[1]
+    if rows or cols:
+        image = np.pad(image, ((0, rows), (0, cols), (0, 0)), mode="edge")
     planes: NDArray[np.uint8] = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), np.uint8)
     return planes

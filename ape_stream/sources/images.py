@@ -61,6 +61,10 @@ class ImagesSource:
         """Number of images."""
         return len(self._paths) or None
 
+    def files(self) -> list[Path]:
+        """The images, and the list that names them; see `ReadsFiles`."""
+        return [Path(self.spec), *_paths(self.spec)]
+
     def __enter__(self) -> Self:
         """Find the images."""
         self._paths = _paths(self.spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from ape_stream.errors import SourceError
@@ -87,6 +88,10 @@ class VideoSource:
     def frame_count(self) -> int | None:
         """Frames that the container's header promises; None where it does not, or was wrong."""
         return self._frame_count
+
+    def files(self) -> list[Path]:
+        """The file it reads, none for a URL; see `ReadsFiles`."""
+        return [] if self._address.is_url else [Path(self.spec)]
 
     def __enter__(self) -> Self:
         """Open the container and find the stream; `live` is certain from here on."""

@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from results import PROMPTS, made
 
 from ape_stream import masks
-from ape_stream.errors import SinkError
+from ape_stream.errors import SinkError, TruncatedError
 from ape_stream.protocols import Sink
 from ape_stream.sinks.coco import CocoSink
 from ape_stream.sinks.jsonl import JsonlSink
@@ -67,7 +67,8 @@ def test_jsonl_lines_are_on_disk_as_soon_as_written(tmp_path):
     with JsonlSink(str(tmp_path / "o.jsonl")) as sink:
         for k in range(3):
             sink.write(made(k))
-            assert len(lines(tmp_path / "o.jsonl")) == k + 1
+            assert len(lines(tmp_path / "o.jsonl.part")) == k + 1
+    assert len(lines(tmp_path / "o.jsonl")) == 3
 
 
 # -------------------------------------------------------------------------------------------- COCO
@@ -99,30 +100,48 @@ def test_coco_json_is_read_by_pycocotools(tmp_path):
 
 def test_coco_json_of_no_frame_is_a_document(tmp_path):
     write(CocoSink(str(tmp_path / "o.json")), [])
-    assert json.loads((tmp_path / "o.json").read_text()) == {
-        "categories": [],
-        "images": [],
-        "annotations": [],
-    }
+    document = json.loads((tmp_path / "o.json").read_text())
+    assert list(document) == ["info", "categories", "images", "annotations"]
+    assert document["info"]["partial"] is False
+    assert document["categories"] == document["images"] == document["annotations"] == []
 
 
 def test_coco_replaces_an_older_document_only_when_done(tmp_path):
     path = tmp_path / "o.json"
     path.write_text("the older one")
-    with CocoSink(str(path)) as sink:
+    with CocoSink(str(path), overwrite=True) as sink:
         sink.write(made())
         assert path.read_text() == "the older one"
     assert len(json.loads(path.read_text())["images"]) == 1
 
 
-def test_coco_is_finished_when_the_run_fails(tmp_path):
+@pytest.mark.parametrize(("kind", "name"), KINDS)
+def test_a_run_that_fails_leaves_a_part(tmp_path, kind, name):
     def broken_off():
         yield made()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
+        write(kind(str(tmp_path / name)), broken_off())
+    assert [path.name for path in tmp_path.iterdir()] == [f"{name}.part"]
+
+
+@pytest.mark.parametrize(("kind", "name"), KINDS)
+def test_a_run_that_fails_before_its_first_frame_leaves_nothing(tmp_path, kind, name):
+    with pytest.raises(KeyboardInterrupt), kind(str(tmp_path / name)):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_coco_says_that_a_source_broke_off(tmp_path):
+    def broken_off():
+        yield made()
+        raise TruncatedError("a.mp4 ends early: 1 of 9 frames")
+
+    with pytest.raises(TruncatedError):
         write(CocoSink(str(tmp_path / "o.json")), broken_off())
-    assert len(json.loads((tmp_path / "o.json").read_text())["images"]) == 1
+    about = json.loads((tmp_path / "o.json").read_text())["info"]
+    assert (about["partial"], about["reason"]) == (True, "a.mp4 ends early: 1 of 9 frames")
 
 
 def test_a_killed_run_leaves_every_frame_that_was_written(tmp_path):
@@ -141,7 +160,7 @@ def test_a_killed_run_leaves_every_frame_that_was_written(tmp_path):
     ) as writer:
         writer.stdout.readline()
         os.kill(writer.pid, signal.SIGKILL)
-    assert [line["frame"] for line in lines(tmp_path / "o.jsonl")] == list(range(20))
+    assert [line["frame"] for line in lines(tmp_path / "o.jsonl.part")] == list(range(20))
     parts = lines(tmp_path / "o.json.part")
     assert [part["image"]["frame_index"] for part in parts] == list(range(20))
     assert all(len(part["annotations"]) == 2 for part in parts)
@@ -206,10 +225,13 @@ except SinkError as error:
 
 
 @pytest.mark.parametrize(
-    ("module", "kind", "name", "kept"),
-    [("jsonl", "JsonlSink", "o.jsonl", "o.jsonl"), ("coco", "CocoSink", "o.json", "o.json.part")],
+    ("module", "kind", "name"),
+    [
+        ("jsonl", "JsonlSink", "o.jsonl"),
+        ("coco", "CocoSink", "o.json"),
+    ],
 )
-def test_nothing_written_is_lost_when_the_disk_fills_up(tmp_path, module, kind, name, kept):
+def test_nothing_written_is_lost_when_the_disk_fills_up(tmp_path, module, kind, name):
     code = FULL.format(
         here=str(Path(__file__).parents[1]), module=module, kind=kind, path=str(tmp_path / name)
     )
@@ -222,6 +244,6 @@ def test_nothing_written_is_lost_when_the_disk_fills_up(tmp_path, module, kind, 
     count, _, said = done.stdout.strip().partition(" ")
     assert said.startswith("cannot write")
     assert "\n" not in said
-    whole = (tmp_path / kept).read_bytes().split(b"\n")[: int(count)]
+    whole = (tmp_path / f"{name}.part").read_bytes().split(b"\n")[: int(count)]
     assert len(whole) == int(count) > 10
     assert all(json.loads(line) for line in whole)

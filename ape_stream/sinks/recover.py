@@ -1,0 +1,158 @@
+"""Make whole files of the parts that a run left behind which was cut short."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+
+from ape_stream.errors import ConfigError, SinkError, TruncatedError, UsageError
+from ape_stream.sinks.coco import info, write_document
+from ape_stream.sinks.files import PART, PartFile, held, written
+from ape_stream.sinks.labels import LEGEND, move_label_maps
+from ape_stream.sinks.video import FORMATS, encoded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from av.container import InputContainer
+
+__all__ = ["recover"]
+
+_CUT_SHORT = TruncatedError("recovered from a run that was cut short")
+
+
+def recover(part: str | Path, *, overwrite: bool = False) -> tuple[Path, str]:
+    """Make a whole file of what a run wrote, and remove the part.
+
+    COCO json and videos are marked as partial inside; lines that were cut off are left out.
+
+    Args:
+        part: What the run left: `out.json.part`, `out.mp4.part`, `labels.part/`, ...
+        overwrite: Replace a file that has the final name.
+
+    Returns:
+        The file, and what it holds, in words.
+
+    Raises:
+        ConfigError: a run still writes the part, or the final name is taken.
+        SinkError: it holds nothing, or cannot be written.
+        UsageError: it is no part.
+    """
+    path = Path(part)
+    final = path.with_name(path.name.removesuffix(PART))
+    kind = "labels" if path.is_dir() else final.suffix.lower()
+    if path.suffix != PART or kind not in _KINDS:
+        known = ", ".join(f"name{suffix}{PART}" for suffix in _KINDS if suffix != "labels")
+        raise UsageError(f"{path} is not left from a run: give {known} or a folder{PART}")
+    if not path.exists():
+        raise UsageError(f"there is no {path}")
+    if final.exists() and not overwrite:
+        raise ConfigError(f"{final} exists already: move it away, or replace it with --overwrite")
+    return final, _KINDS[kind](path, final)
+
+
+def _json(part: Path, final: Path) -> str:
+    with held(part):
+        count = sum(1 for _ in _whole_lines(part))
+        _refuse_empty(part, count)
+        write_document(final, lambda: _whole_lines(part), info(_CUT_SHORT))
+        _remove(part)
+    return f"{count} frames"
+
+
+def _jsonl(part: Path, final: Path) -> str:
+    new = final.with_name(f"{final.name}.new")
+    with held(part), written(new):
+        count = sum(1 for _ in _whole_lines(part))
+        _refuse_empty(part, count)
+        with new.open("w", encoding="utf-8") as out:
+            out.writelines(
+                json.dumps(line, ensure_ascii=False) + "\n" for line in _whole_lines(part)
+            )
+        new.replace(final)
+        _remove(part)
+    return f"{count} frames"
+
+
+def _video(part: Path, final: Path) -> str:
+    """Copy every packet that can be read; nothing is encoded again."""
+    new = final.with_name(f"{final.stem}.new{final.suffix}")
+    with held(part), encoded(part):
+        try:
+            with av.open(str(part)) as source:
+                count = _copy(source, new)
+        except av.InvalidDataError as error:
+            raise SinkError(f"{part} holds no frame that can be read") from error
+        _refuse_empty(part, count)
+        new.replace(final)
+        _remove(part)
+    return f"{count} frames"
+
+
+def _copy(source: InputContainer, path: Path) -> int:
+    name, options = FORMATS[path.suffix.lower()]
+    count = 0
+    with av.open(str(path), "w", format=name, options=options) as target:
+        target.metadata["comment"] = f"partial: {_CUT_SHORT}"
+        stream = target.add_stream_from_template(source.streams.video[0])
+        try:
+            for packet in source.demux(video=0):
+                if packet.dts is not None:  # the last one only says that there is no more
+                    packet.stream = stream
+                    target.mux(packet)
+                    count += 1
+        except av.FFmpegError:  # the last fragment was cut off
+            pass
+    return count
+
+
+def _image(part: Path, final: Path) -> str:
+    with held(part), written(final):
+        part.replace(final)
+    return "the frames until then"
+
+
+def _labels(part: Path, final: Path) -> str:
+    legend = PartFile(part / LEGEND, overwrite=True)
+    with held(legend.part), written(part):
+        count = sum(1 for _ in _whole_lines(legend.part))
+        _refuse_empty(part, count)
+        legend.part.replace(legend.path)
+        move_label_maps(part, final)
+    return f"{count} frames"
+
+
+_KINDS = {
+    ".json": _json,
+    ".jsonl": _jsonl,
+    ".mp4": _video,
+    ".mkv": _video,
+    ".png": _image,
+    "labels": _labels,
+}
+
+
+def _whole_lines(part: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a part up to the first that was cut off."""
+    with part.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                value = json.loads(line)
+            except ValueError:
+                return
+            if not line.endswith("\n") or not isinstance(value, dict):
+                return
+            yield value
+
+
+def _refuse_empty(part: Path, count: int) -> None:
+    if not count:
+        raise SinkError(f"{part} holds no whole frame: there is nothing to recover")
+
+
+def _remove(part: Path) -> None:
+    with written(part):
+        part.unlink()
