@@ -14,13 +14,13 @@ from ape_stream.sources.pixels import is_image
 from ape_stream.types import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
 
-    from ape_stream.protocols import Sink, Source, Tracker
+    from ape_stream.protocols import Perceiver, Sink, Source, Tracker
 
     Pixels: TypeAlias = NDArray[np.uint8] | Image.Image | Frame
     """One image in memory."""
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     OneOutput: TypeAlias = str | PathLike[str] | OutputConfig | Sink
     GivenTracker: TypeAlias = str | PluginConfig | Tracker | Callable[[], Tracker] | None
 
-__all__ = ["fits", "outputs", "sources", "tracker"]
+__all__ = ["fits", "model", "outputs", "sources", "tracker"]
 
 Part = Literal["a source", "an output", "a model", "a tracker"]
 
@@ -111,6 +111,21 @@ def outputs(given: OneOutput | Sequence[OneOutput]) -> tuple[list[OutputConfig],
     return named, ready
 
 
+def model(
+    given: str | PathLike[str] | Perceiver, options: Mapping[str, Any]
+) -> tuple[PluginConfig, Perceiver | None]:
+    """The model to be made with these options, and a ready one that takes its place.
+
+    Raises:
+        ConfigError: a ready one has options, or is none.
+    """
+    if isinstance(given, (str, PathLike)):
+        return PluginConfig("ape", {"model": fspath(given), **options}), None
+    if options:
+        raise ConfigError(f"a ready perceiver takes no options, got {', '.join(options)}")
+    return PluginConfig("ape"), fits(given, "a model")
+
+
 def tracker(
     given: GivenTracker,
 ) -> tuple[PluginConfig | None, Callable[[], Tracker] | None]:
@@ -126,7 +141,8 @@ def tracker(
     if isinstance(given, type) or not hasattr(given, "update"):
         make = given if callable(given) else partial(fits, given, "a tracker")
         return None, lambda: fits(make(), "a tracker")
-    return None, partial(_take, [given])
+    ready: Tracker = fits(given, "a tracker")
+    return None, partial(_take, [ready])
 
 
 def _take(left: list[Tracker]) -> Tracker:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 from ape_stream.api import given
-from ape_stream.config import PluginConfig, RunConfig
+from ape_stream.config import RunConfig
 from ape_stream.config.build import build_pipeline
-from ape_stream.errors import ConfigError
 from ape_stream.types import PromptSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from os import PathLike
 
     from ape_stream.api.given import GivenSource, GivenTracker, OneOutput
     from ape_stream.pipeline import Pipeline, Policy
@@ -39,23 +38,20 @@ def open(  # noqa: A001 (ape_stream.open reads as what it does)
         for result in ape_stream.open("clip.mp4", ["red apple", "dog face"]):
             print(result.frame.time_s, result.detections.data["class_name"])
 
-    Nothing is kept: each result is yours when it comes, and gone when you let it go. `with` closes
-    everything at a place of your choice; a plain `for` does so at its end.
+    Results are not kept. `with` closes everything where you want it; a plain `for` at its end.
 
     Args:
         source: A file, directory, pattern (`shots/*.png`), device number or URL; a ready `Source`
             or `SourceConfig`; or a list of these, whose frames share the model's calls. Or images:
-            an array (H, W, 3) uint8 blue-green-red, a PIL image, a list or any other iterable of
-            them or of `Frame`s, which is one stream.
+            an array (H, W, 3) uint8 blue-green-red, a PIL image, or an iterable of them or of
+            `Frame`s, which is one stream.
         prompts: "red apple, dog face", or texts and `Prompt`s.
         model: A model's name for the `ape` perceiver, or any ready `Perceiver`.
-        threshold: Lowest score that is kept, 0..1, for prompts without their own; None leaves it
-            to the model.
-        tracker: Name of a tracker, or a `PluginConfig` with its options; a class or function that
-            makes one for each stream; a ready `Tracker` for a single stream; None: no track ids.
+        threshold: Lowest score kept, 0..1, for prompts without their own; None: the model's.
+        tracker: A name, a `PluginConfig` with options, a class or function that makes one for each
+            stream, or a ready `Tracker` for a single stream; None: no track ids.
         outputs: Files, directories or addresses to write to, or ready `Sink`s; one, or a list.
-        policy: What happens to a frame that the model has no time for: `every` waits its turn,
-            only the `newest` does, `auto` decides by the source.
+        policy: Which frames wait for the model: `every`, only the `newest`, or `auto` by source.
         overwrite: Replace output files of an earlier run; False refuses to.
         **model_options: Options of the perceiver, such as `device="cuda"`.
 
@@ -69,13 +65,11 @@ def open(  # noqa: A001 (ape_stream.open reads as what it does)
     named_sources, ready_sources = given.sources(source)
     named_outputs, ready_sinks = given.outputs(outputs)
     named_tracker, ready_tracker = given.tracker(tracker)
-    named_model = fspath(model) if isinstance(model, (str, PathLike)) else None
-    if named_model is None and model_options:
-        raise ConfigError(f"a ready perceiver takes no options, got {', '.join(model_options)}")
+    named_model, ready_model = given.model(model, model_options)
     config = RunConfig(
         sources=tuple(named_sources),
         prompts=prompts if isinstance(prompts, PromptSet) else PromptSet.of(prompts),
-        model=PluginConfig("ape", {"model": named_model, **model_options}),
+        model=named_model,
         tracker=named_tracker,
         outputs=tuple(named_outputs),
         threshold=threshold,
@@ -86,6 +80,6 @@ def open(  # noqa: A001 (ape_stream.open reads as what it does)
         config,
         sources=ready_sources,
         sinks=ready_sinks,
-        perceiver=None if named_model else given.fits(model, "a model"),
+        perceiver=ready_model,
         tracker=ready_tracker,
     )

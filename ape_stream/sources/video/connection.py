@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from ape_stream.sources.video.opening import Opened
 
-__all__ = ["Arrival", "Connection", "Seen"]
+__all__ = ["Arrival", "Connection", "Seen", "Sender"]
 
 QUIET_S: Final = 0.15
 """Nothing arrived for this long: the sender has no more for now."""
