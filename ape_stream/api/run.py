@@ -42,9 +42,8 @@ def open(  # noqa: A001 (ape_stream.open reads as what it does)
 
     Args:
         source: A file, directory, pattern (`shots/*.png`), device number or URL; a ready `Source`
-            or `SourceConfig`; or a list of these, whose frames share the model's calls. Or images:
-            an array (H, W, 3) uint8 blue-green-red, a PIL image, or an iterable of them or of
-            `Frame`s, which is one stream.
+            or `SourceConfig`; or a list of these. Or images: an array (H, W, 3) uint8
+            blue-green-red, a PIL image, an iterable of them or of `Frame`s: one stream.
         prompts: "red apple, dog face", or texts and `Prompt`s.
         model: A model's name for the `ape` perceiver, or any ready `Perceiver`.
         threshold: Lowest score kept, 0..1, for prompts without their own; None: the model's.
@@ -56,8 +55,7 @@ def open(  # noqa: A001 (ape_stream.open reads as what it does)
         **model_options: Options of the perceiver, such as `device="cuda"`.
 
     Returns:
-        The run: iterate over it once; `set_prompts`, `set_threshold`, `stats` and `stop` work
-        from any thread meanwhile.
+        The run, to be iterated once; its other methods may be called from any thread.
 
     Raises:
         UsageError: something given cannot be used; the message says what to do.
