@@ -14,9 +14,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Final
+from dataclasses import replace
+from typing import Final, TypeVar
+
+from ape_stream.types import Frame
 
 __all__ = ["LONGEST_S", "StreamClock", "checked_s"]
+
+FrameT = TypeVar("FrameT", bound=Frame)
 
 LONGEST_S: Final = 1e10
 """Times from here on (300 years) are refused: seconds since 1970 pass, milliseconds do not."""
@@ -101,6 +106,19 @@ class StreamClock:
             self._arrived_s = arrived_s
             self._delays.add(arrived_s - time_s, awaited=awaited)
         return time_s
+
+    def placed(self, frame: FrameT, arrived_s: float | None = None) -> FrameT:
+        """The frame at its time on the stream's clock, in the segment that it belongs to.
+
+        Args:
+            frame: With the time that the sender gave it.
+            arrived_s: See `time_s`.
+
+        Raises:
+            ValueError: its time is out of range; the frame does not count.
+        """
+        time_s = self.time_s(frame.time_s, arrived_s)
+        return replace(frame, time_s=time_s, segment=self.restarts)
 
     def _placed_s(self, given_s: float | None, arrived_s: float | None, *, awaited: bool) -> float:
         last_s = self._last_s

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from ape_stream.channel import Aborted, Channel, Ended
@@ -83,9 +82,9 @@ class PushSource:
         Raises:
             ValueError: its time is out of range; the run goes on without this frame.
         """
-        time_s = self._clock.time_s(frame.time_s, time.monotonic())
+        placed = self._clock.placed(frame, time.monotonic())
         try:
-            self._channel.put(replace(frame, time_s=time_s, segment=self._clock.restarts))
+            self._channel.put(placed)
         except (Aborted, RuntimeError):
             return False
         return True

@@ -13,67 +13,41 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, Final, Self
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import zmq
 
 from ape_nodes.zeromq.endpoint import Endpoint
 from ape_nodes.zeromq.socket import Security, open_connection
 from ape_stream.closing import Closing
-from ape_stream.errors import ApeStreamError, ConfigError, PromptError, SourceError, UsageError
-from ape_stream.types import Prompt, PromptKind, PromptSet
+from ape_stream.errors import ApeStreamError, ConfigError, SourceError, UsageError
+from ape_stream.tables import read_table
+from ape_stream.types import PromptSet
 
 if TYPE_CHECKING:
     from ape_stream.pipeline import Pipeline
 
-__all__ = ["ControlClient", "ControlServer", "read_prompts"]
+__all__ = ["ControlClient", "ControlServer"]
 
 CONNECT_S: Final = 3.0
 """How long a client waits for the connection; an answer may take longer."""
 _POLL_MS: Final = 100
 _MAX_REQUEST_BYTES: Final = 1_000_000
-_ARGUMENTS: Final[dict[str, set[str]]] = {
-    "get": set(),
-    "set": {"prompts", "threshold"},
-    "status": set(),
-    "stats": set(),
-    "stop": set(),
-}
-"""What each operation takes."""
 _log = logging.getLogger("ape_stream")
 
 
-def read_prompts(given: Any) -> PromptSet:
-    """Prompts from a JSON value: one line with commas, or a list of texts and objects.
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What a client may ask."""
 
-    Raises:
-        PromptError: it is neither, or a prompt is unusable.
-    """
-    if isinstance(given, str):
-        return PromptSet.of(given)
-    if not isinstance(given, list):
-        raise PromptError("prompts are a text or a list")
-    return PromptSet.of([_read_prompt(entry) for entry in given])
+    op: Literal["get", "set", "status", "stats", "stop"]
+    prompts: Any = None
+    threshold: float | None = None
 
-
-def _read_prompt(entry: Any) -> Prompt:
-    if isinstance(entry, str):
-        return Prompt(entry)
-    if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
-        raise PromptError(f"a prompt is a text or an object with 'text', got {entry!r:.80}")
-    unknown = set(entry) - {"text", "kind", "stuff", "threshold"}
-    if unknown:
-        raise PromptError(f"a prompt has no {sorted(unknown)}: text, kind, stuff, threshold")
-    kind, threshold = entry.get("kind"), entry.get("threshold")
-    if kind not in (None, *map(str, PromptKind)):
-        raise PromptError(f"kind {kind!r} is none of {[str(k) for k in PromptKind]}")
-    if not (threshold is None or type(threshold) in (int, float)):
-        raise PromptError(f"threshold {threshold!r} is not a number")
-    stuff = entry.get("stuff", False)
-    if not isinstance(stuff, bool):
-        raise PromptError(f"stuff {stuff!r} is not true or false")
-    return Prompt(entry["text"], None if kind is None else PromptKind(kind), stuff, threshold)
+    def __post_init__(self) -> None:
+        if self.op != "set" and (self.prompts is not None or self.threshold is not None):
+            raise ValueError(f"{self.op!r} takes no prompts and no threshold")
 
 
 def _as_json(prompts: PromptSet) -> list[dict[str, Any]]:
@@ -154,8 +128,8 @@ class ControlServer(Closing):
             answer = {"ok": False, "reason": f"{type(error).__name__}: {error}"}
         return json.dumps(answer).encode()
 
-    def _do(self, request: dict[str, Any]) -> dict[str, Any]:
-        match request["op"]:
+    def _do(self, request: _Request) -> dict[str, Any]:
+        match request.op:
             case "set":
                 return {"prompts": _as_json(self._set(request))}
             case "get":
@@ -166,37 +140,26 @@ class ControlServer(Closing):
                 self._pipeline.stop()
         return {"status": self._pipeline.outcome}
 
-    def _set(self, request: dict[str, Any]) -> PromptSet:
+    def _set(self, request: _Request) -> PromptSet:
         """Change prompts and threshold in one step, so that no frame sees half of the change."""
-        given, threshold = request.get("prompts"), request.get("threshold")
-        prompts = self._pipeline.prompts if given is None else read_prompts(given)
-        if threshold is not None:
-            if type(threshold) not in (int, float):
-                raise PromptError(f"threshold {threshold!r} is not a number")
-            # Active prompts carry the old threshold; new ones may have one of their own.
-            kept = [given is not None and prompt.threshold is not None for prompt in prompts]
-            prompts = PromptSet(
-                tuple(
-                    prompt if keep else replace(prompt, threshold=threshold)
-                    for prompt, keep in zip(prompts, kept, strict=True)
-                )
-            )
+        if request.prompts is not None:
+            prompts = PromptSet.of(request.prompts).with_threshold(request.threshold)
+        else:  # the active prompts carry the old threshold
+            prompts = self._pipeline.prompts
+            if request.threshold is not None:
+                changed = (replace(prompt, threshold=request.threshold) for prompt in prompts)
+                prompts = PromptSet(tuple(changed))
         return self._pipeline.set_prompts(prompts, self._timeout_s)
 
 
-def _read_request(parts: list[bytes]) -> dict[str, Any]:
+def _read_request(parts: list[bytes]) -> _Request:
     if len(parts) != 1:
         raise UsageError(f"a request is one part, not {len(parts)}")
     try:
         parsed = json.loads(parts[0])
     except (ValueError, RecursionError) as error:
         raise UsageError(f"a request is a JSON object: {error}") from error
-    if not isinstance(parsed, dict) or str(parsed.get("op")) not in _ARGUMENTS:
-        raise UsageError(f"a request is a JSON object with 'op', one of {sorted(_ARGUMENTS)}")
-    unknown = set(parsed) - _ARGUMENTS[parsed["op"]] - {"op"}
-    if unknown:
-        raise UsageError(f"{parsed['op']!r} takes no {sorted(unknown)}")
-    return parsed
+    return read_table(_Request, parsed, "a request", error=UsageError)
 
 
 class ControlClient:

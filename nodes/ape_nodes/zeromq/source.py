@@ -11,6 +11,7 @@ from ape_nodes.zeromq.receiver import open_receiver
 from ape_nodes.zeromq.socket import Security
 from ape_stream.closing import Closing
 from ape_stream.errors import SourceError, WireError
+from ape_stream.sources.clock import StreamClock
 from ape_stream.wire import decode_frame, peek
 from ape_stream.wire.header import KIND_END
 
@@ -25,8 +26,36 @@ __all__ = ["ZmqSource"]
 _POLL_S = 0.2
 
 
+class _JoinedRuns:
+    """The frames of one sender after another as one stream: times and indices go on rising."""
+
+    def __init__(self, name: str) -> None:
+        self.clock = StreamClock()
+        self._name = name
+        self._index_shift = 0
+        self._last_index = -1
+
+    def join(self, frame: Frame) -> Frame:
+        """The frame as the next one of the stream.
+
+        Raises:
+            ValueError: its time is negative, not a number or too large.
+        """
+        now_s = time.monotonic()
+        placed = self.clock.placed(frame, now_s)
+        if frame.index + self._index_shift <= self._last_index:
+            self._index_shift = self._last_index + 1 - frame.index
+        self._last_index = frame.index + self._index_shift
+        # The sender's monotonic clock has no meaning on another machine.
+        captured_ns = int(1e9 * now_s)
+        return replace(placed, stream=self._name, index=self._last_index, captured_ns=captured_ns)
+
+
 class ZmqSource(Closing):
     """Frames that a `FrameSender` in another process sends.
+
+    A sender may start again, with times and indices from 0: the stream goes on in a new segment.
+    A frame with an impossible time is refused, and counted.
 
     Args:
         spec: `zmq://pull+bind:tcp://127.0.0.1:5558`; `sub` drops old frames, `pull`, `dealer` and
@@ -55,6 +84,7 @@ class ZmqSource(Closing):
         self._security = Security.of(keys, public=public)
         self._timeout_s = timeout_s
         self._opened: Receiver | None = None
+        self._stream = _JoinedRuns(name)
 
     def __enter__(self) -> Self:
         """Bind or connect."""
@@ -82,8 +112,8 @@ class ZmqSource(Closing):
         return None
 
     def stats(self) -> dict[str, int]:
-        """Counts of what arrived; see `ReceiverStats`."""
-        return self._receiver.stats.as_dict()
+        """Counts of what arrived (see `ReceiverStats`), and `time_restarts`."""
+        return {**self._receiver.stats.as_dict(), "time_restarts": self._stream.clock.restarts}
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames until the sender ends its stream or this source is closed.
@@ -92,21 +122,21 @@ class ZmqSource(Closing):
             SourceError: no frame arrived for `timeout_s`.
         """
         receiver, arrived_s = self._receiver, time.monotonic()
+        stream = self._stream = _JoinedRuns(self.name)
         while not receiver.closed:
             arrival = receiver.get(_POLL_S)
             try:
                 if arrival is not None and peek(arrival[1])[0] == KIND_END:
                     return
-                frame = None if arrival is None else decode_frame(arrival[1]).frame
-            except WireError as error:
+                frame = None if arrival is None else stream.join(decode_frame(arrival[1]).frame)
+            except (WireError, ValueError) as error:
                 receiver.refuse(error)
                 frame = None
             if frame is None:
                 self._check_silence(time.monotonic() - arrived_s)
                 continue
             arrived_s = time.monotonic()
-            # The sender's monotonic clock has no meaning on another machine.
-            yield replace(frame, stream=self.name, captured_ns=time.monotonic_ns())
+            yield frame
 
     def _check_silence(self, silent_s: float) -> None:
         if silent_s > self._timeout_s:

@@ -51,9 +51,11 @@ def test_prompts_and_threshold_change_together(client):
         ({"prompts": ["fi\0sh"]}, "cannot be written"),
         ({"prompts": 7}, "text or a list"),
         ({"prompts": ["fish"], "threshold": 1.7}, "0..1"),
-        ({"prompts": ["fish"], "threshold": "x"}, "not a number"),
+        ({"prompts": ["fish"], "threshold": "x"}, "must be a number"),
         ({"prompts": [{"text": "fish", "colour": 1}]}, "colour"),
         ({"prompts": ["fish"], "speed": 2}, "speed"),
+        ({"prompts": ["fish"], "threshold": True}, "must be a number"),
+        ({"prompts": [{"text": "fish", "stuff": "yes"}]}, "must be true or false"),
     ],
 )
 def test_a_refusal_has_a_reason_and_changes_nothing(client, arguments, reason):
