@@ -14,7 +14,7 @@ from launch import LaunchDescription
 ARGUMENTS = {
     "namespace": ("", "Namespace of the node."),
     "name": ("ape", "Name of the node."),
-    "image_topic": ("image", "Topic of the pictures."),
+    "image_topic": ("image", "Topic of the images."),
     "params_file": ("", "YAML file of parameters; empty: none."),
     "autostart": ("true", "Configure and activate at once."),
     "log_level": ("info", "debug, info, warn or error."),
@@ -40,7 +40,7 @@ def _node() -> LifecycleNode:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Start the node and, with autostart, lead it to `active`."""
+    """Start the node and, with autostart, configure and activate it."""
     node = _node()
     autostart = IfCondition(LaunchConfiguration("autostart"))
 

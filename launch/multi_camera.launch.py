@@ -7,7 +7,7 @@ from launch_ros.actions import Node
 from launch import LaunchContext, LaunchDescription
 
 ARGUMENTS = {
-    "cameras": (None, "Image topics, separated by commas; must be given."),
+    "cameras": (None, "Image topics, separated by commas; required."),
     "params_file": ("", "YAML file of parameters for all; empty: none."),
     "log_level": ("info", "debug, info, warn or error."),
 }

@@ -10,7 +10,7 @@ from launch import LaunchContext, LaunchDescription
 ARGUMENTS = {
     "namespace": ("", "Namespace of the node."),
     "name": ("ape", "Name of the node."),
-    "image_topic": ("image", "Topic of the pictures."),
+    "image_topic": ("image", "Topic of the images."),
     "params_file": ("", "YAML file of parameters; empty: none."),
 }
 

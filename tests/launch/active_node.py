@@ -1,4 +1,4 @@
-"""For launch_test: the launched node becomes active, takes pictures, gives detections, ends."""
+"""For launch_test: the launched node becomes active, turns images into detections, and ends."""
 
 import time
 import unittest
@@ -27,16 +27,16 @@ def generate_test_description():
 
 
 class TestActive(unittest.TestCase):
-    def test_pictures_in_detections_out(self):
+    def test_images_in_detections_out(self):
         rclpy.init()
         node, seen = rclpy.create_node("test_active"), []
         node.create_subscription(Detection2DArray, "/ape/detections", seen.append, 10)
         camera = node.create_publisher(Image, "/camera/image_raw", 5)
-        picture = Image(height=48, width=64, encoding="mono8", step=64)
-        picture.data.frombytes(bytes(48 * 64))
+        image = Image(height=48, width=64, encoding="mono8", step=64)
+        image.data.frombytes(bytes(48 * 64))
         deadline = time.monotonic() + 60
         while not seen and time.monotonic() < deadline:
-            camera.publish(picture)
+            camera.publish(image)
             rclpy.spin_once(node, timeout_sec=0.1)
         rclpy.shutdown()
         self.assertTrue(seen, "no detections came within a minute")

@@ -1,4 +1,4 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # importlib mode: helpers beside the tests
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode: the helpers of the tests

@@ -1,4 +1,4 @@
-"""Launch files: against a strict stand-in always, and a real launch where ROS 2 is installed."""
+"""Launch files: always with a strict fake, and with a real launch where ROS 2 is installed."""
 
 import ast
 import importlib
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = {path.name: path for path in (ROOT / "launch").glob("*.launch.py")}
 
 
-def test_they_are_all_there_and_the_folder_is_no_package():
+def test_all_files_exist_and_the_folder_is_not_a_package():
     assert set(FILES) == {"ape.launch.py", "multi_camera.launch.py", "overlay.launch.py"}
     assert not (ROOT / "launch/__init__.py").exists(), "it would shadow ROS's own"
 
@@ -31,7 +31,7 @@ def launch(monkeypatch):
     return lambda file, **given: fake_launch.Service(FILES[file], given)
 
 
-def test_the_node_is_led_to_active(launch):
+def test_the_node_becomes_active(launch):
     done = launch("ape.launch.py", image_topic="/camera/image_raw", params_file="p.yaml")
     assert done.commands == [
         ["ape_stream/ape_node", "--params", "p.yaml", "--ros-args", "--log-level", "info",
@@ -43,7 +43,7 @@ def test_the_node_is_led_to_active(launch):
     done.transition("configuring", "inactive")
     assert done.changes == ["configure", "activate"]
     done.transition("deactivating", "inactive")
-    assert done.changes == ["configure", "activate"], "who deactivates it means it"
+    assert done.changes == ["configure", "activate"], "a deactivated node stays inactive"
 
 
 def test_without_autostart_it_waits(launch):
@@ -84,7 +84,7 @@ def test_real_launch_takes_the_descriptions(name):
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_a_real_launch_leads_the_node_to_active():
+def test_with_a_real_launch_the_node_becomes_active():
     pytest.importorskip("rclpy")
     pytest.importorskip("launch_testing")
     find = importlib.import_module("ament_index_python.packages")

@@ -23,6 +23,14 @@ DOORS = {
     "rclpy": ("nodes/ape_nodes/ros2/rclpy_node/", "launch/"),
     "zmq": ("nodes/ape_nodes/zeromq/",),
     "cyclonedds": ("nodes/ape_nodes/ros2/dds/",),
+    "rosbags": (
+        "nodes/ape_nodes/ros2/bag.py",
+        "nodes/ape_nodes/ros2/types.py",
+        "nodes/ape_nodes/ros2/dds/",
+    ),
+    "msgpack": ("ape_stream/wire/",),
+    "zstandard": ("ape_stream/wire/",),
+    "lz4": ("ape_stream/wire/",),
     "cuda": ("cuda_ops/",),
 }
 MAX_FILE_LINES = 400
@@ -40,6 +48,8 @@ def imported_roots(tree: ast.AST) -> set[str]:
             roots |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             roots.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "library":
+            roots.add(ast.literal_eval(node.args[0]).split(".")[0])  # ape_stream.optional
     return roots
 
 

@@ -1,4 +1,4 @@
-"""The two ways to the ROS 2 graph behind one face: `dds` (pip only) and `rclpy` (a ROS install)."""
+"""One interface to the ROS 2 graph; the backend is `dds` (pip only) or `rclpy` (needs ROS 2)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ape_stream.errors import ConfigError, PluginError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ape_nodes.ros2.messages import Encoder
+    from ape_nodes.ros2.encoder import Encoder
     from ape_nodes.ros2.topics import TopicSpec
 
 __all__ = ["Reader", "RosNode", "Writer", "choose", "open_node"]
@@ -25,7 +25,7 @@ class Writer(Protocol):
         """Send a message of this backend.
 
         Raises:
-            SinkError: it is not taken.
+            SinkError: the transport refused it.
         """
 
     @property
@@ -37,7 +37,7 @@ class Reader(Protocol):
     """Receives one topic."""
 
     def take(self, timeout_s: float) -> Iterator[Any]:
-        """What has come, oldest first; waits at most `timeout_s` for the first message.
+        """What has arrived, oldest first; waits at most `timeout_s` for the first message.
 
         Raises:
             SourceError: the transport failed.
@@ -48,7 +48,7 @@ class RosNode(Protocol):
     """A node on the graph."""
 
     def encoder(self, mask_encoding: str) -> Encoder:
-        """An encoder that builds messages of this backend."""
+        """An encoder that builds the messages of this backend."""
 
     def writer(self, topic: str, spec: TopicSpec) -> Writer:
         """Publish a topic with this type and QoS; `~/x` is the node's own."""
@@ -61,7 +61,7 @@ class RosNode(Protocol):
 
 
 def choose(backend: str) -> str:
-    """The backend that a word means: `auto` is dds where its extra is installed, else rclpy.
+    """The backend of this name; `auto` is dds where its extra is installed, else rclpy.
 
     Raises:
         ConfigError: there is no such backend.
@@ -73,7 +73,7 @@ def choose(backend: str) -> str:
         if find_spec(_NEEDS[name]) is not None:
             return name
     raise PluginError(
-        "ROS 2 topics need a way to the graph: pip install 'ape-stream[dds]', or source a ROS 2"
+        "ROS 2 topics need a backend: pip install 'ape-stream[dds]', or source a ROS 2"
         " installation (backend rclpy)"
     )
 

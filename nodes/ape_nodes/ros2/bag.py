@@ -2,41 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import sqlite3
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from ape_nodes.ros2.messages import ResultPublisher, RosFrame, frame_of
-from ape_nodes.ros2.topics import OUTPUTS, TopicSpec
+from ape_nodes.ros2.mcap import CutOffRecording, is_cut_off
+from ape_nodes.ros2.messages import frame_of
+from ape_nodes.ros2.publisher import ResultPublisher
+from ape_nodes.ros2.topics import OUTPUTS, TopicSpec, ros_name
 from ape_nodes.ros2.types import plain_encoder, type_store
-from ape_stream.errors import ConfigError, SinkError, SourceError
+from ape_stream.closing import Closing
+from ape_stream.errors import ConfigError, SinkError, SourceError, TruncatedError
 from ape_stream.optional import library
+from ape_stream.sources.clock import StreamClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
+
+    from ape_nodes.ros2.messages import RosFrame
+    from ape_stream.types import FrameResult
 
 __all__ = ["BagSink", "BagSource"]
 
-if TYPE_CHECKING:
-    from ape_stream.types import FrameResult
+_IMAGES: Final = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+_OUR_IMAGES: Final = {"label_image", "instance_image", "overlay"}
+_IMAGE: Final = TopicSpec("image", _IMAGES[0], True, False, 10, False, "the input")
+_MASK_TOPICS: Final = {
+    "raw": {"label_image", "instance_image"},
+    "compressed": {"label_image/compressed", "instance_image/compressed"},
+    "none": set[str](),
+}
+_FLUSH_EVERY_S: Final = 1.0
+_log = logging.getLogger("ape_stream")
 
-_IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-_OURS = {"label_image", "instance_image", "overlay"}
-_RECORDED_IMAGE = TopicSpec("image", _IMAGES[0], True, False, 10, False, "the input")
+
+def _path(spec: str) -> Path:
+    return Path(spec.removeprefix("bag:").removeprefix("//")).expanduser()
 
 
-def _path(spec: str, scheme: str) -> Path:
-    return Path(spec.removeprefix(scheme).removeprefix("//")).expanduser()
-
-
-class BagSource:
+class BagSource(Closing):
     """The images of a bag, in the order of their recording, stamps kept.
+
+    A recording that was cut off (its recorder was killed) is read as far as it was written.
 
     Args:
         spec: `bag://FOLDER` (rosbag2) or `bag://FILE.mcap`.
         name: The stream's name.
-        topic: Which image topic; None takes the only one that is no mask or overlay.
+        topic: Which image topic; None takes the only one that is not a mask or an overlay.
 
     Raises:
         ConfigError: there is no such bag.
@@ -45,21 +61,29 @@ class BagSource:
     live = False
 
     def __init__(self, spec: str, *, name: str = "0", topic: str | None = None) -> None:
-        self._bag = _path(spec, "bag:")
+        self._bag = _path(spec)
         if not self._bag.exists():
             raise ConfigError(f"there is no bag {self._bag}")
         self.name = name
         self._topic = topic
+        self._cut_off = False
         self._reader: Any = None
         self._connections: list[Any] = []
 
     def __enter__(self) -> Self:
-        """Open the bag and choose the topic."""
-        reader: Any = library("rosbags.highlevel", "bags").AnyReader(
-            [self._bag], default_typestore=type_store()
-        )
+        """Open the bag and choose the topic.
+
+        Raises:
+            SourceError: it cannot be read as a bag.
+            ConfigError: no topic was given and there are several, or it does not exist.
+        """
+        bags = library("rosbags.highlevel", "bags")
         try:
+            path, self._cut_off = _recording(self._bag)
+            reader = bags.AnyReader([path], default_typestore=type_store())
             reader.open()
+        except SourceError:
+            raise
         except Exception as error:
             raise SourceError(f"{self._bag} cannot be read as a bag: {error}") from error
         self._reader = reader
@@ -71,45 +95,80 @@ class BagSource:
         return self
 
     def _choose(self, connections: list[Any]) -> list[Any]:
-        pictures = [c for c in connections if c.msgtype in _IMAGES]
-        topics = sorted({c.topic for c in pictures})
-        cameras = [topic for topic in topics if not _OURS & set(topic.split("/"))]
-        wanted = self._topic or (cameras[0] if len(cameras) == 1 else None)
-        if wanted not in topics:
-            raise ConfigError(f"{self._bag}: say topic=, one of {topics or 'no image topics'}")
-        return [c for c in pictures if c.topic == wanted]
+        images = [c for c in connections if c.msgtype in _IMAGES]
+        topics = sorted({c.topic for c in images})
+        cameras = [topic for topic in topics if not _OUR_IMAGES & set(topic.split("/"))]
+        topic = self._topic or (cameras[0] if len(cameras) == 1 else None)
+        if topic not in topics:
+            raise ConfigError(f"{self._bag}: give topic=, one of {topics or 'no image topics'}")
+        return [c for c in images if c.topic == topic]
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self, _error: BaseException | None = None, /) -> None:
         """Close the bag."""
         self._reader.close()
 
     @property
     def frame_count(self) -> int | None:
-        """Images of the topic."""
+        """Images of the topic; None before the bag is open."""
         return sum(c.msgcount for c in self._connections) if self._connections else None
 
     def __iter__(self) -> Iterator[RosFrame]:
         """Yield every image.
 
         Raises:
-            SourceError: a message is broken, or the pixels cannot be read.
+            SourceError: a message is damaged, or the pixels cannot be read.
+            TruncatedError: after the last image, the recording was cut off.
         """
+        index, clock = -1, StreamClock()
         messages = self._reader.messages(self._connections)
         for index, (connection, _, data) in enumerate(messages):
             try:
                 message = self._reader.deserialize(data, connection.msgtype)
             except Exception as error:
-                raise SourceError(f"{self._bag}: image {index} is broken: {error}") from error
-            yield frame_of(message, index, self.name)
+                raise SourceError(f"{self._bag}: image {index} is damaged: {error}") from error
+            try:
+                yield clock.placed(frame_of(message, index, self.name))
+            except ValueError as error:
+                _log.warning("%s: image %d left out: %s", self._bag, index, error)
+        if self._cut_off:
+            raise TruncatedError(
+                f"{self._bag}: its recorder was interrupted; {index + 1} images were read"
+            )
+
+
+def _recording(bag: Path) -> tuple[Path | CutOffRecording, bool]:
+    """What to open, and whether it was cut off.
+
+    That is the bag, or its only recording where the folder lacks the metadata, which a recorder
+    writes when it is closed.
+
+    Raises:
+        SourceError: there are several recordings, or none.
+        OSError: it cannot be read.
+    """
+    cut_off = False
+    if bag.is_dir() and not (bag / "metadata.yaml").exists():
+        bag = _only_recording(bag)
+        cut_off = bag.suffix == ".db3"
+    if bag.suffix == ".mcap" and is_cut_off(bag):
+        return CutOffRecording(bag), True
+    if cut_off and bag.with_name(f"{bag.name}-journal").exists():
+        with contextlib.closing(sqlite3.connect(bag)) as database:  # rosbags ignores the journal
+            database.execute("SELECT name FROM sqlite_master").fetchone()  # rolls it back
+    return bag, cut_off
+
+
+def _only_recording(folder: Path) -> Path:
+    recordings = sorted(path for path in folder.iterdir() if path.suffix in (".mcap", ".db3"))
+    if len(recordings) != 1:
+        names = ", ".join(path.name for path in recordings) or "no recording"
+        raise SourceError(f"{folder} has no metadata.yaml, and holds {names}: name one recording")
+    _log.warning("%s has no metadata.yaml: reading %s", folder, recordings[0].name)
+    return recordings[0]
 
 
 @dataclass(slots=True)
-class _Port:
+class _BagTopics:
     """The output topics of one stream in a bag."""
 
     sink: BagSink
@@ -123,13 +182,15 @@ class _Port:
         self.sink.record(f"{self.prefix}/{name}", message, self.time_ns)
 
 
-class BagSink:
+class BagSink(Closing):
     """Writes images, detections, masks and names into a bag for Foxglove and `ros2 bag play`.
+
+    What was written up to a second ago survives when the process is killed.
 
     Args:
         spec: `bag:FOLDER`; must not exist.
         storage: "mcap" or "sqlite3".
-        image: False leaves the pictures out.
+        image: False leaves the images out.
         masks: "compressed" (PNG), "raw" or "none".
         mask_encoding: "mono16", or "mono8" where all values fit.
         distro: Whose message definitions are used (humble ... lyrical).
@@ -149,22 +210,21 @@ class BagSink:
         distro: str = "jazzy",
     ) -> None:
         self.name = spec
-        self._folder = _path(spec, "bag:")
+        self._folder = _path(spec)
         if self._folder.exists():
             raise ConfigError(f"{self._folder} exists already: a bag is never overwritten")
-        if storage not in ("mcap", "sqlite3") or masks not in ("compressed", "raw", "none"):
+        if storage not in ("mcap", "sqlite3") or masks not in _MASK_TOPICS:
             raise ConfigError("storage is mcap or sqlite3; masks is compressed, raw or none")
-        maps = {"label_image", "instance_image"}
-        chosen = {"compressed": {f"{m}/compressed" for m in maps}, "raw": maps, "none": set()}
-        self.recorded: set[str] = chosen[masks]
+        self.recorded = _MASK_TOPICS[masks]
         self._storage = storage
         self._image = image
         self._store = type_store(distro)
         self._encoder = plain_encoder(self._store, mask_encoding)
-        self._specs = {spec.name: spec for spec in (*OUTPUTS, _RECORDED_IMAGE)}
+        self._specs = {spec.name: spec for spec in (*OUTPUTS, _IMAGE)}
         self._writer: Any = None
+        self._flushed_s = 0.0
         self._connections: dict[str, Any] = {}
-        self._streams: dict[str, tuple[_Port, ResultPublisher]] = {}
+        self._streams: dict[str, tuple[_BagTopics, ResultPublisher]] = {}
 
     def __enter__(self) -> Self:
         """Create the bag."""
@@ -177,17 +237,12 @@ class BagSink:
             raise SinkError(f"{self._folder} cannot be written: {error}") from error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Finish the bag."""
+    def close(self, _error: BaseException | None = None, /) -> None:
+        """Write the index and the metadata."""
         self._writer.close()
 
     def record(self, topic: str, message: Any, time_ns: int) -> None:
-        """Write one message under `<stream>/<output>`, stamped with this log time."""
+        """Write one message under `<stream>/<output>` with this log time."""
         spec = self._specs[topic.split("/", 1)[1]]
         if topic not in self._connections:
             self._connections[topic] = self._writer.add_connection(
@@ -201,19 +256,31 @@ class BagSink:
         """Record a result at the time of its frame."""
         frame = result.frame
         if frame.stream not in self._streams:
-            letters = "".join(c if c.isalnum() and c.isascii() else "_" for c in frame.stream)
-            port = _Port(self, f"s{letters}" if letters[:1].isdigit() else letters or "stream")
-            self._streams[frame.stream] = port, ResultPublisher(self._encoder, port)
-        port, publisher = self._streams[frame.stream]
+            topics = _BagTopics(self, ros_name(frame.stream))
+            self._streams[frame.stream] = topics, ResultPublisher(self._encoder, topics)
+        topics, publisher = self._streams[frame.stream]
         header = self._encoder.header(frame)
-        port.time_ns = header.stamp.sec * 10**9 + header.stamp.nanosec
+        topics.time_ns = header.stamp.sec * 10**9 + header.stamp.nanosec
         if self._image:
-            port.publish("image", self._encoder.image(header, frame.image))
+            topics.publish("image", self._encoder.image(header, frame.image))
         publisher.publish(result)
+        if time.monotonic() - self._flushed_s >= _FLUSH_EVERY_S:
+            self._flush()
+            self._flushed_s = time.monotonic()
+
+    def _flush(self) -> None:
+        """Hand what was written to the system: rosbags would do so when it closes."""
+        storage = self._writer.storage
+        if self._storage == "sqlite3":
+            storage.conn.commit()
+            return
+        if storage.chunk.msgs:
+            storage.close_chunk()
+        storage.bio.flush()
 
 
 def _profile(spec: TopicSpec) -> Any:
-    """The QoS that `ros2 bag play` publishes with: names reach late readers."""
+    """The QoS that `ros2 bag play` publishes with: late readers get the names, too."""
     kinds: Any = library("rosbags.interfaces", "bags")
     forever = kinds.QosTime(9223372036, 854775807)
     return kinds.Qos(

@@ -1,4 +1,4 @@
-"""What `/diagnostics` says, for both backends."""
+"""The values of `/diagnostics`, for both backends."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["Health", "run_values"]
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How something is."""
+    """The status of a node."""
 
     level: Literal["OK", "WARN", "ERROR", "STALE"]
-    """As DiagnosticStatus names it."""
+    """One of the levels of DiagnosticStatus."""
     message: str
     """One line."""
 
 
 def run_values(stats: RunStats) -> dict[str, str]:
-    """The numbers of a run, by name; milliseconds, rates per second, MiB.
+    """The numbers of a run by name: milliseconds, rates per second, MiB.
 
-    Those of a stream carry its name (`front/captured`) where there are several.
+    With several streams, those of a stream have its name before them (`front/captured`).
     """
     values: dict[str, str] = {}
     for name, stream in stats.streams.items():
@@ -32,8 +32,8 @@ def run_values(stats: RunStats) -> dict[str, str]:
         values |= {f"{prefix}{key}": value for key, value in _stream_values(stream).items()}
     for name in ("perceive", "track", "publish"):
         if name in stats.stages:
-            values[f"{name}_ms_p50"] = _told(stats.stages[name].ms_p50)
-            values[f"{name}_ms_p95"] = _told(stats.stages[name].ms_p95)
+            values[f"{name}_ms_p50"] = _text(stats.stages[name].ms_p50)
+            values[f"{name}_ms_p95"] = _text(stats.stages[name].ms_p95)
     return values | _memory_values(stats)
 
 
@@ -42,10 +42,10 @@ def _stream_values(stream: StreamStats) -> dict[str, str]:
         "captured": str(stream.captured),
         "published": str(stream.published),
         "dropped": str(sum(stream.dropped.values())),
-        "capture_hz": _told(stream.capture_hz),
-        "publish_hz": _told(stream.publish_hz),
-        "age_ms_p50": _told(stream.age_ms_p50),
-        "age_ms_p95": _told(stream.age_ms_p95),
+        "capture_hz": _text(stream.capture_hz),
+        "publish_hz": _text(stream.publish_hz),
+        "age_ms_p50": _text(stream.age_ms_p50),
+        "age_ms_p95": _text(stream.age_ms_p95),
     }
     return values | {f"dropped_{cause}": str(count) for cause, count in stream.dropped.items()}
 
@@ -64,7 +64,7 @@ def _memory_values(stats: RunStats) -> dict[str, str]:
     return values
 
 
-def _told(value: float | None) -> str:
+def _text(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 

@@ -14,20 +14,20 @@ __all__ = ["refreshed"]
 
 
 def _launch_table(folder: Path) -> str:
-    """The arguments of every launch file, read without running it (it needs ROS)."""
+    """The arguments of every launch file, read from its source: running it needs ROS."""
     lines = ["| file | argument | default | what |", "|---|---|---|---|"]
     for path in sorted(folder.glob("*.launch.py")):
         for node in ast.parse(path.read_text()).body:
             if not (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ARGUMENTS"):
                 continue
-            for name, (default, what) in ast.literal_eval(node.value).items():
+            for name, (default, description) in ast.literal_eval(node.value).items():
                 shown = f"`{default}`" if default else "" if default is None else "empty"
-                lines.append(f"| `{path.name}` | `{name}` | {shown} | {what} |")
+                lines.append(f"| `{path.name}` | `{name}` | {shown} | {description} |")
     return "\n".join(lines)
 
 
 def refreshed(text: str, launch_files: Path) -> str:
-    """The document with every table between its marks made anew.
+    """The document with every table between its marks replaced by the present one.
 
     Args:
         text: Markdown.

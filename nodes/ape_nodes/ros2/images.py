@@ -1,4 +1,4 @@
-"""sensor_msgs/Image pixels <-> arrays: pure functions, no ROS, no cv_bridge.
+"""Pixels of sensor_msgs/Image to arrays and back: pure functions, no ROS, no cv_bridge.
 
 Encodings follow sensor_msgs/image_encodings.hpp; `step` is the length of a row in bytes and may
 hold padding; `is_bigendian` concerns 16-bit pixels only.
@@ -36,12 +36,13 @@ ENCODINGS: Final = {
 }
 """Encoding -> channels, type of a channel, OpenCV's conversion to BGR."""
 MAX_PIXELS: Final = 2**27
+"""134 million: a header that claims more is refused before anything is allocated."""
 
 
 def to_bgr(message: Any) -> NDArray[np.uint8]:
-    """The picture of a sensor_msgs/Image, (H, W, 3) uint8 blue-green-red; a view for bgr8.
+    """The pixels of a sensor_msgs/Image, (H, W, 3) uint8 blue-green-red; a view for bgr8.
 
-    Sixteen-bit grey keeps its upper eight bits.
+    16-bit grey keeps its upper 8 bits.
 
     Args:
         message: Anything with the message's fields; `data` is any buffer of bytes.
@@ -73,10 +74,10 @@ def to_bgr(message: Any) -> NDArray[np.uint8]:
 
 
 def from_compressed(data: Any) -> NDArray[np.uint8]:
-    """The picture of a sensor_msgs/CompressedImage, (H, W, 3) uint8 blue-green-red.
+    """The pixels of a sensor_msgs/CompressedImage, (H, W, 3) uint8 blue-green-red.
 
     Raises:
-        SourceError: it is no picture that OpenCV reads.
+        SourceError: OpenCV cannot decode it.
     """
     raw = np.frombuffer(data, np.uint8)
     image = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
@@ -86,12 +87,12 @@ def from_compressed(data: Any) -> NDArray[np.uint8]:
 
 
 def to_jpeg(image: NDArray[np.uint8]) -> bytes:
-    """JPEG of an (H, W, 3) uint8 blue-green-red picture."""
+    """JPEG, quality 80, of an (H, W, 3) uint8 blue-green-red image."""
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
 
 
 def to_png(values: NDArray[Any]) -> bytes:
-    """PNG of a label map, tuned for long runs (level 1, run-length strategy)."""
+    """PNG of an (H, W) label map, fast for long runs (level 1, run-length strategy)."""
     options = [cv2.IMWRITE_PNG_COMPRESSION, 1]
     options += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
     return cv2.imencode(".png", values, options)[1].tobytes()

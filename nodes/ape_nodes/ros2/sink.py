@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from ape_nodes.ros2.backend import choose, open_node
 from ape_nodes.ros2.diagnostics import Health, run_values
-from ape_nodes.ros2.messages import ResultPublisher
-from ape_nodes.ros2.topics import DIAGNOSTICS, OUTPUTS
+from ape_nodes.ros2.publisher import ResultPublisher
+from ape_nodes.ros2.topics import DIAGNOSTICS, OUTPUTS, ros_name
+from ape_stream.closing import Closing
 from ape_stream.errors import ConfigError, SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from ape_nodes.ros2.backend import RosNode, Writer
     from ape_stream.stats import RunStats
@@ -24,8 +24,8 @@ __all__ = ["Ros2Sink"]
 _DIAGNOSE_EVERY_S: Final = 1.0
 
 
-class _Port:
-    """The output topics of one node (or of one stream of it)."""
+class _NodeTopics:
+    """The output topics of a node, or of one stream of it."""
 
     def __init__(self, node: RosNode, prefix: str) -> None:
         self._writers: dict[str, Writer] = {
@@ -39,7 +39,7 @@ class _Port:
         self._writers[name].write(message)
 
 
-class Ros2Sink:
+class Ros2Sink(Closing):
     """Publishes results as the topics of a ROS 2 node, with or without a ROS installation.
 
     Args:
@@ -48,7 +48,7 @@ class Ros2Sink:
         per_stream: True puts each stream under its own name: `~/<stream>/detections`.
         domain_id: ROS_DOMAIN_ID; None reads the environment.
         distro: Whose message definitions are used (humble ... lyrical; dds only).
-        backend: "dds", "rclpy", or "auto": dds where its extra is installed.
+        backend: "dds", "rclpy", or "auto": dds where its extra is installed, else rclpy.
 
     Raises:
         ConfigError: the name or an option cannot be used.
@@ -67,79 +67,75 @@ class Ros2Sink:
     ) -> None:
         path = spec.removeprefix("ros2:").strip("/") or "ape"
         if not all(part.isidentifier() for part in path.split("/")):
-            raise ConfigError(f"{spec!r}: a node is named like /robot/ape, by letters and digits")
+            raise ConfigError(f"{spec!r}: a node's name is like /robot/ape, letters and digits")
         namespace, _, self._node_name = path.rpartition("/")
         self.name = spec
-        self._place = f"/{namespace}"
+        self._namespace = f"/{namespace}"
         self._mask_encoding = mask_encoding
         self._per_stream = per_stream
         self._domain_id = domain_id
         self._distro = distro
         self._backend = choose(backend)
-        self._node: RosNode | None = None
+        self._opened: RosNode | None = None
         self._publishers: dict[str, ResultPublisher] = {}
         self._diagnostics: Writer | None = None
         self._stats: Callable[[], RunStats] | None = None
         self._diagnosed_s = time.monotonic()
 
     def watch(self, stats: Callable[[], RunStats]) -> None:
-        """Take the way to the run's numbers, for `/diagnostics`."""
+        """Take a callable that returns the run's statistics, for `/diagnostics`."""
         self._stats = stats
 
     def __enter__(self) -> Self:
         """Join the graph."""
-        self._node = open_node(
-            self._backend, self._node_name, self._place, self._domain_id, self._distro
+        self._opened = open_node(
+            self._backend, self._node_name, self._namespace, self._domain_id, self._distro
         )
-        self._diagnostics = self._node.writer(DIAGNOSTICS.name, DIAGNOSTICS)
+        self._diagnostics = self._opened.writer(DIAGNOSTICS.name, DIAGNOSTICS)
         if not self._per_stream:
-            self._publisher("")  # so that the topics are there before the first frame
+            self._publisher("")  # the topics exist before the first frame
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self, _error: BaseException | None = None, /) -> None:
         """Leave the graph."""
-        if self._node is not None:
+        if self._opened is not None:
             self._publishers.clear()
             self._diagnostics = None
-            self._node.close()
-            self._node = None
+            self._opened.close()
+            self._opened = None
+
+    @property
+    def _node(self) -> RosNode:
+        if self._opened is None:
+            raise SinkError(f"{self.name} is not open: use it in a with statement")
+        return self._opened
 
     def _publisher(self, stream: str) -> ResultPublisher:
-        if self._node is None:
-            raise SinkError(f"{self.name} is not open: use it in a with statement")
         if stream not in self._publishers:
-            letters = "".join(c if c.isalnum() and c.isascii() else "_" for c in stream)
-            prefix = f"{'s' if letters[0].isdigit() else ''}{letters}/" if stream else ""
+            prefix = f"{ros_name(stream)}/" if self._per_stream else ""
             encoder = self._node.encoder(self._mask_encoding)
-            self._publishers[stream] = ResultPublisher(encoder, _Port(self._node, prefix))
+            self._publishers[stream] = ResultPublisher(encoder, _NodeTopics(self._node, prefix))
         return self._publishers[stream]
 
     def write(self, result: FrameResult) -> None:
         """Publish a result.
 
         Raises:
-            SinkError: DDS does not take it.
+            SinkError: the transport refused it.
         """
         self._publisher(result.frame.stream if self._per_stream else "").publish(result)
-        self._diagnose(result)
+        if time.monotonic() - self._diagnosed_s >= _DIAGNOSE_EVERY_S:
+            self._diagnosed_s = time.monotonic()
+            self._diagnose(result)
 
     def _diagnose(self, result: FrameResult) -> None:
-        """Tell once a second how it goes; no results, no news: readers then call it stale."""
-        if self._diagnostics is None or self._node is None:
+        """Publish the status. Without results there is none, and monitors call the node stale."""
+        if self._diagnostics is None:
             return
-        if time.monotonic() - self._diagnosed_s < _DIAGNOSE_EVERY_S:
-            return
-        self._diagnosed_s = time.monotonic()
-        encoder = self._node.encoder(self._mask_encoding)
-        name = f"{self._place.rstrip('/')}/{self._node_name}"
-        health = Health("OK", "active")
         values = {"prompts": ", ".join(result.prompts.texts)}
         if self._stats is not None:
             values |= run_values(self._stats())
-        message = encoder.diagnostics(time.time_ns(), name, health, values)
-        self._diagnostics.write(message)
+        name = f"{self._namespace.rstrip('/')}/{self._node_name}"
+        encoder = self._node.encoder(self._mask_encoding)
+        health = Health("OK", "active")
+        self._diagnostics.write(encoder.diagnostics(time.time_ns(), name, health, values))

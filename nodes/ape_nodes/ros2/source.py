@@ -9,33 +9,37 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ape_nodes.ros2.backend import choose, open_node
 from ape_nodes.ros2.messages import frame_of
-from ape_nodes.ros2.topics import TopicSpec
+from ape_nodes.ros2.topics import TopicSpec, ros_name
+from ape_stream.closing import Closing
 from ape_stream.errors import ConfigError, SourceError
+from ape_stream.sources.clock import StreamClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from ape_nodes.ros2.backend import Reader, RosNode
     from ape_nodes.ros2.messages import RosFrame
 
 __all__ = ["Ros2Source"]
 
-_SLICE_S = 0.2
+_POLL_S = 0.2
 _log = logging.getLogger("ape_stream")
 
 
-class Ros2Source:
-    """The images of a topic, with or without a ROS installation; only the newest waits.
+class Ros2Source(Closing):
+    """The images of a topic, with or without a ROS installation; only the newest one waits.
+
+    Stamps that step back (a bag that is played again, a reset clock) begin a new segment. An image
+    that cannot be read, or with an impossible stamp, is left out with a warning, and counted.
 
     Args:
         spec: `ros2:///camera/image_raw`; a topic that ends in `/compressed` holds CompressedImage.
         name: The stream's name.
         reliable: True asks for reliable delivery (the writer must offer it).
         domain_id: ROS_DOMAIN_ID; None reads the environment.
-        timeout_s: Longest silence.
+        timeout_s: Longest time without an image.
         distro: Whose message definitions are used (humble ... lyrical; dds only).
-        backend: "dds", "rclpy", or "auto": dds where its extra is installed.
+        backend: "dds", "rclpy", or "auto": dds where its extra is installed, else rclpy.
 
     Raises:
         ConfigError: the topic's name or an option cannot be used.
@@ -67,63 +71,72 @@ class Ros2Source:
         self._backend = choose(backend)
         self._node: RosNode | None = None
         self._reader: Reader | None = None
-        self._using = threading.Lock()  # a node must not go while its reader waits
+        self._in_use = threading.Lock()  # a node must not be closed while its reader waits
         self._closing = threading.Event()
+        self._clock = StreamClock()
+        self._received = self._unreadable = 0
 
     def __enter__(self) -> Self:
         """Join the graph and subscribe."""
-        letters = "".join(c if c.isalnum() and c.isascii() else "_" for c in self.name)
-        name = f"ape_source_{letters}"
+        name = f"ape_source_{ros_name(self.name)}"
         node = open_node(self._backend, name, "/", self._domain_id, self._distro)
         self._node, self._reader = node, node.reader(self._spec.name, self._spec)
         self._closing.clear()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the graph, once the reader's present wait is over; the loop over frames ends."""
-        self._closing.set()  # the lock alone is not fair
-        with self._using:
+    def close(self, _error: BaseException | None = None, /) -> None:
+        """Leave the graph once the reader's present wait is over; the loop over frames ends."""
+        self._closing.set()  # the loop would get the lock again and again: a lock is not fair
+        with self._in_use:
             node, self._node, self._reader = self._node, None, None
             if node is not None:
                 node.close()
 
     @property
     def frame_count(self) -> int | None:
-        """Nobody can know."""
+        """None: a topic has no end."""
         return None
 
     def __iter__(self) -> Iterator[RosFrame]:
-        """Yield the images that come.
+        """Yield the images as they arrive.
 
         Raises:
-            SourceError: nothing came for `timeout_s`.
+            SourceError: nothing arrived for `timeout_s`.
         """
-        index, heard_s = 0, time.monotonic()
+        arrived_s = time.monotonic()
         while (messages := self._take()) is not None:
             for message in messages:
-                heard_s = time.monotonic()
-                try:
-                    frame = frame_of(message, index, self.name)
-                except SourceError as error:
-                    _log.warning("%s: image left out: %s", self._spec.name, error)
-                    continue
-                finally:
-                    index += 1
-                yield frame
-            if time.monotonic() - heard_s > self._timeout_s:
+                arrived_s = time.monotonic()
+                if (frame := self._frame(message)) is not None:
+                    yield frame
+            if time.monotonic() - arrived_s > self._timeout_s:
                 raise SourceError(
                     f"no image came on {self._spec.name} for {self._timeout_s:g} s: is it"
                     " published, in this ROS_DOMAIN_ID?"
                 )
 
+    def _frame(self, message: Any) -> RosFrame | None:
+        """The frame of a message; one that cannot be used is counted and left out."""
+        self._received += 1
+        try:
+            frame = frame_of(message, self._received - 1, self.name)
+            return self._clock.placed(frame, time.monotonic())
+        except (SourceError, ValueError) as error:
+            self._unreadable += 1
+            _log.warning("%s: image left out: %s", self._spec.name, error)
+            return None
+
+    def stats(self) -> dict[str, int]:
+        """Images received, those left out as unreadable, and how often their time restarted."""
+        return {
+            "received": self._received,
+            "unreadable": self._unreadable,
+            "restarts": self._clock.restarts,
+        }
+
     def _take(self) -> list[Any] | None:
-        """What has come, perhaps nothing; None once this source is closed."""
-        with self._using:
+        """What has arrived, perhaps nothing; None once this source is closed."""
+        with self._in_use:
             if self._reader is None or self._closing.is_set():
                 return None
-            return list(self._reader.take(_SLICE_S))
+            return list(self._reader.take(_POLL_S))

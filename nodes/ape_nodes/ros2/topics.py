@@ -1,11 +1,11 @@
-"""Every topic of the node as data: the node, the DDS endpoint and docs/ros2.md read this table."""
+"""Every topic as data: the node, the `ros2` sink, bags and docs/ros2.md are made from it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["DIAGNOSTICS", "INPUTS", "OUTPUTS", "TopicSpec", "as_table"]
+__all__ = ["DIAGNOSTICS", "INPUTS", "OUTPUTS", "TopicSpec", "as_table", "ros_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,15 @@ class TopicSpec:
     depth: int
     """History: KEEP_LAST of this depth."""
     lazy: bool
-    """True: made only while someone listens."""
-    what: str
+    """True: made only while somebody is subscribed."""
+    description: str
     """What it holds."""
 
 
+# In this order they are sent: names before the maps that they name.
 OUTPUTS: Final = (
     TopicSpec("label_info", "vision_msgs/msg/LabelInfo", True, True, 1, False,
-              "names of the values in `label_image`; sent before the first frame they hold for"),
+              "names of the values in `label_image`; sent before the first frame they apply to"),
     TopicSpec("detections", "vision_msgs/msg/Detection2DArray", True, False, 10, False,
               "`class_id` = the phrase, `id` = the track, box in pixels of the input"),
     TopicSpec("label_image", "sensor_msgs/msg/Image", True, False, 2, True,
@@ -38,22 +39,22 @@ OUTPUTS: Final = (
     TopicSpec("instance_image", "sensor_msgs/msg/Image", True, False, 2, True,
               "0 = none, k = `detections[k-1]` of the same stamp"),
     TopicSpec("label_image/compressed", "sensor_msgs/msg/CompressedImage", False, False, 5, True,
-              "the same as PNG; the right one for a remote reader"),
+              "the same as PNG; best for a remote reader"),
     TopicSpec("instance_image/compressed", "sensor_msgs/msg/CompressedImage", False, False, 5, True,
               "the same as PNG"),
     TopicSpec("overlay", "sensor_msgs/msg/Image", True, False, 2, True,
-              "the picture with masks and names drawn in, bgr8"),
+              "the image with masks and names drawn in, bgr8"),
     TopicSpec("overlay/compressed", "sensor_msgs/msg/CompressedImage", False, False, 5, True,
               "the same as JPEG"),
 )  # fmt: skip
 
 INPUTS: Final = (
     TopicSpec("image", "sensor_msgs/msg/Image", False, False, 5, True,
-              "the picture; subscribed only while an output has a reader"),
+              "the image; subscribed to only while an output has a reader"),
     TopicSpec("image/compressed", "sensor_msgs/msg/CompressedImage", False, False, 5, True,
-              "instead, with `image_transport:=compressed`"),
+              "instead of `image`, with `image_transport:=compressed`"),
     TopicSpec("~/prompts", "std_msgs/msg/String", True, True, 1, False,
-              "new prompts as a comma-separated line; subscribed to as volatile too, for"
+              "new prompts as a comma-separated line; also subscribed to as volatile, for"
               " `ros2 topic pub`"),
 )  # fmt: skip
 
@@ -63,13 +64,19 @@ DIAGNOSTICS: Final = TopicSpec(
 )  # fmt: skip
 
 
+def ros_name(text: str) -> str:
+    """A stream's name as one part of a topic or node name: letters, digits, underscores."""
+    letters = "".join(c if c.isalnum() and c.isascii() else "_" for c in text)
+    return f"s{letters}" if letters[:1].isdigit() else letters or "stream"
+
+
 def as_table(topics: tuple[TopicSpec, ...], prefix: str = "") -> str:
     """A Markdown table of topics."""
     lines = ["| topic | type | QoS | made | what |", "|---|---|---|---|---|"]
     for topic in topics:
         qos = f"{'reliable' if topic.reliable else 'best effort'}, "
         qos += f"{'transient local' if topic.latched else 'volatile'}, depth {topic.depth}"
-        made = "while someone listens" if topic.lazy else "always"
+        made = "while somebody is subscribed" if topic.lazy else "always"
         name = topic.name if topic.name.startswith("/") else f"{prefix}{topic.name}"
-        lines.append(f"| `{name}` | {topic.type} | {qos} | {made} | {topic.what} |")
+        lines.append(f"| `{name}` | {topic.type} | {qos} | {made} | {topic.description} |")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""ROS 2 types without ROS: rosbags' type stores, with vision_msgs added."""
+"""ROS 2 message types without ROS: rosbags' type stores, with vision_msgs added."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ape_nodes.ros2.messages import Encoder
+from ape_nodes.ros2.encoder import Encoder
 from ape_stream.errors import ConfigError
 from ape_stream.optional import library
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["plain_encoder", "type_store", "vision_texts"]
+__all__ = ["plain_encoder", "type_store", "vision_definitions"]
 
 
 @functools.cache
@@ -32,21 +32,21 @@ def type_store(distro: str = "jazzy") -> Any:
         store = typesys.get_typestore(typesys.Stores[f"ROS2_{distro.upper()}"])
     except KeyError as error:
         raise ConfigError(f"ROS 2 release {distro!r} is unknown: humble ... lyrical") from error
-    for name, text in vision_texts().items():
+    for name, text in vision_definitions().items():
         store.register(typesys.get_types_from_msg(text, name))
     return store
 
 
-def vision_texts() -> dict[str, str]:
-    """The definitions of the vision_msgs that are used here, by type."""
+def vision_definitions() -> dict[str, str]:
+    """The text of each vision_msgs definition that is used here, by type."""
     texts = files("ape_nodes").joinpath("ros2/vision_msgs.msg").read_text()
     return dict(re.findall(r"^=== (\S+)\n((?:(?!===).*\n)*)", texts, re.MULTILINE))
 
 
-def _blob(data: bytes | memoryview) -> NDArray[np.uint8]:
+def _bytes_field(data: bytes | memoryview) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8)
 
 
 def plain_encoder(store: Any, mask_encoding: str = "mono16") -> Encoder:
     """An encoder that builds the messages of a type store."""
-    return Encoder(store.types.__getitem__, _blob, mask_encoding)
+    return Encoder(store.types.__getitem__, _bytes_field, mask_encoding)

@@ -1,12 +1,12 @@
-"""`ape_node` in a process of its own, with the tests' perceivers; the arguments are its own."""
+"""`ape_node` in a process of its own, with the plugins of the tests and the same arguments."""
 
 import sys
 
 import pytest
-from ros_bench import name_perceivers
+from ros_bench import name_plugins
 
 from ape_nodes.ros2.rclpy_node.process import run
 
 if __name__ == "__main__":
-    name_perceivers(pytest.MonkeyPatch())
+    name_plugins(pytest.MonkeyPatch())
     sys.exit(run(sys.argv[1:]))

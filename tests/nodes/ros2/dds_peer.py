@@ -75,7 +75,7 @@ def ape(words):
 
 
 def health():
-    """What /diagnostics says, as a node like diagnostic_aggregator hears it."""
+    """The values of /diagnostics, as a node like diagnostic_aggregator receives them."""
     node = DdsNode("aggregator")
     reader = node.reader("/diagnostics", DIAGNOSTICS)
     while True:

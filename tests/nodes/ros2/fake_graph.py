@@ -166,7 +166,7 @@ class Publisher(Endpoint):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.kept = collections.deque(maxlen=self.qos.depth)
-        self.sent = self.told = 0  # `told`: readers at the last matched event
+        self.sent = self.matched = 0  # `matched`: readers at the last matched event
 
     def publish(self, message):
         self.check()

@@ -65,7 +65,7 @@ class Catalogue:
     def check_sequence(self, field, inner, limit, value):
         assert not limit or len(value) <= limit, f"{field} holds at most {limit}"
         code = CODES.get(inner[1][0]) if inner[0].name == "BASE" else None
-        if code == "B":  # rosidl takes other sequences as well, at a second a picture
+        if code == "B":  # rosidl takes other sequences as well, at a second an image
             assert isinstance(value, array.array), f"{field} must be array.array('B')"
         if isinstance(value, array.array):
             assert value.typecode == code, f"{field} must be array.array({code!r})"

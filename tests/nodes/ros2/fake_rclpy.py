@@ -33,6 +33,7 @@ from fake_graph import (
 )
 from fake_node import Node, Parameter, PublisherEventCallbacks, SubscriptionEventCallbacks
 
+SignalHandlerOptions = enum.IntEnum("SignalHandlerOptions", "NO SIGINT SIGTERM ALL", start=0)
 TransitionCallbackReturn = enum.IntEnum("TransitionCallbackReturn", "SUCCESS FAILURE ERROR")
 
 
@@ -120,9 +121,9 @@ class SingleThreadedExecutor:
             raise ExternalShutdownException
         for node in self._nodes:
             for writer in list(node._publishers):
-                if writer.alive and writer.callback and writer.told != len(writer.matches()):
-                    writer.told = len(writer.matches())
-                    writer.callback(writer.told)
+                if writer.alive and writer.callback and writer.matched != len(writer.matches()):
+                    writer.matched = len(writer.matches())
+                    writer.callback(writer.matched)
             for timer in list(node._timers):
                 if time.monotonic() >= timer.due_s:
                     timer.due_s = time.monotonic() + timer.period_s
@@ -162,6 +163,7 @@ CONTENT = {
     "rclpy.parameter": (Parameter,),
     "rclpy.qos": (QoSProfile, ReliabilityPolicy, DurabilityPolicy, HistoryPolicy, QoSPolicyKind),
     "rclpy.qos_overriding_options": (QoSOverridingOptions,),
+    "rclpy.signals": (SignalHandlerOptions,),
 }
 
 

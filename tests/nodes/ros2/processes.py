@@ -1,4 +1,4 @@
-"""Other processes of the tests: peers that tell in JSON lines what they see, and room for them."""
+"""Other processes of the tests: peers that report in JSON lines, and a ROS domain for each test."""
 
 import json
 import os
@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 
 
 class Peer:
-    """A script beside this file as a process of its own, killed with SIGKILL at the end."""
+    """A script of this folder as a process of its own, killed with SIGKILL at the end."""
 
     ROOT = HERE.parents[2]
 
@@ -42,7 +42,7 @@ class Peer:
 def claim_domain():
     """A ROS_DOMAIN_ID that no other test on this machine has, and the socket that holds it.
 
-    Tests that run beside this one hear each other where they share a domain.
+    Tests that run at the same time would receive each other's messages in one domain.
     """
     for number in random.sample(range(1, 100), 99):
         holder = socket.socket()

@@ -1,4 +1,4 @@
-"""What the node's tests share: the node against a fake rclpy, and against a real one where it is.
+"""What the node's tests share: the node with a fake rclpy, and with a real one where installed.
 
 `World` gives the modules, makes nodes and lets time pass.
 """
@@ -15,8 +15,8 @@ import pytest
 import ros_perceivers
 from processes import claim_domain
 
-from ape_nodes.ros2.messages import as_array
-from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedModel
+from ape_nodes.ros2.encoder import byte_array
+from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedPerceiver
 from ape_stream import plugins
 
 BACKENDS = ["fake", pytest.param("real", marks=pytest.mark.ros)]
@@ -28,13 +28,16 @@ OURS = (
 STAMP = (1_700_000_000, 7)
 
 
-def name_perceivers(patch):
+def name_plugins(patch):
     group = "ape_stream.perceivers"
     made = {"oracle": EntryPoint("oracle", "ape_stream.testing:OraclePerceiver", group)}
     for name in ros_perceivers.NAMES:
         made[name.lower()] = EntryPoint(name.lower(), f"ros_perceivers:{name}", group)
+    entry = "ros_perceivers:RecordingTracker"
+    tracker = {"recording": EntryPoint("recording", entry, "ape_stream.trackers")}
+    added = {"perceivers": made, "trackers": tracker}
     find = plugins.find
-    patch.setattr(plugins, "find", lambda g: find(g) | (made if g == "perceivers" else {}))
+    patch.setattr(plugins, "find", lambda g: find(g) | added.get(g, {}))
 
 
 class World:
@@ -44,10 +47,10 @@ class World:
         else:
             pytest.importorskip("rclpy", reason="needs a ROS 2 installation")
             pytest.importorskip("vision_msgs", reason="needs ros-*-vision-msgs")
-        for name in OURS:  # each test imports them anew, on its own rclpy
+        for name in OURS:  # each test imports them again, with its own rclpy
             patch.setitem(sys.modules, name, types.ModuleType(name))
             del sys.modules[name]
-        name_perceivers(patch)
+        name_plugins(patch)
         ros_perceivers.GATE.clear()
         ros_perceivers.HOLDING.clear()
         number, self._domain = claim_domain()
@@ -71,11 +74,11 @@ class World:
         self.helper = self.rclpy.create_node("helper")
         self._executor.add_node(self.helper)
 
-    def node(self, model=None, *, name="ape", namespace=None, cli_args=None, **parameters):
+    def node(self, shared=None, *, name="ape", namespace=None, cli_args=None, **parameters):
         values = {"perceiver": "oracle"} | parameters
         overrides = [self.Parameter(key, value=value) for key, value in values.items()]
         node = self.ros_node.ApeNode(
-            name, model or SharedModel(),
+            name, shared or SharedPerceiver(),
             namespace=namespace, cli_args=cli_args, parameter_overrides=overrides,
         )  # fmt: skip
         self._nodes.append(node)
@@ -91,7 +94,7 @@ class World:
     def until(self, condition, timeout_s=15.0):
         deadline = time.monotonic() + timeout_s
         while not condition():
-            assert time.monotonic() < deadline, "it did not come to be in time"
+            assert time.monotonic() < deadline, "the condition did not become true in time"
             self._executor.spin_once(timeout_sec=0.05)
 
     def pass_time(self, seconds):
@@ -105,14 +108,14 @@ class World:
         self.helper.create_subscription(self.message(spec.type), topic, seen.append, profile)
         return seen
 
-    def camera(self, topic="image", period_s=0.05, picture=None):
-        """A publisher that sends pictures from now on; its stamps count nanoseconds."""
+    def camera(self, topic="image", period_s=0.05, image=None):
+        """A publisher that sends images from now on; its stamps count nanoseconds."""
         sender = self.helper.create_publisher(self.message("sensor_msgs/msg/Image"), topic, 5)
         sent = []
 
         def send():
             sent.append(None)
-            sender.publish(picture(self) if picture else a_picture(self, len(sent)))
+            sender.publish(image(self) if image else an_image(self, len(sent)))
 
         self.helper.create_timer(period_s, send)
         return sender
@@ -127,16 +130,16 @@ class World:
         self._domain.close()
 
 
-def a_picture(world, nanosec=7):
+def an_image(world, nanosec=7):
     pixels = np.zeros((24, 32, 3), np.uint8)
     message = world.message("sensor_msgs/msg/Image")(
-        height=24, width=32, encoding="bgr8", step=96, data=as_array(pixels.tobytes())
+        height=24, width=32, encoding="bgr8", step=96, data=byte_array(pixels.tobytes())
     )
     message.header.frame_id = "lens"
     message.header.stamp.sec, message.header.stamp.nanosec = STAMP[0], nanosec
     return message
 
 
-def a_wrong_picture(world):
+def an_unreadable_image(world):
     kind = world.message("sensor_msgs/msg/Image")
-    return kind(height=24, width=32, encoding="bayer_rggb8", step=32, data=as_array(bytes(768)))
+    return kind(height=24, width=32, encoding="bayer_rggb8", step=32, data=byte_array(bytes(768)))

@@ -1,9 +1,10 @@
-"""Perceivers that the node's tests name as plugins."""
+"""Perceivers and a tracker that the node's tests name as plugins."""
 
 import threading
 
 from ape_stream.errors import ModelError
 from ape_stream.testing import OraclePerceiver
+from ape_stream.trackers.iou import IouTracker
 
 GATE = threading.Event()
 """`Held` answers once it is set."""
@@ -43,6 +44,14 @@ class Absent:
 class Buggy:
     def __init__(self):
         raise ZeroDivisionError("a mistake")
+
+
+class RecordingTracker(IouTracker):
+    options = None
+
+    def __init__(self, *, min_iou=0.3):
+        super().__init__(min_iou=min_iou)
+        RecordingTracker.options = {"min_iou": min_iou}
 
 
 NAMES = ("Held", "Failing", "Halved", "Absent", "Buggy")

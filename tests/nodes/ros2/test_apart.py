@@ -1,4 +1,4 @@
-"""The node in a process of its own, led, asked and watched from here through a real rclpy."""
+"""The node in a process of its own, controlled and observed from here through a real rclpy."""
 
 import re
 import signal
@@ -9,7 +9,7 @@ import pytest
 from processes import Peer
 from ros_bench import World
 
-from ape_nodes.ros2.messages import as_array
+from ape_nodes.ros2.encoder import byte_array
 from ape_nodes.ros2.topics import DIAGNOSTICS, OUTPUTS
 
 pytestmark = pytest.mark.ros
@@ -61,11 +61,15 @@ def set_parameters(world, **values):
     return [(one.successful, one.reason) for one in results]
 
 
-def picture(world):
+def noise(world):
     """Noise, so that a byte out of place is seen."""
     height, width = PIXELS.shape[:2]
     message = world.message("sensor_msgs/msg/Image")(
-        height=height, width=width, encoding="bgr8", step=3 * width, data=as_array(PIXELS.tobytes())
+        height=height,
+        width=width,
+        encoding="bgr8",
+        step=3 * width,
+        data=byte_array(PIXELS.tobytes()),
     )
     message.header.frame_id = "lens"
     message.header.stamp.sec, message.header.stamp.nanosec = 1_700_000_000, 123_456_789
@@ -76,22 +80,22 @@ def texts(info):
     return [entry.class_name for entry in info.class_map]
 
 
-def test_it_is_led_by_services_and_tells_its_states(world):
-    told = []
+def test_services_lead_it_through_its_states(world):
+    labels = []
     kind = world.message("lifecycle_msgs/msg/TransitionEvent")
     world.helper.create_subscription(
-        kind, "/ape/transition_event", lambda m: told.append(m.goal_state.label), 10
+        kind, "/ape/transition_event", lambda m: labels.append(m.goal_state.label), 10
     )
     with Peer("ape_process.py", *PROMPTS):
         assert state(world) == "unconfigured"
         for step in (CONFIGURE, ACTIVATE, DEACTIVATE, ACTIVATE, DEACTIVATE, CLEANUP):
             assert change(world, step)
         assert state(world) == "unconfigured"
-    steady = [label for label in told if not label.endswith(("ing", "up"))]
+    steady = [label for label in labels if not label.endswith(("ing", "up"))]
     assert steady == ["inactive", "active", "inactive", "active", "inactive", "unconfigured"]
 
 
-def test_a_transition_that_the_state_lacks_is_refused_and_survived(world):
+def test_a_transition_that_the_state_does_not_have_is_refused(world):
     with Peer("ape_process.py", *PROMPTS):
         assert not change(world, ACTIVATE)
         assert state(world) == "unconfigured"
@@ -100,12 +104,12 @@ def test_a_transition_that_the_state_lacks_is_refused_and_survived(world):
         assert state(world) == "inactive"
 
 
-def test_what_goes_in_comes_out_with_its_header(world):
-    world.camera(picture=picture)
+def test_results_have_the_header_of_their_image(world):
+    world.camera(image=noise)
     seen = {name: world.listen(f"/ape/{name}", spec) for name, spec in SPECS.items()}
-    told = world.listen("/diagnostics", DIAGNOSTICS)
+    reports = world.listen("/diagnostics", DIAGNOSTICS)
     with Peer("ape_process.py", "--autostart", *PROMPTS) as ape:
-        world.until(lambda: all(seen.values()) and len(told) > 2)
+        world.until(lambda: all(seen.values()) and len(reports) > 2)
         for messages in seen.values():
             stamp = messages[0].header.stamp
             assert (stamp.sec, stamp.nanosec) == (1_700_000_000, 123_456_789)
@@ -117,11 +121,11 @@ def test_what_goes_in_comes_out_with_its_header(world):
             assert set(np.frombuffer(image.data, "<u2")) == {0, 1, 2}
         overlay = np.frombuffer(seen["overlay"][0].data, np.uint8).reshape(PIXELS.shape)
         untouched = np.all(overlay == PIXELS, axis=2)
-        assert untouched.any(), "what no mask covers is the picture that was sent"
+        assert untouched.any(), "pixels without a mask are those that were sent"
         late = world.listen("/ape/label_info", SPECS["label_info"])
         world.until(lambda: late)
         assert texts(late[0]) == ["cat", "dog"]
-        status = told[-1].status[0]
+        status = reports[-1].status[0]
         assert (status.name, status.level, status.message) == ("/ape", b"\0", "active")
         ape.process.send_signal(signal.SIGINT)
         assert ape.process.wait(10) == 0
@@ -141,9 +145,9 @@ def test_parameters_are_set_and_refused_with_a_reason(world):
             ({"score_threshold": 1.7}, "range"),
             ({"device": "cuda"}, "read-only"),
         ):
-            ((successful, told),) = set_parameters(world, **values)
+            ((successful, given),) = set_parameters(world, **values)
             assert not successful
-            assert reason in told
+            assert reason in given
         asked = {"names": ["prompts", "score_threshold"]}
         got = ask(world, "rcl_interfaces/GetParameters", "get_parameters", **asked).values
         assert got[0].string_array_value == ["bird"]
@@ -153,8 +157,8 @@ def test_parameters_are_set_and_refused_with_a_reason(world):
         assert (span.from_value, span.to_value) == (0.0, 1.0)
 
 
-def test_prompts_by_topic_are_heard_without_a_complaint(world, capfd):
-    """`ros2 topic pub` is volatile; of the two subscriptions only one hears it."""
+def test_prompts_by_topic_are_received_without_a_warning(world, capfd):
+    """`ros2 topic pub` is volatile; only one of the two subscriptions matches it."""
     world.camera()
     names = world.listen("/ape/label_info", SPECS["label_info"])
     world.listen("/ape/detections", SPECS["detections"])
@@ -164,10 +168,10 @@ def test_prompts_by_topic_are_heard_without_a_complaint(world, capfd):
         world.until(lambda: names and sender.get_subscription_count() == 1)
         sender.publish(kind(data="bird, dog"))
         world.until(lambda: texts(names[-1]) == ["bird", "dog"])
-    assert "New publisher discovered" not in capfd.readouterr().err, "the node complains"
+    assert "New publisher discovered" not in capfd.readouterr().err, "the node warns"
 
 
-def test_it_can_be_paused_from_elsewhere(world):
+def test_it_can_be_paused_by_a_service(world):
     camera = world.camera()
     found = world.listen("/ape/detections", SPECS["detections"])
     with Peer("ape_process.py", "--autostart", *PROMPTS):
@@ -179,7 +183,7 @@ def test_it_can_be_paused_from_elsewhere(world):
 
 
 def test_qos_can_be_overridden_by_a_file(world, tmp_path):
-    """As in docs/ros2.md: the file there is taken as it stands."""
+    """With the file of docs/ros2.md."""
     document = (Peer.ROOT / "docs/ros2.md").read_text()
     (text,) = re.findall(r"```yaml\n(.*?)```", document, re.DOTALL)
     path = tmp_path / "params.yaml"
@@ -192,7 +196,7 @@ def test_qos_can_be_overridden_by_a_file(world, tmp_path):
     assert found.qos_profile.reliability == world.qos.ReliabilityPolicy.RELIABLE
 
 
-def test_every_side_may_be_killed_and_come_again(world):
+def test_node_and_camera_may_be_killed_and_start_again(world):
     found = world.listen("/ape/detections", SPECS["detections"])
     names = world.listen("/ape/label_info", SPECS["label_info"])
     with Peer("rclpy_peer.py", "camera", "/image"):

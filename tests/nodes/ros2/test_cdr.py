@@ -7,7 +7,7 @@ from wire_samples import a_result
 pytest.importorskip("rosbags")
 
 from ape_nodes.ros2.dds.cdr import Packer, unpack
-from ape_nodes.ros2.messages import ResultPublisher
+from ape_nodes.ros2.publisher import ResultPublisher
 from ape_nodes.ros2.topics import OUTPUTS
 from ape_nodes.ros2.types import plain_encoder, type_store
 from ape_stream.errors import SourceError
@@ -37,7 +37,7 @@ def test_every_output_has_the_bytes_of_rosbags(store):
         assert packed == expected + bytes(-len(expected) % 4), name
 
 
-def test_a_buffer_that_is_used_again_keeps_nothing_of_the_message_before(store):
+def test_a_reused_buffer_keeps_nothing_of_the_message_before(store):
     packer = Packer(store, IMAGE)
     for height, width in ((9, 31), (3, 5), (1, 1), (10, 33), (1, 1)):
         message = an_image(store, height, width)
@@ -45,7 +45,7 @@ def test_a_buffer_that_is_used_again_keeps_nothing_of_the_message_before(store):
         assert bytes(packer.pack(message)) == expected + bytes(-len(expected) % 4)
 
 
-def test_the_arrays_of_what_is_read_are_no_copies(store):
+def test_arrays_that_are_read_are_views(store):
     message = an_image(store, 4, 8)
     data = bytes(Packer(store, IMAGE).pack(message))
     read = unpack(store, data, IMAGE)
@@ -54,7 +54,7 @@ def test_the_arrays_of_what_is_read_are_no_copies(store):
 
 
 @pytest.mark.parametrize("cut", [0, 3, 4, 20, -5])
-def test_broken_bytes_are_told(store, cut):
+def test_damaged_bytes_are_reported(store, cut):
     data = bytes(Packer(store, IMAGE).pack(an_image(store, 4, 8)))
-    with pytest.raises(SourceError, match=r"no sensor_msgs/msg/Image"):
+    with pytest.raises(SourceError, match=r"not a sensor_msgs/msg/Image"):
         unpack(store, data[:cut], IMAGE)

@@ -1,4 +1,4 @@
-"""Real ROS 2 topics between two processes over loopback, without ROS."""
+"""Real ROS 2 topics between processes over loopback, without ROS."""
 
 import threading
 import time
@@ -37,14 +37,14 @@ class Peer(processes.Peer):
 
 
 def test_images_in_results_out_and_every_side_restarts():
-    """One node, watched and fed by peers that come late, are killed and come again."""
+    """The peers of one node start late, are killed and start again."""
     source = Ros2Source("ros2:///camera/image_raw", timeout_s=100)
     sink = Ros2Sink("ros2:/robot/ape")
     run = Pipeline([source], OraclePerceiver(), PromptSet.of("red apple, dog"), sinks=[sink])
     looping = threading.Thread(target=lambda: [None for _ in run])
     with run:
         looping.start()
-        for turn in range(2):  # both peers are killed and started anew
+        for turn in range(2):  # both peers are killed and started again
             with Peer("camera") as camera, Peer("watch") as watcher:
                 seen = watcher.lines(1)[0]
                 assert seen["classes"] == ["red apple", "dog"], turn
@@ -59,17 +59,17 @@ def test_images_in_results_out_and_every_side_restarts():
             seen = watcher.lines(1)[0]
             assert seen["classes"] == ["bird"]
             assert seen["ids"] == ["bird"]
-            told = health.lines(2)[1]
-            assert (told["name"], told["level"]) == ("/robot/ape", 0)
-            assert told["values"]["prompts"] == "bird"
-            assert int(told["values"]["published"]) > 0
-            assert int(told["values"]["process_mib"]) > 10
-            assert float(told["values"]["age_ms_p95"]) >= float(told["values"]["age_ms_p50"])
+            report = health.lines(2)[1]
+            assert (report["name"], report["level"]) == ("/robot/ape", 0)
+            assert report["values"]["prompts"] == "bird"
+            assert int(report["values"]["published"]) > 0
+            assert int(report["values"]["process_mib"]) > 10
+            assert float(report["values"]["age_ms_p95"]) >= float(report["values"]["age_ms_p50"])
         run.stop()
         looping.join()
 
 
-def test_the_node_is_killed_and_another_takes_its_place():
+def test_the_node_is_killed_and_another_replaces_it():
     with Peer("camera"), Peer("watch") as watcher:
         for words in (["cat"], ["red apple", "dog"]):
             with Peer("ape", ", ".join(words)):  # killed with SIGKILL at the end
@@ -102,11 +102,11 @@ def test_a_message_that_cannot_be_read_is_left_out_and_the_next_one_comes(caplog
         seen += reader.take(1.0)
     node.close()
     assert [message.data for message in seen] == ["cat"]
-    assert "message left out: no std_msgs/msg/String" in caplog.text
+    assert "message left out: not a std_msgs/msg/String" in caplog.text
 
 
 @pytest.mark.parametrize("topic", ["/camera/image_raw", "/nobody"])
-def test_closing_from_elsewhere_ends_the_loop_in_time_and_without_an_error(topic):
+def test_closing_from_another_thread_ends_the_loop_soon_and_without_an_error(topic):
     with Peer("camera"):
         for turn in range(12):
             source, ended = Ros2Source(f"ros2://{topic}", timeout_s=60), []
@@ -121,7 +121,7 @@ def test_closing_from_elsewhere_ends_the_loop_in_time_and_without_an_error(topic
             assert time.monotonic() - start < 1.0
 
 
-def test_silence_is_told():
+def test_silence_is_reported():
     with Ros2Source("ros2:///nobody", timeout_s=0.5) as source:
         start = time.monotonic()
         with pytest.raises(SourceError, match="no image came"):

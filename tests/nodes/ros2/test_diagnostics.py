@@ -1,4 +1,4 @@
-"""The numbers of /diagnostics."""
+"""The values of /diagnostics."""
 
 import time
 
@@ -12,7 +12,7 @@ from ape_stream.testing import ListSource, OraclePerceiver, frames
 from ape_stream.types import PromptSet
 
 
-def test_a_run_tells_its_numbers():
+def test_the_values_are_those_of_the_run():
     run = Pipeline([ListSource(frames(5))], OraclePerceiver(delay_s=0.01), PromptSet.of("cat"))
     assert sum(1 for _ in run) == 5
     values = run_values(run.stats())
@@ -21,7 +21,7 @@ def test_a_run_tells_its_numbers():
     assert float(values["age_ms_p95"]) >= float(values["age_ms_p50"]) >= 10
 
 
-def test_several_streams_do_not_hide_one_another():
+def test_each_of_several_streams_has_its_own_values():
     sources = [ListSource(frames(k, stream=name), name=name) for name, k in (("a", 2), ("b", 3))]
     run = Pipeline(sources, OraclePerceiver(), PromptSet.of("cat"))
     assert sum(1 for _ in run) == 5
@@ -30,7 +30,7 @@ def test_several_streams_do_not_hide_one_another():
     assert "published" not in values
 
 
-def test_memory_is_told_in_mib():
+def test_memory_is_in_mib():
     gpu = DeviceMemory("cuda:0", 3 << 20, 8 << 20, 80 << 30)
     values = run_values(RunStats(1.0, resident_bytes=200 << 20, device_memory=gpu))
     assert values["process_mib"] == "200"

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ape_nodes.ros2.docs import refreshed
-from ape_nodes.ros2.parameters import PARAMETERS, read_prompts
+from ape_nodes.ros2.parameters import PARAMETERS, PROMPT_PARAMETERS, prompt_set
 from ape_nodes.ros2.topics import OUTPUTS
 from ape_stream.errors import ConfigError, PromptError
 
@@ -23,9 +23,13 @@ def test_the_tables_in_the_document_are_those_of_the_code():
 
 
 def test_parameters_make_prompts():
-    made = read_prompts(["cat", "dog"], [0.0, 0.7], default=0.4)
+    made = prompt_set(values(["cat", "dog"], [0.0, 0.7], 0.4))
     assert [(p.text, p.threshold) for p in made] == [("cat", 0.4), ("dog", 0.7)]
-    assert [p.threshold for p in read_prompts(["cat", "dog"], [0.0])] == [None, None]
+    assert [p.threshold for p in prompt_set(values(["cat", "dog"], [0.0]))] == [None, None]
+
+
+def values(texts, thresholds, lowest=0.0):
+    return dict(zip(PROMPT_PARAMETERS, (texts, thresholds, lowest), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -34,10 +38,10 @@ def test_parameters_make_prompts():
 )
 def test_unusable_values_are_refused(texts, thresholds):
     with pytest.raises(PromptError):
-        read_prompts(texts, thresholds)
+        prompt_set(values(texts, thresholds))
 
 
-def test_choices_and_spans_are_kept():
+def test_choices_and_limits_are_checked():
     specs = {parameter.name: parameter for parameter in PARAMETERS}
     specs["score_threshold"].check(1.0)
     with pytest.raises(ConfigError, match=r"0.0..1.0"):

@@ -13,7 +13,7 @@ def test_without_ros_it_says_what_to_do():
 
 
 @pytest.mark.parametrize("sourced", [True, False])
-def test_a_sourced_ros_beside_wheels_is_told(monkeypatch, capsys, sourced):
+def test_a_sourced_ros_together_with_wheels_is_warned_of(monkeypatch, capsys, sourced):
     monkeypatch.setattr(main, "find_spec", lambda name: name == "ros_wheels_bootstrapper")
     monkeypatch.setitem(sys.modules, "ape_nodes.ros2.rclpy_node.process", None)
     monkeypatch.delenv("ROS_DISTRO", raising=False)
@@ -32,7 +32,7 @@ def test_vision_msgs_cannot_be_built_without_the_wheels(monkeypatch, tmp_path):
 
 
 @pytest.mark.ros
-def test_vision_msgs_are_not_built_over_those_that_are_there(capsys):
+def test_vision_msgs_that_are_installed_are_not_built_again(capsys):
     pytest.importorskip("vision_msgs")
     build_vision_msgs.main()
-    assert "is there" in capsys.readouterr().out
+    assert "is installed" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Pixels and messages, byte for byte against rosbags' serialisation."""
+"""Pixels and messages after serialisation by rosbags."""
 
 from types import SimpleNamespace
 
@@ -9,8 +9,10 @@ from wire_samples import a_result
 
 pytest.importorskip("rosbags")
 
+from ape_nodes.ros2.encoder import byte_array
 from ape_nodes.ros2.images import from_compressed, to_bgr
-from ape_nodes.ros2.messages import ResultPublisher, RosFrame, as_array
+from ape_nodes.ros2.messages import RosFrame
+from ape_nodes.ros2.publisher import ResultPublisher
 from ape_nodes.ros2.topics import OUTPUTS
 from ape_nodes.ros2.types import plain_encoder, type_store
 from ape_stream.errors import ConfigError, SourceError
@@ -23,7 +25,7 @@ BGR = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
 
 
 def message(encoding, pixels, *, padding=0, big=0):
-    """A message whose rows are followed by padding, after a trip through the serialiser."""
+    """A message with padding after each row, serialised and deserialised."""
     height, width = pixels.shape[:2]
     rows = pixels.reshape(height, -1).view(np.uint8)
     rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
@@ -52,7 +54,7 @@ def test_colours_come_out_as_bgr(encoding, pixels, padding):
 
 
 @pytest.mark.parametrize("padding", [0, 3])
-def test_grey_is_spread_and_sixteen_bits_keep_the_upper_eight(padding):
+def test_grey_becomes_bgr_and_16_bits_keep_the_upper_8(padding):
     grey = BGR[..., 0].copy()
     wide = grey.astype(np.uint16) * 256 + 13
     expected = np.repeat(grey[..., None], 3, 2)
@@ -86,31 +88,31 @@ def test_yuv422_is_converted(encoding, code):
         {"encoding": "yuv422", "width": 5},
     ],
 )
-def test_images_that_lie_are_refused(fields):
+def test_images_with_impossible_fields_are_refused(fields):
     whole = {"encoding": "bgr8", "height": 4, "width": 6, "step": 18, "is_bigendian": 0}
-    lying = SimpleNamespace(**{**whole, "data": BGR.tobytes(), **fields})
+    image = SimpleNamespace(**{**whole, "data": BGR.tobytes(), **fields})
     with pytest.raises(SourceError):
-        to_bgr(lying)
+        to_bgr(image)
 
 
-def test_bytes_go_to_rclpy_as_the_fast_array():
-    packed = as_array(b"\x01\xff")
+def test_rclpy_gets_bytes_as_an_array():
+    packed = byte_array(b"\x01\xff")
     assert (packed.typecode, packed.tobytes()) == ("B", b"\x01\xff")
 
 
-def test_a_compressed_image_is_read_and_rubbish_is_refused():
+def test_a_compressed_image_is_read_and_garbage_is_refused():
     png = cv2.imencode(".png", BGR)[1].tobytes()
     np.testing.assert_array_equal(from_compressed(png), BGR)
-    for rubbish in (b"", b"rubbish"):
+    for garbage in (b"", b"garbage"):
         with pytest.raises(SourceError):
-            from_compressed(rubbish)
+            from_compressed(garbage)
 
 
-def sent(result, wanted=lambda _: True, **options):
-    """Every message of a result, after a trip through the serialiser."""
+def sent(result, has_readers=lambda _: True, **options):
+    """Every message of a result, serialised and deserialised."""
     publisher = ResultPublisher(plain_encoder(STORE, **options), None)
     messages = {}
-    for name, made in publisher.messages(result, wanted):
+    for name, made in publisher.messages(result, has_readers):
         raw = STORE.serialize_cdr(made, TYPES[name])
         messages[name] = STORE.deserialize_cdr(raw, TYPES[name])
     return messages
@@ -168,11 +170,18 @@ def test_mono8_is_used_where_asked():
         plain_encoder(STORE, "mono4")
 
 
-def test_only_what_is_wanted_is_made_and_names_only_once():
+def test_without_readers_only_detections_are_made_and_names_once():
     result = ros_result()
     publisher = ResultPublisher(ENCODER, None)
     names = [[name for name, _ in publisher.messages(result, lambda _: False)] for _ in range(2)]
-    assert names == [["label_info", "detections"], ["detections"]]
+    always = [spec.name for spec in OUTPUTS if not spec.lazy]
+    assert names == [always, always[1:]] == [["label_info", "detections"], ["detections"]]
+
+
+@pytest.mark.parametrize("spec", [spec for spec in OUTPUTS if spec.lazy], ids=lambda s: s.name)
+def test_a_lazy_topic_is_made_for_its_reader_alone(spec):
+    messages = sent(ros_result(), lambda name: name == spec.name)
+    assert set(messages) == {"label_info", "detections", spec.name}
 
 
 def test_the_shipped_types_have_the_hashes_of_vision_msgs():

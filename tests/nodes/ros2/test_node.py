@@ -1,4 +1,4 @@
-"""The node: against a strict fake of rclpy always, against the real one where ROS 2 is."""
+"""The node: always with a strict fake of rclpy, and with the real one where ROS 2 is installed."""
 
 import threading
 import time
@@ -6,9 +6,9 @@ import time
 import numpy as np
 import pytest
 import ros_perceivers
-from ros_bench import BACKENDS, STAMP, World, a_wrong_picture
+from ros_bench import BACKENDS, STAMP, World, an_unreadable_image
 
-from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedModel
+from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedPerceiver
 from ape_nodes.ros2.topics import DIAGNOSTICS, INPUTS, OUTPUTS
 
 SPECS = {spec.name: spec for spec in OUTPUTS}
@@ -31,14 +31,14 @@ def labels(image):
     return np.frombuffer(image.data, dtype).reshape(image.height, image.width)
 
 
-# -- pictures in, results out -------------------------------------------------------------------
+# -- images in, results out ---------------------------------------------------------------------
 
 
-def test_pictures_in_detections_out_only_while_somebody_listens(world):
+def test_images_in_detections_out_only_while_an_output_has_a_reader(world):
     camera = world.camera()
     node = world.active()
     world.pass_time(1.2)
-    assert camera.get_subscription_count() == 0, "nobody listens to the node"
+    assert camera.get_subscription_count() == 0, "no output has a reader"
     seen = world.listen("ape/detections", SPECS["detections"])
     world.until(lambda: len(seen) > 2)
     assert camera.get_subscription_count() == 1
@@ -49,9 +49,9 @@ def test_pictures_in_detections_out_only_while_somebody_listens(world):
     assert node.get_fully_qualified_name() == "/ape"
 
 
-def test_a_reader_is_noticed_when_it_comes_and_when_it_goes(world, monkeypatch):
-    """By the matched event, and not by the look that comes now and then."""
-    monkeypatch.setattr(world.ros_node, "LOOK_EVERY_S", 3600.0)
+def test_a_reader_is_noticed_when_it_subscribes_and_when_it_leaves(world, monkeypatch):
+    """By the matched event, not by the timer."""
+    monkeypatch.setattr(world.ros_node, "POLL_S", 3600.0)
     camera = world.camera()
     world.active()
     spec = SPECS["detections"]
@@ -63,7 +63,7 @@ def test_a_reader_is_noticed_when_it_comes_and_when_it_goes(world, monkeypatch):
     world.until(lambda: camera.get_subscription_count() == 0)
 
 
-def test_names_come_before_the_first_frame_they_hold_for(world, monkeypatch):
+def test_names_come_before_the_first_frame_they_apply_to(world, monkeypatch):
     node, order = world.active(), []
     publish = node.publish
     monkeypatch.setattr(node, "publish", lambda n, m: (order.append((n, m)), publish(n, m)))
@@ -86,7 +86,7 @@ def test_names_come_before_the_first_frame_they_hold_for(world, monkeypatch):
     assert names.index(("label_info", stamp(first))) < names.index(("detections", stamp(first)))
 
 
-def test_masks_and_pictures_are_made_for_those_who_listen(world):
+def test_masks_and_overlays_are_made_for_their_readers(world):
     world.active(prompts=["cat", "dog"], mask_encoding="mono8")
     world.camera()
     names = ("detections", "label_image", "instance_image", "overlay", "overlay/compressed")
@@ -103,7 +103,7 @@ def test_masks_and_pictures_are_made_for_those_who_listen(world):
 
 def test_compressed_outputs_can_be_left_out(world):
     node = world.active(publish_compressed=False)
-    assert not any(name.endswith("/compressed") for name in node._outputs)
+    assert not any(name.endswith("/compressed") for name in node.output_names)
     seen = world.listen("ape/label_image", SPECS["label_image"])
     world.camera()
     world.until(lambda: seen)
@@ -126,15 +126,15 @@ def test_a_late_reader_gets_the_names(world):
         ("image/compressed:=/usb/jpeg", "/usb/jpeg"),
     ],
 )
-def test_a_remapping_of_the_image_holds_for_compressed_ones(world, rule, topic):
+def test_a_remapping_of_the_image_applies_to_compressed_ones(world, rule, topic):
     node = world.active(image_transport="compressed", cli_args=["--ros-args", "-r", rule])
     world.listen("ape/detections", SPECS["detections"])
-    world.until(lambda: node._subscription is not None)
+    world.until(lambda: node.is_subscribed)
     kind = world.message("sensor_msgs/msg/CompressedImage")
     assert world.helper.create_publisher(kind, topic, 5).get_subscription_count() == 1
 
 
-def test_the_rate_can_be_bounded(world):
+def test_the_rate_can_be_limited(world):
     node = world.active(max_rate=5.0)
     world.camera(period_s=0.01)
     seen = world.listen("ape/detections", SPECS["detections"])
@@ -143,7 +143,7 @@ def test_the_rate_can_be_bounded(world):
     world.pass_time(2.0)
     hz = (len(seen) - count) / (time.monotonic() - start)
     assert 2 < hz < 7
-    assert node._skipped > 20
+    assert node.image_counts.skipped > 20
     assert node.set_parameters([world.Parameter("max_rate", value=0.0)])[0].successful
     count = len(seen)
     world.until(lambda: len(seen) > count + 20)
@@ -151,10 +151,10 @@ def test_the_rate_can_be_bounded(world):
 
 def test_images_that_cannot_be_read_are_counted_and_left_out(world):
     node = world.active()
-    world.camera(picture=a_wrong_picture)
+    world.camera(image=an_unreadable_image)
     world.listen("ape/detections", SPECS["detections"])
-    world.until(lambda: node._unreadable > 2)
-    assert node._state_name == "active"
+    world.until(lambda: node.image_counts.unreadable > 2)
+    assert node.state_name == "active"
 
 
 # -- states ---------------------------------------------------------------------------------------
@@ -162,20 +162,20 @@ def test_images_that_cannot_be_read_are_counted_and_left_out(world):
 
 def test_the_model_outlives_a_deactivation_and_a_cleanup_can_be_undone(world):
     node = world.active()
-    held = node._model._perceiver
+    held = node.perceiver.loaded
     assert node.trigger_deactivate() == world.Outcome.SUCCESS
     assert node.trigger_activate() == world.Outcome.SUCCESS
-    assert node._model._perceiver is held
+    assert node.perceiver.loaded is held
     assert node.trigger_deactivate() == world.Outcome.SUCCESS
     assert node.trigger_cleanup() == world.Outcome.SUCCESS
-    assert node._model._perceiver is None
+    assert node.perceiver.loaded is None
     assert node.trigger_configure() == world.Outcome.SUCCESS
     assert node.trigger_activate() == world.Outcome.SUCCESS
     seen = world.listen("ape/detections", SPECS["detections"])
     world.camera()
     world.until(lambda: seen)
     assert node.trigger_shutdown() == world.Outcome.SUCCESS
-    assert node._model._perceiver is None
+    assert node.perceiver.loaded is None
 
 
 def test_deactivating_does_not_wait_for_a_frame_in_flight(world):
@@ -201,46 +201,45 @@ def test_deactivating_does_not_wait_for_a_frame_in_flight(world):
         ({"prompts": ["", "cat"]}, "empty"),
     ],
 )
-def test_what_cannot_be_configured_is_told_and_can_be_tried_again(world, parameters, reason):
+def test_a_failed_configuration_is_reported_and_can_be_tried_again(world, parameters, reason):
     node = world.node(**parameters)
     for _ in range(2):
         assert node.trigger_configure() == world.Outcome.FAILURE
-        assert reason in node._trouble
-    assert not node._outputs
+        assert reason in node.last_error
+    assert not node.output_names
     seen = world.listen("/diagnostics", DIAGNOSTICS)
     world.until(lambda: seen)
     assert reason in seen[-1].status[0].message
 
 
 def test_options_reach_the_plugins_that_have_them(world):
-    node = world.active(perceiver="halved", dtype="bfloat16", iou_track=0.9)
-    assert node._model._perceiver.dtype == "bfloat16"
-    tracker = node._pipeline._streams[0].tracker._tracker
-    assert tracker._min_iou == 0.9
+    node = world.active(perceiver="halved", dtype="bfloat16", tracker="recording", iou_track=0.9)
+    assert node.perceiver.loaded.dtype == "bfloat16"
+    assert ros_perceivers.RecordingTracker.options == {"min_iou": 0.9}
 
 
 def test_a_tracker_that_cannot_be_made_fails_the_activation(world):
     node = world.node(tracker="nobody")
     assert node.trigger_configure() == world.Outcome.SUCCESS
     assert node.trigger_activate() == world.Outcome.FAILURE
-    assert "no tracker" in node._trouble
+    assert "no tracker" in node.last_error
 
 
 def test_a_model_that_fails_takes_the_node_out_of_the_active_state(world):
     node = world.active(perceiver="failing")
     world.camera()
     world.listen("ape/detections", SPECS["detections"])
-    told = world.listen("/diagnostics", DIAGNOSTICS)
-    world.until(lambda: node._state_name == "inactive")
-    told.clear()
-    world.until(lambda: told)
-    status = told[-1].status[0]
+    reports = world.listen("/diagnostics", DIAGNOSTICS)
+    world.until(lambda: node.state_name == "inactive")
+    reports.clear()
+    world.until(lambda: reports)
+    status = reports[-1].status[0]
     assert status.level in (2, b"\2")
     assert "the network fell over" in status.message
     assert node.trigger_activate() == world.Outcome.SUCCESS, "it can be tried again"
 
 
-# -- wishes ---------------------------------------------------------------------------------------
+# -- parameters and services -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -258,7 +257,7 @@ def test_wrong_values_are_refused_with_a_reason(world, name, value):
     assert not outcome.successful
     assert outcome.reason
     assert node.get_parameter(name).value == before
-    assert node._pipeline.prompts.texts == ("person",)
+    assert node.pipeline.prompts.texts == ("person",)
 
 
 def test_prompts_and_thresholds_change_together_or_not_at_all(world):
@@ -269,10 +268,10 @@ def test_prompts_and_thresholds_change_together_or_not_at_all(world):
         world.Parameter("score_threshold", value=0.4),
     ]
     assert node.set_parameters_atomically(made).successful
-    assert [(p.text, p.threshold) for p in node._pipeline.prompts] == [("cat", 0.4), ("dog", 0.7)]
+    assert [(p.text, p.threshold) for p in node.pipeline.prompts] == [("cat", 0.4), ("dog", 0.7)]
     made[0] = world.Parameter("prompts", value=["bird"])
     assert not node.set_parameters_atomically(made).successful
-    assert node._pipeline.prompts.texts == ("cat", "dog")
+    assert node.pipeline.prompts.texts == ("cat", "dog")
     assert list(node.get_parameter("prompts").value) == ["cat", "dog"]
 
 
@@ -286,10 +285,10 @@ def test_prompts_come_over_a_topic_from_latched_and_volatile_writers(world, latc
     )
     world.until(lambda: sender.get_subscription_count() == (2 if latched else 1))
     sender.publish(kind(data=" cat , red apple "))
-    world.until(lambda: node._pipeline.prompts.texts == ("cat", "red apple"))
+    world.until(lambda: node.pipeline.prompts.texts == ("cat", "red apple"))
     sender.publish(kind(data=" , "))
     world.pass_time(0.3)
-    assert node._pipeline.prompts.texts == ("cat", "red apple")
+    assert node.pipeline.prompts.texts == ("cat", "red apple")
 
 
 def test_it_can_be_paused(world):
@@ -314,22 +313,22 @@ def test_qos_of_outputs_can_be_overridden(world):
     key = "qos_overrides./ape/detections.publisher.reliability"
     world.active(**{key: "best_effort"})
     world.camera()
-    firm = world.listen("ape/detections", SPECS["detections"])
-    soft = world.listen("ape/detections", SPECS["detections"], reliable=False)
-    world.until(lambda: soft)
-    assert not firm
+    reliable = world.listen("ape/detections", SPECS["detections"])
+    best_effort = world.listen("ape/detections", SPECS["detections"], reliable=False)
+    world.until(lambda: best_effort)
+    assert not reliable
 
 
 # -- health, and several cameras ------------------------------------------------------------------
 
 
-def test_diagnostics_tell_rates_ages_and_drops(world):
+def test_diagnostics_hold_rates_ages_and_drops(world):
     world.active()
     world.camera()
     world.listen("ape/detections", SPECS["detections"])
-    told = world.listen("/diagnostics", DIAGNOSTICS)
-    world.until(lambda: told and told[-1].status[0].message == "active" and len(told) > 2)
-    status = told[-1].status[0]
+    reports = world.listen("/diagnostics", DIAGNOSTICS)
+    world.until(lambda: reports and reports[-1].status[0].message == "active" and len(reports) > 2)
+    status = reports[-1].status[0]
     values = {pair.key: pair.value for pair in status.values}
     assert status.name == "/ape"
     assert status.level in (0, b"\0")
@@ -341,12 +340,12 @@ def test_diagnostics_tell_rates_ages_and_drops(world):
 
 
 def test_cameras_of_one_process_share_the_model(world):
-    model = SharedModel()
+    shared = SharedPerceiver()
     for side, word in (("left", "cat"), ("right", "dog")):
         rule = ["--ros-args", "-r", f"image:=/{side}/image_raw"]
-        world.active(model, namespace=side, cli_args=rule, prompts=[word])
+        world.active(shared, namespace=side, cli_args=rule, prompts=[word])
         world.camera(f"/{side}/image_raw")
-    idle = [world.node(model, namespace=f"idle{k}") for k in range(2)]
+    idle = [world.node(shared, namespace=f"idle{k}") for k in range(2)]
     seen = {s: world.listen(f"/{s}/ape/detections", SPECS["detections"]) for s in ("left", "right")}
     world.until(lambda: all(len(found) > 3 for found in seen.values()))
     words = {s: {d.results[0].hypothesis.class_id for m in found for d in m.detections}
@@ -355,22 +354,22 @@ def test_cameras_of_one_process_share_the_model(world):
     assert all(node.trigger_shutdown() == world.Outcome.SUCCESS for node in idle)
     count = len(seen["left"])
     world.until(lambda: len(seen["left"]) > count + 3)
-    assert model._perceiver is not None, "nodes that never configured free nothing"
+    assert shared.loaded is not None, "nodes that never configured free nothing"
 
 
 def test_images_flow_while_prompts_are_embedded(world):
     """The image callback has a group of its own, and what it calls never waits for the model."""
     node = world.active(perceiver="held")
     world.listen("ape/detections", SPECS["detections"])
-    world.until(lambda: node._subscription is not None)
+    world.until(lambda: node.is_subscribed)
     change = world.Parameter("prompts", value=["cat"])
     answers = []
     asking = threading.Thread(target=lambda: answers.extend(node.set_parameters([change])))
     camera = world.camera()
     world.until(ros_perceivers.HOLDING.is_set)
     asking.start()
-    arrived = node._arrived
-    world.until(lambda: node._arrived > arrived + 5)
+    arrived = node.image_counts.received
+    world.until(lambda: node.image_counts.received > arrived + 5)
     assert not answers
     ros_perceivers.GATE.set()
     asking.join(10)

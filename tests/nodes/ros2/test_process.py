@@ -1,4 +1,4 @@
-"""The process: arguments, autostart, several cameras, and an end without loose threads."""
+"""The process: arguments, autostart, several cameras, and a shutdown without stray threads."""
 
 import importlib
 import threading
@@ -31,7 +31,7 @@ def file(tmp_path):
 
 
 class Running:
-    """The process in a thread of this one; it ends when the context is shut down, as by Ctrl-C."""
+    """The process as a thread of this one; it ends when the context is shut down."""
 
     def __init__(self, world, monkeypatch, *arguments):
         self.world, self.nodes, self.code = world, [], None
@@ -70,7 +70,7 @@ def test_a_node_waits_for_its_transitions_and_reads_its_file(world, monkeypatch,
     time.sleep(0.3)
     (node,) = running.nodes
     assert node.get_fully_qualified_name() == "/finder"
-    assert node._state_name == "unconfigured"
+    assert node.state_name == "unconfigured"
     assert list(node.get_parameter("prompts").value) == ["red apple", "dog"]
     assert node.get_parameter("max_rate").value == 7.5
     assert node.resolve_topic_name("image") == "/camera/image_raw"
@@ -83,15 +83,15 @@ def test_cameras_start_at_once_share_a_model_and_end_cleanly(world, monkeypatch,
         "--cameras", "/front/image_raw", "/rear/image_raw",
     )  # fmt: skip
     running.wait(
-        lambda: len(running.nodes) == 2 and all(n._state_name == "active" for n in running.nodes)
+        lambda: len(running.nodes) == 2 and all(n.state_name == "active" for n in running.nodes)
     )
     names = [node.get_fully_qualified_name() for node in running.nodes]
     assert names == ["/front_image_raw/ape", "/rear_image_raw/ape"]
     topics = [node.resolve_topic_name("image") for node in running.nodes]
     assert topics == ["/front/image_raw", "/rear/image_raw"]
-    assert running.nodes[0]._model is running.nodes[1]._model
+    assert running.nodes[0].perceiver is running.nodes[1].perceiver
     assert running.end() == 0
-    assert running.nodes[0]._model._perceiver is None
+    assert running.nodes[0].perceiver.loaded is None
 
 
 def test_a_node_that_cannot_start_ends_the_process_with_a_code(world, monkeypatch, tmp_path):
@@ -106,7 +106,7 @@ def test_a_node_that_cannot_start_ends_the_process_with_a_code(world, monkeypatc
     ("old", "new"),
     [('["red apple", "dog"]', '"red apple"'), ("max_rate: 7.5", "score_threshold: 1.7")],
 )
-def test_a_parameter_of_a_wrong_type_or_value_is_told_in_one_line(
+def test_a_parameter_of_a_wrong_type_or_value_is_reported_in_one_line(
     world, monkeypatch, tmp_path, capfd, old, new
 ):
     path = tmp_path / "params.yaml"
@@ -114,6 +114,6 @@ def test_a_parameter_of_a_wrong_type_or_value_is_told_in_one_line(
     running = Running(world, monkeypatch, "--params", str(path))
     running.wait(lambda: running.code is not None)
     assert running.end() == 1
-    told = [line for line in capfd.readouterr().err.splitlines() if "ape_node:" in line]
-    assert len(told) == 1
-    assert ("prompts" if "apple" in new else "score_threshold") in told[0]
+    lines = [line for line in capfd.readouterr().err.splitlines() if "ape_node:" in line]
+    assert len(lines) == 1
+    assert ("prompts" if "apple" in new else "score_threshold") in lines[0]

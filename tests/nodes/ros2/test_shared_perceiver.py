@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedModel
+from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedPerceiver
 from ape_stream.errors import ModelError
 from ape_stream.pipeline import Pipeline
 from ape_stream.sources.push import PushSource
@@ -12,44 +12,44 @@ from ape_stream.types import PromptSet
 
 
 def test_cameras_share_one_model_each_with_its_own_prompts():
-    model, made = SharedModel(), []
+    shared, made = SharedPerceiver(), []
 
     def make():
         made.append(OraclePerceiver())
         return made[-1]
 
     for _ in range(2):
-        model.load(make)
+        shared.load(make)
     assert len(made) == 1
-    views = [model.view(), model.view()]
-    views[0].prepare(PromptSet.of("cat"))
-    views[1].prepare(PromptSet.of("dog, bird"))
+    handles = [shared.handle(), shared.handle()]
+    handles[0].prepare(PromptSet.of("cat"))
+    handles[1].prepare(PromptSet.of("dog, bird"))
     (frame,) = frames(1)
-    assert [len(view.perceive([frame])[0]) for view in views * 2] == [1, 2, 1, 2]
-    model.release()
-    views[0].perceive([frame])
-    model.release()
+    assert [len(handle.perceive([frame])[0]) for handle in handles * 2] == [1, 2, 1, 2]
+    shared.release()
+    handles[0].perceive([frame])
+    shared.release()
     with pytest.raises(ModelError, match="freed"):
-        views[0].perceive([frame])
+        handles[0].perceive([frame])
 
 
-def test_the_memory_of_the_shared_model_is_told_while_it_works():
+def test_the_memory_of_the_shared_model_is_reported_while_it_works():
     class OnGpu(OraclePerceiver):
         def device_memory(self):
             return DeviceMemory("cuda:0", 1, 2, 3)
 
-    model = SharedModel()
-    view = model.view()
-    assert view.device_memory() is None  # nothing is loaded yet
-    model.load(OnGpu)
-    with model._lock:  # as during a frame
-        assert view.device_memory() == DeviceMemory("cuda:0", 1, 2, 3)
+    shared = SharedPerceiver()
+    handle = shared.handle()
+    assert handle.device_memory() is None  # nothing is loaded yet
+    shared.load(OnGpu)
+    with shared._lock:  # as during a frame
+        assert handle.device_memory() == DeviceMemory("cuda:0", 1, 2, 3)
 
 
 def test_a_pushed_pipeline_stops_and_leaves_no_thread():
-    source, model, seen = PushSource("cam"), SharedModel(), threading.Event()
-    model.load(OraclePerceiver)
-    with Pipeline([source], model.view(), PromptSet.of("cat")) as run:
+    source, shared, seen = PushSource("cam"), SharedPerceiver(), threading.Event()
+    shared.load(OraclePerceiver)
+    with Pipeline([source], shared.handle(), PromptSet.of("cat")) as run:
         loop = threading.Thread(target=lambda: [seen.set() for _ in run])
         loop.start()
         source.put(next(frames(1, stream="cam")))

@@ -13,7 +13,7 @@ pytest.importorskip("cyclonedds")
 
 from ape_nodes.ros2.source import Ros2Source
 from ape_nodes.ros2.topics import DIAGNOSTICS, OUTPUTS, TopicSpec
-from ape_nodes.ros2.types import type_store, vision_texts
+from ape_nodes.ros2.types import type_store, vision_definitions
 
 pytestmark = pytest.mark.ros
 SPECS = {spec.name: spec for spec in OUTPUTS}
@@ -35,14 +35,14 @@ def topics(world, name, namespace):
     return {topic: kinds for topic, kinds in found if topic.startswith("/robot")}
 
 
-def test_results_of_the_dds_backend_reach_rclpy_which_knows_the_node(world):
+def test_results_of_the_dds_backend_reach_rclpy_which_lists_the_node(world):
     world.camera("/camera/image_raw")
     seen = {name: world.listen(f"/robot/ape/{name}", spec) for name, spec in SPECS.items()}
-    told = world.listen("/diagnostics", DIAGNOSTICS)
-    for words in (["cat", "dog"], ["bird"]):  # killed with SIGKILL, and another in its place
+    reports = world.listen("/diagnostics", DIAGNOSTICS)
+    for words in (["cat", "dog"], ["bird"]):  # killed with SIGKILL, then replaced
         with Peer("dds_peer.py", "ape", ", ".join(words)):
             world.until(lambda words=words: all(seen.values()) and len(names(seen)) == len(words))
-            world.until(lambda: told)
+            world.until(lambda: reports)
             assert names(seen) == words
             first = seen["detections"][-1]
             assert (first.header.frame_id, first.header.stamp.sec) == ("lens", 1_700_000_000)
@@ -53,8 +53,8 @@ def test_results_of_the_dds_backend_reach_rclpy_which_knows_the_node(world):
             assert topics(world, "ape", "/robot") == {
                 f"/robot/ape/{name}": [spec.type] for name, spec in SPECS.items()
             }
-            assert told[-1].status[0].name == "/robot/ape"
-        for messages in (*seen.values(), told):
+            assert reports[-1].status[0].name == "/robot/ape"
+        for messages in (*seen.values(), reports):
             messages.clear()
 
 
@@ -83,7 +83,7 @@ def writers(world, path):
 
 def test_vision_msgs_have_the_fields_that_are_declared(world):
     store = type_store()
-    for name in vision_texts():
+    for name in vision_definitions():
         described = world.message(name).get_fields_and_field_types()
         assert list(described) == [field for field, _ in store.fielddefs[name][1]]
 
@@ -106,10 +106,10 @@ def test_a_large_image_of_dds_arrives_byte_for_byte_in_rclpy(world):
 
 
 @pytest.mark.usefixtures("world")
-def test_the_rclpy_node_speaks_to_a_dds_reader_and_hears_a_dds_camera():
+def test_the_rclpy_node_reads_a_dds_camera_and_a_dds_reader_gets_its_results():
     arguments = ("--autostart", "--ros-args", "-p", "perceiver:=oracle", "-p", "prompts:=['cat']")
     remapped = ("-r", "__ns:=/robot", "-r", "image:=/camera/image_raw")
-    for _ in range(2):  # the dds side is killed, and comes again late
+    for _ in range(2):  # the dds side is killed, and starts again late
         with (
             Peer("ape_process.py", *arguments, *remapped),
             Peer("dds_peer.py", "camera"),
@@ -122,8 +122,8 @@ def test_the_rclpy_node_speaks_to_a_dds_reader_and_hears_a_dds_camera():
 
 
 @pytest.mark.usefixtures("world")
-def test_a_fast_dds_reader_outlives_images_that_come_while_it_is_held_up():
-    """It spins for ever where an image that it has in parts is overwritten by its writer."""
+def test_a_fast_dds_reader_survives_images_that_arrive_while_it_is_stopped():
+    """It loops for ever when an image that it has in part is overwritten by its writer."""
     with (
         Peer("dds_peer.py", "camera", 1080, 1920),
         Peer("rclpy_peer.py", "watch", "/camera/image_raw") as watcher,

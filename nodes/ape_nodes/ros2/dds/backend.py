@@ -1,19 +1,17 @@
 """A ROS 2 node without ROS: real topics through the `cyclonedds` wheel.
 
-Topic `rt/<name>`, type `pkg::msg::dds_::Name_` as a keyless FINAL struct, plain CDR (XCDR1); the
-whole type is always declared, never an opaque stand-in: other nodes read type descriptions and
-have crashed on partial ones. The node announces itself on `ros_discovery_info`.
+As rmw_cyclonedds does: topic `rt/<name>`, type `pkg::msg::dds_::Name_` as a keyless FINAL struct,
+plain CDR (XCDR1), and the node announces itself on `ros_discovery_info`. The whole type is always
+declared: other nodes read type descriptions and have crashed on partial ones.
 
-`ddspy_write` and `ddspy_take` are internals of the binding (hence cyclonedds<12): they move raw
-CDR and so spare its slow Python serialiser.
+`ddspy_write` and `ddspy_take` are internals of the binding (hence cyclonedds<12): they take and
+give raw CDR, which avoids its slow serialiser in Python.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -35,12 +33,12 @@ from ape_stream.errors import ConfigError, SinkError, SourceError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ape_nodes.ros2.messages import Encoder
+    from ape_nodes.ros2.encoder import Encoder
     from ape_nodes.ros2.topics import TopicSpec
 
 __all__ = ["DdsNode", "DdsReader", "DdsWriter"]
 
-idl: Any = idl_types  # its generics are made at run time
+idl: Any = idl_types  # its generic types are made at run time
 _BASES: Final = {
     "bool": bool, "byte": idl.uint8, "char": idl.uint8, "uint8": idl.uint8, "int8": idl.int8,
     "uint16": idl.uint16, "int16": idl.int16, "uint32": idl.uint32, "int32": idl.int32,
@@ -51,7 +49,7 @@ _TUNING: Final = (
     "<FragmentSize>65000B</FragmentSize></General>"
     '<Internal><SocketReceiveBufferSize max="8MB"/></Internal>{discovery}'
 )
-"""The receive buffer decides whether raw 1080p images arrive, the fragment size comes second."""
+"""The receive buffer decides whether raw 1080p images arrive; the fragment size is second."""
 _LOCAL_NETWORK: Final = (
     '<Interfaces><NetworkInterface name="lo"/></Interfaces><AllowMulticast>false</AllowMulticast>'
 )
@@ -59,15 +57,13 @@ _LOCAL_DISCOVERY: Final = (
     "<Discovery><ParticipantIndex>auto</ParticipantIndex>"
     '<Peers><Peer address="127.0.0.1"/></Peers></Discovery>'
 )
-
-
-_IMAGES_KEPT: Final = 30
-"""A second at 30 Hz. Images that all readers have confirmed are not kept."""
+_IMAGE_DEPTH: Final = 30
+"""A second at 30 Hz. Images that all readers have acknowledged are not kept."""
 _log = logging.getLogger("ape_stream")
 
 
 def _configure() -> None:
-    """Give Cyclone our tuning, unless the user configured it; must precede the first node."""
+    """Give Cyclone DDS our tuning before the first node, unless the user configured it."""
     local = os.environ.get("ROS_LOCALHOST_ONLY") == "1"
     local |= os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST"
     inner = _TUNING.format(
@@ -78,7 +74,7 @@ def _configure() -> None:
 
 
 class _Types:
-    """The complete IDL struct of every ROS type, made when first asked for."""
+    """The complete IDL struct of each ROS type, made at its first use."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
@@ -110,13 +106,13 @@ class _Types:
 
 
 def _depth(spec: TopicSpec, *, writes: bool) -> int:
-    """The history of an endpoint: the topic's, but deeper where we write reliable images.
+    """The history depth of an endpoint: the topic's, but deeper where we write reliable images.
 
-    A reliable reader of Fast DDS (2.14, ROS 2 Jazzy) spins for ever once an image that it holds in
-    parts is overwritten by its writer: a reader that is held up must find the image still there.
+    A reliable reader of Fast DDS (2.14, ROS 2 Jazzy) loops for ever when an image that it has
+    received in part is overwritten by its writer; so a slow reader must still find the image here.
     """
-    deep = writes and spec.reliable and spec.type == "sensor_msgs/msg/Image"
-    return max(spec.depth, _IMAGES_KEPT) if deep else spec.depth
+    writes_images = writes and spec.reliable and spec.type == "sensor_msgs/msg/Image"
+    return max(spec.depth, _IMAGE_DEPTH) if writes_images else spec.depth
 
 
 def _qos(spec: TopicSpec, user_data: bytes, *, writes: bool) -> Qos:
@@ -145,7 +141,7 @@ class DdsWriter:
         """Send a message of the type store.
 
         Raises:
-            SinkError: DDS does not take it.
+            SinkError: DDS refused it.
         """
         code = _clayer.ddspy_write(self.entity._ref, self._packer.pack(message))  # noqa: SLF001
         if code < 0:
@@ -166,18 +162,18 @@ class DdsReader:
         self._store = store
         states = ViewState.Any | InstanceState.Alive | SampleState.NotRead
         self._condition = ReadCondition(entity, states)
-        self._waiting = WaitSet(participant)
-        self._waiting.attach(self._condition)
+        self._wait_set = WaitSet(participant)
+        self._wait_set.attach(self._condition)
 
     def take(self, timeout_s: float) -> Iterator[Any]:
-        """What has come, oldest first; waits at most `timeout_s` for the first message.
+        """What has arrived, oldest first; waits at most `timeout_s` for the first message.
 
-        A message that cannot be read (text that is not UTF-8) is left out with a warning.
+        A message that cannot be read (its text is not UTF-8) is left out with a warning.
 
         Raises:
             SourceError: DDS failed.
         """
-        self._waiting.wait(duration(milliseconds=max(1, round(1000 * timeout_s))))
+        self._wait_set.wait(duration(milliseconds=max(1, round(1000 * timeout_s))))
         mask = SampleState.Any | ViewState.Any | InstanceState.Any
         taken = _clayer.ddspy_take(self.entity._ref, mask, 100)  # noqa: SLF001
         if isinstance(taken, int):
@@ -191,11 +187,6 @@ class DdsReader:
                     continue
                 yield message
 
-    @property
-    def writers(self) -> int:
-        """How many writers are matched now."""
-        return len(self.entity.get_matched_publications())
-
 
 class DdsNode:
     """A node on the ROS 2 graph.
@@ -207,7 +198,7 @@ class DdsNode:
         distro: Whose message definitions are used.
 
     Raises:
-        ConfigError: the domain is not usable.
+        ConfigError: the domain cannot be joined.
     """
 
     def __init__(
@@ -225,7 +216,7 @@ class DdsNode:
             self._participant = DomainParticipant(number, qos=enclave)
         except Exception as error:
             raise ConfigError(f"no DDS participant in domain {number}: {error}") from error
-        self._graph = self._announcer()
+        self._discovery: DdsWriter | None = self._discovery_writer()
 
     def encoder(self, mask_encoding: str) -> Encoder:
         """An encoder that builds the messages of this node's type store."""
@@ -264,7 +255,7 @@ class DdsNode:
         self._announce()
         return DdsReader(entity, spec.type, self.store, self._participant)
 
-    def _announcer(self) -> DdsWriter:
+    def _discovery_writer(self) -> DdsWriter:
         name = "rmw_dds_common/msg/ParticipantEntitiesInfo"
         topic = self._topic("ros_discovery_info", name)
         qos = Qos(
@@ -276,7 +267,9 @@ class DdsNode:
         return DdsWriter(DataWriter(self._participant, topic, qos), name, self.store)
 
     def _announce(self) -> None:
-        """Tell the graph which endpoints are this node's (`ros2 node info`)."""
+        """Publish which endpoints are this node's, for `ros2 node info`."""
+        if self._discovery is None:
+            return
         node = self.store.types["rmw_dds_common/msg/NodeEntitiesInfo"](
             node_namespace=self._namespace,
             node_name=self._name,
@@ -286,7 +279,7 @@ class DdsNode:
         info = self.store.types["rmw_dds_common/msg/ParticipantEntitiesInfo"](
             gid=self._gid(self._participant), node_entities_info_seq=[node]
         )
-        self._graph.write(info)
+        self._discovery.write(info)
 
     def _gid(self, entity: Any) -> Any:
         field = self.store.fielddefs["rmw_dds_common/msg/Gid"][1][0]
@@ -295,19 +288,9 @@ class DdsNode:
         raw[:16] = np.frombuffer(entity.guid.bytes, np.uint8)
         return self.store.types["rmw_dds_common/msg/Gid"](data=raw)
 
-    def wait_for_readers(self, writer: DdsWriter, count: int, timeout_s: float) -> bool:
-        """Wait until so many readers are matched; False when they did not come in time."""
-        deadline = time.monotonic() + timeout_s
-        while writer.readers < count:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.02)
-        return True
-
     def close(self) -> None:
-        """Leave the graph; everything of this node is gone at once for the others."""
-        with contextlib.suppress(AttributeError):
-            del self._graph
+        """Leave the graph; other nodes notice at once."""
+        self._discovery = None  # entities must be released before their participant
         self._readers.clear()
         self._writers.clear()
         self._participant.__del__()

@@ -1,7 +1,7 @@
-"""ROS 2 messages <-> CDR, with the pixels of an image copied as seldom as can be.
+"""ROS 2 messages to CDR and back; the pixels of an image are copied once.
 
-`rosbags` reads and writes every type, but would fill 6 MB with zeros, copy the pixels over them and
-have them copied again by whoever needs `bytes`: here it only writes what stands before them.
+`rosbags` reads and writes every type. For an image it would fill 6 MB with zeros, copy the pixels
+over them, and copy all of it again into `bytes`; so it only writes what precedes the pixels here.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _LENGTH: Final = struct.Struct("=I")  # in this machine's byte order, as rosbags
 
 
 class Packer:
-    """Writes messages of one type into a buffer of its own.
+    """Writes messages of one type into a buffer that it keeps.
 
-    The buffer stays: a new one for each image would come from and go back to the system, and half
-    of a writer's time went into its empty pages.
+    A new buffer for each image would be allocated from the system and returned to it; page faults
+    took half of a writer's time.
 
     Args:
         store: A type store of rosbags.
@@ -35,11 +35,11 @@ class Packer:
     def __init__(self, store: Any, kind: str) -> None:
         self._store = store
         self._kind = kind
-        self._blob_field = _closing_blob(store, kind)
-        self._room = bytearray()
+        self._blob_field = _last_blob(store, kind)
+        self._buffer = bytearray()
 
     def pack(self, message: Any) -> memoryview:
-        """CDR of a message, filled up to a multiple of four bytes; it lasts until the next call."""
+        """CDR of a message, padded to a multiple of four bytes; valid until the next call."""
         blob = _NO_BYTES
         if self._blob_field is not None:
             blob = getattr(message, self._blob_field)
@@ -47,32 +47,33 @@ class Packer:
         head = self._store.serialize_cdr(message, self._kind)
         used = len(head) + blob.size
         padded = used + -used % 4
-        if len(self._room) < padded:
-            self._room = bytearray(padded)
-        room = memoryview(self._room)[:padded]
-        room[: len(head)] = head
+        if len(self._buffer) < padded:
+            self._buffer = bytearray(padded)
+        packed = memoryview(self._buffer)[:padded]
+        packed[: len(head)] = head
         if self._blob_field is not None:
-            _LENGTH.pack_into(room, len(head) - _LENGTH.size, blob.size)
-            room[len(head) : used] = blob.data
-        room[used:] = bytes(padded - used)
-        return room
+            # The empty field is last, so its length is the last number of what rosbags wrote.
+            _LENGTH.pack_into(packed, len(head) - _LENGTH.size, blob.size)
+            packed[len(head) : used] = blob.data
+        packed[used:] = bytes(padded - used)
+        return packed
 
 
 def unpack(store: Any, data: bytes, kind: str) -> Any:
-    """The message in some CDR; its arrays look into `data`.
+    """The message in CDR bytes; its arrays are views of `data`.
 
     Raises:
-        SourceError: the bytes are no message of this type.
+        SourceError: the bytes are not a message of this type.
     """
-    broken = library("rosbags.serde", "dds").SerdeError
+    serde_error = library("rosbags.serde", "dds").SerdeError
     try:
         return store.deserialize_cdr(memoryview(data), kind)
-    except broken as error:
-        raise SourceError(f"no {kind}: {error}") from error
+    except serde_error as error:
+        raise SourceError(f"not a {kind}: {error}") from error
 
 
-def _closing_blob(store: Any, kind: str) -> str | None:
-    """The last field of a type where that is a `uint8[]`, as in Image and CompressedImage."""
+def _last_blob(store: Any, kind: str) -> str | None:
+    """The name of a type's last field where it is a `uint8[]`, as in Image, else None."""
     field, (node, detail) = store.fielddefs[kind][1][-1]
     is_blob = node.name == "SEQUENCE" and detail == ((type(node).BASE, ("uint8", 0)), 0)
     return str(field) if is_blob else None

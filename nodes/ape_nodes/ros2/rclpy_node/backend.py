@@ -1,4 +1,4 @@
-"""Topics through rclpy, for the node and for the `ros2` source and sink in a ROS installation."""
+"""Topics through rclpy, for the node and for the `ros2` source and sink."""
 
 from __future__ import annotations
 
@@ -8,19 +8,30 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import rclpy
+from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from ape_nodes.ros2.messages import Encoder, as_array
+from ape_nodes.ros2.encoder import Encoder, byte_array
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from ape_nodes.ros2.parameters import ParameterSpec
     from ape_nodes.ros2.topics import TopicSpec
 
-__all__ = ["RclpyNode", "RclpyReader", "RclpyWriter", "message_class", "rclpy_encoder", "rclpy_qos"]
+__all__ = [
+    "RclpyNode",
+    "RclpyReader",
+    "RclpyWriter",
+    "guard_transition",
+    "message_class",
+    "rclpy_descriptor",
+    "rclpy_encoder",
+    "rclpy_qos",
+]
 
 
 def message_class(name: str) -> type:
@@ -32,20 +43,44 @@ def message_class(name: str) -> type:
 
 def rclpy_encoder(mask_encoding: str = "mono16") -> Encoder:
     """An encoder that builds rclpy's messages."""
-    return Encoder(message_class, as_array, mask_encoding)
+    return Encoder(message_class, byte_array, mask_encoding)
 
 
 def rclpy_qos(
     spec: TopicSpec, *, reliable: bool | None = None, latched: bool | None = None
 ) -> QoSProfile:
     """The QoS of a topic, with another reliability or durability where one is given."""
-    firm = spec.reliable if reliable is None else reliable
-    kept = spec.latched if latched is None else latched
+    reliable = spec.reliable if reliable is None else reliable
+    latched = spec.latched if latched is None else latched
     return QoSProfile(
         depth=spec.depth,
-        reliability=ReliabilityPolicy.RELIABLE if firm else ReliabilityPolicy.BEST_EFFORT,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL if kept else DurabilityPolicy.VOLATILE,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
     )
+
+
+def rclpy_descriptor(spec: ParameterSpec) -> ParameterDescriptor:
+    """The descriptor of a parameter: rclpy itself keeps to its limits."""
+    made = ParameterDescriptor(description=spec.description, read_only=spec.read_only)
+    if spec.choices is not None:
+        made.additional_constraints = f"one of {', '.join(spec.choices)}"
+    if spec.limits is not None:
+        low, high = spec.limits
+        made.floating_point_range = [FloatingPointRange(from_value=low, to_value=high, step=0.0)]
+    return made
+
+
+def guard_transition(change: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Refuse a transition that the state does not have: Jazzy's rclpy dies (ros2/rclpy#1209)."""
+
+    def answer(request: Any, response: Any) -> Any:
+        try:
+            return change(request, response)
+        except RuntimeError:  # rclpy's RCLError; rcl has logged it
+            response.success = False
+            return response
+
+    return answer
 
 
 class RclpyWriter:
@@ -65,26 +100,26 @@ class RclpyWriter:
 
 
 class RclpyReader:
-    """Receives one topic; the node works only while somebody takes."""
+    """Receives one topic; the node spins only inside `take`."""
 
     def __init__(self, executor: Any, depth: int) -> None:
         self._executor = executor
         self._arrived: deque[Any] = deque(maxlen=depth)
 
     def keep(self, message: Any) -> None:
-        """Keep a message until it is taken; a full reader forgets its oldest."""
+        """Keep a message until it is taken; a full queue drops its oldest."""
         self._arrived.append(message)
 
     def take(self, timeout_s: float) -> Iterator[Any]:
-        """What has come, oldest first; waits at most `timeout_s` for the first message."""
-        with suppress(ExternalShutdownException):  # closed meanwhile: then nothing comes
+        """What has arrived, oldest first; waits at most `timeout_s` for the first message."""
+        with suppress(ExternalShutdownException):  # closed meanwhile: then nothing arrives
             self._executor.spin_once(timeout_sec=timeout_s)
         while self._arrived:
             yield self._arrived.popleft()
 
 
 class RclpyNode:
-    """A plain node with a context of its own, so that signals stay with the program.
+    """A plain node with a context of its own, so that rclpy leaves the program's signals alone.
 
     Args:
         name: Node name.
@@ -101,7 +136,7 @@ class RclpyNode:
             context=self._context,
             namespace=namespace,
             enable_rosout=False,
-            start_parameter_services=False,  # it has none, and would answer only while it spins
+            start_parameter_services=False,  # it would answer only while it spins
         )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)

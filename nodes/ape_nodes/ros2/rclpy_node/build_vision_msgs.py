@@ -2,9 +2,9 @@
 
     python -m ape_nodes.ros2.rclpy_node.build_vision_msgs
 
-The wheels of rclpy bring ROS 2's own code generators, headers and libraries, but no vision_msgs.
-This has them write the types that the node speaks, compiles those, and puts them where the wheels
-put theirs: the Python package beside the others, the libraries in `lib/` of the environment.
+The wheels of rclpy contain ROS 2's own code generators, headers and libraries, but no vision_msgs.
+This generates the types that the node uses, compiles them, and installs them as the wheels do: the
+Python package with the other packages, the libraries in `lib/` of the environment.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ape_nodes.ros2.types import vision_texts
+from ape_nodes.ros2.types import vision_definitions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,7 @@ def install(prefix: Path) -> Path:
 
     Raises:
         ModuleNotFoundError: the generators are not installed.
-        subprocess.CalledProcessError: the compiler refused, and has said why.
+        subprocess.CalledProcessError: the compiler failed, and has printed why.
     """
     package = Path(sysconfig.get_path("purelib")) / _NAME
     with tempfile.TemporaryDirectory() as folder:
@@ -60,25 +60,25 @@ def install(prefix: Path) -> Path:
         objects = [*_compiled(work / "c", headers), *_compiled(work / "introspection", headers)]
         parts = _libraries_of("rosidl_generator_c", *_TYPESUPPORTS)
         _link(library, objects, prefix, parts)
-        other = prefix / f"lib/lib{_NAME}__{_TYPESUPPORTS[1]}.so"
-        other.unlink(missing_ok=True)
-        other.symlink_to(library.name)  # one library is both; ROS asks for each by its name
-        made = work / "python" / _NAME
-        (made / "__init__.py").touch()
+        alias = prefix / f"lib/lib{_NAME}__{_TYPESUPPORTS[1]}.so"
+        alias.unlink(missing_ok=True)
+        alias.symlink_to(library.name)  # one library holds both; ROS looks for each by its name
+        generated = work / "python" / _NAME
+        (generated / "__init__.py").touch()
         headers += [Path(sysconfig.get_path("include")), Path(np.get_include())]
-        glue = _compiled(work / "python", headers)
-        module = made / f"{_NAME}_s__rosidl_typesupport_c.so"
+        bindings = _compiled(work / "python", headers)
+        module = generated / f"{_NAME}_s__rosidl_typesupport_c.so"
         parts = _libraries_of("rosidl_generator_c", "rosidl_generator_py")
-        _link(module, glue, prefix, [_LIBRARY, *parts])
+        _link(module, bindings, prefix, [_LIBRARY, *parts])
         shutil.rmtree(package, ignore_errors=True)
-        shutil.copytree(made, package, ignore=shutil.ignore_patterns("*.c", "*.o"))
+        shutil.copytree(generated, package, ignore=shutil.ignore_patterns("*.c", "*.o"))
     return package
 
 
 def _generate(work: Path, share: Path) -> None:
-    """Write the sources: `c/`, `introspection/` and `python/`, each with its `vision_msgs/`."""
+    """Write sources to `c/`, `introspection/` and `python/`, each with a `vision_msgs/`."""
     os.environ.setdefault("AMENT_PREFIX_PATH", str(share.parent))  # generators find templates by it
-    from rosidl_adapter import convert_to_idl  # noqa: PLC0415 (here with ROS alone)
+    from rosidl_adapter import convert_to_idl  # noqa: PLC0415 (installed with ROS only)
     from rosidl_generator_c.cli import GenerateC  # noqa: PLC0415 (as above, and all that follow)
     from rosidl_generator_py.cli import GeneratePython  # noqa: PLC0415
     from rosidl_generator_type_description.cli import HashTypeDescription  # noqa: PLC0415
@@ -90,22 +90,22 @@ def _generate(work: Path, share: Path) -> None:
 
     home, found = work / "c" / _NAME, [str(share)]
     definitions = []
-    for name, text in vision_texts().items():
+    for name, text in vision_definitions().items():
         path = Path("msg") / f"{name.rpartition('/')[2]}.msg"
         (work / path).parent.mkdir(exist_ok=True)
         (work / path).write_text(text)
-        with redirect_stdout(io.StringIO()):  # it tells every file
+        with redirect_stdout(io.StringIO()):  # it prints every file
             convert_to_idl(work, _NAME, path, home)
         definitions.append(f"{home}:{path.with_suffix('.idl')}")
     hashes = HashTypeDescription("hash").generate_type_hashes(_NAME, definitions, found, home)
     GenerateC("c").generate(_NAME, definitions, found, home, hashes)
-    for generator, place in (
+    for generator, folder in (
         (GenerateFastRTPSCTypesupport("fastrtps"), "c"),
         (GenerateCTypesupport("c", typesupport_implementations=_TYPESUPPORTS), "c"),
         (GenerateIntrospectionCTypesupport("introspection"), "introspection"),
         (GeneratePython("py", typesupport_implementations=["rosidl_typesupport_c"]), "python"),
     ):
-        generator.generate(_NAME, definitions, found, work / place / _NAME)
+        generator.generate(_NAME, definitions, found, work / folder / _NAME)
 
 
 def _run(compiler: str, *arguments: str) -> None:
@@ -135,15 +135,15 @@ def _link(made: Path, objects: Sequence[Path], prefix: Path, libraries: Sequence
 
 
 def _libraries_of(*kinds: str) -> list[str]:
-    """Libraries of the packages whose messages are parts of ours."""
+    """Libraries of the packages whose messages ours contain."""
     return [f"{package}__{kind}" for package in _USED for kind in kinds]
 
 
 def main() -> None:
     """Install vision_msgs into the environment of this Python, unless one is there."""
-    there = find_spec(_NAME)
-    if there is not None and there.origin is not None:
-        sys.stdout.write(f"{_NAME} is there: {Path(there.origin).parent}\n")
+    present = find_spec(_NAME)
+    if present is not None and present.origin is not None:
+        sys.stdout.write(f"{_NAME} is installed: {Path(present.origin).parent}\n")
         return
     try:
         package = install(Path(sys.prefix))

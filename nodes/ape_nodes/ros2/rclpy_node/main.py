@@ -13,7 +13,7 @@ def main() -> None:
     """Run the node, or say in one line what is missing."""
     if "ROS_DISTRO" in os.environ and find_spec("ros_wheels_bootstrapper") is not None:
         sys.stderr.write(
-            "ape_node: ROS 2 is sourced, and pip's wheels of it are installed here as well. Their"
+            "ape_node: ROS 2 is sourced, and pip's wheels of it are installed as well. Their"
             " libraries do not mix: use an environment without the extra `rclpy`\n"
         )
     try:

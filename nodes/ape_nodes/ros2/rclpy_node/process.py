@@ -1,35 +1,41 @@
-"""The process of the node: its arguments, its executor, and an end without loose threads."""
+"""The process of the node: its arguments, its executor, and a shutdown without stray threads."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Final
 
 import rclpy
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
 
 from ape_nodes.ros2.rclpy_node.node import ApeNode
-from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedModel
+from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedPerceiver
+from ape_stream.signals import on_first_signal, polite_end
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["main", "run"]
 
+_SPIN_S: Final = 0.2
+"""How long a signal may wait for the executor."""
+
 
 def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Ours, and those of ROS (all from the first `--ros-args` on)."""
+    """Our arguments, and those of ROS (all from the first `--ros-args` on)."""
     parser = argparse.ArgumentParser(prog="ape_node")
     parser.add_argument("--params", default="", help="YAML file of parameters")
     parser.add_argument("--autostart", action="store_true", help="configure and activate at once")
     parser.add_argument("--cameras", nargs="*", default=[], help="image topics; a node for each")
     own, rest = list(argv), []
     if "--ros-args" in own:
-        place = own.index("--ros-args")
-        own, rest = own[:place], own[place:]
+        split = own.index("--ros-args")
+        own, rest = own[:split], own[split:]
     parsed = parser.parse_args(own)
     if parsed.params:
         rest += ["--ros-args", "--params-file", parsed.params]
@@ -39,6 +45,8 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def run(argv: Sequence[str]) -> int:
     """Run the node, or one node per camera with one model for all, until it is interrupted.
 
+    SIGINT, SIGTERM and SIGHUP end it; further ones do not disturb the shutdown.
+
     Args:
         argv: The command line after the program's name.
 
@@ -47,26 +55,24 @@ def run(argv: Sequence[str]) -> int:
         start at once could not.
     """
     parsed, ros_arguments = _arguments(argv)
-    rclpy.init(args=ros_arguments)  # Humble's is no context manager
-    model, nodes = SharedModel(), []
     cameras = [camera for camera in parsed.cameras if camera]
-    # Each node needs a thread for images and one for all else; a default of one CPU is too few.
-    executor = MultiThreadedExecutor(num_threads=2 + 2 * max(1, len(cameras)))
-    try:
-        for options in _options(cameras):
-            node = ApeNode("ape", model, **options)
-            nodes.append(node)
-            executor.add_node(node)
-            if parsed.autostart and not _started(node):
+    with polite_end():
+        # rclpy's own handlers would shut the context down while the nodes still use it.
+        rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
+        nodes: list[ApeNode] = []
+        # Each node needs a thread for images and one for the rest; rclpy's default is one per CPU.
+        executor = MultiThreadedExecutor(num_threads=2 + 2 * max(1, len(cameras)))
+        try:
+            if not _start(nodes, executor, cameras, autostart=parsed.autostart):
                 return 1
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-        sys.stderr.write(f"ape_node: {error}\n")
-        return 1
-    finally:
-        _end(executor, nodes)
+            _spin(executor)
+        except (KeyboardInterrupt, ExternalShutdownException):
+            pass
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            sys.stderr.write(f"ape_node: {error}\n")
+            return 1
+        finally:
+            _shut_down(executor, nodes)
     return 0
 
 
@@ -75,24 +81,51 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def _options(cameras: Sequence[str]) -> list[dict[str, object]]:
-    """What each node is made with: its own namespace, its own image topic."""
+def _start(
+    nodes: list[ApeNode],
+    executor: MultiThreadedExecutor,
+    cameras: Sequence[str],
+    *,
+    autostart: bool,
+) -> bool:
+    """Make the nodes and fill the list; False where one could not be started."""
+    shared = SharedPerceiver()
+    for options in _node_options(cameras):
+        node = ApeNode("ape", shared, **options)
+        nodes.append(node)
+        executor.add_node(node)
+        if autostart and not _activate(node):
+            return False
+    return True
+
+
+def _node_options(cameras: Sequence[str]) -> list[dict[str, object]]:
+    """Keyword arguments of each node: with cameras a namespace and an image topic for each."""
     if not cameras:
         return [{}]
-    made: list[dict[str, object]] = []
-    for topic in cameras:
-        place = topic.strip("/").replace("/", "_") or "camera"
-        remap = ["--ros-args", "-r", f"image:={topic}"]
-        made.append({"namespace": place, "cli_args": remap})
-    return made
+    return [
+        {
+            "namespace": topic.strip("/").replace("/", "_") or "camera",
+            "cli_args": ["--ros-args", "-r", f"image:={topic}"],
+        }
+        for topic in cameras
+    ]
 
 
-def _started(node: ApeNode) -> bool:
+def _activate(node: ApeNode) -> bool:
     steps = (node.trigger_configure, node.trigger_activate)
     return all(step() == TransitionCallbackReturn.SUCCESS for step in steps)
 
 
-def _end(executor: MultiThreadedExecutor, nodes: Sequence[ApeNode]) -> None:
+def _spin(executor: MultiThreadedExecutor) -> None:
+    """Run callbacks until the first signal."""
+    ended = threading.Event()
+    on_first_signal(ended.set)
+    while not ended.is_set():
+        executor.spin_once(timeout_sec=_SPIN_S)
+
+
+def _shut_down(executor: MultiThreadedExecutor, nodes: Sequence[ApeNode]) -> None:
     """Stop pipelines first: a callback may wait for one, and the executor waits for callbacks."""
     for node in nodes:
         node.stop()

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from ape_stream.stats import DeviceMemory
     from ape_stream.types import Frame, Instances, PromptSet
 
-__all__ = ["SharedModel"]
+__all__ = ["SharedPerceiver"]
 
 
-class SharedModel:
-    """One perceiver for several pipelines, each with its own prompts."""
+class SharedPerceiver:
+    """One perceiver for several pipelines; the last user that releases it frees it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -27,64 +27,69 @@ class SharedModel:
         self._users = 0
         self._prepared: PromptSet | None = None
 
+    @property
+    def loaded(self) -> Perceiver | None:
+        """The perceiver, or None while nobody uses it."""
+        return self._perceiver
+
     def load(self, make: Callable[[], Perceiver]) -> None:
-        """Make the perceiver for the first user; later ones share it."""
+        """Make the perceiver for the first user; later users share it."""
         with self._lock:
             if self._perceiver is None:
                 self._perceiver = make()
             self._users += 1
 
     def release(self) -> None:
-        """One user less; the last one frees the model."""
+        """End one use; the last one frees the perceiver."""
         with self._lock:
             self._users = max(0, self._users - 1)
             if self._users == 0:
                 self._perceiver = self._prepared = None
 
-    def view(self) -> Perceiver:
+    def handle(self) -> Perceiver:
         """A perceiver for one pipeline."""
-        return _View(self)
+        return _Handle(self)
 
     def prepare(self, prompts: PromptSet) -> None:
-        """Make these the prompts of the next call; known texts cost nothing."""
+        """Make these the prompts of the next call; texts that are known cost nothing."""
         with self._lock:
-            self._loaded(prompts)
+            self._prepare(prompts)
 
     def perceive(self, prompts: PromptSet, frames: Sequence[Frame]) -> list[Instances]:
         """Find these prompts in the frames."""
         with self._lock:
-            return self._loaded(prompts).perceive(frames)
+            return self._prepare(prompts).perceive(frames)
 
     def device_memory(self) -> DeviceMemory | None:
-        """Memory of the model's device; asks without the lock, which a whole frame may hold."""
-        teller = self._perceiver
-        return teller.device_memory() if isinstance(teller, ReportsMemory) else None
+        """Memory of the model's device; without the lock, which may be held for a whole frame."""
+        perceiver = self._perceiver
+        return perceiver.device_memory() if isinstance(perceiver, ReportsMemory) else None
 
-    def _loaded(self, prompts: PromptSet) -> Perceiver:
+    def _prepare(self, prompts: PromptSet) -> Perceiver:
         if self._perceiver is None:
             raise ModelError("the model was freed while a pipeline still used it")
         if prompts != self._prepared:
-            self._prepared = None  # should the model refuse, the next user prepares again
+            self._prepared = None  # if the model refuses these, the next user prepares again
             self._perceiver.prepare(prompts)
             self._prepared = prompts
         return self._perceiver
 
 
-class _View:
-    """One pipeline's way to a shared model."""
+class _Handle:
+    """A shared perceiver with the prompts of one pipeline."""
 
-    def __init__(self, model: SharedModel) -> None:
-        self._model = model
+    def __init__(self, shared: SharedPerceiver) -> None:
+        self._shared = shared
         self._prompts: PromptSet | None = None
 
     def prepare(self, prompts: PromptSet) -> None:
-        self._model.prepare(prompts)
+        self._shared.prepare(prompts)
         self._prompts = prompts
 
     def perceive(self, frames: Sequence[Frame]) -> list[Instances]:
         if self._prompts is None:
-            raise ModelError("perceive came before prepare")
-        return self._model.perceive(self._prompts, frames)
+            raise ModelError("perceive was called before prepare")
+        return self._shared.perceive(self._prompts, frames)
 
     def device_memory(self) -> DeviceMemory | None:
-        return self._model.device_memory()
+        return self._shared.device_memory()

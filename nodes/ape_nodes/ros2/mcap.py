@@ -1,0 +1,120 @@
+"""Opens MCAP recordings that were cut off: everything up to the last whole record.
+
+A recorder that was killed leaves no index and no footer, which readers require. The file is shown
+to them with its damaged end replaced by an empty index, and is not changed. Records and footer:
+https://mcap.dev/spec.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["CutOffRecording", "is_cut_off"]
+
+MAGIC: Final = b"\x89MCAP0\r\n"
+_RECORD: Final = struct.Struct("<BQ")  # opcode, length of what follows
+_DATA_END: Final = 0x0F
+# A DataEnd record without checksum, a Footer record without summary, and the magic.
+_END: Final = (
+    _RECORD.pack(_DATA_END, 4) + bytes(4) + _RECORD.pack(0x02, 20) + bytes(8 + 8 + 4) + MAGIC
+)
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether this is an MCAP file without its footer.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            return False
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(size - len(MAGIC), len(MAGIC)))
+        return file.read() != MAGIC
+
+
+@dataclass(frozen=True, slots=True)
+class CutOffRecording:
+    """A path to a recording that was cut off, as rosbags' readers use it."""
+
+    path: Path
+
+    @property
+    def suffix(self) -> str:
+        """The file's suffix."""
+        return self.path.suffix
+
+    def exists(self) -> bool:
+        """Whether the file exists."""
+        return self.path.exists()
+
+    def is_dir(self) -> bool:
+        """False: it is a file."""
+        return False
+
+    def open(self, _mode: str = "rb") -> BinaryIO:
+        """Open the file with a valid end."""
+        file = self.path.open("rb")
+        return io.BufferedReader(_WithEnd(file, _end_of_data(file)))
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def _end_of_data(file: BinaryIO) -> int:
+    """Where the last whole record of the data section ends."""
+    size = file.seek(0, io.SEEK_END)
+    end = len(MAGIC)
+    while end + _RECORD.size <= size:
+        file.seek(end)
+        opcode, length = _RECORD.unpack(file.read(_RECORD.size))
+        if opcode == _DATA_END or end + _RECORD.size + length > size:
+            break
+        end += _RECORD.size + length
+    return end
+
+
+class _WithEnd(io.RawIOBase):
+    """The first bytes of a file, followed by `_END`."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = (0, self._position, self._size + len(_END))[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        if self._position < self._size:
+            self._file.seek(self._position)
+            data = self._file.read(min(len(view), self._size - self._position))
+        else:
+            start = self._position - self._size
+            data = _END[start : start + len(view)]
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

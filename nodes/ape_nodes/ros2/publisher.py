@@ -1,0 +1,94 @@
+"""Sends what a result holds to the output topics; nothing is made that nobody reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ape_nodes.ros2.topics import OUTPUTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from ape_nodes.ros2.encoder import Encoder
+    from ape_stream.types import FrameResult, PromptSet
+
+__all__ = ["ResultPublisher", "TopicPublisher"]
+
+
+class TopicPublisher(Protocol):
+    """Sends messages to the output topics of one node."""
+
+    def has_readers(self, name: str) -> bool:
+        """Whether anybody is subscribed to this output topic now."""
+
+    def publish(self, name: str, message: Any) -> None:
+        """Send a message to this output topic."""
+
+
+class ResultPublisher:
+    """Sends each result as messages; a map for several topics is painted once.
+
+    Args:
+        encoder: Builds the messages.
+        topics: Sends them.
+    """
+
+    def __init__(self, encoder: Encoder, topics: TopicPublisher) -> None:
+        self._encoder = encoder
+        self._topics = topics
+        self._named: PromptSet | None = None
+
+    def publish(self, result: FrameResult) -> None:
+        """Send a result to every topic that needs it."""
+        for name, message in self.messages(result, self._topics.has_readers):
+            self._topics.publish(name, message)
+
+    def messages(
+        self, result: FrameResult, has_readers: Callable[[str], bool]
+    ) -> Iterator[tuple[str, Any]]:
+        """Topic and message, in the order of `OUTPUTS`.
+
+        Names come first and once per prompt set, so that no map is read with the wrong names. A
+        lazy topic is left out while it has no readers.
+        """
+        messages = _Messages(self._encoder, result)
+        for spec in OUTPUTS:
+            if spec.name == "label_info":
+                if self._named == result.prompts:
+                    continue
+                self._named = result.prompts
+            if not spec.lazy or has_readers(spec.name):
+                yield spec.name, messages.message(spec.name)
+
+
+class _Messages:
+    """The messages of one result."""
+
+    def __init__(self, encoder: Encoder, result: FrameResult) -> None:
+        self._encoder = encoder
+        self._result = result
+        self._header = encoder.header(result.frame)
+        self._painted: dict[str, NDArray[Any]] = {}
+
+    def message(self, topic: str) -> Any:
+        encoder, result = self._encoder, self._result
+        if topic == "label_info":
+            return encoder.label_info(self._header, result.prompts)
+        if topic == "detections":
+            return encoder.detections(self._header, result)
+        name, _, compressed = topic.partition("/")  # "overlay", or "overlay/compressed"
+        if name not in self._painted:
+            self._painted[name] = self._paint(name)
+        make = encoder.compressed if compressed else encoder.image
+        return make(self._header, self._painted[name])
+
+    def _paint(self, name: str) -> NDArray[Any]:
+        if name == "label_image":
+            return self._encoder.class_map(self._result)
+        if name == "instance_image":
+            return self._encoder.instance_map(self._result)
+        from ape_stream.draw import draw  # noqa: PLC0415 (it imports supervision, which takes 1 s)
+
+        return draw(self._result)
