@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path  # noqa: TC003 (typer reads annotations while running)
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,9 +21,12 @@ from ape_stream.text import read_text
 from ape_stream.types import PromptSet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from ape_stream.pipeline import Pipeline
 
-__all__ = ["EXIT_TRUNCATED", "annotate", "doctor", "list_plugins", "run"]
+__all__ = ["EXIT_TRUNCATED", "annotate", "doctor", "execute", "list_plugins", "run"]
 
 EXIT_TRUNCATED = 3
 """Exit code where a source broke off early and all that decodes was processed."""
@@ -86,7 +90,7 @@ def annotate(  # noqa: PLR0913 (typer reads a command's options from its paramet
         threshold=plan.threshold if threshold is None else threshold,
         outputs=_outputs(output or [], plan.outputs, watched),
     )
-    _execute(plan, as_json=as_json)
+    execute(plan, as_json=as_json)
 
 
 def run(
@@ -95,7 +99,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run what a TOML file describes."""
-    _execute(load(config), as_json=as_json)
+    execute(load(config), as_json=as_json)
 
 
 def doctor(*, as_json: AsJson = False) -> None:
@@ -177,9 +181,21 @@ def _outputs(
 # -- execution ----------------------------------------------------------------------------------
 
 
-def _execute(plan: RunConfig, *, as_json: bool) -> None:
+def execute(
+    plan: RunConfig,
+    *,
+    as_json: bool,
+    serving: Callable[[Pipeline], AbstractContextManager[Any]] | None = None,
+) -> None:
+    """Run a plan to its end with progress, a report and the exit code.
+
+    Args:
+        plan: The run.
+        as_json: Report as one JSON object, and show no progress.
+        serving: What is entered for as long as the pipeline runs, such as a control socket.
+    """
     pipeline = build_pipeline(plan)
-    with pipeline:
+    with pipeline, nullcontext() if serving is None else serving(pipeline):
         consume(pipeline, quiet=as_json)
     _report(pipeline, [output.output for output in plan.outputs], as_json=as_json)
     if pipeline.outcome == "truncated":

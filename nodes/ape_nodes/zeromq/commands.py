@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import contextmanager
 from pathlib import Path  # noqa: TC003 (typer reads the annotation)
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ape_nodes.zeromq.control import ControlClient, ControlServer
 from ape_nodes.zeromq.keys import make_keys
-from ape_stream.cli.progress import consume, summary
+from ape_stream.cli.commands import AsJson, execute
 from ape_stream.config import load
-from ape_stream.config.build import build_pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ape_stream.pipeline import Pipeline
 
 __all__ = ["control", "keys", "serve"]
 
@@ -56,17 +61,20 @@ def control(
 
 def serve(
     config: Annotated[Path, typer.Argument(help="A TOML file that describes the run.")],
+    *,
     endpoint: Annotated[str, typer.Option("--control", help="Where to listen.")] = (
         "rep+bind:tcp://127.0.0.1:5560"
     ),
     keys: KeysOption = None,
-    public: Annotated[bool, typer.Option(help="Allow an unencrypted public bind.")] = False,  # noqa: FBT002
+    public: Annotated[bool, typer.Option(help="Allow an unencrypted public bind.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run what a TOML file describes, and answer on a control socket meanwhile."""
-    with (
-        build_pipeline(load(config)) as pipeline,
-        ControlServer(endpoint, pipeline, keys=keys, public=public) as server,
-    ):
-        typer.echo(f"control: {server.address}", err=True)
-        consume(pipeline, quiet=False)
-    typer.echo(summary(pipeline.stats()), err=True)
+
+    @contextmanager
+    def serving(pipeline: Pipeline) -> Iterator[None]:
+        with ControlServer(endpoint, pipeline, keys=keys, public=public) as server:
+            typer.echo(f"control: {server.address}", err=True)
+            yield
+
+    execute(load(config), as_json=as_json, serving=serving)

@@ -6,6 +6,8 @@ from typer.testing import CliRunner
 
 from ape_nodes.zeromq import commands
 from ape_nodes.zeromq.control import ControlServer
+from ape_stream.cli import commands as cli_commands
+from ape_stream.errors import ConfigError, TruncatedError
 from ape_stream.pipeline import Pipeline
 from ape_stream.testing import ListSource, OraclePerceiver, frames
 from ape_stream.types import PromptSet
@@ -46,12 +48,34 @@ def texts(outcome):
     return [prompt["text"] for prompt in json.loads(outcome.stdout)["prompts"]]
 
 
+def a_run(folder):
+    path = folder / "run.toml"
+    path.write_text('prompts = ["cat"]\nsources = ["clip.mp4"]\n')
+    return path
+
+
+def test_a_public_control_socket_is_refused_and_the_options_are_named(monkeypatch, tmp_path):
+    pipeline = Pipeline([ListSource(frames(1))], OraclePerceiver(), PromptSet.of("cat"))
+    monkeypatch.setattr(cli_commands, "build_pipeline", lambda _: pipeline)
+    outcome = run("serve", a_run(tmp_path), "--control", "tcp://0.0.0.0:*")
+    assert isinstance(outcome.exception, ConfigError)
+    assert "--keys FOLDER or --public" in str(outcome.exception)
+
+
+def test_serve_ends_with_the_exit_code_of_a_truncated_source(monkeypatch, tmp_path):
+    source = ListSource(frames(3), error=TruncatedError("cut off"))
+    pipeline = Pipeline([source], OraclePerceiver(), PromptSet.of("cat"))
+    monkeypatch.setattr(cli_commands, "build_pipeline", lambda _: pipeline)
+    outcome = run("serve", a_run(tmp_path), "--control", "tcp://127.0.0.1:*", "--json")
+    assert outcome.exit_code == cli_commands.EXIT_TRUNCATED
+    assert json.loads(outcome.stdout)["outcome"] == "truncated"
+
+
 def test_serve_answers_while_it_runs(monkeypatch, tmp_path):
     source = ListSource(frames(40), period_s=0.02)
     pipeline = Pipeline([source], OraclePerceiver(), PromptSet.of("cat"))
-    monkeypatch.setattr(commands, "load", lambda _: None)
-    monkeypatch.setattr(commands, "build_pipeline", lambda _: pipeline)
-    outcome = run("serve", tmp_path / "run.toml", "--control", "tcp://127.0.0.1:*")
+    monkeypatch.setattr(cli_commands, "build_pipeline", lambda _: pipeline)
+    outcome = run("serve", a_run(tmp_path), "--control", "tcp://127.0.0.1:*")
     assert outcome.exit_code == 0
     assert "control: tcp://127.0.0.1:" in outcome.stderr
     assert "40 frames, " in outcome.stderr
