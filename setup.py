@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command import editable_wheel
 
 ROOT = Path(__file__).resolve().parent  # through colcon's symlink, if any
 LAUNCH_FILES = sorted(os.path.relpath(path, ROOT) for path in ROOT.glob("launch/*.launch.py"))
@@ -19,7 +20,30 @@ if Path.cwd() != ROOT:
         if not link.exists():
             link.symlink_to(ROOT / name)
 
+
+class PathEditable(editable_wheel.editable_wheel):
+    """Makes an editable install a plain path entry, which type checkers and editors can read.
+
+    Where folders and packages differ in name, setuptools installs an import hook instead, and
+    mypy, pyright and Pylance do not run it. The entry is a folder of links to the four packages,
+    so that no other folder of the repository can be imported.
+    """
+
+    def _select_strategy(self, name, tag, build_lib):  # noqa: ANN001, ANN202 (setuptools' own)
+        links = ROOT / "build/editable"
+        try:
+            links.mkdir(parents=True, exist_ok=True)
+            for package in ("ape_stream", *PACKAGES):
+                link = links / Path(package).name
+                link.unlink(missing_ok=True)
+                link.symlink_to(ROOT / package, target_is_directory=True)
+            return editable_wheel._StaticPth(self.distribution, name, [links])  # noqa: SLF001
+        except (AttributeError, OSError):  # another setuptools, or no right to make links
+            return super()._select_strategy(name, tag, build_lib)
+
+
 setup(
+    cmdclass={"editable_wheel": PathEditable},
     python_requires=">=3.11",
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/ape_stream"]),

@@ -1,4 +1,16 @@
-"""Words in, tracked masks out, on any video."""
+"""Words in, tracked masks out, on any video.
+
+    open, find, load     a run, or single images, in one call (`ape_stream.api`)
+    Pipeline             a run from ready parts (`ape_stream.pipeline`)
+    Frame, Prompt, ...   what moves through it (`ape_stream.types`)
+    Source, Sink, ...    the shapes of own parts (`ape_stream.protocols`)
+    RunConfig, ...       a run as data or TOML (`ape_stream.config`)
+    ApeStreamError, ...  all errors (`ape_stream.errors`)
+
+Public as modules: `masks`, `wire`, `testing`, `plugins`, `evaluation`.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
 
 from ape_stream.api import LoadedModel, find, load, open  # noqa: A004 (ape_stream.open reads as what it does)
 from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig
@@ -20,6 +32,11 @@ from ape_stream.protocols import Perceiver, Sink, Source, Tracker
 from ape_stream.sources.push import PushSource
 from ape_stream.stats import RunStats
 from ape_stream.types import Frame, FrameResult, Instances, Mask, Prompt, PromptKind, PromptSet
+
+try:
+    __version__ = version("ape-stream")
+except PackageNotFoundError:  # run from a checkout that is not installed
+    __version__ = "unknown"
 
 __all__ = [
     "ApeStreamError",
@@ -52,6 +69,7 @@ __all__ = [
     "TruncatedError",
     "UsageError",
     "WireError",
+    "__version__",
     "find",
     "load",
     "open",

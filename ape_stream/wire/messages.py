@@ -7,14 +7,14 @@ and check every size before they allocate for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from ape_stream.errors import PromptError, WireError
 from ape_stream.masks import label_map
-from ape_stream.types import Frame, FrameResult, Instances, Mask, Prompt, PromptKind, PromptSet
+from ape_stream.types import Frame, FrameResult, Instances, Mask, Prompt, PromptSet
 from ape_stream.wire import codecs
 from ape_stream.wire.header import (
     KIND_END,
@@ -45,6 +45,7 @@ __all__ = [
 _U32: Final = np.dtype("<u4")
 _F32: Final = np.dtype("<f4")
 _I64: Final = np.dtype("<i8")
+_PROMPT_KEYS: Final = tuple(field.name for field in fields(Prompt))
 MAX_NAME_CHARS: Final = 1_000
 """Of the names of a stream and of a run."""
 DEFAULT_LIMITS: Final = WireLimits()
@@ -115,7 +116,7 @@ def encode_result(
         parts.append(("image", image, codecs.encode_image(result.frame.image, image, quality)))
     head = {
         **_frame_head(result.frame, envelope),
-        "prompts": [_prompt_head(prompt) for prompt in result.prompts],
+        "prompts": [asdict(prompt) for prompt in result.prompts],
         **_instance_head(result.instances),
         **columns,
         "timings": {str(name): float(ms) for name, ms in result.timings.items()},
@@ -173,16 +174,6 @@ def _frame_head(frame: Frame, envelope: Envelope) -> dict[str, Any]:
         "time": float(frame.time_s),
         "captured": int(frame.captured_ns),
         "size": list(frame.size),
-    }
-
-
-def _prompt_head(prompt: Prompt) -> dict[str, Any]:
-    kind = None if prompt.kind is None else str(prompt.kind)
-    return {
-        "text": prompt.text,
-        "kind": kind,
-        "stuff": prompt.stuff,
-        "threshold": prompt.threshold,
     }
 
 
@@ -323,18 +314,14 @@ def _prompts(head: Head) -> PromptSet:
     try:
         return PromptSet(tuple(_prompt(entry) for entry in head.listed("prompts")))
     except PromptError as error:
-        raise WireError(f"the prompts are unusable: {error}") from error
+        raise WireError(f"the prompts cannot be used: {error}") from error
 
 
 def _prompt(entry: Any) -> Prompt:
-    fields = entry if isinstance(entry, dict) else {}
-    text, kind = fields.get("text"), fields.get("kind")
-    stuff, threshold = fields.get("stuff", False), fields.get("threshold")
-    kinds = [None, *map(str, PromptKind)]
-    if not isinstance(text, str) or kind not in kinds or not isinstance(stuff, bool):
-        raise WireError("a prompt is not a map with text, kind and stuff")
-    threshold = None if threshold is None else finite("threshold", threshold)
-    return Prompt(text, None if kind is None else PromptKind(kind), stuff, threshold)
+    if not isinstance(entry, dict):
+        raise WireError(f"a prompt is not a map, but {entry!r:.80}")
+    # A later version may send more keys: readers skip what they do not know.
+    return Prompt.from_dict({key: entry[key] for key in _PROMPT_KEYS if key in entry})
 
 
 def _instances(head: Head, size: tuple[int, int], prompts: int, limits: WireLimits) -> Instances:

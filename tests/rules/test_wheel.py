@@ -17,14 +17,19 @@ def run(*command, **options):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    tracked = run("git", "ls-files", cwd=ROOT).stdout.splitlines()
-    source = folder / "source"
-    for name in tracked:  # a copy, so that building leaves nothing in the checkout
+def source(tmp_path_factory):
+    """A copy of what is tracked, so that building leaves nothing in the checkout."""
+    source = tmp_path_factory.mktemp("source")
+    for name in run("git", "ls-files", cwd=ROOT).stdout.splitlines():
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
     build = ("-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source))
     run(sys.executable, *build)
     return next(folder.glob("*.whl"))
@@ -61,3 +66,43 @@ def test_installed_package_annotates_outside_the_checkout(installed, tmp_path):
     lines = (out / "results.jsonl").read_text().splitlines()
     assert len(lines) > 10
     assert all("instances" in json.loads(line) for line in lines)
+
+
+USER = """
+import ape_stream
+from ape_nodes.zeromq.control import ControlClient
+
+for result in ape_stream.open("a.mp4", "cup"):
+    result.frame.time_s.misspelt
+"""
+
+
+@pytest.mark.slow
+def test_a_type_checker_finds_the_packages_of_an_editable_install(source, tmp_path):
+    hook = f"from setuptools import build_meta; build_meta.build_editable({str(tmp_path)!r})"
+    run(sys.executable, "-c", hook, cwd=source)
+    run(sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv"))
+    site = next((tmp_path / "venv/lib").glob("python*/site-packages"))
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as editable:
+        editable.extractall(site)
+    found = run(
+        tmp_path / "venv/bin/python",
+        "-c",
+        "from importlib.util import find_spec as find; print(*map(find, ('model', 'launch')));"
+        "print(find('ape_stream').origin, find('ape_model').origin)",
+        cwd=tmp_path,
+    ).stdout.splitlines()
+    assert found[0] == "None None"  # no other folder of the repository can be imported
+    assert all(Path(origin).resolve().is_relative_to(source) for origin in found[1].split())
+    (tmp_path / "user.py").write_text(USER)
+    checker = ("-m", "mypy", "--strict", "--python-executable", str(tmp_path / "venv/bin/python"))
+    done = subprocess.run(
+        [sys.executable, *checker, "user.py"],
+        check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[:-1] == [
+        'user.py:6: error: "float" has no attribute "misspelt"  [attr-defined]'
+    ]
