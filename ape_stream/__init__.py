@@ -10,7 +10,7 @@
 Public as modules: `masks`, `wire`, `testing`, `plugins`, `evaluation`.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 
 from ape_stream.api import LoadedModel, find, load, open  # noqa: A004 (ape_stream.open reads as what it does)
 from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig
@@ -34,8 +34,8 @@ from ape_stream.stats import RunStats
 from ape_stream.types import Frame, FrameResult, Instances, Mask, Prompt, PromptKind, PromptSet
 
 try:
-    __version__ = version("ape-stream")
-except PackageNotFoundError:  # run from a checkout that is not installed
+    __version__ = metadata.version("ape-stream")
+except metadata.PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "unknown"
 
 __all__ = [
@@ -69,7 +69,6 @@ __all__ = [
     "TruncatedError",
     "UsageError",
     "WireError",
-    "__version__",
     "find",
     "load",
     "open",
