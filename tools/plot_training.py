@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ACCURACY: Final = ("things_ap50", "agnostic_recall50")
-LOSSES: Final = ("align", "name", "l1", "mask", "s/align", "s/meant")
+LOSSES: Final = ("align", "class_ce", "l1", "mask", "s/align", "s/referring_ce")
 """Weighted losses; `s/` marks steps of sentences."""
+FORMER: Final = {"name": "class_ce", "s/meant": "s/referring_ce"}
+"""Keys in the logs of earlier runs, with what they are called now."""
 
 
-def draw(log: Path, picture: Path) -> None:
-    """Draw accuracy and losses over the pictures seen, from a run's `log.jsonl`."""
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+def draw(log: Path, image: Path) -> None:
+    """Draw accuracy and losses over the number of images, from a run's `log.jsonl`."""
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    lines = [{FORMER.get(key, key): value for key, value in row.items()} for row in rows]
     steps = [line for line in lines if "images" in line]
     seen = {line["step"]: line["images"] / 1000 for line in steps}
     per_step = steps[-1]["images"] / steps[-1]["step"] / 1000
@@ -32,10 +35,10 @@ def draw(log: Path, picture: Path) -> None:
     _lines(right, points, LOSSES, "-")
     right.set(title="weighted losses (s/: sentences)", yscale="log")
     for axes in (left, right):
-        axes.set_xlabel("thousand pictures")
+        axes.set_xlabel("thousand images")
         axes.legend(fontsize=7)
     figure.tight_layout()
-    figure.savefig(picture)
+    figure.savefig(image)
 
 
 def _lines(

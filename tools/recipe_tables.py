@@ -9,11 +9,11 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from ape_model.training.data.config import DataConfig
-from ape_model.training.data.world_dataset import Canvas, Stage
+from ape_model.training.data.world_dataset import Canvas, Phase
 from ape_model.training.trainer import LoopConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "training.md"
-KINDS = {kind.__name__: kind for kind in (LoopConfig, Stage, Canvas, DataConfig)}
+KINDS = {kind.__name__: kind for kind in (LoopConfig, Phase, Canvas, DataConfig)}
 MARK = re.compile(r"(<!-- recipe: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -67,8 +67,8 @@ def test_configurations_can_be_read(document, tmp_path):
     for number, match in enumerate(TOML_BLOCK.finditer(document.read_text())):
         path = tmp_path / f"{number}.toml"
         path.write_text(match[1])
-        if "[[stage]]" in match[1]:
-            assert read_recipe(path).stages
+        if "[[phase]]" in match[1]:
+            assert read_recipe(path).phases
         else:
             assert load(path).sources
 

@@ -1,1 +1,10 @@
-"""Training: losses, assigners, prompts, data, the loop. The model never imports it."""
+"""Training: the network never imports it.
+
+command, recipe, train    `ape-stream train`; a TOML file; one whole run
+task, trainer             data sets of a run; the loop, which resumes at any step
+validate, export          AP while training; a model that `--model` takes
+data                      batches of the drawn world and of COCO files, augmentation
+prompts                   which prompts a step has
+losses                    assignment of predictions, and all losses
+text_tower                distillation of nano's text tower
+"""

@@ -1,8 +1,8 @@
-"""What can be wrong with a training run, said in one line."""
+"""Errors of training, each one line."""
 
 from ape_model.errors import ModelError
 
-__all__ = ["DataError", "RecipeError", "TextGateError", "TrainingError"]
+__all__ = ["DataError", "RecipeError", "TextTowerError", "TrainingError"]
 
 
 class TrainingError(ModelError):
@@ -17,5 +17,5 @@ class RecipeError(TrainingError):
     """A recipe has a key or a value that does not exist."""
 
 
-class TextGateError(TrainingError):
+class TextTowerError(TrainingError):
     """A text tower does not tell names apart, so that no vision can be trained on it."""

@@ -1,4 +1,4 @@
-"""From a training state to the file that ships."""
+"""From the averaged weights of a run to a model that `--model` takes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["export", "export_model", "recipe_hash"]
 
 
 def recipe_hash(recipe: object) -> str:
-    """Return a short digest of a recipe (a dataclass), the same wherever it is computed."""
+    """Return a short digest of a recipe (a dataclass), the same on every machine."""
     text = json.dumps(asdict(recipe), sort_keys=True, default=str)  # type: ignore[call-overload]
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -37,7 +37,7 @@ def export(
         model: the network that they belong to.
         averaged: its averaged state.
         path: file to write.
-        facts: seed, steps, images seen and the like, for the header.
+        facts: seed, steps, number of images and the like, for the header.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -45,8 +45,8 @@ def export(
     halves = {
         key: value.half() if value.is_floating_point() else value for key, value in averaged.items()
     }
-    said = {key: str(value) for key, value in facts.items()}
-    save_weights(path, halves, aliases_of(model), {"variant": model.config.name, **said})
+    label = {key: str(value) for key, value in facts.items()}
+    save_weights(path, halves, aliases_of(model), {"variant": model.config.name, **label})
 
 
 def export_model(
@@ -57,15 +57,15 @@ def export_model(
     names: Collection[str],
     facts: Mapping[str, object],
 ) -> Path:
-    """Write a folder that `--model` and `--init` take: the network, and its text tower beside it.
+    """Write a folder that `--model` and `--init` take: the network and its text tower.
 
     Args:
-        folder: where to.
+        folder: to write to; made if it does not exist.
         model: the network.
         averaged: its averaged state.
         text: file of the text tower that it was trained with.
-        names: words that it learnt as names, so that "traffic light" is no sentence.
-        facts: seed, steps, images seen and the like, for the header.
+        names: texts that it learnt as names, so that "traffic light" is not taken for a sentence.
+        facts: seed, steps, number of images and the like, for the header.
 
     Returns:
         the network's file.
@@ -79,8 +79,8 @@ def export_model(
         "text_tower": model.config.name,
         "text_sha256": content_digest(tensors),
     }
-    told = {"variant": model.config.name, "part": "text", "words": label["words"]}
-    save_weights(folder / TEXT_FILE, tensors, {}, shared | told)
+    own = {"variant": model.config.name, "part": "text", "words": label["words"]}
+    save_weights(folder / TEXT_FILE, tensors, {}, shared | own)
     learnt = {"part": "vision", "names": json.dumps(sorted(names), ensure_ascii=False)}
     export(model, averaged, folder / VISION_FILE, {**facts, **shared, **learnt})
     return folder / VISION_FILE

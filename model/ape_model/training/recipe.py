@@ -1,33 +1,40 @@
-"""A run as TOML: keys are fields of `LoopConfig`; `[[stage]]` and `[[data]]` tables follow."""
+"""A run as TOML: keys are fields of `LoopConfig`; `[[phase]]` and `[[data]]` tables follow."""
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ape_model.training.data.config import DataConfig
-from ape_model.training.data.world_dataset import Stage
+from ape_model.training.data.world_dataset import Phase
 from ape_model.training.errors import RecipeError
 from ape_model.training.trainer import LoopConfig
 from ape_stream.tables import read_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = ["Recipe", "read_recipe"]
 
+_FORMER_KEYS: Final = {"stage": "phase", "strangers": "negative_words"}
+_FORMER_DATA_KEYS: Final = {"pictures": "images"}
+"""Keys that were renamed, with what they are called now: accepted for one release."""
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that decides the outcome of a run, but the pictures themselves."""
+    """Everything that decides the result of a run, except for the images themselves."""
 
     loop: LoopConfig
-    """How long and how fast."""
-    stages: tuple[Stage, ...]
-    """Sizes of pictures and batches, ascending by first step, the first from step 0."""
+    """Length and optimizer."""
+    phases: tuple[Phase, ...]
+    """Sizes of images and batches, ascending by first step, the first from step 0."""
     data: tuple[DataConfig, ...]
-    """Data sets; the drawn world alone where the file names none."""
+    """Data sets; the drawn world alone where the file has none."""
 
 
 def read_recipe(path: Path, **changes: Any) -> Recipe:
@@ -42,30 +49,47 @@ def read_recipe(path: Path, **changes: Any) -> Recipe:
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path} is no recipe: {error}") from error
-    stages = [_stage(row, path, k) for k, row in enumerate(_rows(table, "stage", path))]
-    rows = enumerate(_rows(table, "data", path))
-    data = [read_table(DataConfig, row, f"{path}: data {k}", error=RecipeError) for k, row in rows]
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecipeError(f"{path} is not a recipe: {error}") from error
+    _rename_keys(table, _FORMER_KEYS, str(path))
+    phases = [_phase(row, path, k) for k, row in enumerate(_rows(table, "phase", path))]
+    data = [_data(row, path, k) for k, row in enumerate(_rows(table, "data", path))]
     table |= {key: value for key, value in changes.items() if value is not None}
     loop = read_table(LoopConfig, table, str(path), error=RecipeError)
-    first = [stage.first for stage in stages]
+    first = [phase.first for phase in phases]
     if not first or first[0] != 0 or first != sorted(set(first)):
-        raise RecipeError(f"{path}: the first [[stage]] begins at step 0, and later ones after it")
-    return Recipe(loop, tuple(stages), tuple(data) or (DataConfig(),))
+        raise RecipeError(f"{path}: the first [[phase]] starts at step 0, and later ones after it")
+    return Recipe(loop, tuple(phases), tuple(data) or (DataConfig(),))
+
+
+def _rename_keys(table: dict[str, Any], former: Mapping[str, str], where: str) -> None:
+    """Replace keys of before a renaming, with a warning."""
+    for old, new in former.items():
+        if old not in table:
+            continue
+        if new in table:
+            raise RecipeError(f"{where}: {old} is the former name of {new}: keep {new} alone")
+        _log.warning("%s: %s is called %s now; the former name will not be read", where, old, new)
+        table[new] = table.pop(old)
 
 
 def _rows(table: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
     """Take the tables of one name out of the file."""
     rows = table.pop(key, [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise RecipeError(f"{path}: {key} is written [[{key}]]")
+        raise RecipeError(f"{path}: {key} must be written [[{key}]]")
     return rows
 
 
-def _stage(row: dict[str, Any], path: Path, number: int) -> Stage:
-    where = f"{path}: stage {number}"
-    stage = read_table(Stage, row, where, error=RecipeError)
-    if not stage.canvases:
-        raise RecipeError(f"{where}: canvases has at least one table")
-    return stage
+def _phase(row: dict[str, Any], path: Path, number: int) -> Phase:
+    where = f"{path}: phase {number}"
+    phase = read_table(Phase, row, where, error=RecipeError)
+    if not phase.canvases:
+        raise RecipeError(f"{where}: canvases needs at least one table")
+    return phase
+
+
+def _data(row: dict[str, Any], path: Path, number: int) -> DataConfig:
+    where = f"{path}: data {number}"
+    _rename_keys(row, _FORMER_DATA_KEYS, where)
+    return read_table(DataConfig, row, where, error=RecipeError)

@@ -1,4 +1,4 @@
-"""The data sets of a run put together: batches, how they are asked for, pictures to judge by."""
+"""The data sets of a run put together: batches, their prompts, and images for validation."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ape_model.training.data.coco import read_coco
 from ape_model.training.data.coco_dataset import CocoBatches
 from ape_model.training.data.config import WORLD
 from ape_model.training.data.mixture import MixedBatches
-from ape_model.training.data.world_dataset import SceneBatches
-from ape_model.training.prompts.negatives import PromptBank
-from ape_model.training.prompts.sampler import Prompter, Speech
+from ape_model.training.data.world_dataset import WorldBatches
+from ape_model.training.prompts.negatives import NegativeSampler
+from ape_model.training.prompts.sampler import PromptingConfig, PromptSampler
 from ape_model.world import World
 
 if TYPE_CHECKING:
@@ -33,37 +33,42 @@ if TYPE_CHECKING:
     from ape_model.training.data.config import DataConfig
     from ape_model.training.recipe import Recipe
 
-__all__ = ["Judged", "Task", "build_task"]
+__all__ = ["Task", "ValidationSet", "build_task"]
 
-MADE_UP = 400
-"""Words of random letters among the strangers: a typing error should name nothing."""
-CHECKED = 24
-"""Pictures of each data set that a validation looks at."""
+RANDOM_WORDS = 400
+"""Words of random letters among the negatives: a typing error should find nothing."""
+VALIDATION_IMAGES = 24
+"""Images of each data set in a validation."""
+COMMON_WORDS = 6000
+"""Words of the text tower among the negatives; the most frequent ones come first."""
+WORLD_REPEATS = 4
+"""How often the world's names are among the negatives of COCO data: nano knows them already, and
+fine-tuning must not make it forget them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """What a vocabulary is judged by while it is learnt."""
+class ValidationSet:
+    """Images and names that a vocabulary is validated with."""
 
     source: str
-    """Its data set."""
+    """Name of the data set."""
     names: Tensor
-    """(C, D) vectors of its main names, things first."""
+    """(C, D) vectors of the main names, things first."""
     things: int
-    """How many of the names are things."""
+    """Number of names of things."""
     examples: Sequence[Example]
-    """Pictures: unseen ones of the world, the first ones of COCO data."""
+    """Images: for the world, scenes that no run trains on; for COCO data, its first images."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """All that is learnt in a run."""
+    """Everything that a run trains on."""
 
     data: MixedBatches
-    """Its batches."""
-    prompter: Prompter
-    """How they are asked for."""
-    judged: tuple[Judged, ...]
+    """The batches."""
+    prompt_sampler: PromptSampler
+    """The prompts of the batches."""
+    validation_sets: tuple[ValidationSet, ...]
     """One for each data set of names."""
     words: tuple[str, ...]
     """Every name and synonym that is learnt as a name."""
@@ -73,40 +78,43 @@ class Task:
 class _Part:
     """One data set."""
 
-    data: SceneBatches | CocoBatches
-    speech: Speech
-    judged: Judged | None
+    data: WorldBatches | CocoBatches
+    prompting: PromptingConfig
+    validation: ValidationSet | None
     words: tuple[str, ...]
 
 
 class _Builder:
-    """Makes the data sets of a recipe."""
+    """Makes the data sets of a recipe, one at a time."""
 
     def __init__(
-        self, recipe: Recipe, encode: Callable[[Sequence[str]], Tensor], strangers: list[str]
+        self, recipe: Recipe, encode: Callable[[Sequence[str]], Tensor], negative_words: list[str]
     ) -> None:
-        self.recipe, self.encode, self.strangers = recipe, encode, strangers
+        self.recipe, self.encode, self.negative_words = recipe, encode, negative_words
         self.rank = int(os.environ.get("RANK", "0"))
 
     def world(self, config: DataConfig) -> _Part:
-        """Make the drawn world."""
+        """Make the data set of the drawn world."""
         loop, world = self.recipe.loop, World()
-        data = SceneBatches(
-            self.recipe.stages, seed=loop.seed, network=NANO, steps=loop.steps, rank=self.rank
+        data = WorldBatches(
+            self.recipe.phases, seed=loop.seed, network=NANO, steps=loop.steps, rank=self.rank
         )
         words = tuple(prompt.text for prompt in world.prompts)
-        bank = PromptBank(self.encode, words, torch.from_numpy(world.truth.copy()), self.strangers)
-        examples = [data.unseen(k) for k in range(CHECKED)]
-        judged = Judged(WORLD, bank.names, world.things, examples)
-        speech = Speech(bank, strangers=loop.strangers, memory=config.memory, named=True)
-        return _Part(data, speech, judged, words)
+        truth = torch.from_numpy(world.truth.copy())
+        negatives = NegativeSampler(self.encode, words, truth, self.negative_words)
+        examples = [data.unseen(k) for k in range(VALIDATION_IMAGES)]
+        validation = ValidationSet(WORLD, negatives.names, world.things, examples)
+        prompting = PromptingConfig(
+            negatives, negative_words=loop.negative_words, memory=config.memory, named=True
+        )
+        return _Part(data, prompting, validation, words)
 
-    def pictures(self, config: DataConfig, coco: CocoData) -> _Part:
-        """Make a data set of a user's pictures."""
+    def images(self, config: DataConfig, coco: CocoData) -> _Part:
+        """Make the data set of a user's images."""
         loop = self.recipe.loop
         data = CocoBatches(
             coco,
-            self.recipe.stages,
+            self.recipe.phases,
             config,
             seed=loop.seed,
             network=NANO,
@@ -114,24 +122,23 @@ class _Builder:
             rank=self.rank,
         )
         words, truth = _prompts(coco.names, coco.synonyms)
-        # What nano already knows stays a negative, or fine-tuning would forget to tell it apart.
-        known = [prompt.text for prompt in World().prompts] * 4
-        bank = PromptBank(self.encode, words, truth, known + self.strangers)
-        speech = Speech(
-            bank,
+        known = [prompt.text for prompt in World().prompts] * WORLD_REPEATS
+        negatives = NegativeSampler(self.encode, words, truth, known + self.negative_words)
+        prompting = PromptingConfig(
+            negatives,
             shared=config.prompts == "phrase",
-            strangers=loop.strangers,
+            negative_words=loop.negative_words,
             federated=config.federated,
             frequencies=torch.tensor(coco.frequencies()),
             memory=config.memory,
             semantic=config.semantic,
         )
-        if config.spoken:
-            return _Part(data, speech, None, ())
+        if config.uses_phrases:
+            return _Part(data, prompting, None, ())
         side = (NANO.unit, NANO.unit)
-        examples = [data.example(k, side) for k in range(min(CHECKED, len(coco.pictures)))]
-        judged = Judged(config.source, bank.names, coco.things, examples)
-        return _Part(data, speech, judged, tuple(words))
+        examples = [data.example(k, side) for k in range(min(VALIDATION_IMAGES, len(coco.images)))]
+        validation = ValidationSet(config.source, negatives.names, coco.things, examples)
+        return _Part(data, prompting, validation, tuple(words))
 
 
 def build_task(
@@ -139,43 +146,43 @@ def build_task(
     folder: Path,
     encode: Callable[[Sequence[str]], Tensor],
     text: Path,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Task:
     """Put the data sets of a recipe together.
 
     Args:
-        recipe: names them.
-        folder: where relative paths begin.
+        recipe: its data sets.
+        folder: base of relative paths.
         encode: texts to (N, D) vectors of length one.
-        text: file of the text tower, whose words may be asked for as strangers.
-        say: told what was left out of a data set.
+        text: file of the text tower, whose words become negatives.
+        report: called with a line about every COCO file.
 
     Raises:
         DataError: a data set cannot be trained on.
     """
-    builder = _Builder(recipe, encode, [*_words(text), *_made_up()])
+    builder = _Builder(recipe, encode, [*_common_words(text), *_random_words()])
     parts = []
     for config in recipe.data:
         if config.source == WORLD:
             parts.append(builder.world(config))
             continue
         source = folder / config.source
-        coco = read_coco(source, folder / config.pictures if config.pictures else None)
-        say(f"{source}: {len(coco.pictures)} pictures, left out: {coco.skips}")
-        parts.append(builder.pictures(config, coco))
+        coco = read_coco(source, folder / config.images if config.images else None)
+        report(f"{source}: {len(coco.images)} images, left out: {coco.skips}")
+        parts.append(builder.images(config, coco))
     data = [part.data for part in parts]
     ratios = [config.ratio for config in recipe.data]
     seed = recipe.loop.seed
     return Task(
         MixedBatches(data, ratios, seed=seed),
-        Prompter([part.speech for part in parts], width=NANO.ape.text_width, seed=seed),
-        tuple(part.judged for part in parts if part.judged is not None),
+        PromptSampler([part.prompting for part in parts], width=NANO.ape.text_width, seed=seed),
+        tuple(part.validation for part in parts if part.validation is not None),
         tuple(dict.fromkeys(word for part in parts for word in part.words)),
     )
 
 
 def _prompts(names: Sequence[str], synonyms: Sequence[Sequence[str]]) -> tuple[list[str], Tensor]:
-    """All prompts of a data set, main names first, and (P, C) truth."""
+    """Return P prompts of a data set, main names first, and their (P, C) truth."""
     further = [(word, k) for k, words in enumerate(synonyms) for word in words]
     truth = torch.zeros(len(names) + len(further), len(names), dtype=torch.bool)
     for row, k in enumerate([*range(len(names)), *(k for _, k in further)]):
@@ -183,14 +190,14 @@ def _prompts(names: Sequence[str], synonyms: Sequence[Sequence[str]]) -> tuple[l
     return [*names, *(word for word, _ in further)], truth
 
 
-def _words(text: Path) -> list[str]:
-    """Common words that the text tower knows."""
+def _common_words(text: Path) -> list[str]:
+    """Frequent words that the text tower knows."""
     words: list[str] = json.loads(read_metadata(text)["words"])
-    return [w for w in words if w.isalpha() and len(w) > 2][:6000]
+    return [w for w in words if w.isalpha() and len(w) > 2][:COMMON_WORDS]
 
 
-def _made_up() -> list[str]:
+def _random_words() -> list[str]:
+    """Words of four to nine random letters, always the same."""
     rng = random.Random(5)  # noqa: S311
-    return [
-        "".join(rng.choices(string.ascii_lowercase, k=rng.randint(4, 9))) for _ in range(MADE_UP)
-    ]
+    letters = string.ascii_lowercase
+    return ["".join(rng.choices(letters, k=rng.randint(4, 9))) for _ in range(RANDOM_WORDS)]

@@ -1,4 +1,4 @@
-"""A training run put together: data, prompts, network, loop, result."""
+"""A whole training run: data, prompts and network into the trainer, and its result to a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ape_model.training.errors import RecipeError
 from ape_model.training.export import export_model, recipe_hash
 from ape_model.training.recipe import read_recipe
 from ape_model.training.task import build_task
-from ape_model.training.text_tower.check import check_spread, measure_spread
+from ape_model.training.text_tower.check import check_diversity, measure_diversity
 from ape_model.training.trainer import Trainer
 from ape_model.training.validate import validate
 from ape_model.weights.import_official import VISION_FILE
@@ -30,104 +30,124 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ape_model.training.recipe import Recipe
-    from ape_model.training.task import Judged
-    from ape_model.training.text_tower.check import Spread
+    from ape_model.training.task import ValidationSet
+    from ape_model.training.text_tower.check import EmbeddingDiversity
 
-__all__ = ["Order", "run"]
+__all__ = ["TrainOptions", "train"]
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What the user asked for."""
+class TrainOptions:
+    """The options of `ape-stream train`."""
 
     recipe: Path
+    """A TOML file."""
     out: Path
+    """Folder for states, log and weights."""
     data: Path | None = None
-    pictures: Path | None = None
+    """A COCO file; None: the data sets of the recipe."""
+    images: Path | None = None
+    """Folder of the images of `data`; None: that of the file."""
     init: str | None = None
+    """Model to start from; None: random weights."""
     steps: int | None = None
+    """Number of steps; None: the recipe's."""
     seed: int | None = None
+    """Seed; None: the recipe's."""
     device: str = "auto"
+    """Device of the network: auto, cpu or cuda."""
 
 
-def run(order: Order, say: Callable[[str], None]) -> Path:
-    """Train to the recipe's last step, from the folder's last state where there is one.
+def train(options: TrainOptions, report: Callable[[str], None]) -> Path:
+    """Train to the recipe's last step, from the last state in the folder where there is one.
 
     Args:
-        order: what to do.
-        say: takes progress lines.
+        options: recipe, data and folders.
+        report: called with lines of progress.
 
     Returns:
         the network's file of weights; its folder is a model (`--model`, `--init`).
 
     Raises:
-        ModelError: recipe, data or weights are at fault; or the loss is no number.
+        ModelError: recipe, data or weights cannot be used, or the loss is NaN or infinite.
     """
-    recipe = _with_data(read_recipe(order.recipe, steps=order.steps, seed=order.seed), order)
-    device, folder = parse_device(order.device), order.recipe.parent
-    files = find_model(order.init or "nano")
+    recipe = _with_data(
+        read_recipe(options.recipe, steps=options.steps, seed=options.seed), options
+    )
+    device, folder = parse_device(options.device), options.recipe.parent
+    files = find_model(options.init or "nano")
     if recipe.loop.text:
         files = replace(files, text=folder / recipe.loop.text)
     if files.variant != "nano" or files.text is None:
-        raise RecipeError(f"{files.name} is no nano with its text tower; the trainer trains those")
+        raise RecipeError(
+            f"{files.name} is not a nano with its text tower: only those can be trained"
+        )
     encode = load_text_encoder(files, torch.device("cpu"), torch.float32).encode
-    spread = _gate(encode, say)
-    task = build_task(recipe, folder, encode, files.text, say)
+    diversity = _check_tower(encode, report)
+    task = build_task(recipe, folder, encode, files.text, report)
     torch.manual_seed(recipe.loop.seed)
     model = Nano(NANO)
-    if order.init is not None:
+    if options.init is not None:
         load_weights(model, files.vision)
-    trainer = Trainer(model.to(device), task.prompter, recipe.loop, order.out, say)
+    trainer = Trainer(model.to(device), task.prompt_sampler, recipe.loop, options.out, report)
     if trainer.load():
-        say(f"going on from step {trainer.step}")
-    elif trainer.first:
+        report(f"resuming at step {trainer.step}")
+    elif trainer.is_main_process:
         trainer.log(
-            {"step": 0, "text_rank": spread.effective_rank, "text_cosine": spread.nearest_cosine}
+            {
+                "step": 0,
+                "text_rank": diversity.effective_rank,
+                "text_cosine": diversity.nearest_cosine,
+            }
         )
-    trainer.run(task.data, lambda done: _judge(done, task.judged, say))
-    if not trainer.first:
-        return order.out / VISION_FILE
+    trainer.run(task.data, lambda done: _validate(done, task.validation_sets, report))
+    if not trainer.is_main_process:
+        return options.out / VISION_FILE
     facts = {"seed": recipe.loop.seed, "steps": trainer.step, "images": trainer.images}
-    known = files.vocabulary if order.init is not None else frozenset[str]()
+    known = files.vocabulary if options.init is not None else frozenset[str]()
     path = export_model(
-        order.out,
+        options.out,
         trainer.model,
         trainer.ema,
         files.text,
         known.union(task.words),
         facts | {"recipe": recipe_hash(recipe)},
     )
-    say(f"wrote {path}; use it with --model {order.out}")
+    report(f"wrote {path}; use it with --model {options.out}")
     return path
 
 
-def _with_data(recipe: Recipe, order: Order) -> Recipe:
+def _with_data(recipe: Recipe, options: TrainOptions) -> Recipe:
     """Put the data set of the command line into the recipe."""
-    if order.data is None:
-        if order.pictures is not None:
-            raise RecipeError("--pictures is the folder of the pictures of --data; give both")
+    if options.data is None:
+        if options.images is not None:
+            raise RecipeError("--images is the folder of the images of --data: give both")
         return recipe
     if recipe.data != (DataConfig(),):
-        raise RecipeError(f"{order.recipe} names its data itself; leave --data out")
-    pictures = "" if order.pictures is None else str(order.pictures.absolute())
-    return replace(recipe, data=(DataConfig(str(order.data.absolute()), pictures),))
+        raise RecipeError(f"{options.recipe} has [[data]] tables of its own: leave --data out")
+    images = "" if options.images is None else str(options.images.absolute())
+    return replace(recipe, data=(DataConfig(str(options.data.absolute()), images),))
 
 
-def _gate(encode: Callable[[Sequence[str]], Tensor], say: Callable[[str], None]) -> Spread:
-    """Measure the text tower, tell, and refuse one on which no vision can be trained."""
-    spread = measure_spread(encode([name.casefold() for name in World().names]))
-    say(f"text tower: {spread}")
-    check_spread(spread)
-    return spread
+def _check_tower(
+    encode: Callable[[Sequence[str]], Tensor], report: Callable[[str], None]
+) -> EmbeddingDiversity:
+    """Measure and report the text tower; refuse one on which no network can be trained."""
+    diversity = measure_diversity(encode([name.casefold() for name in World().names]))
+    report(f"text tower: {diversity}")
+    check_diversity(diversity)
+    return diversity
 
 
-def _judge(trainer: Trainer, judged: Sequence[Judged], say: Callable[[str], None]) -> None:
-    """Validate the averaged weights on every vocabulary, tell and log."""
+def _validate(
+    trainer: Trainer, sets: Sequence[ValidationSet], report: Callable[[str], None]
+) -> None:
+    """Validate the averaged weights on every data set with names; report and log."""
     model = Nano(NANO)
     model.load_state_dict({key: value.cpu() for key, value in trainer.ema.items()})
-    for one in judged:
+    for one in sets:
         found = validate(model.eval(), one.names, one.things, one.examples)
-        said = ", ".join(f"{key} {value:.3f}" for key, value in found.items())
-        say(f"step {trainer.step}, {Path(one.source).name}: {said}")
-        name = {} if len(judged) == 1 else {"source": one.source}
+        results = ", ".join(f"{key} {value:.3f}" for key, value in found.items())
+        report(f"step {trainer.step}, {Path(one.source).name}: {results}")
+        name = {} if len(sets) == 1 else {"source": one.source}
         trainer.log({"step": trainer.step, **name, **found})

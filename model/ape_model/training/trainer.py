@@ -1,18 +1,19 @@
-"""The training loop: resumable to the step, one seed one result."""
+"""The training loop: it resumes at any step, and the same seed gives the same result."""
 
 from __future__ import annotations
 
 import json
 import math
-import pickle
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ape_model.io.read_errors import read_errors
 from ape_model.training.errors import DataError, TrainingError
 from ape_model.training.losses.criterion import CLASSIFICATIONS, Criterion
 
@@ -22,49 +23,50 @@ if TYPE_CHECKING:
 
     from ape_model.network.nano import Nano
     from ape_model.training.data.batch import Batch
-    from ape_model.training.prompts.sampler import Prompter
+    from ape_model.training.prompts.sampler import PromptSampler
 
-__all__ = ["LoopConfig", "Trainer"]
+__all__ = ["ErrorsAsItems", "LoopConfig", "StepRange", "Trainer"]
 
 HEAD_RATE = 1e-3
-"""Learning rate of the head that exists in training alone while it learns alone."""
+"""Learning rate of the criterion's class head during `heads_first`."""
+_ADVICE = "remove it to start the run again"
 
 
 @dataclass(frozen=True, slots=True)
 class LoopConfig:
-    """How long and how fast: the keys at the top of a recipe."""
+    """Length and optimizer of a run: the keys at the top of a recipe."""
 
     steps: int
-    """Batches of the run."""
+    """Number of batches."""
     learning_rate: float = 1e-3
-    """Of AdamW, between warm-up and decay."""
+    """Learning rate of AdamW between warm-up and decay."""
     weight_decay: float = 0.05
-    """Of matrices; norms, biases and gates do not decay."""
+    """Weight decay of matrices; norms, biases and gates have none."""
     warm_up: int = 250
-    """Steps in which the learning rate rises."""
+    """Steps in which the learning rate rises linearly."""
     decay_from: float = 0.45
-    """Part of the run after which the learning rate falls, 0..1."""
+    """Part of the run, 0..1, after which the learning rate falls to zero (cosine)."""
     heads_first: int = 0
-    """First steps in which the head that exists in training alone learns at full rate, and the
-    network does not learn from it: for runs that go on from trained weights."""
+    """First steps in which the criterion's class head learns at its own rate and the network gets
+    no gradient from it: for runs that start from trained weights, where that head is new."""
     freeze_norms: bool = False
-    """Batch norms keep their statistics, so that training sees what inference does: for runs that
-    go on from trained weights with small batches."""
+    """Batch norms keep their statistics, as in inference: for runs that start from trained weights
+    with small batches."""
     clip: float = 5.0
-    """Largest norm of the network's gradient."""
+    """Largest norm of the network's gradient; a larger one is scaled down."""
     ema: float = 0.998
-    """How much of the averaged weights stays at a step, 0..1."""
+    """Decay of the averaged weights per step, 0..1."""
     layer_decay: float = 1.0
-    """Learning rate of a backbone block over that of the next one; the stem comes first."""
-    strangers: int = 96
-    """Words of other things that are asked for in every vocabulary step."""
+    """Learning rate of a backbone block over that of the next one, 0..1; the stem comes first."""
+    negative_words: int = 96
+    """Number of words of other things among the prompts of a step with names."""
     classification: str = "quality"
-    """`quality`: scores say how well the box fits. `focal`: scores say yes or no, as in the
+    """`quality`: scores predict the IoU of the box. `focal`: scores predict yes or no, as in the
     official criterion (alpha .25, gamma 2)."""
     text: str = ""
-    """File of `ape-stream train-text` beside the recipe; empty: that of `--init`, or nano's."""
+    """File of `ape-stream train-text`, relative to the recipe; empty: that of `--init`, or nano."""
     seed: int = 0
-    """Of the first weights, the data and the prompts."""
+    """Seed of the initial weights, the data and the prompts."""
     save_every_s: float = 120.0
     """Seconds between two states."""
     validate_every: int = 100
@@ -72,7 +74,7 @@ class LoopConfig:
     report_every: int = 50
     """Steps between two lines of the log."""
     workers: int = 1
-    """Processes that make batches; 0: the training process itself."""
+    """Processes that load batches; 0: the training process itself."""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -81,21 +83,23 @@ class LoopConfig:
             ValueError: a field is out of range.
         """
         if min(self.steps, self.report_every, self.validate_every) < 1:
-            raise ValueError("steps, report_every and validate_every are at least 1")
+            raise ValueError("steps, report_every and validate_every must be at least 1")
         if not (self.learning_rate > 0 and self.clip > 0 and 0 < self.layer_decay <= 1):
-            raise ValueError("learning_rate and clip are over 0, layer_decay is 0..1 and over 0")
+            raise ValueError(
+                "learning_rate and clip must be over 0, layer_decay over 0 and at most 1"
+            )
         if not (0 <= self.ema < 1 and 0 <= self.decay_from < 1):
-            raise ValueError("ema and decay_from are 0..1 and below 1")
-        if min(self.warm_up, self.heads_first, self.strangers, self.seed, self.workers) < 0:
-            raise ValueError("warm_up, heads_first, strangers, seed and workers are 0 or more")
+            raise ValueError("ema and decay_from must be 0..1 and below 1")
+        if min(self.warm_up, self.heads_first, self.negative_words, self.seed, self.workers) < 0:
+            raise ValueError("warm_up, heads_first, negative_words, seed, workers: 0 or more")
         if self.weight_decay < 0:
-            raise ValueError("weight_decay is 0 or more")
+            raise ValueError("weight_decay must be 0 or more")
         if self.classification not in CLASSIFICATIONS:
-            raise ValueError(f"classification is one of {', '.join(CLASSIFICATIONS)}")
+            raise ValueError(f"classification must be one of {', '.join(CLASSIFICATIONS)}")
 
 
-class _Told(Dataset["Batch | DataError"]):
-    """Batches, or what is wrong with one: raised in a worker, an error would be many lines."""
+class ErrorsAsItems(Dataset["Batch | DataError"]):
+    """Batches, or the error of one: DataLoader would wrap an error of a worker in its traceback."""
 
     def __init__(self, data: Dataset[Batch]) -> None:
         self.data = data
@@ -107,8 +111,8 @@ class _Told(Dataset["Batch | DataError"]):
             return error
 
 
-class _From(Sampler[int]):
-    """Steps in order, from one on."""
+class StepRange(Sampler[int]):
+    """The steps from `first` up to the end of the run."""
 
     def __init__(self, first: int, steps: int) -> None:
         self.first, self.steps = first, steps
@@ -125,24 +129,25 @@ class Trainer:
 
     Args:
         model: the network.
-        prompter: chooses what a batch is asked for.
-        config: the recipe.
-        folder: where states and the log go.
-        say: takes progress lines.
+        prompt_sampler: chooses the prompts of a batch.
+        config: length and optimizer of the run.
+        folder: for `state.pt` and `log.jsonl`.
+        report: called with lines of progress.
     """
 
     def __init__(
         self,
         model: Nano,
-        prompter: Prompter,
+        prompt_sampler: PromptSampler,
         config: LoopConfig,
         folder: Path,
-        say: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
         torch.manual_seed(config.seed)
-        self.say = say
+        self.report = report
         self.device = next(model.parameters()).device
-        self.model, self.prompter, self.config, self.folder = model, prompter, config, folder
+        self.model, self.prompt_sampler = model, prompt_sampler
+        self.config, self.folder = config, folder
         self.criterion = Criterion(
             model.config.hidden, model.config.text_width, config.classification
         ).to(self.device)
@@ -150,14 +155,14 @@ class Trainer:
             self._groups(), lr=config.learning_rate, betas=(0.9, 0.98), fused=True
         )
         self._norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-        self.ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.ema = {k: v.detach().clone() for k, v in model.state_dict().items()}  # averaged
         self.step, self.images, self.seconds = 0, 0, 0.0
         self.processes = distributed.get_world_size() if distributed.is_initialized() else 1
-        self.first = not distributed.is_initialized() or distributed.get_rank() == 0
+        self.is_main_process = not distributed.is_initialized() or distributed.get_rank() == 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Weights decay; norms, biases and gates do not; sampling offsets learn slowly."""
+        """Parameter groups by weight decay and learning rate; the criterion's come last."""
         groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
         for name, p in self.model.named_parameters():
             groups.setdefault((p.ndim >= 2, self._scale(name)), []).append(p)
@@ -173,9 +178,9 @@ class Trainer:
         return listed
 
     def _scale(self, name: str) -> float:
-        """Learning rate of a weight over that of most weights."""
+        """Factor of a weight's learning rate."""
         if "sampling_offsets" in name:
-            return 0.1
+            return 0.1  # as in Deformable DETR and the official configurations
         depth = self.model.config.backbone.depth
         if name.startswith("backbone.blocks."):
             return self.config.layer_decay ** (depth - int(name.split(".")[2]))
@@ -191,16 +196,20 @@ class Trainer:
         return c.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
 
     def run(self, data: Dataset[Batch], on_save: Callable[[Trainer], None] | None = None) -> None:
-        """Train until the last step; states are written as time passes and at the end.
+        """Train to the last step; the state is saved at intervals and at the end.
+
+        Args:
+            data: the batch of each step.
+            on_save: called after some saves (`validate_every`) and after the last one.
 
         Raises:
             DataError: a batch cannot be made.
-            TrainingError: a loss or a gradient is no number.
+            TrainingError: a loss or a gradient is NaN or infinite.
         """
         loader = DataLoader(
-            _Told(data),
+            ErrorsAsItems(data),
             batch_size=None,
-            sampler=_From(self.step, self.config.steps),
+            sampler=StepRange(self.step, self.config.steps),
             num_workers=self.config.workers,
             prefetch_factor=4 if self.config.workers else None,
         )
@@ -215,82 +224,90 @@ class Trainer:
             now = time.monotonic()
             self.seconds += now - began
             began = now
-            if self.step % self.config.report_every == 0 and self.first:
-                self._report(sums)
+            if self.step % self.config.report_every == 0 and self.is_main_process:
+                self._log_progress(sums)
                 sums = {}
-            if now - saved > self.config.save_every_s and self.first:
+            if now - saved > self.config.save_every_s and self.is_main_process:
                 self.save()
                 saved = now
                 if on_save is not None and self.step - validated >= self.config.validate_every:
                     validated = self.step
                     on_save(self)
-        if self.first:
+        if self.is_main_process:
             self.save()
             if on_save is not None:
                 on_save(self)
 
     def advance(self, batch: Batch) -> dict[str, float]:
-        """One step on one batch; returns the weighted losses and the gradient's norm.
+        """Train one step on one batch; return the weighted losses and the gradient's norm.
 
         Raises:
-            TrainingError: a loss or a gradient is no number; no weight has changed then.
+            TrainingError: a loss or a gradient is NaN or infinite; no weight has changed then.
         """
         losses = self.backward(batch)
-        self._share_gradients()
+        self._all_reduce_gradients()
         return losses | {"norm": self.update(len(batch.images) * self.processes)}
 
     def backward(self, batch: Batch) -> dict[str, float]:
-        """Compute the gradients of one batch; returns the weighted losses.
+        """Compute the gradients of one batch; return the weighted losses.
 
         Raises:
-            TrainingError: a loss is no number.
+            TrainingError: a loss is NaN or infinite.
         """
         self.model.train()
         if self.config.freeze_norms:
             for norm in self._norms:
                 norm.eval()
-        asked = self.prompter(self.model, batch.to(self.device), self.step)
-        with torch.set_grad_enabled(asked.teaches_sight):
-            seen = self.model.encode_image(asked.batch.images, asked.batch.sizes)
-        outputs = self.model.head(seen, asked.prompts)
+        batch = batch.to(self.device)
+        sampled = self.prompt_sampler(self.model, batch, self.step)
+        with torch.set_grad_enabled(sampled.trains_backbone):
+            features = self.model.encode_image(batch.images, batch.sizes)
+        outputs = self.model.head(features, sampled.prompts)
         apart = self.step < self.config.heads_first
-        losses = self.criterion(self.model, seen, outputs, asked.batch, asked.targets, apart=apart)
+        losses = self.criterion(self.model, features, outputs, batch, sampled.targets, apart=apart)
         total = torch.stack(list(losses.values())).sum()
-        self._refuse_no_number("loss", total)
+        self._raise_if_nonfinite(total)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        said = "s/" if asked.targets.names is None else ""
-        return {f"{said}{k}": v.item() for k, v in losses.items()}
+        prefix = "s/" if sampled.targets.names is None else ""  # losses of sentences, in the log
+        return {f"{prefix}{k}": v.item() for k, v in losses.items()}
 
     def update(self, images: int) -> float:
-        """Take the optimizer's step; returns the gradient's norm before it was clipped.
+        """Take the optimizer's step; return the gradient's norm before it was clipped.
 
         Args:
-            images: pictures that the gradients come from, in all processes.
+            images: number of images that the gradients come from, in all processes.
 
         Raises:
-            TrainingError: a gradient is no number.
+            TrainingError: a gradient is NaN or infinite.
         """
         for group in self.optimizer.param_groups:
             alone = group["head"] and self.step < self.config.heads_first
             group["lr"] = HEAD_RATE if alone else self.rate(self.step) * group["scale"]
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self._refuse_no_number("gradient", norm)
+        try:
+            norm = nn.utils.clip_grad_norm_(
+                self.model.parameters(), self.config.clip, error_if_nonfinite=True
+            )
+        except RuntimeError as error:
+            raise self._nonfinite("gradient") from error
         self.optimizer.step()
         self.step += 1
         self.images += images
         self._average()
         return float(norm)
 
-    def _refuse_no_number(self, what: str, value: Tensor) -> None:
-        if not torch.isfinite(value):
-            raise TrainingError(
-                f"the {what} is {value.item()} at step {self.step}; lower the learning rate, and"
-                f" go on from the last state in {self.folder}"
-            )
+    def _raise_if_nonfinite(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise self._nonfinite("loss")
 
-    def _share_gradients(self) -> None:
-        """Average gradients over all processes; a weight that a step did not use counts as zero."""
+    def _nonfinite(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"the {what} is NaN or infinite at step {self.step}: lower the learning rate and run"
+            f" again, which resumes from the last state in {self.folder}"
+        )
+
+    def _all_reduce_gradients(self) -> None:
+        """Average gradients over all processes; those of unused weights count as zero."""
         if not distributed.is_initialized():
             return
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -303,14 +320,15 @@ class Trainer:
         for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
             p.grad = part.view_as(p)
 
-    @torch.no_grad()
     def _average(self) -> None:
+        """Move the averaged weights towards the current ones, faster in the first steps."""
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        mine = self.model.state_dict()
-        floats = [k for k, v in mine.items() if v.is_floating_point()]
-        torch._foreach_lerp_([self.ema[k] for k in floats], [mine[k] for k in floats], 1 - decay)
+        current = self.model.state_dict()
+        floats = [k for k, v in current.items() if v.is_floating_point()]
+        average = get_ema_multi_avg_fn(decay)
+        average([self.ema[k] for k in floats], [current[k] for k in floats], self.step)
 
-    def _report(self, sums: dict[str, list[float]]) -> None:
+    def _log_progress(self, sums: dict[str, list[float]]) -> None:
         line = {
             "step": self.step,
             "images": self.images,
@@ -321,21 +339,21 @@ class Trainer:
         line |= {k: round(sum(v) / len(v), 4) for k, v in sums.items()}
         self.log(line)
         total = sum(sum(v) / len(v) for k, v in sums.items() if k != "norm")
-        self.say(f"step {self.step}/{self.config.steps}: loss {total:.3f}, {self.images} pictures")
+        self.report(f"step {self.step}/{self.config.steps}: loss {total:.3f}, {self.images} images")
 
     def log(self, line: Mapping[str, float | str]) -> None:
-        """Append a line of numbers to log.jsonl."""
+        """Append one line to log.jsonl."""
         with (self.folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(dict(line)) + "\n")
 
     def save(self) -> None:
-        """Write the whole state; an interrupted write leaves the last one."""
+        """Save the whole state; an interrupted write keeps the previous one."""
         state = {
             "model": self.model.state_dict(),
             "criterion": self.criterion.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema,
-            "memory": self.prompter.state(),
+            "memory": self.prompt_sampler.state(),
             "counts": {"step": self.step, "images": self.images, "seconds": self.seconds},
         }
         part = self.folder / "state.part"
@@ -343,7 +361,7 @@ class Trainer:
         part.replace(self.folder / "state.pt")
 
     def load(self) -> bool:
-        """Take up the last state of the folder; False where there is none.
+        """Restore the last state of the folder; False where there is none.
 
         Raises:
             TrainingError: there is one, but it is damaged or of another run.
@@ -351,23 +369,21 @@ class Trainer:
         path = self.folder / "state.pt"
         if not path.is_file():
             return False
+        with read_errors(path, TrainingError, _ADVICE):
+            state = torch.load(path, weights_only=True, map_location=self.device)
         try:
-            self._take(torch.load(path, weights_only=True, map_location=self.device))
-        except (OSError, EOFError, pickle.UnpicklingError, LookupError, RuntimeError) as error:
+            self._restore(state)
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
             first = str(error).partition("\n")[0]
-            raise TrainingError(
-                f"{path} is damaged or of another run; remove it to begin anew: {first}"
-            ) from error
-        except ValueError as error:
-            raise TrainingError(f"{path} is of a run with other data sets: {error}") from error
+            raise TrainingError(f"{path} is of another run ({first}): {_ADVICE}") from error
         return True
 
-    def _take(self, state: Mapping[str, Any]) -> None:
+    def _restore(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.criterion.load_state_dict(state["criterion"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema = state["ema"]
-        if "memory" in state:  # states from before there was one have none to take up
-            self.prompter.load(state["memory"])
+        if "memory" in state:  # older states have no queue
+            self.prompt_sampler.load(state["memory"])
         counts = state["counts"]
         self.step, self.images, self.seconds = counts["step"], counts["images"], counts["seconds"]

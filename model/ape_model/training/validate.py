@@ -1,4 +1,4 @@
-"""A light check while training: average precision and recall on scenes nobody trains on."""
+"""Validation during training: average precision and recall of boxes on a few images."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
 __all__ = ["validate"]
 
 CANDIDATES = 100
-"""Detections kept of each picture, the best of all (query, name) pairs."""
+"""Detections of an image: the best of all (query, name) pairs."""
 
 
 @torch.no_grad()
 def validate(
     model: Nano, names: Tensor, things: int, examples: Sequence[Example]
 ) -> dict[str, float]:
-    """Measure boxes of a network whose prompts are all main names.
+    """Evaluate the boxes of a network with all main names as prompts.
 
     Args:
         model: in eval mode.
         names: (C, D) vectors of the main names, things first.
-        things: how many of them are things.
-        examples: pictures with their regions.
+        things: number of names of things.
+        examples: images with their regions.
 
     Returns:
-        things_ap50, stuff_ap50 (each where there are such names) and agnostic_recall50 (share of
-        regions that some query's box overlaps by half), all 0..1, and absent, names an image that
-        score over 0.5 and are not in it.
+        things_ap50 and stuff_ap50 (if there are such names), agnostic_recall50 (part of the regions
+        that the box of any query overlaps with IoU 0.5), all 0..1; and absent, the mean number of
+        names that score over 0.5 and are not in the image.
     """
     found: list[list[float]] = []
     hits = total = absent = 0
@@ -56,8 +56,8 @@ def validate(
         best = box_iou(torch.from_numpy(example.boxes), boxes).amax(1)
         hits, total = hits + int((best >= 0.5).sum()), total + len(best)
         scores = outputs.logits[0].sigmoid()
-        spoken = set((scores > 0.5).any(0).nonzero()[:, 0].tolist())
-        absent += len(spoken - set(example.classes.tolist()))
+        claimed = set((scores > 0.5).any(0).nonzero()[:, 0].tolist())
+        absent += len(claimed - set(example.classes.tolist()))
         found += _rows(index, boxes, scores)
     truth = _truth(examples, len(names))
     kinds = {"things_ap50": range(things), "stuff_ap50": range(things, len(names))}
@@ -73,7 +73,7 @@ def _scale(example: Example) -> Tensor:
 
 
 def _rows(index: int, boxes: Tensor, scores: Tensor) -> list[list[float]]:
-    """Best pairs as rows of image, x, y, w, h, score, class."""
+    """The best (query, name) pairs as rows of image, x, y, w, h, score, class (COCO results)."""
     best = scores.flatten().topk(min(CANDIDATES, scores.numel()))
     query, name = best.indices // scores.shape[1], best.indices % scores.shape[1]
     sides = torch.cat([boxes[query, :2], boxes[query, 2:] - boxes[query, :2]], dim=1)
@@ -83,6 +83,7 @@ def _rows(index: int, boxes: Tensor, scores: Tensor) -> list[list[float]]:
 
 
 def _truth(examples: Sequence[Example], classes: int) -> COCO:
+    """Ground-truth boxes as a COCO index."""
     annotations: list[dict[str, Any]] = []
     for index, example in enumerate(examples, start=1):
         for (x1, y1, x2, y2), name in zip(example.boxes, example.classes, strict=True):

@@ -1,1 +1,7 @@
-"""Models on disk: find, import, fetch, load."""
+"""Models on disk.
+
+registry         find_model: a name or path to a model's files
+import_official  a released checkpoint to our two files
+hub              download of the released checkpoints
+state_dict       weights of a module to and from a file, strict both ways
+"""

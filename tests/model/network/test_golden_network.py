@@ -28,7 +28,8 @@ from ape_model.reference.panoptic import (
     semantic_logits,
     semantic_map,
 )
-from ape_model.training.prompts.embedding_queue import PhraseBank, pad_zeros
+from ape_model.reference.phrase_padding import pad_zeros
+from ape_model.training.prompts.embedding_queue import EmbeddingQueue
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMITTED = ROOT / "tests/model/goldens"
@@ -119,7 +120,7 @@ def prompt_features(mode, info, config, embeddings):
         if mode.endswith("bankreset"):
             embeddings = pad_zeros(embeddings, sizes[-1])
         elif dataset is not None:
-            embeddings = PhraseBank(sizes, config.text_width).extend(embeddings, dataset)
+            embeddings = EmbeddingQueue(sizes, config.text_width).extend(embeddings, dataset)
         return PromptFeatures(fusion=embeddings[None], classes=None)
     if mode == "name_fused_text":
         return PromptFeatures(fusion=embeddings[None], classes=embeddings[None])

@@ -22,7 +22,8 @@ from ape_model.reference import modules as reference
 from ape_model.reference.nms import box_iou, nms_keep
 from ape_model.reference.official_topk import classwise_keep
 from ape_model.reference.patch import as_written
-from ape_model.training.prompts.embedding_queue import PhraseBank, collapse_zeros, pad_zeros
+from ape_model.reference.phrase_padding import collapse_zeros, pad_zeros
+from ape_model.training.prompts.embedding_queue import EmbeddingQueue
 
 VIT = VitConfig(32, 2, 2, window=3, window_blocks=(0,), pretrain_grid=4)
 TINY = ApeConfig(
@@ -197,7 +198,7 @@ def test_every_level_sends_its_best():
 
 
 def test_the_bank_remembers_the_newest_phrases():
-    bank = PhraseBank((3,), 1)
+    bank = EmbeddingQueue((3,), 1)
     first, second = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0]])
     assert bank.extend(first, 0).flatten().tolist() == [1, 2, 0]
     assert bank.extend(second, 0).flatten().tolist() == [3, 1, 2]

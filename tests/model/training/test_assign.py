@@ -51,7 +51,7 @@ def test_an_anchor_in_the_padding_is_never_assigned():
     assert found.tolist() == [[0, -1, 0, -1]]
 
 
-def test_a_picture_without_regions_assigns_nothing():
+def test_an_image_without_regions_assigns_nothing():
     boxes, valid = regions([0, 0, 0, 0]), torch.tensor([[False]])
     assert assign_tokens(ANCHORS, boxes, valid).tolist() == [[-1] * 4]
     region, overlap = assign_queries(ANCHORS[None], boxes, valid, 0.5)

@@ -1,4 +1,4 @@
-"""What happens to a picture, in cases worked by hand."""
+"""What happens to a image, in cases worked by hand."""
 
 import random
 
@@ -17,13 +17,13 @@ from ape_model.training.data.augment import (
     place,
     split_regions,
 )
-from ape_model.training.data.coco import CocoData, Picture, Region, Skips
+from ape_model.training.data.coco import CocoData, CocoImage, Region, Skips
 from ape_model.training.data.coco_dataset import CocoBatches
 from ape_model.training.data.config import DataConfig
-from ape_model.training.data.world_dataset import Canvas, Stage
+from ape_model.training.data.world_dataset import Canvas, Phase
 from ape_model.training.errors import DataError
 
-STAGES = (Stage(0, (Canvas(64, 96, 2),)),)
+STAGES = (Phase(0, (Canvas(64, 96, 2),)),)
 THING = Region(0, [], True, ())
 STUFF = Region(1, [], True, ())
 
@@ -38,7 +38,7 @@ def blocks(rows, cols):
     return np.kron(np.array(rows, np.int32).reshape(-1, cols), np.ones((4, 4), np.int32))
 
 
-def test_a_picture_is_placed_scaled_and_mirrored():
+def test_an_image_is_placed_scaled_and_mirrored():
     ids = np.array([[1, 2], [3, 4]], np.int32)
     found = place(ids, Placement(2.0, 0, 1), (4, 6), 0)
     assert found.tolist() == [
@@ -56,12 +56,12 @@ def test_what_lies_outside_the_canvas_is_cut_off():
     assert place(ids, Placement(1.0, -1, -1), (2, 3), 0).tolist() == [[5, 6, 0], [0, 0, 0]]
 
 
-def test_a_shrunk_picture_is_the_mean_of_what_it_was():
-    picture = np.array([[0, 100], [100, 200]], np.uint8)[..., None].repeat(3, axis=2)
-    assert place(picture, Placement(0.5, 0, 0), (1, 1), 0).tolist() == [[[100, 100, 100]]]
+def test_a_shrunk_image_is_the_mean_of_what_it_was():
+    image = np.array([[0, 100], [100, 200]], np.uint8)[..., None].repeat(3, axis=2)
+    assert place(image, Placement(0.5, 0, 0), (1, 1), 0).tolist() == [[[100, 100, 100]]]
 
 
-def test_jitter_keeps_to_its_scales_and_leaves_no_gap_where_the_picture_is_larger():
+def test_jitter_keeps_to_its_scales_and_leaves_no_gap_where_the_image_is_larger():
     rng = random.Random(0)
     sides = set()
     for _ in range(200):
@@ -129,19 +129,19 @@ def test_some_words_compare():
 
 
 def striped(tmp_path, **changes):
-    """A picture of 64 x 64 whose left half is the thing, white on grey."""
+    """A image of 64 x 64 whose left half is the thing, white on grey."""
     pixels = np.full((64, 64, 3), 90, np.uint8)
     pixels[:, :32] = 255
     cv2.imwrite(str(tmp_path / "a.png"), pixels)
     box = [[0, 0, 32, 0, 32, 64, 0, 64]]
     region = Region(0, box, True, ("the left half",))
-    picture = Picture(tmp_path / "a.png", (64, 64), (region,))
-    data = CocoData((picture,), ("half",), ((),), 1, Skips())
+    image = CocoImage(tmp_path / "a.png", (64, 64), (region,))
+    data = CocoData((image,), ("half",), ((),), 1, Skips())
     config = DataConfig("a.json", **({"photometric": 0.0} | changes))
     return CocoBatches(data, STAGES, config, seed=0, network=NANO, steps=9)
 
 
-def test_a_mirrored_picture_is_spoken_of_in_mirrored_words(tmp_path):
+def test_a_mirrored_image_is_spoken_of_in_mirrored_words(tmp_path):
     batches = striped(tmp_path, prompts="expression")
     rng = random.Random(0)
     seen = set()
@@ -155,7 +155,7 @@ def test_a_mirrored_picture_is_spoken_of_in_mirrored_words(tmp_path):
     assert seen == {"the left half", "the right half"}
 
 
-def test_a_picture_whose_words_compare_is_never_cut(tmp_path):
+def test_an_image_whose_words_compare_is_never_cut(tmp_path):
     for kind in ("phrase", "expression"):
         batches = striped(tmp_path, prompts=kind, scale=(0.5, 3.0))
         assert batches._scale(batches.usable[0]) == (0.5, 1.0)
@@ -182,7 +182,7 @@ def test_descriptions_are_given_only_where_they_are_asked_for(tmp_path):
 
 def test_data_without_phrases_cannot_be_described(tmp_path):
     batches = striped(tmp_path)
-    bare = Picture(tmp_path / "a.png", (64, 64), (THING,))
+    bare = CocoImage(tmp_path / "a.png", (64, 64), (THING,))
     data = CocoData((bare,), ("half",), ((),), 1, Skips())
     with pytest.raises(DataError, match=r"a\.json: no annotation has `phrases`"):
         CocoBatches(
@@ -199,10 +199,10 @@ def test_light_and_colour_change_as_often_as_asked_for_and_no_region_moves(tmp_p
 
 
 def test_stuff_stays_whole_where_asked(tmp_path):
-    picture = striped(tmp_path).usable[0]
+    image = striped(tmp_path).usable[0]
     halves = [[0, 0, 16, 0, 16, 64, 0, 64], [48, 0, 64, 0, 64, 64, 48, 64]]
-    picture = Picture(picture.path, picture.size, (Region(0, halves, True, ()),))
-    data = CocoData((picture,), ("pond",), ((),), 0, Skips())
+    image = CocoImage(image.path, image.size, (Region(0, halves, True, ()),))
+    data = CocoData((image,), ("pond",), ((),), 0, Skips())
     for parts in (True, False):
         config = DataConfig("a.json", stuff_in_parts=parts)
         batches = CocoBatches(data, STAGES, config, seed=0, network=NANO, steps=1)

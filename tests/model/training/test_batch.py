@@ -1,4 +1,4 @@
-"""Batches of pictures of different sizes: padded as in inference, and nothing learnt of padding."""
+"""Batches of images of different sizes: padded as in inference, and nothing learnt of padding."""
 
 import random
 from dataclasses import replace
@@ -13,7 +13,7 @@ from ape_model.network.geometry import corners
 from ape_model.network.nano import Nano
 from ape_model.training.data.batch import Example, collate
 from ape_model.training.data.photometric import photometric
-from ape_model.training.data.world_dataset import Canvas, SceneBatches, Stage
+from ape_model.training.data.world_dataset import Canvas, Phase, WorldBatches
 from ape_model.training.losses.criterion import Criterion, Targets
 from ape_model.world import World
 
@@ -72,7 +72,7 @@ def test_tokens_of_the_padding_are_no_background_to_learn():
     def objectness(changed, score):
         scores = outputs.tokens.objectness.masked_fill(changed, score)
         other = replace(outputs, tokens=replace(outputs.tokens, objectness=scores))
-        losses = criterion(model, features, other, batch, Targets(truth, names))
+        losses = criterion(model, features, other, batch, Targets(truth, names, batch.classes))
         assert all(torch.isfinite(value) for value in losses.values())
         return losses["objectness"].item()
 
@@ -92,7 +92,7 @@ def test_no_query_comes_from_the_padding():
     assert not padded.gather(1, outputs.proposals.tokens).any()
 
 
-def test_the_pictures_of_a_varied_canvas_differ_and_stay_within_it():
+def test_the_images_of_a_varied_canvas_differ_and_stay_within_it():
     canvas, rng = Canvas(192, 256, 4, vary=0.4), random.Random(0)
     sizes = {canvas.draw(rng) for _ in range(200)}
     heights, widths = zip(*sizes, strict=True)
@@ -102,10 +102,10 @@ def test_the_pictures_of_a_varied_canvas_differ_and_stay_within_it():
     assert max(widths) in range(250, 257)
 
 
-def test_a_zoomed_canvas_shows_smaller_things_in_pictures_of_the_same_size():
+def test_a_zoomed_canvas_shows_smaller_things_in_images_of_the_same_size():
     def longest(zoom):
-        stage = Stage(0, (Canvas(144, 256, 6, 4, zoom=zoom),))
-        batch = SceneBatches((stage,), seed=1, network=NANO, steps=1)[0]
+        phase = Phase(0, (Canvas(144, 256, 6, 4, zoom=zoom),))
+        batch = WorldBatches((phase,), seed=1, network=NANO, steps=1)[0]
         assert batch.sizes == ((144, 256),) * 6
         things = batch.valid & (batch.classes < World().things)
         bounds = batch.masks[things].flatten(1).sum(1)
@@ -117,8 +117,8 @@ def test_a_zoomed_canvas_shows_smaller_things_in_pictures_of_the_same_size():
 
 
 def test_canvases_are_drawn_by_what_is_asked_for():
-    stage = Stage(0, (Canvas(96, 96, 1, names=0), Canvas(96, 128, 1, sentences=0)), 0.5)
-    batches = SceneBatches((stage,), seed=0, network=NANO, steps=20)
+    phase = Phase(0, (Canvas(96, 96, 1, names=0), Canvas(96, 128, 1, sentences=0)), 0.5)
+    batches = WorldBatches((phase,), seed=0, network=NANO, steps=20)
     for step in range(20):
         batch = batches[step]
         assert batch.sizes == (((96, 96),) if any(batch.sentences) else ((96, 128),))

@@ -10,14 +10,14 @@ from PIL import Image
 from ape_model.nano_config import NANO
 from ape_model.training.data.coco import read_coco
 from ape_model.training.data.coco_dataset import CocoBatches
-from ape_model.training.data.world_dataset import Canvas, Stage
+from ape_model.training.data.world_dataset import Canvas, Phase
 from ape_model.training.errors import DataError
 
-STAGES = (Stage(0, (Canvas(64, 96, 2),)),)
+STAGES = (Phase(0, (Canvas(64, 96, 2),)),)
 
 
 def table(**changes):
-    """One picture of 40 x 60 with one square, as COCO."""
+    """One image of 40 x 60 with one square, as COCO."""
     square = [10, 10, 30, 10, 30, 30, 10, 30]
     good = {
         "images": [{"id": 7, "file_name": "a.png", "height": 40, "width": 60}],
@@ -58,8 +58,8 @@ def test_a_good_file_is_read_whole(write):
     assert data.names == ("gizmo",)
     assert data.synonyms == (("widget",),)
     assert data.things == 1
-    assert [[r.class_id for r in p.regions] for p in data.pictures] == [[0]]
-    assert data.pictures[0].size == (40, 60)
+    assert [[r.class_id for r in p.regions] for p in data.images] == [[0]]
+    assert data.images[0].size == (40, 60)
     assert data.skips.counts == {}
 
 
@@ -72,10 +72,10 @@ def test_stuff_comes_after_things_whatever_the_order_of_the_file(write):
     data = read_coco(write(table(categories=categories, annotations=[annotation(), sky])))
     assert data.names == ("gizmo", "sky")
     assert data.things == 1
-    assert [r.class_id for r in data.pictures[0].regions] == [0, 1]
+    assert [r.class_id for r in data.images[0].regions] == [0, 1]
 
 
-def test_frequencies_count_pictures_and_not_regions(write):
+def test_frequencies_count_images_and_not_regions(write):
     categories = [category(), {"id": 4, "name": "sky"}]
     data = read_coco(write(table(categories=categories, annotations=[annotation(), annotation()])))
     assert data.frequencies() == [1, 0]
@@ -84,13 +84,13 @@ def test_frequencies_count_pictures_and_not_regions(write):
 def test_a_region_without_a_mask_is_its_box_and_says_so(write):
     bare = annotation(segmentation=[])
     data = read_coco(write(table(annotations=[annotation(), bare])))
-    assert [r.masked for r in data.pictures[0].regions] == [True, False]
-    assert data.pictures[0].regions[1].shape == [[10, 10, 30, 10, 30, 30, 10, 30]]
+    assert [r.masked for r in data.images[0].regions] == [True, False]
+    assert data.images[0].regions[1].shape == [[10, 10, 30, 10, 30, 30, 10, 30]]
 
 
 def test_phrases_belong_to_their_region(write):
     data = read_coco(write(table(annotations=[annotation(phrases=["the grey gizmo"])])))
-    assert data.pictures[0].regions[0].phrases == ("the grey gizmo",)
+    assert data.images[0].regions[0].phrases == ("the grey gizmo",)
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def test_phrases_belong_to_their_region(write):
         (table(images=[image(file_name=None)]), "image row 0 needs 'file_name'"),
         (table(images=[image(height="40")]), "image row 0 needs 'height'"),
         (table(images=[image(), image()]), "image row 1 repeats the id 7"),
-        (table(images=[image(height=50)]), "image row 0: .*a.png is 60 x 40 and not 60 x 50"),
+        (table(images=[image(height=50)]), "image row 0: .*a.png is 60 x 40, not 60 x 50"),
         (
             table(images=[image(file_name="data.json")]),
-            "image row 0: .*no picture that can be read",
+            "image row 0: .*cannot be read as an image",
         ),
         (
             table(categories=[category(name="Gizmo"), {"id": 4, "name": "gizmo"}]),
@@ -151,21 +151,21 @@ LINE = [[5, 5, 20, 5, 30, 5]]
     ("bad", "cause"),
     [
         (annotation(bbox=[10, 10, 0, 5]), "box without area"),
-        (annotation(bbox=[60, 10, 10, 5]), "outside the picture"),
-        (annotation(bbox=[-30, 10, 10, 5]), "outside the picture"),
-        (annotation(segmentation=[[70, 1, 80, 1, 80, 9]]), "outside the picture"),
+        (annotation(bbox=[60, 10, 10, 5]), "outside the image"),
+        (annotation(bbox=[-30, 10, 10, 5]), "outside the image"),
+        (annotation(segmentation=[[70, 1, 80, 1, 80, 9]]), "outside the image"),
         (annotation(iscrowd=1), "crowd"),
         (annotation(segmentation=[[1, 1, 2, 2]]), "outline of fewer than three points"),
         (annotation(segmentation=LINE), "mask without area"),
         (annotation(segmentation=EMPTY), "mask without area"),
         (annotation(segmentation={"size": [40, 60], "counts": "PY2"}), "mask without area"),
-        (annotation(segmentation=SMALL), "mask of another size than its picture"),
+        (annotation(segmentation=SMALL), "mask of another size than its image"),
     ],
 )
 def test_an_unusable_annotation_is_counted_and_the_rest_is_used(write, bad, cause):
     data = read_coco(write(table(annotations=[annotation(), bad])))
     assert data.skips.counts == {cause: 1}
-    assert [len(p.regions) for p in data.pictures] == [1]
+    assert [len(p.regions) for p in data.images] == [1]
 
 
 def test_a_box_that_reaches_over_the_rim_is_used_as_far_as_it_shows(write):
@@ -205,10 +205,10 @@ def test_a_turned_photograph_is_read_the_way_the_data_set_means_it(tmp_path, siz
     assert bool(shown[4, 4].mean() > 200) is (size == (40, 60))
 
 
-def test_a_picture_that_breaks_off_is_named(write, tmp_path):
+def test_an_image_that_breaks_off_is_named(write, tmp_path):
     path = write(table())
     whole = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(whole[:50])
     batches = CocoBatches(read_coco(path), STAGES, seed=0, network=NANO, steps=4)
-    with pytest.raises(DataError, match=r"a\.png is no picture that can be read"):
+    with pytest.raises(DataError, match=r"a\.png cannot be read as an image"):
         batches[0]

@@ -16,9 +16,9 @@ from ape_model.network.nano import Nano
 from ape_model.training.command import train
 from ape_model.training.data.coco import read_coco
 from ape_model.training.data.coco_dataset import CocoBatches
-from ape_model.training.data.world_dataset import Canvas, Stage
+from ape_model.training.data.world_dataset import Canvas, Phase
 from ape_model.training.errors import DataError
-from ape_model.training.prompts.sampler import Prompter
+from ape_model.training.prompts.sampler import PromptSampler
 from ape_model.training.trainer import LoopConfig, Trainer
 from ape_model.weights.registry import find_model
 from ape_model.weights.state_dict import save_weights
@@ -28,7 +28,7 @@ steps = 2
 warm_up = 0
 workers = {workers}
 {more}
-[[stage]]
+[[phase]]
 first = 0
 canvases = [{{height = 64, width = 64, batch = 1, most = 2}}]
 """
@@ -51,8 +51,8 @@ def recipe(tmp_path):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Two pictures with a thing and a stuff each, as COCO with phrases."""
+def images(tmp_path):
+    """Two images with a thing and a stuff each, as COCO with phrases."""
     images, annotations = [], []
     for k in range(2):
         pixels = np.full((48, 64, 3), 60 + 20 * k, np.uint8)
@@ -74,12 +74,12 @@ def pictures(tmp_path):
     return write
 
 
-def test_a_fine_tuned_model_is_a_model_like_any_other(recipe, pictures, tmp_path):
+def test_a_fine_tuned_model_is_a_model_like_any_other(recipe, images, tmp_path):
     out = tmp_path / "mine"
-    done = call("--data", pictures(), "--init", "nano", "--config", recipe(), "--out", out)
+    done = call("--data", images(), "--init", "nano", "--config", recipe(), "--out", out)
     assert done.exit_code == 0, done.output
     assert "text tower: effective rank 48.5 (at least 20)" in done.output
-    assert "2 pictures, left out: nothing" in done.output
+    assert "2 images, left out: nothing" in done.output
     assert "things_ap50" in done.output
     assert "stuff_ap50" in done.output
     files = find_model(out)
@@ -92,12 +92,12 @@ def test_a_fine_tuned_model_is_a_model_like_any_other(recipe, pictures, tmp_path
     assert first["text_rank"] > 20
     assert first["text_cosine"] < 0.7
     # And it may be the beginning of the next one.
-    again = call("--data", pictures(), "--init", out, "--config", recipe(), "--out", out / "more")
+    again = call("--data", images(), "--init", out, "--config", recipe(), "--out", out / "more")
     assert again.exit_code == 0, again.output
 
 
-def test_several_data_sets_in_one_run(recipe, pictures, tmp_path):
-    pictures()
+def test_several_data_sets_in_one_run(recipe, images, tmp_path):
+    images()
     more = """
 [[data]]
 [[data]]
@@ -136,24 +136,24 @@ def refused(done):
     return lines[0]
 
 
-def test_pictures_that_break_off_end_the_run_in_one_line(recipe, pictures, tmp_path):
-    data = pictures()
+def test_images_that_break_off_end_the_run_in_one_line(recipe, images, tmp_path):
+    data = images()
     for k in range(2):
         (tmp_path / f"{k}.png").write_bytes((tmp_path / f"{k}.png").read_bytes()[:50])
     done = call("--data", data, "--config", recipe(), "--out", tmp_path / "out")
-    assert "png is no picture that can be read" in refused(done)
+    assert "png cannot be read as an image" in refused(done)
 
 
-def test_pictures_that_break_off_while_workers_read_end_it_in_one_line(pictures, tmp_path):
-    data = pictures()
-    stages = (Stage(0, (Canvas(64, 64, 1),)),)
-    batches = CocoBatches(read_coco(data), stages, seed=0, network=NANO, steps=2)
+def test_images_that_break_off_while_workers_read_end_it_in_one_line(images, tmp_path):
+    data = images()
+    phases = (Phase(0, (Canvas(64, 64, 1),)),)
+    batches = CocoBatches(read_coco(data), phases, seed=0, network=NANO, steps=2)
     for k in range(2):
         (tmp_path / f"{k}.png").unlink()
     trainer = Trainer(
-        Nano(NANO), Prompter([], width=128, seed=0), LoopConfig(2), tmp_path / "cut", print
+        Nano(NANO), PromptSampler([], width=128, seed=0), LoopConfig(2), tmp_path / "cut", print
     )
-    with pytest.raises(DataError, match="no picture that can be read") as caught:
+    with pytest.raises(DataError, match="cannot be read as an image") as caught:
         trainer.run(batches)
     assert "\n" not in str(caught.value)
 
@@ -168,8 +168,8 @@ def test_pictures_that_break_off_while_workers_read_end_it_in_one_line(pictures,
         ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "A"}]}, "category row 1"),
     ],
 )
-def test_bad_data_is_refused_in_one_line(recipe, pictures, tmp_path, changes, said):
-    data = pictures(**changes)
+def test_bad_data_is_refused_in_one_line(recipe, images, tmp_path, changes, said):
+    data = images(**changes)
     done = call("--data", data, "--config", recipe(), "--out", tmp_path / "out")
     line = refused(done)
     assert said in line
@@ -180,8 +180,8 @@ def test_bad_data_is_refused_in_one_line(recipe, pictures, tmp_path, changes, sa
     ("words", "said"),
     [
         (("--data", "nowhere.json"), "nowhere.json is no COCO file"),
-        (("--config", "nowhere.toml"), "nowhere.toml is no recipe"),
-        (("--pictures", "."), "--pictures is the folder of the pictures of --data"),
+        (("--config", "nowhere.toml"), "nowhere.toml is not a recipe"),
+        (("--images", "."), "--images is the folder of the images of --data"),
         (("--init", "nothing"), "no model and no folder 'nothing'"),
         (("--device", "tpu"), "no device 'tpu'"),
     ],
@@ -190,32 +190,30 @@ def test_bad_words_are_refused_in_one_line(tmp_path, words, said):
     assert said in refused(call("--out", tmp_path / "out", *words))
 
 
-def test_data_on_the_command_line_and_in_the_recipe_exclude_each_other(recipe, pictures, tmp_path):
+def test_data_on_the_command_line_and_in_the_recipe_exclude_each_other(recipe, images, tmp_path):
     path = recipe()
     path.write_text(path.read_text() + "[[data]]\nsource = 'data.json'\n")
-    line = refused(call("--config", path, "--data", pictures(), "--out", tmp_path))
-    assert "names its data itself" in line
+    line = refused(call("--config", path, "--data", images(), "--out", tmp_path))
+    assert "has [[data]] tables of its own" in line
 
 
-def test_a_run_that_diverges_ends_in_one_line_and_keeps_its_last_state(recipe, pictures, tmp_path):
+def test_a_run_that_diverges_ends_in_one_line_and_keeps_its_last_state(recipe, images, tmp_path):
     out = tmp_path / "out"
     path = recipe("learning_rate = 1e30\nsave_every_s = 0.0\nreport_every = 1")
     path.write_text(path.read_text().replace("steps = 2", "steps = 9"))
-    line = refused(call("--config", path, "--data", pictures(), "--out", out))
+    line = refused(call("--config", path, "--data", images(), "--out", out))
     assert "lower the learning rate" in line
-    assert "is nan at step" in line or "is inf at step" in line
+    assert "loss is NaN or infinite at step" in line
 
 
-def test_a_damaged_state_is_refused_in_one_line(recipe, pictures, tmp_path):
+def test_a_damaged_state_is_refused_in_one_line(recipe, images, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "state.pt").write_bytes(b"not a state")
-    line = refused(call("--config", recipe(), "--data", pictures(), "--out", tmp_path / "out"))
+    line = refused(call("--config", recipe(), "--data", images(), "--out", tmp_path / "out"))
     assert "state.pt is damaged" in line
 
 
-def test_a_text_tower_that_tells_nothing_apart_is_refused_before_any_step(
-    recipe, pictures, tmp_path
-):
+def test_a_text_tower_that_tells_nothing_apart_is_refused_before_any_step(recipe, images, tmp_path):
     shipped = find_model("nano").text
     tensors, _ = read_safetensors(shipped)
     flat = {key: torch.zeros_like(value) for key, value in tensors.items()}
@@ -224,6 +222,6 @@ def test_a_text_tower_that_tells_nothing_apart_is_refused_before_any_step(
         tmp_path / "flat.safetensors", flat, {}, {"words": read_metadata(shipped)["words"]}
     )
     path = recipe('text = "flat.safetensors"')
-    line = refused(call("--config", path, "--data", pictures(), "--out", tmp_path / "out"))
+    line = refused(call("--config", path, "--data", images(), "--out", tmp_path / "out"))
     assert "the text tower does not tell names apart: effective rank" in line
     assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ class Square:
 
 
 class Batch:
-    """One picture of two regions on 4 x 4 mask cells: the first has a mask, the second a box."""
+    """One image of two regions on 4 x 4 mask cells: the first has a mask, the second a box."""
 
     boxes = torch.tensor([[[8.0, 8.0, 16.0, 16.0], [8.0, 8.0, 16.0, 16.0]]]) / 256
     masks = (
@@ -67,7 +67,7 @@ def test_a_token_whose_box_does_not_fit_yet_is_still_no_background():
 
 
 class Halves:
-    """One picture: its left half is of class 2, its right half of class 0; one row is padding."""
+    """One image: its left half is of class 2, its right half of class 0; one row is padding."""
 
     masks = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]], [[1.0, 1.0]]]])
     classes = torch.tensor([[2, 0, 0]])
@@ -78,12 +78,12 @@ def test_a_semantic_map_is_judged_at_every_pixel_by_the_share_of_the_right_name(
     # Two queries paint a half each; the first one calls its half by the right name three to one.
     scores = torch.tensor([[[0.0, 0.2, 0.6], [0.5, 0.0, 0.0]]])
     masks = torch.tensor([[[[0.8, 0.0]], [[0.0, 0.9]]]])
-    found = semantic_loss(scores, masks, Halves())
+    found = semantic_loss(scores, masks, Halves(), Halves.classes)
     assert found.item() == pytest.approx(-math.log(0.75) / 2)
 
 
 def test_a_pixel_that_no_query_paints_is_a_fault_of_the_semantic_map():
     scores = torch.tensor([[[0.0, 0.0, 1.0]]])
-    some = semantic_loss(scores, torch.tensor([[[[1.0, 0.0]]]]), Halves())
-    none = semantic_loss(scores, torch.tensor([[[[1.0, 1.0]]]]), Halves())
+    some = semantic_loss(scores, torch.tensor([[[[1.0, 0.0]]]]), Halves(), Halves.classes)
+    none = semantic_loss(scores, torch.tensor([[[[1.0, 1.0]]]]), Halves(), Halves.classes)
     assert some.item() == none.item() == pytest.approx(-math.log(1e-6) / 2)

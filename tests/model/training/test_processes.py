@@ -1,4 +1,4 @@
-"""Several processes train one network: as one process that sees all their pictures would."""
+"""Several processes train one network: as one process that sees all their images would."""
 
 import json
 import os
@@ -20,7 +20,7 @@ warm_up = 0
 workers = 0
 report_every = 1
 save_every_s = 0.0
-[[stage]]
+[[phase]]
 first = 0
 canvases = [{height = 64, width = 64, batch = 1, most = 2}]
 """

@@ -7,8 +7,8 @@ from ape_model.training.data.config import DataConfig
 from ape_model.training.errors import RecipeError
 from ape_model.training.recipe import read_recipe
 
-STAGE = """
-[[stage]]
+PHASE = """
+[[phase]]
 first = 0
 canvases = [{height = 64, width = 64, batch = 1}]
 """
@@ -20,11 +20,13 @@ def write(tmp_path, text):
     return path
 
 
-@pytest.mark.parametrize("name", ["nano.toml", "nano_further.toml", "finetune.toml"])
+@pytest.mark.parametrize(
+    "name", ["nano.toml", "nano_further.toml", "nano_shapes.toml", "finetune.toml"]
+)
 def test_shipped_recipes_are_complete(name):
     recipe = read_recipe(RECIPES / name, steps=7, seed=None)
     assert recipe.loop.steps == 7
-    assert recipe.stages[0].first == 0
+    assert recipe.phases[0].first == 0
     assert recipe.data == (DataConfig(),)
 
 
@@ -39,7 +41,7 @@ prompts = "phrase"
 memory = 256
 scale = [0.5, 1]
 """
-    recipe = read_recipe(write(tmp_path, text + STAGE))
+    recipe = read_recipe(write(tmp_path, text + PHASE))
     phrases = DataConfig("phrases.json", ratio=0.1, prompts="phrase", memory=256, scale=(0.5, 1))
     assert recipe.data == (DataConfig(), phrases)
     assert recipe.loop.classification == "focal"
@@ -50,20 +52,20 @@ scale = [0.5, 1]
     [
         ("steps = 1\nspeed = 2", "unknown key 'speed' in .*; it has: steps, "),
         ("seed = 1", "needs 'steps'"),
-        ("steps = 0", "steps, report_every and validate_every are at least 1"),
+        ("steps = 0", "steps, report_every and validate_every must be at least 1"),
         ("steps = true", "'steps' in .* must be a whole number, got True"),
         ("steps = 1.5", "'steps' in .* must be a whole number, got 1.5"),
         ("steps = 1\nlearning_rate = 'fast'", "'learning_rate' in .* must be a number, got 'fast'"),
-        ("steps = 1\nlearning_rate = -1.0", "learning_rate and clip are over 0"),
+        ("steps = 1\nlearning_rate = -1.0", "learning_rate and clip must be over 0"),
         ("steps = 1\nema = 1.0", "ema and decay_from"),
-        ("steps = 1\nclassification = 'soft'", "classification is one of quality, focal"),
-        ("steps =", "is no recipe"),
-        ("steps = 1\nstage = 3", r"stage is written \[\[stage\]\]"),
+        ("steps = 1\nclassification = 'soft'", "classification must be one of quality, focal"),
+        ("steps =", "is not a recipe"),
+        ("steps = 1\nphase = 3", r"phase must be written \[\[phase\]\]"),
         ("steps = 1\n[[data]]\nsource = 'a'\nkind = 'phrase'", "unknown key 'kind' in .*data 0"),
-        ("steps = 1\n[[data]]\nsource = 'a'\nprompts = 'words'", "data 0: prompts is one of"),
-        ("steps = 1\n[[data]]\nratio = 0", "data 0: ratio is over 0"),
-        ("steps = 1\n[[data]]\nscale = [2.0, 1.0]", "data 0: scale is the least"),
-        ("steps = 1\n[[data]]\nsource = 'a'\nphotometric = 2", "photometric are 0..1"),
+        ("steps = 1\n[[data]]\nsource = 'a'\nprompts = 'words'", "data 0: prompts must be one of"),
+        ("steps = 1\n[[data]]\nratio = 0", "data 0: ratio must be over 0"),
+        ("steps = 1\n[[data]]\nscale = [2.0, 1.0]", "data 0: scale must be a range"),
+        ("steps = 1\n[[data]]\nsource = 'a'\nphotometric = 2", "photometric must be 0..1"),
         ("steps = 1\n[[data]]\nsemantic = 1.0", "semantic is for COCO data"),
         (
             "steps = 1\n[[data]]\nstuff_in_parts = 1",
@@ -71,32 +73,56 @@ scale = [0.5, 1]
         ),
         ("steps = 1\n[[data]]\nscale = 2.0", "'scale' in .* must be a list"),
         ("steps = 1\n[[data]]\nfederated = 50", "data 0: federated is for the vocabulary"),
-        ("steps = 1\n[[data]]\nprompts = 'phrase'", "data 0: the world speaks by its stages"),
+        (
+            "steps = 1\n[[data]]\nprompts = 'phrase'",
+            "data 0: phrases of the world are set by sentence_share",
+        ),
         ("steps = 1\n[[data]]\nsource = 'a'\nmemory = 9", "data 0: memory is for phrases"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_refused(tmp_path, text, said):
-    path = write(tmp_path, text if "stage" in text else text + STAGE)
+    path = write(tmp_path, text if "phase" in text else text + PHASE)
     with pytest.raises(RecipeError, match=said) as caught:
         read_recipe(path)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("stage", "said"),
+    ("phase", "said"),
     [
-        ("", "the first .* begins at step 0"),
-        (STAGE.replace("first = 0", "first = 5"), "the first .* begins at step 0"),
-        (STAGE + STAGE, "later ones after it"),
-        (STAGE.replace("batch = 1", "batch = 0"), "of a canvas are at least 1"),
-        ("[[stage]]\nfirst = 0", "stage 0 needs 'canvases'"),
-        (STAGE + "sentence_share = 2.0", "sentence_share 0..1"),
-        (STAGE.replace("batch = 1", "batch = 1, vary = 1.0"), "vary of a canvas"),
-        (STAGE.replace("batch = 1", "batch = 1, zoom = 0.5"), "zoom is at least 1"),
-        (STAGE.replace("batch = 1", "batch = 1, names = 0"), "one canvas is for names"),
-        (STAGE.replace("first = 0", ""), "stage 0 needs 'first'"),
+        ("", "the first .* starts at step 0"),
+        (PHASE.replace("first = 0", "first = 5"), "the first .* starts at step 0"),
+        (PHASE + PHASE, "later ones after it"),
+        (PHASE.replace("batch = 1", "batch = 0"), "of a canvas are at least 1"),
+        ("[[phase]]\nfirst = 0", "phase 0 needs 'canvases'"),
+        (PHASE + "sentence_share = 2.0", "sentence_share 0..1"),
+        (PHASE.replace("batch = 1", "batch = 1, vary = 1.0"), "vary of a canvas"),
+        (PHASE.replace("batch = 1", "batch = 1, zoom = 0.5"), "zoom is at least 1"),
+        (PHASE.replace("batch = 1", "batch = 1, names = 0"), "one canvas is for names"),
+        (PHASE.replace("first = 0", ""), "phase 0 needs 'first'"),
     ],
 )
-def test_stages_that_do_not_fit_are_refused(tmp_path, stage, said):
+def test_phases_that_do_not_fit_are_refused(tmp_path, phase, said):
     with pytest.raises(RecipeError, match=said):
-        read_recipe(write(tmp_path, "steps = 1\n" + stage))
+        read_recipe(write(tmp_path, "steps = 1\n" + phase))
+
+
+def test_keys_of_before_the_renaming_are_read_with_a_warning(tmp_path, caplog):
+    text = "steps = 1\nstrangers = 7\n[[data]]\nsource = 'a'\npictures = 'there'\n"
+    old = read_recipe(write(tmp_path, text + PHASE.replace("phase", "stage")))
+    for former, now in (
+        ("stage", "phase"),
+        ("strangers", "negative_words"),
+        ("pictures", "images"),
+    ):
+        assert f"{former} is called {now} now" in caplog.text
+    caplog.clear()
+    text = text.replace("strangers", "negative_words").replace("pictures", "images")
+    assert read_recipe(write(tmp_path, text + PHASE)) == old
+    assert old.loop.negative_words == 7
+    assert not caplog.text
+
+
+def test_a_key_under_both_names_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="strangers is the former name of negative_words"):
+        read_recipe(write(tmp_path, "steps = 1\nstrangers = 7\nnegative_words = 7\n" + PHASE))

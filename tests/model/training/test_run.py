@@ -17,17 +17,17 @@ from ape_model.training.command import RECIPES
 from ape_model.training.data.batch import collate
 from ape_model.training.data.coco import read_coco
 from ape_model.training.data.coco_dataset import CocoBatches
-from ape_model.training.data.world_dataset import Canvas, SceneBatches, Stage, taking_turns
+from ape_model.training.data.world_dataset import Canvas, Phase, WorldBatches, taking_turns
 from ape_model.training.errors import TrainingError
-from ape_model.training.prompts.negatives import PromptBank
-from ape_model.training.prompts.sampler import Prompter, Speech
-from ape_model.training.train import Order, run
+from ape_model.training.prompts.negatives import NegativeSampler
+from ape_model.training.prompts.sampler import PromptingConfig, PromptSampler
+from ape_model.training.train import TrainOptions, train
 from ape_model.training.trainer import LoopConfig, Trainer
 from ape_model.weights.registry import find_model
 from ape_model.weights.state_dict import load_weights
 from ape_model.world import Phrase, World
 
-TINY = (Stage(0, (Canvas(96, 96, 2, 3),), 0.5),)
+TINY = (Phase(0, (Canvas(96, 96, 2, 3),), 0.5),)
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +39,20 @@ def encode():
 def bank(encode):
     world = World()
     prompts = [p.text for p in world.prompts]
-    return PromptBank(encode, prompts, torch.from_numpy(world.truth.copy()), ["lorry", "zxqv"])
+    return NegativeSampler(encode, prompts, torch.from_numpy(world.truth.copy()), ["lorry", "zxqv"])
 
 
 def trainer(bank, folder, **changes):
     torch.manual_seed(0)
     config = LoopConfig(**({"steps": 6, "workers": 0, "report_every": 2} | changes))
-    prompter = Prompter([Speech(bank, strangers=96, memory=8, named=True)], width=128, seed=0)
-    return Trainer(Nano(NANO), prompter, config, folder, lambda _: None)
+    prompt_sampler = PromptSampler(
+        [PromptingConfig(bank, negative_words=96, memory=8, named=True)], width=128, seed=0
+    )
+    return Trainer(Nano(NANO), prompt_sampler, config, folder, lambda _: None)
 
 
 def scenes(steps=6):
-    return SceneBatches(TINY, seed=0, network=NANO, steps=steps)
+    return WorldBatches(TINY, seed=0, network=NANO, steps=steps)
 
 
 def weights(run):
@@ -82,20 +84,20 @@ def test_progress_is_logged_with_losses_and_counts(bank, tmp_path):
     assert all(np.isfinite(list(line.values())).all() for line in lines)
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_says_so(bank, tmp_path):
+def test_a_nan_loss_ends_the_run_with_an_error(bank, tmp_path):
     broken = trainer(bank, tmp_path)
     with torch.no_grad():
         broken.model.mask_bias.fill_(float("nan"))
-    with pytest.raises(TrainingError, match="step 0"):
+    with pytest.raises(TrainingError, match="loss is NaN or infinite at step 0"):
         broken.advance(scenes()[0])
 
 
-def test_a_gradient_that_is_no_number_changes_no_weight(bank, tmp_path):
+def test_an_infinite_gradient_changes_no_weight(bank, tmp_path):
     broken = trainer(bank, tmp_path)
     broken.backward(scenes()[0])
     broken.model.mask_bias.grad.fill_(float("inf"))
     before = weights(broken)
-    with pytest.raises(TrainingError, match="gradient is inf at step 0"):
+    with pytest.raises(TrainingError, match="gradient is NaN or infinite at step 0"):
         broken.update(2)
     assert torch.equal(weights(broken), before)
 
@@ -108,7 +110,24 @@ def test_a_damaged_state_is_named_in_one_line(bank, tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def test_a_state_from_before_there_was_a_memory_is_taken_up(bank, tmp_path):
+@pytest.mark.parametrize("key", ["memory", "optimizer", "model", "counts"])
+def test_a_state_of_another_run_is_refused_in_one_line(bank, tmp_path, key):
+    kept = trainer(bank, tmp_path)
+    kept.save()
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    if key == "memory":
+        state[key] = [torch.zeros(3, 128)]
+    elif key == "optimizer":
+        state[key]["param_groups"] = state[key]["param_groups"][1:]
+    else:
+        state[key] = {}
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(TrainingError, match=r"state\.pt is of another run .*: remove it") as caught:
+        trainer(bank, tmp_path).load()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_state_without_a_queue_is_restored(bank, tmp_path):
     kept = trainer(bank, tmp_path)
     kept.advance(scenes()[0])
     kept.save()
@@ -172,7 +191,7 @@ def test_validations_keep_their_distance_and_the_last_one_is_always_made(bank, t
 def test_a_head_that_exists_in_training_alone_learns_first(bank, tmp_path):
     run = trainer(bank, tmp_path, heads_first=1, warm_up=10**9)
     before, head = weights(run), run.criterion.token_align.bias_lang.detach().clone()
-    run.advance(SceneBatches((Stage(0, TINY[0].canvases),), seed=0, network=NANO, steps=1)[0])
+    run.advance(WorldBatches((Phase(0, TINY[0].canvases),), seed=0, network=NANO, steps=1)[0])
     assert not torch.equal(run.criterion.token_align.bias_lang, head)
     moved = (weights(run) - before).abs()
     statistics = sum(v.numel() for k, v in run.model.state_dict().items() if "running" in k)
@@ -188,10 +207,10 @@ def test_early_layers_learn_more_slowly_where_asked(bank, tmp_path):
 
 @pytest.mark.parametrize(("share", "moved"), [(0.0, True), (1.0, False)])
 def test_sentences_train_what_stands_on_the_backbone(bank, tmp_path, share, moved):
-    stages = (Stage(0, (Canvas(96, 96, 1, 3),), share),)
+    phases = (Phase(0, (Canvas(96, 96, 1, 3),), share),)
     run = trainer(bank, tmp_path, weight_decay=0.0)
     before = {k: v.detach().clone() for k, v in run.model.named_parameters()}
-    run.advance(SceneBatches(stages, seed=0, network=NANO, steps=1)[0])
+    run.advance(WorldBatches(phases, seed=0, network=NANO, steps=1)[0])
     after = dict(run.model.named_parameters())
     eyes = [k for k in before if k.startswith("backbone.")]
     assert any(not torch.equal(before[k], after[k]) for k in eyes) is moved
@@ -214,8 +233,10 @@ def test_relations_take_turns_in_what_is_said():
 
 
 def test_strange_words_that_are_near_a_prompt_are_no_negatives(encode):
-    known = PromptBank(encode, ["dog"], torch.ones(1, 1, dtype=torch.bool), ["dogs", "railway"])
-    assert len(known.strangers) == 1
+    known = NegativeSampler(
+        encode, ["dog"], torch.ones(1, 1, dtype=torch.bool), ["dogs", "railway"]
+    )
+    assert len(known.negative_words) == 1
     vectors, truth = known.draw(torch.tensor([[0]]), 8, torch.Generator().manual_seed(0))
     assert vectors.shape[0] == 2
     assert truth.tolist() == [[[1.0, 0.0]]]
@@ -229,8 +250,8 @@ def test_batches_of_the_world_are_a_function_of_seed_and_step():
 
 
 def test_processes_draw_the_same_kind_of_batch_but_other_scenes():
-    first = SceneBatches(TINY, seed=0, network=NANO, steps=6)
-    second = SceneBatches(TINY, seed=0, network=NANO, steps=6, rank=1)
+    first = WorldBatches(TINY, seed=0, network=NANO, steps=6)
+    second = WorldBatches(TINY, seed=0, network=NANO, steps=6, rank=1)
     for step in range(6):
         assert any(first[step].sentences) == any(second[step].sentences)
     assert not first[0].images.equal(second[0].images)
@@ -243,12 +264,12 @@ def draw_gizmos(folder, count):
     images, annotations = [], []
     for k in range(count):
         noise = np.random.default_rng(k).integers(60, 140, (128, 128, 3), np.uint8)
-        picture = cv2.GaussianBlur(noise, (0, 0), 3)
+        image = cv2.GaussianBlur(noise, (0, 0), 3)
         x, y, r = rng.randint(36, 92), rng.randint(36, 92), rng.randint(18, 30)
-        cv2.circle(picture, (x, y), r, (255, 255, 255), -1)
-        cv2.circle(picture, (x, y), r // 2, (200, 0, 200), -1)
-        cv2.rectangle(picture, (x - r // 2, y - 3), (x + r // 2, y + 3), (0, 0, 0), -1)
-        cv2.imwrite(str(folder / f"{k}.png"), picture)
+        cv2.circle(image, (x, y), r, (255, 255, 255), -1)
+        cv2.circle(image, (x, y), r // 2, (200, 0, 200), -1)
+        cv2.rectangle(image, (x - r // 2, y - 3), (x + r // 2, y + 3), (0, 0, 0), -1)
+        cv2.imwrite(str(folder / f"{k}.png"), image)
         ring = cv2.ellipse2Poly((x, y), (r, r), 0, 0, 360, 10)
         images.append({"id": k, "file_name": f"{k}.png", "height": 128, "width": 128})
         annotations.append(
@@ -272,9 +293,9 @@ def test_a_fine_tuned_nano_finds_the_new_word(tmp_path, encode):
     recipe = tmp_path / "recipe.toml"
     text = (RECIPES / "finetune.toml").read_text()
     recipe.write_text(text.replace("height = 256, width = 256", "height = 128, width = 128"))
-    order = Order(recipe, tmp_path / "out", data, init="nano", steps=80, device="cpu")
+    options = TrainOptions(recipe, tmp_path / "out", data, init="nano", steps=80, device="cpu")
     tuned = Nano(NANO)
-    load_weights(tuned, run(order, lambda _: None))
+    load_weights(tuned, train(options, lambda _: None))
     unseen = read_coco(draw_gizmos(tmp_path / "unseen", 20))
     batches = CocoBatches(unseen, (), seed=0, network=NANO, steps=1)
     found = 0

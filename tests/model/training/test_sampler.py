@@ -11,10 +11,10 @@ from ape_model.network.nano import Nano
 from ape_model.training.data.batch import Example, collate
 from ape_model.training.data.mixture import MixedBatches
 from ape_model.training.losses.criterion import choose_region
-from ape_model.training.prompts.embedding_queue import PhraseBank
+from ape_model.training.prompts.embedding_queue import EmbeddingQueue
 from ape_model.training.prompts.federated import draw_classes
-from ape_model.training.prompts.negatives import PromptBank
-from ape_model.training.prompts.sampler import Prompter, Speech, merge_near
+from ape_model.training.prompts.negatives import NegativeSampler
+from ape_model.training.prompts.sampler import PromptingConfig, PromptSampler, merge_near
 
 WIDTH = 128
 WORDS = [
@@ -45,7 +45,7 @@ def near_encode(texts):
     return vectors
 
 
-def batch_of(*pictures, dataset=0):
+def batch_of(*images, dataset=0):
     """Pictures of (classes, sentences) on 32 x 32 pixels."""
     examples = [
         Example(
@@ -55,7 +55,7 @@ def batch_of(*pictures, dataset=0):
             classes=np.array(classes, np.int64),
             sentences=tuple(said),
         )
-        for classes, said in pictures
+        for classes, said in images
     ]
     return replace(collate(examples, NANO), dataset=dataset)
 
@@ -66,10 +66,10 @@ def model():
     return Nano(NANO)
 
 
-def names(encode=encode, strangers=()):
+def names(encode=encode, negative_words=()):
     """Dog (also hound), cat, car."""
     truth = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]], dtype=torch.bool)
-    return PromptBank(encode, ["dog", "cat", "car", "hound"], truth, list(strangers))
+    return NegativeSampler(encode, ["dog", "cat", "car", "hound"], truth, list(negative_words))
 
 
 def seed(value=0):
@@ -84,7 +84,7 @@ def rows(vectors):
 # --- federated loss ---------------------------------------------------------------------------
 
 
-def test_all_classes_of_the_batch_are_asked_for_and_as_many_others_as_make_up_the_count():
+def test_all_classes_of_the_batch_are_drawn_and_others_up_to_the_count():
     frequencies = torch.ones(100)
     for k in range(20):
         chosen = draw_classes(torch.tensor([7, 3, 7, 90]), frequencies, 50, seed(k))
@@ -110,29 +110,33 @@ def test_negatives_are_drawn_by_the_square_root_of_their_frequency():
 
 
 def test_a_federated_step_asks_for_the_chosen_names_and_numbers_classes_by_them(model):
-    speech = Speech(names(), federated=2, frequencies=torch.tensor([1, 0, 4]))
+    prompting = PromptingConfig(names(), federated=2, frequencies=torch.tensor([1, 0, 4]))
     # Cat (1) never occurs elsewhere, so that dog and car make up the two.
-    asked = Prompter([speech], width=WIDTH, seed=0)(model, batch_of(([2, 0], ()), ([2], ())), 0)
-    assert rows(asked.prompts.classes[0]) == ["dog", "car", "hound"]
-    assert rows(asked.targets.names) == ["dog", "car"]
-    assert asked.batch.classes[0].tolist() == [1, 0]
-    assert asked.batch.classes[1, 0].item() == 1
-    # Region 0 of picture 0 is a car, region 1 a dog and a hound.
-    assert asked.targets.truth[0].tolist() == [[0, 1, 0], [1, 0, 1]]
-
-
-def test_without_federation_all_names_are_asked_for_at_every_step(model):
-    prompter = Prompter(
-        [Speech(names(strangers=["kite", "grass"]), strangers=1)], width=WIDTH, seed=0
+    sampled = PromptSampler([prompting], width=WIDTH, seed=0)(
+        model, batch_of(([2, 0], ()), ([2], ())), 0
     )
-    strange = set()
+    assert rows(sampled.prompts.classes[0]) == ["dog", "car", "hound"]
+    assert rows(sampled.targets.names) == ["dog", "car"]
+    assert sampled.targets.classes[0].tolist() == [1, 0]
+    assert sampled.targets.classes[1, 0].item() == 1
+    # Region 0 of image 0 is a car, region 1 a dog and a hound.
+    assert sampled.targets.truth[0].tolist() == [[0, 1, 0], [1, 0, 1]]
+
+
+def test_without_federation_every_step_has_all_names(model):
+    prompt_sampler = PromptSampler(
+        [PromptingConfig(names(negative_words=["kite", "grass"]), negative_words=1)],
+        width=WIDTH,
+        seed=0,
+    )
+    others = set()
     for step in range(8):
-        asked = prompter(model, batch_of(([1], ())), step)
-        assert rows(asked.prompts.classes[0])[:4] == ["dog", "cat", "car", "hound"]
-        strange |= set(rows(asked.prompts.classes[0])[4:])
-        assert asked.targets.truth.tolist() == [[[0, 1, 0, 0, 0]]]
-        assert asked.teaches_sight
-    assert strange == {"kite", "grass"}
+        sampled = prompt_sampler(model, batch_of(([1], ())), step)
+        assert rows(sampled.prompts.classes[0])[:4] == ["dog", "cat", "car", "hound"]
+        others |= set(rows(sampled.prompts.classes[0])[4:])
+        assert sampled.targets.truth.tolist() == [[[0, 1, 0, 0, 0]]]
+        assert sampled.trains_backbone
+    assert others == {"kite", "grass"}
 
 
 # --- phrases and expressions ------------------------------------------------------------------
@@ -140,23 +144,25 @@ def test_without_federation_all_names_are_asked_for_at_every_step(model):
 TALK = (([0, 1], [("Old dog", 0), ("grass", 1)]), ([2], [("red car", 0), ("old dog", 0)]))
 
 
-def test_phrases_hold_for_all_pictures_of_the_batch(model):
-    prompter = Prompter([Speech(names(), shared=True)], width=WIDTH, seed=0)
-    asked = prompter(model, batch_of(*TALK), 0)
-    assert rows(asked.prompts.fusion[0]) == ["old dog", "grass", "red car"]
-    assert asked.prompts.classes is None  # aligned in their fused form
-    assert asked.targets.truth[0].tolist() == [[1, 0, 0], [0, 1, 0]]
-    assert asked.targets.truth[1, 0].tolist() == [1, 0, 1]
-    assert not asked.targets.single
-    assert asked.teaches_sight
+def test_phrases_hold_for_all_images_of_the_batch(model):
+    prompt_sampler = PromptSampler([PromptingConfig(names(), shared=True)], width=WIDTH, seed=0)
+    sampled = prompt_sampler(model, batch_of(*TALK), 0)
+    assert rows(sampled.prompts.fusion[0]) == ["old dog", "grass", "red car"]
+    assert sampled.prompts.classes is None  # aligned in their fused form
+    assert sampled.targets.truth[0].tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert sampled.targets.truth[1, 0].tolist() == [1, 0, 1]
+    assert not sampled.targets.single
+    assert sampled.trains_backbone
 
 
 def test_near_phrases_are_one_and_true_of_both_regions(model):
-    prompter = Prompter([Speech(names(near_encode), shared=True)], width=WIDTH, seed=0)
+    prompt_sampler = PromptSampler(
+        [PromptingConfig(names(near_encode), shared=True)], width=WIDTH, seed=0
+    )
     batch = batch_of(([2], [("car", 0)]), ([2, 0], [("automobile", 0), ("dog", 1)]))
-    asked = prompter(model, batch, 0)
-    assert rows(asked.prompts.fusion[0]) == ["car", "dog"]
-    assert asked.targets.truth.tolist() == [[[1, 0], [0, 0]], [[1, 0], [0, 1]]]
+    sampled = prompt_sampler(model, batch, 0)
+    assert rows(sampled.prompts.fusion[0]) == ["car", "dog"]
+    assert sampled.targets.truth.tolist() == [[[1, 0], [0, 0]], [[1, 0], [0, 1]]]
 
 
 def test_merging_keeps_the_first_of_each_kind():
@@ -164,64 +170,79 @@ def test_merging_keeps_the_first_of_each_kind():
     assert merge_near(near, 0.9) == ([0, 1, 3], [0, 1, 0, 2])
 
 
-def test_expressions_are_each_pictures_own(model):
-    prompter = Prompter([Speech(names())], width=WIDTH, seed=0)
-    asked = prompter(model, batch_of(TALK[0], ([2], [("red car", 0)])), 0)
-    assert [rows(v) for v in asked.prompts.fusion] == [["old dog", "grass"], ["red car", "red car"]]
-    assert asked.targets.truth.tolist() == [[[1, 0], [0, 1]], [[1, 1], [0, 0]]]
-    assert asked.targets.single
-    assert asked.targets.names is None
+def test_expressions_are_each_images_own(model):
+    prompt_sampler = PromptSampler([PromptingConfig(names())], width=WIDTH, seed=0)
+    sampled = prompt_sampler(model, batch_of(TALK[0], ([2], [("red car", 0)])), 0)
+    assert [rows(v) for v in sampled.prompts.fusion] == [
+        ["old dog", "grass"],
+        ["red car", "red car"],
+    ]
+    assert sampled.targets.truth.tolist() == [[[1, 0], [0, 1]], [[1, 1], [0, 0]]]
+    assert sampled.targets.single
+    assert sampled.targets.names is None
 
 
-def test_a_batch_that_says_nothing_is_asked_for_by_name(model):
-    prompter = Prompter([Speech(names(), shared=True, memory=4)], width=WIDTH, seed=0)
-    asked = prompter(model, batch_of(([1], ())), 0)
-    assert rows(asked.prompts.classes[0]) == ["dog", "cat", "car", "hound"]
+def test_a_batch_that_says_nothing_gets_names(model):
+    prompt_sampler = PromptSampler(
+        [PromptingConfig(names(), shared=True, memory=4)], width=WIDTH, seed=0
+    )
+    sampled = prompt_sampler(model, batch_of(([1], ())), 0)
+    assert rows(sampled.prompts.classes[0]) == ["dog", "cat", "car", "hound"]
 
 
 # --- the embedding bank of negatives ----------------------------------------------------------
 
 
-def phrase_step(prompter, model, *texts, dataset=0):
+def phrase_step(prompt_sampler, model, *texts, dataset=0):
     batch = batch_of(([0], [(text, 0) for text in texts]), dataset=dataset)
-    asked = prompter(model, batch, 0)
-    return rows(asked.prompts.fusion[0]), asked.targets.truth[0, 0].tolist()
+    sampled = prompt_sampler(model, batch, 0)
+    return rows(sampled.prompts.fusion[0]), sampled.targets.truth[0, 0].tolist()
 
 
 def test_earlier_phrases_are_negatives_the_newest_first_and_the_oldest_forgotten(model):
-    prompter = Prompter([Speech(names(), shared=True, memory=3)], width=WIDTH, seed=0)
-    assert phrase_step(prompter, model, "dog") == (["dog"], [1])
-    assert phrase_step(prompter, model, "cat", "kite") == (["cat", "kite", "dog"], [1, 1, 0])
-    assert phrase_step(prompter, model, "grass") == (["grass", "kite", "cat", "dog"], [1, 0, 0, 0])
-    assert phrase_step(prompter, model, "car") == (["car", "grass", "kite", "cat"], [1, 0, 0, 0])
+    prompt_sampler = PromptSampler(
+        [PromptingConfig(names(), shared=True, memory=3)], width=WIDTH, seed=0
+    )
+    assert phrase_step(prompt_sampler, model, "dog") == (["dog"], [1])
+    assert phrase_step(prompt_sampler, model, "cat", "kite") == (["cat", "kite", "dog"], [1, 1, 0])
+    assert phrase_step(prompt_sampler, model, "grass") == (
+        ["grass", "kite", "cat", "dog"],
+        [1, 0, 0, 0],
+    )
+    assert phrase_step(prompt_sampler, model, "car") == (
+        ["car", "grass", "kite", "cat"],
+        [1, 0, 0, 0],
+    )
 
 
 def test_what_is_said_again_is_no_negative_and_takes_no_second_place(model):
-    prompter = Prompter([Speech(names(near_encode), shared=True, memory=2)], width=WIDTH, seed=0)
-    phrase_step(prompter, model, "automobile", "dog")
-    assert phrase_step(prompter, model, "car") == (["car", "dog"], [1, 0])
-    assert phrase_step(prompter, model, "kite") == (["kite", "dog", "car"], [1, 0, 0])
+    prompt_sampler = PromptSampler(
+        [PromptingConfig(names(near_encode), shared=True, memory=2)], width=WIDTH, seed=0
+    )
+    phrase_step(prompt_sampler, model, "automobile", "dog")
+    assert phrase_step(prompt_sampler, model, "car") == (["car", "dog"], [1, 0])
+    assert phrase_step(prompt_sampler, model, "kite") == (["kite", "dog", "car"], [1, 0, 0])
 
 
 def test_every_data_set_remembers_its_own(model):
-    speech = Speech(names(), shared=True, memory=4)
-    prompter = Prompter([speech, speech], width=WIDTH, seed=0)
-    phrase_step(prompter, model, "dog", dataset=0)
-    assert phrase_step(prompter, model, "cat", dataset=1) == (["cat"], [1])
-    assert phrase_step(prompter, model, "car", dataset=0) == (["car", "dog"], [1, 0])
+    prompting = PromptingConfig(names(), shared=True, memory=4)
+    prompt_sampler = PromptSampler([prompting, prompting], width=WIDTH, seed=0)
+    phrase_step(prompt_sampler, model, "dog", dataset=0)
+    assert phrase_step(prompt_sampler, model, "cat", dataset=1) == (["cat"], [1])
+    assert phrase_step(prompt_sampler, model, "car", dataset=0) == (["car", "dog"], [1, 0])
 
 
-def test_remembered_expressions_are_negatives_of_every_picture(model):
-    prompter = Prompter([Speech(names(), memory=4)], width=WIDTH, seed=0)
-    prompter(model, batch_of(([0], [("kite", 0)])), 0)
-    asked = prompter(model, batch_of(([0], [("dog", 0)]), ([1], [("cat", 0)])), 1)
-    assert [rows(v) for v in asked.prompts.fusion] == [["dog", "kite"], ["cat", "kite"]]
-    assert asked.targets.truth.tolist() == [[[1, 0]], [[1, 0]]]
+def test_remembered_expressions_are_negatives_of_every_image(model):
+    prompt_sampler = PromptSampler([PromptingConfig(names(), memory=4)], width=WIDTH, seed=0)
+    prompt_sampler(model, batch_of(([0], [("kite", 0)])), 0)
+    sampled = prompt_sampler(model, batch_of(([0], [("dog", 0)]), ([1], [("cat", 0)])), 1)
+    assert [rows(v) for v in sampled.prompts.fusion] == [["dog", "kite"], ["cat", "kite"]]
+    assert sampled.targets.truth.tolist() == [[[1, 0]], [[1, 0]]]
 
 
 def test_a_bank_that_was_saved_goes_on_as_if_nothing_had_happened(model):
-    speech = Speech(names(), shared=True, memory=3)
-    first, second = (Prompter([speech], width=WIDTH, seed=0) for _ in range(2))
+    prompting = PromptingConfig(names(), shared=True, memory=3)
+    first, second = (PromptSampler([prompting], width=WIDTH, seed=0) for _ in range(2))
     phrase_step(first, model, "dog", "cat")
     second.load(first.state())
     phrase_step(first, model, "kite")  # lost with the process
@@ -230,7 +251,7 @@ def test_a_bank_that_was_saved_goes_on_as_if_nothing_had_happened(model):
 
 def test_a_bank_of_other_data_sets_is_refused():
     with pytest.raises(ValueError, match="do not fit"):
-        PhraseBank((3, 2), WIDTH).load(PhraseBank((3,), WIDTH).state())
+        EmbeddingQueue((3, 2), WIDTH).load(EmbeddingQueue((3,), WIDTH).state())
 
 
 def test_a_negative_or_a_stuff_in_parts_is_not_chosen_between():

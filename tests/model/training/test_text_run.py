@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from ape_model.loading import load_text_encoder
 from ape_model.text.nano_tower import split_words
-from ape_model.training.errors import TextGateError
+from ape_model.training.errors import TextTowerError
 from ape_model.training.recipe import read_recipe
 from ape_model.training.text_tower import run as text_run
-from ape_model.training.text_tower.check import Spread, check_spread
+from ape_model.training.text_tower.check import EmbeddingDiversity, check_diversity
 from ape_model.training.text_tower.command import train_text
 from ape_model.training.text_tower.distillation import DistilConfig
 from ape_model.training.text_tower.run import train_tower
@@ -78,9 +78,9 @@ def test_a_tower_is_distilled_judged_and_read_again(given, tmp_path):
     said = []
     out = tmp_path / "tower.safetensors"
     train_tower(*given, out, TINY, said.append)
-    assert any(line.startswith("gate: effective rank") for line in said)
+    assert any(line.startswith("text tower: effective rank") for line in said)
     (tmp_path / "recipe.toml").write_text(
-        "steps = 1\ntext = 'tower.safetensors'\n[[stage]]\nfirst = 0\n"
+        "steps = 1\ntext = 'tower.safetensors'\n[[phase]]\nfirst = 0\n"
         "canvases = [{height = 32, width = 32, batch = 1}]"
     )
     recipe = read_recipe(tmp_path / "recipe.toml")
@@ -104,9 +104,9 @@ def test_a_tower_that_says_the_same_of_everything_is_refused_and_not_written(
 ):
     monkeypatch.setattr(text_run, "distil", collapsed(text_run.distil))
     out, said = tmp_path / "tower.safetensors", []
-    with pytest.raises(TextGateError, match="does not tell names apart: effective rank"):
+    with pytest.raises(TextTowerError, match="does not tell names apart: effective rank"):
         train_tower(*given, out, TINY, said.append)
-    assert any(line.startswith("gate: effective rank") for line in said)
+    assert any(line.startswith("text tower: effective rank") for line in said)
     assert not out.exists()
 
 
@@ -132,12 +132,12 @@ def collapsed(distil):
         (40.0, float("nan"), False),
     ],
 )
-def test_the_gate_is_a_rank_of_twenty_and_a_cosine_below_seven_tenths(rank, cosine, passes):
+def test_the_limits_are_a_rank_of_twenty_and_a_cosine_below_seven_tenths(rank, cosine, passes):
     if passes:
-        check_spread(Spread(rank, cosine))
+        check_diversity(EmbeddingDiversity(rank, cosine))
     else:
-        with pytest.raises(TextGateError):
-            check_spread(Spread(rank, cosine))
+        with pytest.raises(TextTowerError):
+            check_diversity(EmbeddingDiversity(rank, cosine))
 
 
 def test_what_is_missing_is_said_in_one_line(given, tmp_path):

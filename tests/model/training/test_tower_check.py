@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ape_model.loading import load_text_encoder
-from ape_model.training.text_tower.check import measure_spread
+from ape_model.training.text_tower.check import measure_diversity
 from ape_model.weights.registry import find_model
 from ape_model.world import World
 
@@ -19,17 +19,17 @@ def names():
 
 
 def test_main_names_span_many_directions_and_none_hides_behind_another(encode):
-    spread = measure_spread(encode(names()))
-    assert spread.effective_rank >= 20
-    assert spread.nearest_cosine < 0.7
+    diversity = measure_diversity(encode(names()))
+    assert diversity.effective_rank >= 20
+    assert diversity.nearest_cosine < 0.7
 
 
 def test_a_collapsed_tower_would_not_pass():
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(100, 4, generator=generator) @ torch.randn(4, 128, generator=generator)
-    spread = measure_spread(torch.nn.functional.normalize(vectors + 3, dim=-1))
-    assert spread.effective_rank < 20
-    assert spread.nearest_cosine > 0.7
+    diversity = measure_diversity(torch.nn.functional.normalize(vectors + 3, dim=-1))
+    assert diversity.effective_rank < 20
+    assert diversity.nearest_cosine > 0.7
 
 
 def test_most_synonyms_are_nearest_to_their_own_name(encode):

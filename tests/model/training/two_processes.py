@@ -9,14 +9,14 @@ from torch import distributed
 from ape_model.loading import load_text_encoder
 from ape_model.nano_config import NANO
 from ape_model.network.nano import Nano
-from ape_model.training.data.world_dataset import Canvas, SceneBatches, Stage
-from ape_model.training.prompts.negatives import PromptBank
-from ape_model.training.prompts.sampler import Prompter, Speech
+from ape_model.training.data.world_dataset import Canvas, Phase, WorldBatches
+from ape_model.training.prompts.negatives import NegativeSampler
+from ape_model.training.prompts.sampler import PromptingConfig, PromptSampler
 from ape_model.training.trainer import LoopConfig, Trainer
 from ape_model.weights.registry import find_model
 
 STEPS = 3
-STAGES = (Stage(0, (Canvas(96, 96, 1, 3),), 0.7),)  # sentences too: they fill the memory
+STAGES = (Phase(0, (Canvas(96, 96, 1, 3),), 0.7),)  # sentences too: they fill the memory
 
 
 def encode(texts):
@@ -29,10 +29,10 @@ def trainer(folder):
     """A trainer that begins as all others do."""
     truth = torch.eye(169, dtype=torch.bool)
     names = [f"thing {chr(97 + k // 26)}{chr(97 + k % 26)}" for k in range(169)]
-    bank = PromptBank(encode, names, truth, [])
+    bank = NegativeSampler(encode, names, truth, [])
     torch.manual_seed(0)
-    prompter = Prompter([Speech(bank, memory=6)], width=128, seed=0)
-    return Trainer(Nano(NANO), prompter, LoopConfig(STEPS, warm_up=0), folder, lambda _: None)
+    prompt_sampler = PromptSampler([PromptingConfig(bank, memory=6)], width=128, seed=0)
+    return Trainer(Nano(NANO), prompt_sampler, LoopConfig(STEPS, warm_up=0), folder, lambda _: None)
 
 
 def weights(run):
@@ -43,21 +43,23 @@ def weights(run):
 def alone(folder):
     """Do both processes' work in one: average the gradients of both batches by hand."""
     run = trainer(folder)
-    data = [SceneBatches(STAGES, seed=0, network=NANO, steps=STEPS, rank=r) for r in range(2)]
+    data = [WorldBatches(STAGES, seed=0, network=NANO, steps=STEPS, rank=r) for r in range(2)]
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     said = []
     for step in range(STEPS):
         said.clear()
         summed = torch.zeros(sum(p.numel() for p in parameters))
-        before = run.prompter.state()
+        before = run.prompt_sampler.state()
         for part in data:
-            run.prompter.load(before)  # both processes see what was remembered before the step
-            run.prompter._remember = lambda new, _: said.append(new)
+            run.prompt_sampler.load(
+                before
+            )  # both processes see what was remembered before the step
+            run.prompt_sampler._enqueue = lambda new, _: said.append(new)
             run.backward(part[step])
             own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
             summed += torch.cat([gradient.flatten() for gradient in own])
-        del run.prompter._remember
-        run.prompter._remember(torch.cat(said), 0)
+        del run.prompt_sampler._enqueue
+        run.prompt_sampler._enqueue(torch.cat(said), 0)
         # Parts of one long vector, as after the exchange: sums follow how numbers lie.
         parts = (summed / 2).split([p.numel() for p in parameters])
         for p, part in zip(parameters, parts, strict=True):
@@ -72,12 +74,14 @@ def main(folder):
     distributed.init_process_group("gloo")
     rank = distributed.get_rank()
     run = trainer(folder / "both")
-    data = SceneBatches(STAGES, seed=0, network=NANO, steps=STEPS, rank=rank)
+    data = WorldBatches(STAGES, seed=0, network=NANO, steps=STEPS, rank=rank)
     for step in range(STEPS):
         run.advance(data[step])
     assert run.images == expected.images == 2 * STEPS
-    assert run.prompter.state()[0].any(1).sum() > 2
-    assert torch.equal(run.prompter.state()[0], expected.prompter.state()[0]), "memories differ"
+    assert run.prompt_sampler.state()[0].any(1).sum() > 2
+    assert torch.equal(run.prompt_sampler.state()[0], expected.prompt_sampler.state()[0]), (
+        "memories differ"
+    )
     far = (weights(run) - weights(expected)).abs().max()
     assert far == 0, f"weights differ by {far}"
     (folder / f"agreed.{rank}").write_text("yes")

@@ -1,4 +1,4 @@
-"""What happens to a picture before it is learnt from: jitter, mirror, copy-paste, stuff in parts.
+"""What happens to an image before it is learnt from: jitter, mirror, copy-paste, stuff in parts.
 
 Large-scale jitter and copy-paste are those of Ghiasi et al. 2021; stuff in connected parts is APE's
 thing-stuff equalisation (section 3.4).
@@ -36,7 +36,7 @@ __all__ = [
 Pixels = TypeVar("Pixels", np.uint8, np.int32)
 
 LEAST_AREA = 16
-"""A region that shows fewer pixels than this in a training picture is not asked for."""
+"""A region that shows fewer pixels than this in a training image is not asked for."""
 EDGE = 1.0
 """Standard deviation of the soft rim of a pasted thing, pixels."""
 _SIDES = re.compile(r"\b(left|right)(?=most\b|\b)", re.IGNORECASE)
@@ -50,10 +50,10 @@ _COMPARING = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a picture lies on a canvas."""
+    """Where an image lies on a canvas."""
 
     scale: float
-    """Canvas pixels over picture pixels."""
+    """Canvas pixels over image pixels."""
     top: int
     left: int
     """Of its first pixel, canvas pixels; negative where it is cut off."""
@@ -62,7 +62,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """A picture on a canvas."""
+    """An image on a canvas."""
 
     image: NDArray[np.uint8]
     """(H, W, 3) blue-green-red."""
@@ -73,7 +73,7 @@ class View:
 
 
 def fitted(given: tuple[int, int], size: tuple[int, int]) -> Placement:
-    """Fit a picture into a canvas, both (height, width), at its first pixel."""
+    """Fit an image into a canvas, both (height, width), at its first pixel."""
     return Placement(min(size[0] / given[0], size[1] / given[1]), 0, 0)
 
 
@@ -86,7 +86,7 @@ def jittered(
     """Draw a placement: large-scale jitter and a mirror half of the time.
 
     Args:
-        given: height and width of the picture.
+        given: height and width of the image.
         size: height and width of the canvas.
         scale: least and largest size over the one that fits.
         rng: source of chance.
@@ -102,9 +102,9 @@ def jittered(
 def place(
     plane: NDArray[Pixels], where: Placement, size: tuple[int, int], fill: int | tuple[int, ...]
 ) -> NDArray[Pixels]:
-    """Put a picture, or its (H, W) ids, on a canvas of (height, width).
+    """Put an image, or its (H, W) ids, on a canvas of (height, width).
 
-    Pictures are resampled smoothly, ids (int32) by the nearest pixel.
+    Images are resampled smoothly, ids (int32) by the nearest pixel.
     """
     given = plane.shape[:2]
     height, width = (max(1, round(where.scale * side)) for side in given)
@@ -146,7 +146,7 @@ def split_regions(view: View, things: int) -> tuple[NDArray[np.int32], list[Regi
     each part weighs as much as a thing does (`assign.equal_weights`).
 
     Args:
-        view: a picture.
+        view: an image.
         things: class ids from here on are stuff.
 
     Returns:
@@ -169,7 +169,7 @@ def split_regions(view: View, things: int) -> tuple[NDArray[np.int32], list[Regi
 
 
 def mirror_words(text: str) -> str:
-    """Exchange left and right: what is said of a picture, said of its mirror image."""
+    """Exchange left and right: what is said of an image, said of its mirror image."""
     return _SIDES.sub(lambda found: _OTHER[found[0].lower()], text)
 
 

@@ -1,4 +1,4 @@
-"""One training batch: pictures and the regions in them."""
+"""One training batch: images and the regions in them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _STD = (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
-    """One picture with its regions."""
+    """One image with its regions."""
 
     image: NDArray[np.uint8]
-    """(H, W, 3) blue-green-red; the pictures of a batch may differ in size."""
+    """(H, W, 3) blue-green-red; the images of a batch may differ in size."""
     ids: NDArray[np.int32]
     """(H, W): 1 + row of the region that shows at each pixel, 0 for none."""
     boxes: NDArray[np.float32]
@@ -51,7 +51,7 @@ class Batch:
     images: Tensor
     """(B, 3, H, W) float32 normalised RGB; zero in the padding, at the right and the bottom."""
     sizes: tuple[tuple[int, int], ...]
-    """Height and width in pixels of each picture inside the canvas."""
+    """Height and width in pixels of each image inside the canvas."""
     unit: int
     """Pixels that coordinate 1.0 stands for."""
     boxes: Tensor
@@ -65,7 +65,7 @@ class Batch:
     masked: Tensor
     """(B, G) bool, whether a mask can be learnt from this region."""
     sentences: tuple[tuple[tuple[str, int], ...], ...]
-    """Of each picture; all empty in a vocabulary step."""
+    """Of each image; all empty in a vocabulary step."""
     dataset: int = 0
     """Position of the data set that it comes from among those of the run."""
 
@@ -99,7 +99,7 @@ def _masks(ids: Tensor, regions: int) -> Tensor:
 
 
 def _stack(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-    """Pad to the least multiple of the grain that holds all pictures, as `preprocess.prepare`.
+    """Pad to the least multiple of the grain that holds all images, as `preprocess.prepare`.
 
     Returns:
         (B, 3, H, W) float32 normalised RGB, and (B, H, W) int32 ids.
@@ -121,7 +121,7 @@ def collate(examples: Sequence[Example], config: NanoConfig) -> Batch:
     """Stack examples, padded to one canvas.
 
     Args:
-        examples: B pictures, at least one.
+        examples: B images, at least one.
         config: of the network that will see them.
     """
     longest = max(1, *(len(e.classes) for e in examples))

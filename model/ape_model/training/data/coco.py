@@ -1,4 +1,4 @@
-"""A user's own pictures: COCO instances, every line checked, every fault named or counted."""
+"""A user's own images: COCO instances, every row checked, every fault reported or counted."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from ape_model.training.errors import DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["CocoData", "Picture", "Region", "Shape", "Skips", "read_coco"]
+__all__ = ["CocoData", "CocoImage", "Region", "Shape", "Skips", "read_coco"]
 
 Shape = dict[str, Any] | list[list[float]]
-"""A run-length code, or polygons."""
+"""A run-length encoding, or polygons."""
 _TURNED = (5, 6, 7, 8)
-"""Values of EXIF's orientation that exchange width and height."""
+"""Values of EXIF's tag Orientation that exchange width and height (EXIF 2.3, 4.6.4)."""
 _ORIENTATION = 0x0112
 
 
 @dataclass(slots=True)
 class Skips:
-    """How many annotations were left out, by cause."""
+    """Number of annotations left out, by cause."""
 
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, cause: str) -> None:
-        """Count one."""
+        """Count one annotation."""
         self.counts[cause] = self.counts.get(cause, 0) + 1
 
     def __str__(self) -> str:
-        """Tell the counts: "3 crowd, 1 box without area"; "nothing" for none."""
+        """Return the counts as "3 crowd, 1 box without area"; "nothing" for none."""
         return ", ".join(f"{count} {cause}" for cause, count in self.counts.items()) or "nothing"
 
 
@@ -46,16 +46,16 @@ class Region:
 
     class_id: int
     shape: Shape
-    """Its outline; the outline of its box where it has no mask."""
+    """Its mask; the outline of its box where it has none."""
     masked: bool
-    """False where `shape` is only a box, so that no mask can be learnt from it."""
+    """False where `shape` is only a box, which gets no mask loss."""
     phrases: tuple[str, ...]
-    """What it is called in words, from the (unofficial) field `phrases`."""
+    """Descriptions of it, from the field `phrases` (ours, not COCO's)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A file with the regions in it."""
+class CocoImage:
+    """An image file and the regions in it."""
 
     path: Path
     size: tuple[int, int]
@@ -68,29 +68,29 @@ class Picture:
 class CocoData:
     """A checked data set."""
 
-    pictures: tuple[Picture, ...]
-    """Those with regions; all files are there and have the size that is said."""
+    images: tuple[CocoImage, ...]
+    """Images with regions; every file exists and has the size that the COCO file gives."""
     names: tuple[str, ...]
     """Main name of each class, things first, then stuffs."""
     synonyms: tuple[tuple[str, ...], ...]
-    """Further words of each class, from the (unofficial) field `synonyms` of a category."""
+    """Other names of each class, from a category's field `synonyms` (as in LVIS)."""
     things: int
-    """How many classes are things; a category of `isthing` 0, as in panoptic files, is stuff."""
+    """Number of thing classes; a category with `isthing` 0, as in panoptic files, is stuff."""
     skips: Skips
     """What was left out."""
 
     def frequencies(self) -> list[int]:
-        """In how many pictures each class occurs."""
+        """Return the number of images in which each class occurs."""
         counts = [0] * len(self.names)
-        for picture in self.pictures:
-            for class_id in {region.class_id for region in picture.regions}:
+        for image in self.images:
+            for class_id in {region.class_id for region in image.regions}:
                 counts[class_id] += 1
         return counts
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row of a table, to speak of in messages."""
+    """A row of the file, with its name for messages."""
 
     where: str
     content: dict[str, Any]
@@ -108,43 +108,43 @@ class _Row:
 
 
 def read_coco(path: Path, folder: Path | None = None) -> CocoData:
-    """Read instances in COCO's format and check every line.
+    """Read instances in COCO's format and check every row.
 
-    What cannot be understood is an error; a region that can be understood but not be learnt from
-    (a crowd, nothing of it in the picture, no area) is counted and left out.
+    A row that cannot be parsed is an error. A region that can be parsed but not be trained on (a
+    crowd, outside the image, no area) is counted and left out.
 
     Args:
         path: the JSON file.
-        folder: where the pictures lie; None: beside the file.
+        folder: folder of the images; None: that of the file.
 
     Raises:
-        DataError: the file cannot be read, holds no usable region, misses a picture, or names a
-            category twice; the message names the file and row.
+        DataError: the file cannot be read or holds no usable region, an image is missing, or two
+            categories share a name; the message names the file and the row.
     """
     table = _load(path)
     categories = [_Row(f"{path}: category row {k}", c) for k, c in enumerate(table["categories"])]
     words = [(_words(row), row.content.get("isthing", 1) != 0) for row in categories]
-    _refuse_twins(categories, [w for w, _ in words])
+    _refuse_shared_names(categories, [w for w, _ in words])
     order = sorted(range(len(words)), key=lambda k: not words[k][1])
     ids = [row.get("id", (int, str), "a number") for row in categories]
     class_of = {ids[k]: position for position, k in enumerate(order)}
     if len(class_of) < len(ids):
         raise DataError(f"{path}: two categories have the same id")
-    pictures = _pictures(path, path.parent if folder is None else folder, table["images"])
+    images = _images(path, path.parent if folder is None else folder, table["images"])
     skips = Skips()
-    found: dict[Any, list[Region]] = {key: [] for key in pictures}
+    found: dict[Any, list[Region]] = {key: [] for key in images}
     for k, content in enumerate(table["annotations"]):
         row = _Row(f"{path}: annotation row {k}", content)
         key, category = content.get("image_id"), content.get("category_id")
-        if key not in pictures or category not in class_of:
-            raise DataError(f"{row.where} speaks of no known image or category")
-        region = _region(row, class_of[category], pictures[key][1], skips)
+        if key not in images or category not in class_of:
+            raise DataError(f"{row.where} refers to an image or category that is not in the file")
+        region = _region(row, class_of[category], images[key][1], skips)
         if region is not None:
             found[key].append(region)
     if not any(found.values()):
         raise DataError(f"{path} holds no usable region; left out: {skips}")
     return CocoData(
-        pictures=tuple(Picture(*pictures[key], tuple(rs)) for key, rs in found.items() if rs),
+        images=tuple(CocoImage(*images[key], tuple(rs)) for key, rs in found.items() if rs),
         names=tuple(words[k][0][0] for k in order),
         synonyms=tuple(words[k][0][1:] for k in order),
         things=sum(thing for _, thing in words),
@@ -179,8 +179,8 @@ def _words(row: _Row) -> tuple[str, ...]:
     return (name, *synonyms)
 
 
-def _refuse_twins(rows: list[_Row], words: list[tuple[str, ...]]) -> None:
-    """Refuse a word that two categories claim."""
+def _refuse_shared_names(rows: list[_Row], words: list[tuple[str, ...]]) -> None:
+    """Refuse a name that two categories share."""
     seen: dict[str, int] = {}
     for k, (row, own) in enumerate(zip(rows, words, strict=True)):
         for word in own:
@@ -191,10 +191,10 @@ def _refuse_twins(rows: list[_Row], words: list[tuple[str, ...]]) -> None:
                 )
 
 
-def _pictures(
+def _images(
     path: Path, folder: Path, rows: list[dict[str, Any]]
 ) -> dict[Any, tuple[Path, tuple[int, int]]]:
-    """File and (height, width) of each picture by its id."""
+    """File and (height, width) of each image by its id."""
     found: dict[Any, tuple[Path, tuple[int, int]]] = {}
     for k, content in enumerate(rows):
         row = _Row(f"{path}: image row {k}", content)
@@ -211,30 +211,32 @@ def _pictures(
 
 
 def _check_size(row: _Row, file: Path, size: tuple[int, int]) -> None:
-    """Compare a file's header with what is said of it, as stored or as EXIF turns it."""
+    """Compare a file's size with the COCO file's, as stored or as rotated by EXIF."""
     try:
-        with Image.open(file) as picture:
-            width, height = picture.size
-            as_said = size == (height, width)
-            # Asked only where it matters: to find it, some formats decode all of the picture.
-            if not as_said and size == (width, height):
-                as_said = picture.getexif().get(_ORIENTATION) in _TURNED
+        with Image.open(file) as image:
+            width, height = image.size
+            fits = size == (height, width)
+            # Read EXIF only if it decides: some formats decode the whole image to find it.
+            if not fits and size == (width, height):
+                fits = image.getexif().get(_ORIENTATION) in _TURNED
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{row.where}: {file} is no picture that can be read: {error}") from error
-    if not as_said:
+        raise DataError(f"{row.where}: {file} cannot be read as an image: {error}") from error
+    if not fits:
         raise DataError(
-            f"{row.where}: {file} is {width} x {height} and not {size[1]} x {size[0]} pixels"
+            f"{row.where}: {file} is {width} x {height}, not {size[1]} x {size[0]} pixels"
         )
 
 
 def _region(row: _Row, class_id: int, size: tuple[int, int], skips: Skips) -> Region | None:
-    """Understand one annotation; None, and counted, where it cannot be learnt from."""
+    """Parse one annotation; None, and counted, where it cannot be trained on."""
     box = _box(row, size)
     shape = row.content.get("segmentation")
     try:
         fault = _fault(row.content, box, shape, size)
     except (TypeError, ValueError, KeyError) as error:
-        raise DataError(f"{row.where}: no polygons and no run-length code: {error!r}") from error
+        raise DataError(
+            f"{row.where}: no polygons and no run-length encoding: {error!r}"
+        ) from error
     if fault is not None:
         skips.add(fault)
         return None
@@ -249,7 +251,7 @@ def _region(row: _Row, class_id: int, size: tuple[int, int], skips: Skips) -> Re
 
 
 def _box(row: _Row, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The annotation's x, y, width, height; the whole picture where only a mask is given."""
+    """Return x, y, width, height; the whole image where the annotation has a mask alone."""
     content = row.content
     if not content.get("bbox") and not content.get("segmentation"):
         raise DataError(f"{row.where} has neither bbox nor segmentation")
@@ -270,7 +272,7 @@ def _fault(
     shape: Any,
     size: tuple[int, int],
 ) -> str | None:
-    """Why a region cannot be learnt from; None where it can."""
+    """Return why a region cannot be trained on, None where it can."""
     height, width = size
     x, y, w, h = box
     if content.get("iscrowd"):
@@ -278,7 +280,7 @@ def _fault(
     if w <= 0 or h <= 0:
         return "box without area"
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        return "outside the picture"
+        return "outside the image"
     if not shape:
         return None
     return _polygon_fault(shape, size) if isinstance(shape, list) else _code_fault(shape, size)
@@ -293,24 +295,17 @@ def _polygon_fault(shape: list[list[float]], size: tuple[int, int]) -> str | Non
     shape[:] = [part for part in shape if len(part) >= 6]
     xs, ys = [v for part in shape for v in part[::2]], [v for part in shape for v in part[1::2]]
     if min(xs) >= size[1] or min(ys) >= size[0] or max(xs) <= 0 or max(ys) <= 0:
-        return "outside the picture"
-    return None if any(_polygon_area(part) > 0 for part in shape) else "mask without area"
-
-
-def _polygon_area(part: list[float]) -> float:
-    """Area of a polygon by the shoelace formula, pixels."""
-    xs, ys = part[::2], part[1::2]
-    twice = sum(x * ys[k - 1] - xs[k - 1] * y for k, (x, y) in enumerate(zip(xs, ys, strict=True)))
-    return abs(twice) / 2
+        return "outside the image"
+    return None if rle.area(rle.frPyObjects(shape, *size)).any() else "mask without area"
 
 
 def _code_fault(shape: dict[str, Any], size: tuple[int, int]) -> str | None:
     if tuple(shape["size"]) != size:
-        return "mask of another size than its picture"
+        return "mask of another size than its image"
     counts = shape["counts"]
     if isinstance(counts, list):
         if sum(counts) != size[0] * size[1]:
-            return "mask of another size than its picture"
+            return "mask of another size than its image"
         return None if sum(counts[1::2]) > 0 else "mask without area"
     if not isinstance(counts, str):
         raise TypeError(f"counts is a text or a list of numbers, not {counts!r}")

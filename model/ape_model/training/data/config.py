@@ -1,4 +1,4 @@
-"""One data set of a run: where it is, how often it is drawn, how it is spoken of."""
+"""One data set of a run: where it is, how often it is drawn, what its prompts are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 __all__ = ["KINDS", "WORLD", "DataConfig"]
 
 WORLD = "world"
-"""The source that is drawn and not read."""
+"""The source that is drawn, not read from files."""
 KINDS = ("vocabulary", "phrase", "expression")
 """Kinds of prompts (APE, sections 3.2 and 4.1)."""
 
@@ -17,28 +17,29 @@ class DataConfig:
     """A `[[data]]` table of a recipe."""
 
     source: str = WORLD
-    """`world`, or a COCO file beside the recipe."""
-    pictures: str = ""
-    """Folder of the pictures, beside the recipe; empty: that of the COCO file."""
+    """`world`, or a COCO file; its path is relative to the recipe."""
+    images: str = ""
+    """Folder of the images, relative to the recipe; empty: the COCO file's own folder."""
     ratio: float = 1.0
     """How often a step draws from it, over the sum of all ratios."""
     prompts: str = "vocabulary"
-    """`vocabulary`: all names, not fused. `phrase`: descriptions of regions, shared by the batch
-    and fused. `expression`: each picture's own descriptions, each of one region, fused."""
+    """`vocabulary`: all names, not fused. `phrase`: descriptions of regions, the same for all
+    images of a batch, fused. `expression`: each image has its own, each of one region, fused."""
     federated: int = 0
-    """Classes that a step asks for, where a picture is not labelled with all of them; 0: all."""
+    """Number of classes in the prompts of a step, for data that are not labelled exhaustively
+    (federated loss, Zhou et al. 2021); 0: all."""
     memory: int = 0
-    """Earlier descriptions that are kept as negatives (the embedding bank); 0: none."""
+    """Number of earlier phrases that are kept as negatives (APE's embedding bank); 0: none."""
     scale: tuple[float, float] = (0.5, 1.4)
-    """Least and largest size of a picture over the one that fits (large-scale jitter)."""
+    """Range of the image's size over the size that fits the canvas (large-scale jitter)."""
     copy_paste: float = 0.5
-    """Share of pictures that get things of another one pasted on, 0..1; vocabularies only."""
+    """Probability that things of another image are pasted on an image; vocabulary only."""
     photometric: float = 0.5
-    """Share of pictures whose light, colours and sharpness change, 0..1."""
+    """Probability that brightness, colours and sharpness of an image are changed."""
     semantic: float = 0.0
-    """Weight of the loss of the semantic map; for data that label nearly every pixel. 0: none."""
+    """Weight of the semantic map's loss, for data that label nearly every pixel; 0: none."""
     stuff_in_parts: bool = True
-    """Each connected part of a stuff is a region of its own; false: all of them are one."""
+    """Each connected part of a stuff is a region; false: all parts together are one."""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -47,25 +48,25 @@ class DataConfig:
             ValueError: a field is out of range or does not go with the others.
         """
         if self.prompts not in KINDS:
-            raise ValueError(f"prompts is one of {', '.join(KINDS)}, not {self.prompts!r}")
+            raise ValueError(f"prompts must be one of {', '.join(KINDS)}, not {self.prompts!r}")
         if not self.ratio > 0:
-            raise ValueError(f"ratio is over 0, not {self.ratio}")
+            raise ValueError(f"ratio must be over 0, not {self.ratio}")
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale is the least and the largest, over 0, not {self.scale}")
+            raise ValueError(f"scale must be a range over 0, smallest first, not {self.scale}")
         if not (0 <= self.copy_paste <= 1 and 0 <= self.photometric <= 1):
-            raise ValueError("copy_paste and photometric are 0..1")
+            raise ValueError("copy_paste and photometric must be 0..1")
         if min(self.federated, self.memory, self.semantic) < 0:
-            raise ValueError("federated, memory and semantic are 0 or more")
-        if self.federated and (self.spoken or self.source == WORLD):
+            raise ValueError("federated, memory and semantic must be 0 or more")
+        if self.federated and (self.uses_phrases or self.source == WORLD):
             raise ValueError("federated is for the vocabulary of COCO data")
-        if self.semantic and (self.spoken or self.federated or self.source == WORLD):
-            raise ValueError("semantic is for COCO data whose names are all asked for")
-        if self.memory and not (self.spoken or self.source == WORLD):
+        if self.semantic and (self.uses_phrases or self.federated or self.source == WORLD):
+            raise ValueError("semantic is for COCO data with the whole vocabulary as prompts")
+        if self.memory and not (self.uses_phrases or self.source == WORLD):
             raise ValueError("memory is for phrases and expressions")
-        if self.source == WORLD and self.spoken:
-            raise ValueError("the world speaks by its stages' sentence_share; leave prompts out")
+        if self.source == WORLD and self.uses_phrases:
+            raise ValueError("phrases of the world are set by sentence_share; leave prompts out")
 
     @property
-    def spoken(self) -> bool:
-        """Whether its pictures are asked for by descriptions and not by names."""
+    def uses_phrases(self) -> bool:
+        """Whether its prompts are phrases or expressions, not names."""
         return self.prompts != "vocabulary"

@@ -19,8 +19,7 @@ __all__ = ["MixedBatches"]
 class MixedBatches(Dataset["Batch"]):
     """A map-style data set of whole batches, each from one of several data sets.
 
-    Which one is a function of seed and step, so that all processes of a run and a resumed run
-    draw alike.
+    Which one is a function of seed and step: all processes of a run, and a resumed run, agree.
 
     Args:
         parts: data sets of batches, all of the same length.
@@ -34,11 +33,11 @@ class MixedBatches(Dataset["Batch"]):
         self.parts, self.ratios, self.seed = tuple(parts), tuple(ratios), seed
 
     def which(self, step: int) -> int:
-        """Position of the data set that a step draws from."""
+        """Return the index of the data set that a step draws from."""
         rng = random.Random(f"{self.seed}/{step}/data")  # noqa: S311 - a seed, not a secret
         return rng.choices(range(len(self.parts)), self.ratios)[0]
 
     def __getitem__(self, step: int) -> Batch:
-        """Make the batch of one step, marked with where it comes from."""
-        position = self.which(step)
-        return replace(self.parts[position][step], dataset=position)
+        """Make the batch of one step; its `dataset` is the index of its data set."""
+        index = self.which(step)
+        return replace(self.parts[index][step], dataset=index)

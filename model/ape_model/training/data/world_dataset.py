@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from ape_model.world import Scene
     from ape_model.world.sentences import Phrase
 
-__all__ = ["Canvas", "SceneBatches", "Stage", "taking_turns"]
+__all__ = ["Canvas", "Phase", "WorldBatches", "taking_turns"]
 
 SEEDS_PER_STEP = 1024
 LEAST_SIDE = 96
-"""The world speaks of no smaller picture, pixels."""
+"""The world speaks of no smaller image, pixels."""
 FIRST_SEED = 1_000_000_000
 """Training scenes begin here: lower seeds are for validation and tests."""
 
@@ -40,11 +40,11 @@ class Canvas:
     width: int
     """Pixels, likewise."""
     batch: int
-    """Pictures at once, of each process."""
+    """Images at once, of each process."""
     most: int = 6
-    """Most things in a drawn picture."""
+    """Most things in a drawn image."""
     vary: float = 0.0
-    """How much of its sides a picture may lack, 0..1; the pictures of a batch then differ in size
+    """How much of its sides an image may lack, 0..1; the images of a batch then differ in size
     and shape, and the rest is padding."""
     zoom: float = 1.0
     """A scene is drawn up to this many times as large and then resized down, as a large frame is:
@@ -68,7 +68,7 @@ class Canvas:
             raise ValueError("names and sentences of a canvas are 0 or more")
 
     def draw(self, rng: random.Random) -> tuple[int, int]:
-        """Draw height and width of one picture."""
+        """Draw height and width of one image."""
         if not self.vary:
             return self.height, self.width
         sides = (self.height, self.width)
@@ -80,7 +80,7 @@ class Canvas:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Phase:
     """A part of a run."""
 
     first: int
@@ -107,11 +107,11 @@ class Stage:
         return rng.choices(self.canvases, weights)[0]
 
 
-class SceneBatches(Dataset["Batch"]):
+class WorldBatches(Dataset["Batch"]):
     """A map-style data set of whole batches.
 
     Args:
-        stages: parts of the run, ascending, the first from step 0.
+        phases: parts of the run, ascending, the first from step 0.
         seed: of the run.
         network: sizes of the network.
         steps: length of the run.
@@ -120,14 +120,14 @@ class SceneBatches(Dataset["Batch"]):
 
     def __init__(
         self,
-        stages: tuple[Stage, ...],
+        phases: tuple[Phase, ...],
         *,
         seed: int,
         network: NanoConfig,
         steps: int,
         rank: int = 0,
     ) -> None:
-        self.stages, self.seed, self.network = stages, seed, network
+        self.phases, self.seed, self.network = phases, seed, network
         self.steps = steps
         self.rank = rank
         self.worlds: dict[int, World] = {}
@@ -139,9 +139,9 @@ class SceneBatches(Dataset["Batch"]):
     def __getitem__(self, step: int) -> Batch:
         """Draw the batch of one step."""
         rng = random.Random(f"{self.seed}/{step}")  # noqa: S311 - a seed, not a secret
-        stage = [s for s in self.stages if s.first <= step][-1]
-        speaking = rng.random() < stage.sentence_share
-        canvas = stage.choose(rng, sentences=speaking)
+        phase = [s for s in self.phases if s.first <= step][-1]
+        speaking = rng.random() < phase.sentence_share
+        canvas = phase.choose(rng, sentences=speaking)
         world = self._world(canvas.most)
         first = FIRST_SEED * (self.seed + 1) + step * SEEDS_PER_STEP + self.rank * canvas.batch
         seeds = range(first, first + canvas.batch)
@@ -154,8 +154,8 @@ class SceneBatches(Dataset["Batch"]):
         return collate(examples, self.network)
 
     def unseen(self, seed: int) -> Example:
-        """A scene that no run trains on, on the last stage's first canvas."""
-        canvas = self.stages[-1].canvases[0]
+        """A scene that no run trains on, on the last phase's first canvas."""
+        canvas = self.phases[-1].canvases[0]
         return _naming(World(), seed, (canvas.height, canvas.width))
 
     def _world(self, most: int) -> World:

@@ -1,1 +1,6 @@
-"""Assignment and losses."""
+"""Losses, and the assignment of predictions to regions.
+
+criterion   Criterion: all losses of a step, weighted
+functional  single losses, element by element
+assignment  which prediction is trained on which region (DETA)
+"""

@@ -1,6 +1,6 @@
-"""Which predictions answer for which regions: one-to-many by overlap, in both stages (DETA).
+"""Which predictions are trained on which regions: one-to-many by overlap, in both stages (DETA).
 
-All functions work on whole batches; no loop over pictures. Regions are padded to the largest
+All functions work on whole batches; no loop over images. Regions are padded to the largest
 number of the batch; padding is never assigned.
 """
 
@@ -25,7 +25,7 @@ def assign_tokens(
     threshold: float = 0.6,
     least: int = 6,
 ) -> Tensor:
-    """Give every region the anchors that lie in it and overlap it best (first stage).
+    """Assign to every region the anchors inside it that overlap it best (first stage).
 
     Args:
         anchors: (N, 4) x1, y1, x2, y2.
@@ -37,16 +37,17 @@ def assign_tokens(
 
     Returns:
         (B, N) int64: the region of each anchor, -1 for none. An anchor that several regions claim
-        goes to the one it overlaps most, so that small things win over what they stand on.
+        goes to the one it overlaps most, so that a small thing wins over what is behind it.
     """
     iou = box_iou(anchors, boxes)  # (B, N, G)
-    center = (anchors[:, :2] + anchors[:, 2:]) / 2
+    center = (anchors[:, :2] + anchors[:, 2:]) / 2  # (N, 2)
     inside = (
         (center[:, None] > boxes[:, None, :, :2]) & (center[:, None] < boxes[:, None, :, 2:])
-    ).all(-1)
+    ).all(-1)  # (B, N, G)
     usable = valid[:, None] if padded is None else valid[:, None] & ~padded[..., None]
     iou = torch.where(usable, iou, -2.0)
-    rank = iou + inside  # inside first, then by overlap
+    # IoU is at most 1: anchors with their centre inside come first, each group by overlap.
+    rank = iou + inside
     kth = rank.topk(min(least, rank.shape[1]), dim=1).values[:, -1:]
     claimed = ((rank >= kth) | (iou >= threshold)) & usable
     best, region = torch.where(claimed, iou, -1.0).max(-1)
@@ -56,7 +57,7 @@ def assign_tokens(
 def assign_queries(
     predicted: Tensor, boxes: Tensor, valid: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor]:
-    """Give every region the queries whose boxes overlap it (second stage).
+    """Assign to every region the queries whose boxes overlap it (second stage).
 
     Args:
         predicted: (B, Q, 4) x1, y1, x2, y2.
@@ -70,6 +71,8 @@ def assign_queries(
     iou = torch.where(valid[:, None], box_iou(predicted, boxes), -1.0)  # (B, Q, G)
     overlap, region = iou.max(-1)
     region = torch.where(overlap >= threshold, region, UNASSIGNED)
+    # The best query of a region is assigned to it, even below the threshold and even if it overlaps
+    # another region more; of several such claims the one with the largest IoU wins.
     best = iou.argmax(1)  # (B, G)
     forced = torch.zeros_like(iou, dtype=torch.bool).scatter_(1, best[:, None], 1)
     forced &= valid[:, None] & (iou > 0)
@@ -86,19 +89,19 @@ def best_queries(predicted: Tensor, boxes: Tensor) -> Tensor:
         boxes: (B, G, 4) x1, y1, x2, y2 of the regions.
 
     Returns:
-        (B, G) int64, 0..Q-1; of padding, any.
+        (B, G) int64, 0..Q-1; any in padding.
     """
     return box_iou(predicted, boxes).argmax(1)
 
 
 def equal_weights(region: Tensor, regions: int) -> Tensor:
-    """Weights that let every region count the same however many predictions it has.
+    """Weights that give every region the same total, whatever the number of its predictions.
 
     This is the paper's thing-stuff equalisation: a sky of a hundred tokens weighs one region.
 
     Args:
         region: (B, K) int64 region of each prediction, -1 for none.
-        regions: G, regions of a picture with padding.
+        regions: G, regions of an image with padding.
 
     Returns:
         (B, K) float32, one over the number of predictions of the same region; 0 where unassigned.

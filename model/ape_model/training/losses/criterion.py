@@ -1,4 +1,9 @@
-"""What is asked of the network at every stage, as one weighted sum."""
+"""All losses of a training step, weighted: of tokens, of every decoder layer, of masks.
+
+Three differences to the official criterion: predictions are assigned to regions one-to-many in both
+stages (DETA), scores predict the IoU of the box (quality focal loss), and cross entropies between
+all names, or all regions of an image, are added to the losses of single scores.
+"""
 
 from __future__ import annotations
 
@@ -33,45 +38,49 @@ if TYPE_CHECKING:
 __all__ = ["CLASSIFICATIONS", "Criterion", "Targets", "choose_region", "semantic_loss"]
 
 CLASSIFICATIONS = ("quality", "focal")
-"""What a score is asked to say: how well the box fits (quality focal loss), or only whether there
-is something (focal loss, as in the official criterion)."""
+"""What a score predicts: the IoU of the box (quality focal loss), or only whether the prompt is
+true (focal loss, as in the official criterion)."""
 
-EPSILON = 1e-6
+EPSILON = 1e-6  # keeps logarithms and divisions of the semantic map finite
 THRESHOLDS = (0.5, 0.6, 0.6)
-"""IoU from which a query answers for a region, by decoder layer; the last holds for all later."""
+"""IoU from which a query is assigned to a region, by decoder layer; the last one for the rest."""
 WEIGHTS = {
     "objectness": 2.0,
     "token_l1": 5.0,
     "token_giou": 2.0,
-    "token_name": 1.0,
-    "pooled_name": 1.0,
+    "token_class_ce": 1.0,
+    "pooled_class_ce": 1.0,
     "align": 2.0,
     "l1": 5.0,
     "giou": 2.0,
-    "name": 0.5,
-    "meant": 1.0,
+    "class_ce": 0.5,
+    "referring_ce": 1.0,
     "mask": 2.0,
     "dice": 2.0,
     "semantic": 1.0,
 }
+"""Weights of the sum. `l1` and `giou` are those of the official criterion; the others were chosen
+on the drawn world."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Targets:
-    """What the regions of a batch are called."""
+    """Which prompts are true of which regions."""
 
     truth: Tensor
     """(B, G, P) float32, 1 where a prompt is true of a region."""
-    names: Tensor | None
-    """(C, D) main names' vectors, for the losses that choose one name; None in a sentence step."""
+    names: Tensor | None = None
+    """(C, D) vectors of the main names, for the cross entropies; None in a step with phrases."""
+    classes: Tensor | None = None
+    """(B, G) int64 row of `names` of each region, any in padding; None in a step with phrases."""
     single: bool = True
-    """Whether a sentence means one region of its picture and no other (an expression)."""
+    """Whether a phrase describes one region of its image and no other (an expression)."""
     semantic: float = 0.0
-    """Weight of the semantic map's loss; 0: nobody asks for it."""
+    """Weight of the semantic map's loss; 0: none."""
 
 
 class Criterion(nn.Module):
-    """All losses of one step; its own weights (a head on tokens) exist in training only.
+    """Computes all losses of a step; has weights of its own, a class head on tokens.
 
     Args:
         width: channels of a token.
@@ -99,12 +108,15 @@ class Criterion(nn.Module):
         """Compute every loss, already weighted.
 
         Args:
-            model: whose heads are asked.
+            model: whose heads compute classes and masks.
             features: of the model for this batch.
             outputs: of the model for this batch.
-            batch: pictures and regions.
-            targets: what they are called.
-            apart: the head on tokens learns from them, and they do not learn from it.
+            batch: images and regions.
+            targets: prompts that are true of the regions.
+            apart: cut the gradient between tokens and the class head on them.
+
+        Returns:
+            scalars by name, the keys of `WEIGHTS`; those of the decoder layers are summed.
         """
         losses = self._tokens(features, outputs, batch, targets, apart=apart)
         for layer in range(len(outputs.decoded.hidden)):
@@ -121,17 +133,21 @@ class Criterion(nn.Module):
         *,
         apart: bool,
     ) -> dict[str, Tensor]:
-        """First stage: objectness and boxes of tokens, and the names of regions."""
-        padded = features.geometry.padded
+        """First stage: objectness and boxes of tokens, and classes of regions.
+
+        N tokens of all levels; K of them, in all images, are assigned to regions.
+        """
+        padded = features.geometry.padded  # (B, N)
         anchors = features.geometry.anchors[0].sigmoid()
         region = assign_tokens(corners(anchors), corners(batch.boxes), batch.valid, padded=padded)
-        objectness = outputs.tokens.objectness
-        boxes = outputs.tokens.all_boxes().sigmoid()
+        objectness = outputs.tokens.objectness  # (B, N)
+        boxes = outputs.tokens.all_boxes().sigmoid()  # (B, N, 4)
         positive = region >= 0
-        weight = equal_weights(region, batch.boxes.shape[1])[positive]
-        image, _ = positive.nonzero(as_tuple=True)
-        target = batch.boxes[image, region[positive]]
+        weight = equal_weights(region, batch.boxes.shape[1])[positive]  # (K,)
+        image, _ = positive.nonzero(as_tuple=True)  # (K,)
+        target = batch.boxes[image, region[positive]]  # (K, 4)
         l1, giou = box_losses(boxes[positive], target)
+        # Objectness predicts how well the token's own box fits.
         quality = torch.zeros_like(objectness)
         quality[positive] = (1 - giou.detach()).clamp(0, 1)
         regions = batch.valid.sum().clamp(min=1)
@@ -143,20 +159,15 @@ class Criterion(nn.Module):
             "token_l1": (l1 * weight).sum() / regions,
             "token_giou": (giou * weight).sum() / regions,
         }
-        if targets.names is not None:
+        if targets.names is not None and targets.classes is not None:
             states = outputs.tokens.states.detach() if apart else outputs.tokens.states
-            wanted = batch.classes[image, region[positive]]
-            found["token_name"] = (
-                self._choose(states[positive], targets.names, wanted, weight) / regions
-            )
-            pooled = _pool(states, batch)
-            wanted, ones = (
-                batch.classes[batch.valid],
-                torch.ones(int(regions), device=states.device),
-            )
-            found["pooled_name"] = (
-                self._choose(pooled[batch.valid], targets.names, wanted, ones) / regions
-            )
+            wanted = targets.classes[image, region[positive]]
+            ce = self._class_cross_entropy(states[positive], targets.names, wanted)
+            found["token_class_ce"] = (ce * weight).sum() / regions
+            # The same head on the mean token of each mask, which no assignment picks.
+            pooled, wanted = _pool(states, batch)[batch.valid], targets.classes[batch.valid]
+            ce = self._class_cross_entropy(pooled, targets.names, wanted)
+            found["pooled_class_ce"] = ce.sum() / regions
         return found
 
     def _classify(self, logits: Tensor, quality: Tensor, there: Tensor) -> Tensor:
@@ -164,24 +175,23 @@ class Criterion(nn.Module):
 
         Args:
             logits: any shape.
-            quality: same shape, how well the box fits where something is, else 0.
-            there: same shape, bool, whether something is.
+            quality: same shape, IoU of the box where the score is positive, else 0.
+            there: same shape, bool, whether the score is positive.
         """
         if self.classification == "focal":
             return focal_loss(logits, there.to(logits))
         return quality_focal_loss(logits, quality)
 
-    def _choose(self, states: Tensor, names: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
-        """Cross entropy of choosing one of all main names, summed with weights."""
-        logits = self.token_align(states[None], names[None])[0]
-        chosen = functional.cross_entropy(logits, wanted, reduction="none")
-        return (chosen * weight).sum()
+    def _class_cross_entropy(self, states: Tensor, names: Tensor, wanted: Tensor) -> Tensor:
+        """(K,) cross entropies between all C main names, for K states and their classes."""
+        logits = self.token_align(states[None], names[None])[0]  # (K, C)
+        return functional.cross_entropy(logits, wanted, reduction="none")
 
     def _layer(
         self, model: Nano, outputs: RawOutputs, batch: Batch, targets: Targets, layer: int
     ) -> dict[str, Tensor]:
         """Second stage: alignment, boxes and (last layer) masks of the queries of one layer."""
-        hidden = outputs.decoded.hidden[layer]
+        hidden = outputs.decoded.hidden[layer]  # (B, Q, D)
         canvas = (batch.images.shape[2], batch.images.shape[3])
         boxes = model.to_units(outputs.decoded.boxes[layer], batch.sizes, canvas)
         threshold = THRESHOLDS[min(layer, len(THRESHOLDS) - 1)]
@@ -193,8 +203,8 @@ class Criterion(nn.Module):
         image, _ = positive.nonzero(as_tuple=True)
         l1, giou = box_losses(boxes[positive], batch.boxes[image, region[positive]])
         align = model.class_embed[layer]
-        logits = align(hidden, outputs.text)
-        quality = targets.truth[image, region[positive]] * overlap[positive][:, None]
+        logits = align(hidden, outputs.text)  # (B, Q, P)
+        quality = targets.truth[image, region[positive]] * overlap[positive][:, None]  # (K, P)
         wanted = torch.zeros_like(logits)
         wanted[positive] = quality
         found = {
@@ -202,38 +212,37 @@ class Criterion(nn.Module):
             "l1": l1.sum() / count,
             "giou": giou.sum() / count,
         }
-        if targets.names is not None:
-            chosen = align(hidden[positive][None], targets.names[None])[0]
-            right = batch.classes[image, region[positive]]
-            found["name"] = functional.cross_entropy(chosen, right, reduction="sum") / count
+        if targets.names is not None and targets.classes is not None:
+            by_name = align(hidden[positive][None], targets.names[None])[0]  # (K, C)
+            right = targets.classes[image, region[positive]]
+            found["class_ce"] = functional.cross_entropy(by_name, right, reduction="sum") / count
         elif targets.single:
             best = best_queries(corners(boxes.detach()), corners(batch.boxes))
-            found["meant"] = choose_region(logits, best, batch.valid, targets.truth)
+            found["referring_ce"] = choose_region(logits, best, batch.valid, targets.truth)
         if layer == len(outputs.decoded.hidden) - 1:
             found |= _masks(model, outputs, batch, region)
-            if targets.semantic and targets.names is not None:
+            if targets.semantic and targets.names is not None and targets.classes is not None:
                 scores = align(hidden, targets.names[None]).sigmoid()  # (B, Q, C)
                 masks = model.mask_logits(hidden, outputs.mask_feature).sigmoid()
-                loss = semantic_loss(scores, masks, batch)
+                loss = semantic_loss(scores, masks, batch, targets.classes)
                 found["semantic"] = targets.semantic * loss
         return found
 
 
 def choose_region(logits: Tensor, best: Tensor, valid: Tensor, truth: Tensor) -> Tensor:
-    """Cross entropy of choosing the region that each sentence means among all of its picture.
+    """Cross entropy between all regions of an image, for the one that each phrase describes.
 
-    The focal loss asks "is it this one?" of every query for itself; what tells the bigger fox from
-    the smaller is the choice between the two.
+    The focal loss scores every query on its own; "the bigger fox" is learnt by comparing the two.
 
     Args:
-        logits: (B, Q, L) of queries and sentences.
-        best: (B, G) int64, the query that answers for each region.
+        logits: (B, Q, L) of queries and phrases.
+        best: (B, G) int64, the best query of each region.
         valid: (B, G) bool, False for padding.
-        truth: (B, G, L) float32, 1 for the one region that a sentence means; a sentence that means
-            none (a negative) or several (stuff in parts) is not asked about.
+        truth: (B, G, L) float32, 1 where a phrase describes a region. A phrase of no region (a
+            negative) or of several (stuff in parts) is left out.
 
     Returns:
-        the mean over the other sentences.
+        the mean over the phrases of exactly one region, scalar.
     """
     rows = best[..., None].expand(-1, -1, logits.shape[-1])
     regions = logits.gather(1, rows).masked_fill(~valid[..., None], -torch.inf)  # (B, G, L)
@@ -243,10 +252,10 @@ def choose_region(logits: Tensor, best: Tensor, valid: Tensor, truth: Tensor) ->
 
 
 def _pool(states: Tensor, batch: Batch) -> Tensor:
-    """Mean token state under each region's mask over strides 8 and 16: (B, G, C)."""
+    """(B, G, D) mean of the tokens under each region's mask, over strides 8 and 16."""
     pools = []
     cells = 0
-    for factor in (2, 4):
+    for factor in (2, 4):  # masks have stride 4
         share = functional.avg_pool2d(batch.masks, factor).flatten(2)  # (B, G, N_l)
         level = states[:, cells : cells + share.shape[-1]]
         cells += share.shape[-1]
@@ -255,14 +264,14 @@ def _pool(states: Tensor, batch: Batch) -> Tensor:
 
 
 def _masks(model: Nano, outputs: RawOutputs, batch: Batch, region: Tensor) -> dict[str, Tensor]:
-    """Mask losses of the last layer's assigned queries, every region weighing the same."""
+    """Mask losses of the last layer's assigned queries; every region has the same weight."""
     logits = model.mask_logits(outputs.decoded.hidden[-1], outputs.mask_feature)
-    # A region that is known by its box alone has no mask to learn from.
+    # A region with a box alone has no mask loss.
     positive = (region >= 0) & batch.masked.gather(1, region.clamp(min=0))
     weight = equal_weights(region, batch.boxes.shape[1])[positive]
     image, _ = positive.nonzero(as_tuple=True)
-    logits = logits[positive]
-    wanted = batch.masks[image, region[positive]]
+    logits = logits[positive]  # (K, h, w)
+    wanted = batch.masks[image, region[positive]]  # (K, h, w)
     near = _near(batch.boxes[image, region[positive]], wanted, batch.unit)
     cells = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * near
     total = weight.sum().clamp(min=1)
@@ -272,33 +281,37 @@ def _masks(model: Nano, outputs: RawOutputs, batch: Batch, region: Tensor) -> di
     }
 
 
-def semantic_loss(scores: Tensor, masks: Tensor, batch: Batch) -> Tensor:
-    """Cross entropy of the semantic map, where every query paints its mask with its names.
+def semantic_loss(scores: Tensor, masks: Tensor, batch: Batch, classes: Tensor) -> Tensor:
+    """Cross entropy of the semantic map, the sum of all queries' masks times their class scores.
 
-    What no single region asks for: that together the queries leave no pixel out, and that the
-    right one is the strongest at each (MaskFormer's semantic inference, Cheng et al. 2021,
-    section 3.4, as a loss).
+    The losses of single regions do not see that together the queries leave a pixel out, or that the
+    right one is not the strongest there. This is MaskFormer's semantic inference (Cheng et al.
+    2021, section 3.4) as a loss.
 
     Args:
         scores: (B, Q, C) of queries and names, 0..1.
         masks: (B, Q, h, w) of the queries, 0..1.
-        batch: with (B, G, h, w) masks; pixels of no region are not asked about.
+        batch: with (B, G, h, w) masks; pixels of no region are left out.
+        classes: (B, G) int64 class of each region.
 
     Returns:
-        the weighted mean over pixels of regions.
+        the weighted mean over the pixels of regions, scalar.
     """
     painted = torch.einsum("bqc,bqhw->bchw", scores, masks)
     share = painted / painted.sum(1, keepdim=True).clamp(min=EPSILON)
     surprise = -share.clamp(min=EPSILON).log()  # (B, C, h, w)
-    wanted = surprise[torch.arange(len(surprise))[:, None], batch.classes]  # (B, G, h, w)
-    # Every region weighs the root of its area: a pole is no pixel among a road's thousands.
+    wanted = surprise[torch.arange(len(surprise))[:, None], classes]  # (B, G, h, w)
+    # The weight of a region is the root of its area: a pole counts beside a road of thousands.
     area = batch.masks.sum((-2, -1), keepdim=True).clamp(min=1)
     weight = batch.masks * batch.valid[..., None, None] / area.sqrt()
     return (wanted * weight).sum() / weight.sum().clamp(min=1)
 
 
 def _near(boxes: Tensor, masks: Tensor, unit: int) -> Tensor:
-    """Weight of mask cells, (K, h, w): 1 within 1.3 boxes, 0.1 beyond, where no mask is read."""
+    """(K, h, w) weight of mask cells: 1 in the box grown by 1.3, 0.1 outside.
+
+    Inference cuts masks to the box grown by a margin, so that the cells outside matter little.
+    """
     grown = torch.cat([boxes[:, :2], boxes[:, 2:] * 1.3], dim=-1)
     x1, y1, x2, y2 = (corners(grown) * (unit / MASK_STRIDE)).unbind(-1)
     rows = torch.arange(masks.shape[1], device=masks.device) + 0.5

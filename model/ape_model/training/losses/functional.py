@@ -1,4 +1,4 @@
-"""The losses, element by element; who calls them chooses weights and sums."""
+"""The losses, element by element; the caller weights and sums them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def focal_loss(
         logits: any shape.
         targets: same shape, 0 or 1.
         alpha: weight of positives; negatives weigh 1 - alpha.
-        gamma: how strongly easy cases fade.
+        gamma: exponent that reduces the loss of easy cases.
 
     Returns:
         loss of each element.
@@ -37,12 +37,12 @@ def focal_loss(
 
 
 def quality_focal_loss(logits: Tensor, quality: Tensor, gamma: float = 2.0) -> Tensor:
-    """Quality focal loss (Li et al. 2020, eq. 2): the score shall say how well the box fits.
+    """Quality focal loss (Li et al. 2020, eq. 2): the target of a score is the IoU of its box.
 
     Args:
         logits: any shape.
         quality: same shape, 0..1; 0 for what is not there.
-        gamma: how strongly easy cases fade.
+        gamma: exponent that reduces the loss of easy cases.
 
     Returns:
         loss of each element.

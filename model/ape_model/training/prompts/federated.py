@@ -1,4 +1,4 @@
-"""Which classes a step asks for where pictures are not labelled with all of them."""
+"""The classes of a step, for data whose images are not labelled exhaustively."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 __all__ = ["FREQUENCY_POWER", "draw_classes"]
 
 FREQUENCY_POWER = 0.5
-"""Rare classes are asked for more often than they occur."""
+"""Exponent of the frequency; 0.5 draws rare classes more often than they occur (CenterNet2)."""
 
 
 def draw_classes(
@@ -16,14 +16,14 @@ def draw_classes(
 ) -> Tensor:
     """Draw the classes of a step (the federated loss of Zhou et al. 2021, CenterNet2, section 4).
 
-    A data set with thousands of classes says of each picture only a few of them, so the absence of
-    a label is no sure negative. All classes that the batch shows are asked for, and as many others
-    as make up `count`, drawn without repetition by the square root of their frequency.
+    A data set with thousands of classes labels only a few of them in each image, so that a missing
+    label is no reliable negative. The step has all classes of its batch, and others up to `count`,
+    drawn without replacement by the square root of their frequency.
 
     Args:
         present: (N,) int64 classes of the batch's regions, in any order.
-        frequencies: (C,) in how many pictures each class occurs; one with 0 is never drawn.
-        count: classes wanted; more where the batch alone shows more.
+        frequencies: (C,) number of images in which each class occurs; 0 is never drawn.
+        count: number of classes; more where the batch alone has more.
         generator: source of chance.
 
     Returns:

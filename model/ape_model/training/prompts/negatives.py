@@ -1,7 +1,7 @@
-"""The bank of prompts: every name and synonym at every step, and words of things that are absent.
+"""The names of a data set as prompts, and words of other things as negatives.
 
-A bank of all main names as negatives is what keeps the scores of absent words low; words from
-outside the vocabulary are what keeps an unknown word from naming its nearest neighbour.
+All main names as negatives keep the scores of absent names low; words from outside the vocabulary
+keep an unknown word from finding its nearest neighbour.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["PromptBank"]
+__all__ = ["NegativeSampler"]
 
 TOO_NEAR = 0.55
-"""A strange word whose vector is nearer (cosine) to a known prompt might mean it: left out."""
+"""Cosine to a prompt from which another word might mean the same, and is no negative."""
 
 
-class PromptBank:
-    """Embedded prompts of a data set.
+class NegativeSampler:
+    """Embedded names of a data set, and negatives to draw from.
 
     Args:
         encode: texts to (N, D) vectors of length one.
         prompts: P prompts, the C main names first.
-        truth: (P, C) bool, which prompt is true of which class.
-        strangers: words that may mean nothing in the data.
+        truth: (P, C) bool, whether a prompt is true of a class.
+        negative_words: words that mean nothing in the data; those near to a prompt are left out.
     """
 
     def __init__(
@@ -35,15 +35,15 @@ class PromptBank:
         encode: Callable[[Sequence[str]], Tensor],
         prompts: Sequence[str],
         truth: Tensor,
-        strangers: Sequence[str],
+        negative_words: Sequence[str],
     ) -> None:
         self.encode = encode
         self.prompts = encode([p.casefold() for p in prompts])
         self.classes = truth.shape[1]
         self.truth = truth.float()
-        strange = encode(strangers) if strangers else self.prompts[:0]
-        far = (strange @ self.prompts.T).amax(1) < TOO_NEAR
-        self.strangers = strange[far]
+        words = encode(negative_words) if negative_words else self.prompts[:0]
+        far = (words @ self.prompts.T).amax(1) < TOO_NEAR
+        self.negative_words = words[far]
 
     @property
     def names(self) -> Tensor:
@@ -53,7 +53,7 @@ class PromptBank:
     def draw(
         self,
         classes: Tensor,
-        strangers: int,
+        negative_words: int,
         generator: torch.Generator,
         chosen: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -61,20 +61,20 @@ class PromptBank:
 
         Args:
             classes: (B, G) int64 class of each region; its row of `chosen` where that is given.
-            strangers: how many strange words to add.
+            negative_words: how many of them to add.
             generator: source of chance.
-            chosen: (K,) int64 classes that are asked for; None for all.
+            chosen: (K,) int64 classes to keep the prompts of; None: all.
 
         Returns:
-            (P + S, D) vectors and (B, G, P + S) float32 truth; P counts the prompts that are true
-            of a class that is asked for.
+            (P + N, D) vectors and (B, G, P + N) float32 truth; P counts the prompts that are true
+            of a kept class.
         """
-        prompts, known = self.prompts, self.truth
+        prompts, truth = self.prompts, self.truth
         if chosen is not None:
-            about = known[:, chosen].any(1)
-            prompts, known = prompts[about], known[about][:, chosen]
-        count = min(strangers, len(self.strangers))
-        rows = torch.randperm(len(self.strangers), generator=generator)[:count]
-        vectors = torch.cat([prompts, self.strangers[rows]])
-        truth = torch.cat([known, torch.zeros(len(rows), known.shape[1])])
+            about = truth[:, chosen].any(1)
+            prompts, truth = prompts[about], truth[about][:, chosen]
+        count = min(negative_words, len(self.negative_words))
+        rows = torch.randperm(len(self.negative_words), generator=generator)[:count]
+        vectors = torch.cat([prompts, self.negative_words[rows]])
+        truth = torch.cat([truth, torch.zeros(len(rows), truth.shape[1])])  # (P + N, C or K)
         return vectors, truth.T[classes.cpu()]

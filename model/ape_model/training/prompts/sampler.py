@@ -1,16 +1,24 @@
-"""What a batch is asked for: names, phrases or expressions (APE, sections 3.2 and 3.3)."""
+"""The prompts of a training step: names, phrases or expressions (APE, sections 3.2 and 3.3).
+
+    vocabulary   all names and synonyms, and words of other things; not fused with the image
+    phrases      descriptions of regions, the same for all images of a batch; fused
+    expressions  each image has its own descriptions, each of one region; fused
+
+With phrases and expressions come earlier ones as negatives, from a queue (APE's embedding bank).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, distributed
+from torch.nn.functional import pad
 
 from ape_model.network.ape import PromptFeatures
 from ape_model.training.losses.criterion import Targets
-from ape_model.training.prompts.embedding_queue import PhraseBank
+from ape_model.training.prompts.embedding_queue import EmbeddingQueue
 from ape_model.training.prompts.federated import draw_classes
 
 if TYPE_CHECKING:
@@ -18,109 +26,111 @@ if TYPE_CHECKING:
 
     from ape_model.network.nano import Nano
     from ape_model.training.data.batch import Batch
-    from ape_model.training.prompts.negatives import PromptBank
+    from ape_model.training.prompts.negatives import NegativeSampler
 
-__all__ = ["Asked", "Prompter", "Speech", "merge_near"]
+__all__ = ["EncodedPhrases", "PromptSampler", "PromptingConfig", "SampledPrompts", "merge_near"]
 
-SAME = 0.9
-"""Phrases whose vectors are nearer (cosine) are taken to mean the same."""
-MOST_PHRASES = 100
-"""Phrases of a batch; more are drawn from."""
+SAME_MEANING = 0.9
+"""Cosine of two phrases' vectors from which they are taken to mean the same."""
+MAX_PHRASES = 100
+"""Phrases of a batch; where there are more, this many are drawn (`max_num_phrase` of the official
+configurations, 100 to 128)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Speech:
-    """How one data set is spoken of."""
+class PromptingConfig:
+    """What the prompts of one data set are."""
 
-    bank: PromptBank
-    """Its names."""
+    negatives: NegativeSampler
+    """Its names, and words of other things."""
     shared: bool = False
-    """Whether a description holds for all pictures of its batch (a phrase) or for its own alone
+    """True: a description holds for all images of its batch (a phrase); False: for its own image
     (an expression)."""
-    strangers: int = 0
-    """Words of other things that are asked for beside the names."""
+    negative_words: int = 0
+    """Number of words of other things in a step with names."""
     federated: int = 0
-    """Classes that a step asks for; 0: all."""
+    """Number of classes in a step; 0: all."""
     frequencies: Tensor | None = None
-    """(C,) in how many pictures each class occurs; needed where `federated` is."""
+    """(C,) number of images in which each class occurs; needed with `federated`."""
     memory: int = 0
-    """Earlier descriptions that are kept as negatives."""
+    """Number of earlier phrases that are kept as negatives."""
     semantic: float = 0.0
     """Weight of the semantic map's loss."""
     named: bool = False
-    """Whether other steps of the same data set ask for names: its sentences then say nothing new
-    about how things look, and train only what stands on the backbone."""
+    """Whether other steps of this data set have names as prompts. Its phrases then add nothing to
+    the backbone, which already learns from the names, and train only what follows it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+class SampledPrompts:
     """The prompts of one step."""
 
     prompts: PromptFeatures
+    """As the network takes them."""
     targets: Targets
-    batch: Batch
-    """The batch; its classes are rows of `targets.names`."""
-    teaches_sight: bool = True
-    """Whether the backbone learns from it."""
+    """Which region each of them describes."""
+    trains_backbone: bool = True
+    """Whether the backbone gets gradients in this step."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Said:
-    """Descriptions as vectors."""
+class EncodedPhrases:
+    """Phrases as vectors."""
 
     vectors: Tensor
-    """(1 | B, L, D), for all pictures or for each."""
+    """(1, L, D) for all images of the batch, or (B, L, D) for each."""
     truth: Tensor
-    """(B, G, L) float32, 1 where a description is true of a region."""
-    new: Tensor
-    """(K, D) the same vectors once each, to be remembered."""
+    """(B, G, L) float32, 1 where a phrase describes a region."""
+    distinct: Tensor
+    """(K, D) the vectors of all different phrases, for the queue."""
 
 
-class Prompter:
-    """Chooses and embeds the prompts of every step, and remembers phrases (the embedding bank).
+class PromptSampler:
+    """Chooses and embeds the prompts of every step, and keeps earlier phrases in a queue.
 
     Args:
-        sets: how each data set of the run is spoken of.
+        sets: the prompts of each data set of the run.
         width: D, channels of a prompt.
         seed: of the run.
     """
 
-    def __init__(self, sets: Sequence[Speech], *, width: int, seed: int) -> None:
-        self.sets, self.seed = tuple(sets), seed
-        self.memory = PhraseBank(tuple(s.memory for s in sets), width)
+    def __init__(self, sets: Sequence[PromptingConfig], *, width: int, seed: int) -> None:
+        self.sets, self.width, self.seed = tuple(sets), width, seed
+        self.queue = EmbeddingQueue(tuple(s.memory for s in sets), width)
 
-    def __call__(self, model: Nano, batch: Batch, step: int) -> Asked:
-        """Ask for what is in a batch.
+    def __call__(self, model: Nano, batch: Batch, step: int) -> SampledPrompts:
+        """Choose the prompts of a batch.
 
         Args:
             model: whose zero token goes with names.
-            batch: pictures and regions, on the model's device.
-            step: of the run.
+            batch: images and regions, on the model's device.
+            step: of the run; the same step of the same seed gives the same prompts.
         """
-        speech, device = self.sets[batch.dataset], batch.images.device
+        config, device = self.sets[batch.dataset], batch.images.device
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         if not any(batch.sentences):
-            asked = _name(model, batch, speech, generator)
-            self._remember(torch.zeros(0, self.memory.state()[0].shape[1]), batch.dataset)
-            return asked
-        said = (_phrases if speech.shared else _expressions)(batch, speech.bank, generator)
-        negatives = self._negatives(said.new, batch.dataset)
-        self._remember(said.new, batch.dataset)
-        vectors = torch.cat([said.vectors, negatives.expand(len(said.vectors), -1, -1)], dim=1)
-        truth = torch.nn.functional.pad(said.truth, (0, len(negatives)))
+            self._enqueue(torch.zeros(0, self.width), batch.dataset)
+            return _names(model, batch, config, generator)
+        encode = _phrases if config.shared else _expressions
+        phrases = encode(batch, config.negatives, generator)
+        earlier = self._negatives(phrases.distinct, batch.dataset)  # (N, D)
+        self._enqueue(phrases.distinct, batch.dataset)
+        negatives = earlier.expand(len(phrases.vectors), -1, -1)
+        vectors = torch.cat([phrases.vectors, negatives], dim=1)  # (1 | B, L + N, D)
+        truth = pad(phrases.truth, (0, len(earlier)))  # (B, G, L + N)
         prompts = PromptFeatures(fusion=vectors.to(device), classes=None)
-        targets = Targets(truth.to(device), None, single=not speech.shared)
-        return Asked(prompts, targets, batch, teaches_sight=not speech.named)
+        targets = Targets(truth.to(device), single=not config.shared)
+        return SampledPrompts(prompts, targets, trains_backbone=not config.named)
 
     def _negatives(self, current: Tensor, dataset: int) -> Tensor:
-        """(N, D) remembered descriptions that mean none of the (K, D) current ones."""
-        older = self.memory.older(dataset)
-        return older[(older @ current.T).amax(1) < SAME]
+        """(N, D) queued phrases that mean none of the (K, D) current ones."""
+        queued = self.queue.older(dataset)
+        return queued[(queued @ current.T).amax(1) < SAME_MEANING]
 
-    def _remember(self, new: Tensor, dataset: int) -> None:
-        """Put descriptions of all processes into the bank, so that all banks stay alike.
+    def _enqueue(self, new: Tensor, dataset: int) -> None:
+        """Queue the (K, D) phrases of all processes, so that all queues stay equal.
 
-        Called at every step: a process whose pictures say nothing must not leave others waiting.
+        Called at every step, also with K = 0: the other processes wait in the same collective.
         """
         if not self.sets[dataset].memory:
             return
@@ -129,87 +139,91 @@ class Prompter:
             distributed.all_gather_object(parts, new)
             new = torch.cat(parts)
         for vector in new:
-            older = self.memory.older(dataset)
-            if not bool((older @ vector >= SAME).any()):  # what is known takes no second place
-                self.memory.extend(vector[None], dataset)
+            queued = self.queue.older(dataset)
+            if not bool((queued @ vector >= SAME_MEANING).any()):
+                self.queue.extend(vector[None], dataset)
 
     def state(self) -> list[Tensor]:
-        """Return what is remembered, for `load`."""
-        return self.memory.state()
+        """Return the queued phrases, for `load`."""
+        return self.queue.state()
 
     def load(self, state: list[Tensor]) -> None:
-        """Take up what was remembered.
+        """Restore the queued phrases.
 
         Raises:
-            ValueError: it belongs to other data sets.
+            ValueError: they belong to other data sets.
         """
-        self.memory.load([rows.cpu() for rows in state])
+        self.queue.load([rows.cpu() for rows in state])
 
 
-def _name(model: Nano, batch: Batch, speech: Speech, generator: torch.Generator) -> Asked:
-    """Ask for names; the image sees the zero token alone."""
-    device, bank, names = batch.images.device, speech.bank, speech.bank.names
-    chosen = None
-    if speech.federated and speech.frequencies is not None:
-        present = batch.classes[batch.valid].cpu()
-        chosen = draw_classes(present, speech.frequencies, speech.federated, generator)
-        # Padding has class 0, which need not be chosen; what it becomes is never read.
-        rows = torch.searchsorted(chosen, batch.classes.cpu()).clamp(max=len(chosen) - 1)
-        batch, names = replace(batch, classes=rows.to(device)), names[chosen]
-    vectors, truth = bank.draw(batch.classes, speech.strangers, generator, chosen)
-    prompts = model.vocabulary(vectors.to(device))
-    targets = Targets(truth.to(device), names.to(device), semantic=speech.semantic)
-    return Asked(prompts, targets, batch)
+def _names(
+    model: Nano, batch: Batch, config: PromptingConfig, generator: torch.Generator
+) -> SampledPrompts:
+    """Prompts of a step with names; the image is fused with the zero token alone."""
+    device, names = batch.images.device, config.negatives.names
+    classes, chosen = batch.classes, None
+    if config.federated and config.frequencies is not None:
+        present = classes[batch.valid].cpu()
+        chosen = draw_classes(present, config.frequencies, config.federated, generator)
+        # Class ids become rows of the chosen names. Padding (class 0) may get any row: no loss
+        # reads it.
+        rows = torch.searchsorted(chosen, classes.cpu()).clamp(max=len(chosen) - 1)
+        classes, names = rows.to(device), names[chosen]
+    vectors, truth = config.negatives.draw(classes, config.negative_words, generator, chosen)
+    targets = Targets(
+        truth.to(device), names=names.to(device), classes=classes, semantic=config.semantic
+    )
+    return SampledPrompts(model.vocabulary(vectors.to(device)), targets)
 
 
-def _expressions(batch: Batch, bank: PromptBank, _: torch.Generator) -> _Said:
-    """Every picture's own descriptions; short lists repeat theirs up to the longest."""
-    own = [list(dict.fromkeys(text.casefold() for text, _ in said)) for said in batch.sentences]
+def _expressions(batch: Batch, names: NegativeSampler, _: torch.Generator) -> EncodedPhrases:
+    """Each image has its own descriptions; shorter lists are repeated up to the longest."""
+    own = [list(dict.fromkeys(text.casefold() for text, _ in of)) for of in batch.sentences]
     longest = max(len(texts) for texts in own)
     rows = [[texts[k % len(texts)] for k in range(longest)] for texts in own]
     flat = [text for texts in rows for text in texts]
-    vectors = bank.encode(flat).view(len(rows), longest, -1)
-    truth = torch.zeros(*batch.classes.shape, longest)
-    for picture, (texts, said) in enumerate(zip(rows, batch.sentences, strict=True)):
-        for text, region in said:
-            truth[picture, region, [k for k, t in enumerate(texts) if t == text.casefold()]] = 1
-    seen = [k for k, text in enumerate(flat) if text not in flat[:k]]
-    return _Said(vectors, truth, vectors.flatten(0, 1)[seen])
+    vectors = names.encode(flat).view(len(rows), longest, -1)  # (B, L, D)
+    truth = torch.zeros(*batch.classes.shape, longest)  # (B, G, L)
+    for image, (texts, sentences) in enumerate(zip(rows, batch.sentences, strict=True)):
+        for text, region in sentences:
+            truth[image, region, [k for k, t in enumerate(texts) if t == text.casefold()]] = 1
+    first = [k for k, text in enumerate(flat) if text not in flat[:k]]
+    return EncodedPhrases(vectors, truth, vectors.flatten(0, 1)[first])
 
 
-def _phrases(batch: Batch, bank: PromptBank, generator: torch.Generator) -> _Said:
-    """Descriptions of all pictures for all pictures; near ones are one."""
-    said = [(b, text.casefold(), g) for b, own in enumerate(batch.sentences) for text, g in own]
-    texts = list(dict.fromkeys(text for _, text, _ in said))
-    order = torch.randperm(len(texts), generator=generator)[:MOST_PHRASES].sort().values
+def _phrases(batch: Batch, names: NegativeSampler, generator: torch.Generator) -> EncodedPhrases:
+    """All images share all descriptions; those that mean the same are one prompt."""
+    found = [(b, text.casefold(), g) for b, own in enumerate(batch.sentences) for text, g in own]
+    texts = list(dict.fromkeys(text for _, text, _ in found))
+    order = torch.randperm(len(texts), generator=generator)[:MAX_PHRASES].sort().values
     rows = {texts[k]: row for row, k in enumerate(order.tolist())}
-    vectors = bank.encode(list(rows))
-    kept, meaning = merge_near(vectors, SAME)
-    truth = torch.zeros(*batch.classes.shape, len(kept))
-    for picture, text, region in said:
+    vectors = names.encode(list(rows))
+    kept, representative = merge_near(vectors, SAME_MEANING)
+    truth = torch.zeros(*batch.classes.shape, len(kept))  # (B, G, L)
+    for image, text, region in found:
         if text in rows:
-            truth[picture, region, meaning[rows[text]]] = 1
-    return _Said(vectors[kept][None], truth, vectors[kept])
+            truth[image, region, representative[rows[text]]] = 1
+    return EncodedPhrases(vectors[kept][None], truth, vectors[kept])
 
 
 def merge_near(vectors: Tensor, threshold: float) -> tuple[list[int], list[int]]:
-    """Find which vectors stand for all, the first ones first.
+    """Merge vectors that are near an earlier one (greedy, in order).
 
     Args:
         vectors: (N, D) of length one.
-        threshold: cosine from which a vector is stood for by an earlier one.
+        threshold: cosine from which two vectors are merged.
 
     Returns:
-        the rows that stand for others, and for each of the N vectors the position of its
-        representative among them.
+        the rows that are kept, and for each of the N vectors the index among the kept ones of the
+        one that represents it.
     """
     kept: list[int] = []
-    meaning: list[int] = []
+    representative: list[int] = []
     for row, vector in enumerate(vectors):
         cosine = vectors[kept] @ vector
         if kept and float(cosine.max()) >= threshold:
-            meaning.append(int(cosine.argmax()))
+            representative.append(int(cosine.argmax()))
         else:
-            meaning.append(len(kept))
+            representative.append(len(kept))
             kept.append(row)
-    return kept, meaning
+    return kept, representative

@@ -1,1 +1,8 @@
-"""Distillation of a sentence encoder into a text tower."""
+"""Distillation of a sentence encoder into nano's text tower.
+
+command, run   `ape-stream train-text`; one whole run
+teacher        the pretrained sentence encoder (extra `distil`)
+distillation   corpus, losses and loop
+templates      sentences of size and position
+check          whether the result tells names apart
+"""

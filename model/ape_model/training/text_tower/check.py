@@ -1,7 +1,7 @@
-"""The gate before vision training: does the text tower tell names apart?
+"""The check before vision training: does the text tower tell names apart?
 
-A tower whose names are all alike lets every region fit every name: the network then learns where
-things are and never what they are. That is cheap to see before a run and dear after it.
+With a tower whose names are all alike every region fits every name, and the network learns where
+things are but never what they are. To see that takes a second before a run, and hours after it.
 """
 
 from __future__ import annotations
@@ -11,48 +11,58 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ape_model.training.errors import TextGateError
+from ape_model.training.errors import TextTowerError
 
-__all__ = ["LEAST_RANK", "MOST_COSINE", "Spread", "check_spread", "measure_spread"]
+__all__ = [
+    "MAX_NEAREST_COSINE",
+    "MIN_EFFECTIVE_RANK",
+    "EmbeddingDiversity",
+    "check_diversity",
+    "measure_diversity",
+]
 
-LEAST_RANK = 20.0
-"""Effective rank that the main names of the drawn world must have."""
-MOST_COSINE = 0.7
-"""Median cosine to the nearest other name that they must stay below."""
+MIN_EFFECTIVE_RANK = 20.0
+"""Smallest effective rank of the main names of the drawn world."""
+MAX_NEAREST_COSINE = 0.7
+"""Upper limit of the median cosine to the nearest other name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """How well a set of names is told apart by its vectors."""
+class EmbeddingDiversity:
+    """How different the vectors of a set of names are."""
 
     effective_rank: float
-    """Participation ratio of the covariance's eigenvalues."""
+    """Participation ratio of the eigenvalues of their covariance, (sum)^2 / sum of squares."""
     nearest_cosine: float
     """Median over names of the cosine to the nearest other name."""
 
     def __str__(self) -> str:
-        """Tell both figures beside their bars."""
+        """Return both numbers with their limits."""
         return (
-            f"effective rank {self.effective_rank:.1f} (at least {LEAST_RANK:g}), median cosine to"
-            f" the nearest other name {self.nearest_cosine:.3f} (below {MOST_COSINE:g})"
+            f"effective rank {self.effective_rank:.1f} (at least {MIN_EFFECTIVE_RANK:g}),"
+            f" median cosine to the nearest other name {self.nearest_cosine:.3f}"
+            f" (below {MAX_NEAREST_COSINE:g})"
         )
 
 
-def measure_spread(vectors: Tensor) -> Spread:
+def measure_diversity(vectors: Tensor) -> EmbeddingDiversity:
     """Measure (N, D) vectors of length one."""
     centred = vectors - vectors.mean(0)
     values = torch.linalg.svdvals(centred.double()) ** 2
     cosine = vectors @ vectors.T - 2 * torch.eye(len(vectors))
     rank = float(values.sum() ** 2 / (values**2).sum())
-    return Spread(rank, float(cosine.max(1).values.median()))
+    return EmbeddingDiversity(rank, float(cosine.max(1).values.median()))
 
 
-def check_spread(spread: Spread) -> None:
-    """Refuse names that are not told apart.
+def check_diversity(diversity: EmbeddingDiversity) -> None:
+    """Refuse names that are too alike.
 
     Raises:
-        TextGateError: a figure does not reach its bar.
+        TextTowerError: a number is beyond its limit, or NaN.
     """
-    # Written so that no number (a tower that diverged) does not pass either.
-    if not (spread.effective_rank >= LEAST_RANK and spread.nearest_cosine < MOST_COSINE):
-        raise TextGateError(f"the text tower does not tell names apart: {spread}")
+    # Written so that NaN, of a tower that diverged, fails.
+    if not (
+        diversity.effective_rank >= MIN_EFFECTIVE_RANK
+        and diversity.nearest_cosine < MAX_NEAREST_COSINE
+    ):
+        raise TextTowerError(f"the text tower does not tell names apart: {diversity}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ape_model.loading import NanoTextEncoder
 from ape_model.nano_config import NANO
 from ape_model.training.errors import DataError
-from ape_model.training.text_tower.check import check_spread, measure_spread
+from ape_model.training.text_tower.check import check_diversity, measure_diversity
 from ape_model.training.text_tower.distillation import build_corpus, distil, read_cldr
 from ape_model.training.text_tower.teacher import Teacher
 from ape_model.weights.state_dict import save_weights
@@ -24,7 +24,7 @@ __all__ = ["train_tower"]
 
 
 def train_tower(
-    teacher: Path, cldr: Path, out: Path, config: DistilConfig, say: Callable[[str], None]
+    teacher: Path, cldr: Path, out: Path, config: DistilConfig, report: Callable[[str], None]
 ) -> None:
     """Distil a tower, judge it as it will be read (in float16), and write it.
 
@@ -33,31 +33,31 @@ def train_tower(
         cldr: file of names and keywords.
         out: file to write, for the key `text` of a recipe.
         config: the recipe.
-        say: takes progress lines.
+        report: takes progress lines.
 
     Raises:
         ModelMissingError: the teacher is not there.
         DataError: the names cannot be read, or name nothing that is drawn.
-        TextGateError: the tower does not tell names apart; nothing is written.
+        TextTowerError: the tower does not tell names apart; nothing is written.
         CheckpointError: the teacher cannot be read, or the file not be written.
     """
     names = read_cldr(cldr)
     drawn = _drawn(names)
     encoder = Teacher(teacher)
-    say(f"{cldr}: {len(names)} names, {len(drawn)} of them drawn")
+    report(f"{cldr}: {len(names)} names, {len(drawn)} of them drawn")
     corpus = build_corpus(names, encoder, config, NANO.text, drawn)
-    say(f"{len(corpus.texts)} texts encoded by the teacher")
+    report(f"{len(corpus.texts)} texts encoded by the teacher")
     tower = distil(
-        corpus, config, NANO.text, lambda step, loss: say(f"step {step}: loss {loss:.3f}")
+        corpus, config, NANO.text, lambda step, loss: report(f"step {step}: loss {loss:.3f}")
     )
     halves = {key: value.half() for key, value in tower.state_dict().items()}
     tower.load_state_dict(halves)
     encode = NanoTextEncoder(tower, corpus.words).encode
-    spread = measure_spread(encode([name.casefold() for name in World().names]))
-    say(f"gate: {spread}")
-    check_spread(spread)
+    diversity = measure_diversity(encode([name.casefold() for name in World().names]))
+    report(f"text tower: {diversity}")
+    check_diversity(diversity)
     save_weights(out, halves, {}, {"words": json.dumps(corpus.words, ensure_ascii=False)})
-    say(f"wrote {out}; train on it with text = {str(out)!r} in a recipe")
+    report(f"wrote {out}; train on it with text = {str(out)!r} in a recipe")
 
 
 def _drawn(names: Mapping[str, Sequence[str]]) -> list[str]:

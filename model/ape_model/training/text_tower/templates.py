@@ -25,7 +25,7 @@ RELATIONS: dict[str, tuple[str, ...]] = {
     "below": ("the {x} below the {y}", "{x} below {y}", "the {x} under the {y}"),
     "next to": ("the {x} next to the {y}", "the {x} beside the {y}", "the {x} nearest the {y}"),
 }
-"""Relation -> the ways to say it; `{x}` is meant, `{y}` is the landmark."""
+"""Relation -> the ways to report it; `{x}` is meant, `{y}` is the landmark."""
 
 
 @dataclass(frozen=True, slots=True)
