@@ -33,7 +33,7 @@ class TimedFrame:
 
 def step_s(stream: VideoStream) -> float | None:
     """Nominal time from frame to frame, seconds; None where the stream has no rate."""
-    rate = stream.average_rate or stream.guessed_rate
+    rate = stream.guessed_rate or stream.average_rate
     return float(1 / rate) if rate else None
 
 

@@ -39,12 +39,16 @@ _JITTER_S, _LEAP_S = 0.1, 10.0
 
 
 def frame_count(opened: Opened) -> int | None:
-    """Frames that the header promises, without those that an edit list hides.
+    """Frames that the header promises, without those that an edit list hides or that are empty.
 
     None where only a length is known: a rate is no promise.
     """
-    hidden = sum(entry.is_discard for entry in opened.stream.index_entries)
-    return (opened.stream.frames - hidden) or None
+    promised, entries = opened.stream.frames, opened.stream.index_entries
+    if opened.format == "avi" and promised != len(entries):
+        return None  # the header counts ticks of its clock, or the index is lost
+    if promised:
+        promised -= sum(entry.is_discard or not entry.size for entry in entries)
+    return promised or None
 
 
 def _clock(opened: Opened) -> StreamClock:
@@ -64,8 +68,8 @@ class WholeReader:
     def __init__(self, opened: Opened, shown: str) -> None:
         self._opened = opened
         self._shown = shown
+        self._promised = frame_count(opened)
         self._count = 0
-        self._without_frame = 0
         self._end_s = -math.inf
         self._damage: str | None = None
 
@@ -90,9 +94,7 @@ class WholeReader:
         for packet in self._packets():
             if packet.stream.index != stream.index:
                 continue
-            if packet.is_discard or not packet.size:  # hidden, or "as before" (AVI)
-                self._without_frame += 1
-            if packet.size:  # an empty packet would end the decoder
+            if packet.size:  # an empty one ("as before" in AVI) would end the decoder
                 yield from self._frames_of(packet)
         with suppress(av.FFmpegError):  # what the decoder still held at the end
             yield from stream.decode(None)
@@ -135,7 +137,7 @@ class WholeReader:
             )
 
     def _missing_frames(self) -> str:
-        promised = self._opened.stream.frames - self._without_frame
+        promised = self._promised or 0
         short = promised - self._count > max(MISSING_FRAMES, MISSING_SHARE * promised)
         return f" of {promised}" if short else ""
 
@@ -146,6 +148,9 @@ class WholeReader:
         if self._opened.format in _MEASURED or not self._opened.has_times:
             return ""
         length_s = container.duration / av.time_base
+        if self._opened.format == "avi":  # FFmpeg shortens the duration of what is cut short
+            stream = self._opened.stream
+            length_s = float(stream.frames * (stream.time_base or 0))
         # Matroska's duration counts from 0, that of the others from their first timestamp.
         counts_from_0 = "matroska" in self._opened.format
         start_s = 0.0 if counts_from_0 else (container.start_time or 0) / av.time_base
