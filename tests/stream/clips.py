@@ -7,6 +7,8 @@ from fractions import Fraction
 import av
 import numpy as np
 
+from ape_stream.sources.video import VideoSource
+
 SIZE = (96, 128)
 RATE = 30
 
@@ -57,3 +59,14 @@ def write_clip(
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     return str(path)
+
+
+def numbers(frames) -> list[int]:
+    """The numbers that frames spell."""
+    return [number_of(frame.image) for frame in frames]
+
+
+def read_video(spec, **options):
+    """All frames of a video."""
+    with VideoSource(str(spec), **options) as source:
+        return list(source)

@@ -109,3 +109,23 @@ def test_a_stream_gets_a_name_without_secrets(spec, name):
 
 def test_names_differ():
     assert stream_name("b/red.mp4", {"red", "red-2"}) == "red-3"
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(folder):
+    (folder / "bom.streams").write_bytes(b"\xef\xbb\xbfclip.mp4\n")
+    assert expand("bom.streams") == ["clip.mp4"]
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("name", ["x" * 300 + ".mp4", "a/" * 3000 + "b.mp4", "clip\0.mp4"])
+@pytest.mark.parametrize("plugin", [source_plugin, sink_plugin])
+def test_a_name_that_no_file_can_have_is_refused_in_one_short_line(plugin, name):
+    with pytest.raises(UsageError, match=r"cannot use .* as a file name") as error:
+        plugin(name)
+    assert len(str(error.value)) < 150
+    assert "\n" not in str(error.value)
+
+
+def test_a_stream_of_a_long_name_can_name_a_folder(tmp_path):
+    name = stream_name("http://host/" + "\u65e5" * 300, set())
+    (tmp_path / f"{name}-99").mkdir()

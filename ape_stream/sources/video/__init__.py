@@ -1,12 +1,14 @@
 """Video files and network streams, decoded by PyAV (FFmpeg).
 
-source       the `VideoSource` that users name
-opening      a container, opened within a time limit; which stream; whether it has an end
-timestamps   a frame's time as the container has it
-pixels       upright images with square pixels, in true colours
-whole        reads what has an end: every frame, and what was missing
-connection   reads one connection of a live stream, in a thread of its own
-live         what is handed out of a live stream, over interruptions
+Rooms:
+    source       the `VideoSource` that users name
+    opening      a container, opened within a time limit; which stream; whether it has an end
+    timestamps   a frame's time as the container has it
+    pixels       upright images with square pixels, in true colours
+    whole        reads what has an end: every frame, and what was missing
+    arrivals     the frames of one connection of a live stream as they arrive
+    connection   the thread that reads them
+    live         what is handed out of a live stream, over interruptions
 """
 
 from ape_stream.sources.video.source import VideoSource

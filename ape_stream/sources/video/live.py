@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 from ape_stream.errors import SourceError
 from ape_stream.sources.clock import StreamClock
-from ape_stream.sources.video.connection import Connection, Seen
+from ape_stream.sources.video.arrivals import Seen
+from ape_stream.sources.video.connection import Connection
 from ape_stream.sources.video.timestamps import TimedFrame
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator
 
-    from ape_stream.sources.video.connection import Arrival
+    from ape_stream.sources.video.arrivals import Arrival
     from ape_stream.sources.video.opening import Address, Opened
 
 __all__ = ["LiveReader"]
@@ -26,9 +27,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 
 _CATCH_UP_S: Final = 2.0
 """A stream that is decoded no faster than it comes never catches up: then old frames will do."""
-
-_STALL_S: Final = 0.5
-"""A sender that is silent for longer may have stood still, or have a backlog to send."""
 
 _HELD: Final = 32
 """Frames of a backlog that are kept in case they are the last."""
@@ -126,23 +124,28 @@ class LiveReader:
             held.clear()
             yield self._timed(newest)
         while held and not self._left.is_set():  # it ended before it caught up
-            yield self._timed(held.popleft())
+            arrival = held.popleft()
+            if not (arrival.late and self._reconnect_s):
+                yield self._timed(arrival)
 
     def _notice_stall(self, arrival: Arrival) -> bool:
         """Whether the sender was silent; what comes next may be old, as after an interruption.
 
         FFmpeg's last frame before the silence comes out with the first one after it.
         """
-        longest_s = _STALL_S
-        if arrival.sender.is_playlist:
-            longest_s = 1 + 2 * (self._usual_wait_s or math.inf)
-        if arrival.waited_s <= longest_s:
-            self._usual_wait_s = max(self._usual_wait_s, arrival.waited_s)
+        if not (self._was_long(arrival) if arrival.sender.is_playlist else arrival.late):
             return False
         self._fresh = False
         if self._clock is not None:
             self._clock.interrupt()
         return True
+
+    def _was_long(self, arrival: Arrival) -> bool:
+        """Whether a playlist made wait for longer than from segment to segment."""
+        if arrival.waited_s > 1 + 2 * (self._usual_wait_s or math.inf):
+            return True
+        self._usual_wait_s = max(self._usual_wait_s, arrival.waited_s)
+        return False
 
     def _caught_up(self, arrival: Arrival | None, until_s: float | None) -> bool:
         """Whether the newest frame is as fresh as it gets."""

@@ -139,15 +139,15 @@ class Address:
 
     def _options(self, *, again: bool) -> dict[str, str]:
         """FFmpeg's own options (libavformat)."""
-        scheme = self._spec.lower().partition("://")[0]
-        if scheme in {"rtsp", "rtsps"}:
-            return {"rtsp_transport": "tcp"}
+        if not self.is_url:
+            return {}
         if self.is_web:
             # A server that closes a file's connection while the model works is asked for the rest.
             options = {"reconnect": "1", "reconnect_delay_max": "2"}
             # What a live playlist still lists was seen before the interruption.
             return options | ({"live_start_index": "-1"} if again else {})
-        return {}
+        # Twenty frames to find out the rate would be twenty old frames at the start.
+        return {"rtsp_transport": "tcp", "fpsprobesize": "0"}
 
     def _choose(self, container: InputContainer) -> VideoStream:
         """The wanted video stream; the cover image of a song is none."""

@@ -148,8 +148,9 @@ class VideoSource:
             yield from live.frames(opened)
             return
         opened = opened or self._address.open(live=False)
+        whole = WholeReader(opened, self._address.shown, self._read_timeout_s)
         try:
-            for timed in WholeReader(opened, self._address.shown).frames():
+            for timed in whole.frames():
                 yield timed
                 if self._closed.is_set():
                     return

@@ -63,11 +63,13 @@ class WholeReader:
     Args:
         opened: What is read.
         shown: Its name in messages.
+        read_timeout_s: Limit for each read, seconds.
     """
 
-    def __init__(self, opened: Opened, shown: str) -> None:
+    def __init__(self, opened: Opened, shown: str, read_timeout_s: float) -> None:
         self._opened = opened
         self._shown = shown
+        self._read_timeout_s = read_timeout_s
         self._promised = frame_count(opened)
         self._count = 0
         self._end_s = -math.inf
@@ -113,7 +115,7 @@ class WholeReader:
         except IndexError:
             pass  # PyAV, at the end, where a stream began in the middle
         except (av.FFmpegError, OSError) as error:
-            self._damage = reason(error)
+            self._damage = reason(error, silent_s=self._read_timeout_s)
 
     def _frames_of(self, packet: Packet[Any]) -> list[VideoFrame]:
         """What a video packet decodes to; a damaged one costs only itself."""

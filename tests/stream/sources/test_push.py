@@ -8,7 +8,8 @@ import pytest
 from ape_stream.pipeline import Pipeline
 from ape_stream.sources.push import PushSource
 from ape_stream.testing import OraclePerceiver
-from ape_stream.types import PromptSet
+from ape_stream.trackers.iou import IouTracker
+from ape_stream.types import Instances, Mask, PromptSet
 
 PROMPTS = PromptSet.of("cup")
 
@@ -66,3 +67,67 @@ def test_a_blocked_push_is_freed_by_the_end_of_the_run():
         pass
     blocked.join(5)
     assert answers == [False]
+
+
+@pytest.mark.parametrize("time_s", [-1.0, float("nan"), float("inf"), 1e300])
+def test_a_time_out_of_range_costs_its_frame_and_not_the_run(time_s):
+    source = PushSource("robot", live=False)
+
+    def feed():
+        source.push(picture(), 0.0)
+        with pytest.raises(ValueError, match="a frame's time is 0 to"):
+            source.push(picture(), time_s)
+        source.push(picture(), 0.1)
+        source.end()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    frames = [result.frame for result in Pipeline([source], OraclePerceiver(), PROMPTS)]
+    feeder.join(10)
+    assert [(frame.index, frame.time_s) for frame in frames] == [(0, 0.0), (1, 0.1)]
+
+
+class Still:
+    """Finds the same cup in every frame."""
+
+    def prepare(self, prompts):
+        """Any prompts will do."""
+
+    def perceive(self, frames):
+        one = np.ones((8, 8), np.bool_)
+        return [
+            Instances(
+                boxes=np.array([[2, 2, 10, 10]], np.float32),
+                scores=np.array([0.9], np.float32),
+                prompt_ids=np.zeros(1, np.int64),
+                masks=(Mask(one, 2, 2),),
+                size=frame.size,
+            )
+            for frame in frames
+        ]
+
+
+def test_a_sender_that_begins_again_goes_on_in_a_new_segment_with_new_tracks():
+    source = PushSource("robot", live=False)
+
+    def feed():
+        for k in range(20):
+            source.push(picture(), (k % 10) / 10)
+        source.end()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    results = list(Pipeline([source], Still(), PROMPTS, tracker=IouTracker))
+    feeder.join(10)
+    assert source.restarts == 1
+    times = np.array([result.frame.time_s for result in results])
+    np.testing.assert_allclose(times, np.arange(20) / 10, atol=0.5)
+    assert (np.diff(times) > 0).all()
+    assert [result.frame.segment for result in results] == [0] * 10 + [1] * 10
+    first, second = (
+        {int(i) for r in part for i in r.instances.track_ids if i}
+        for part in (results[:10], results[10:])
+    )
+    assert first
+    assert second
+    assert not first & second
