@@ -251,7 +251,7 @@ def test_a_stream_of_images_without_times_runs_on_the_time_of_arrival():
     with web(motion_jpeg(parts)) as url, VideoSource(f"{url}/cam", reconnect_s=0) as source:
         frames = list(source)
     times = [frame.time_s for frame in frames]
-    assert times[-1] - times[4] == pytest.approx(1.5, abs=0.1)
+    assert times[-1] - times[4] == pytest.approx(1.5, abs=0.5)
 
 
 def test_many_short_connections_do_not_put_the_clock_ahead():
