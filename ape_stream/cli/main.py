@@ -16,11 +16,12 @@ import traceback
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+import ape_stream
 from ape_stream.cli import commands
 from ape_stream.cli.progress import show_warnings
 from ape_stream.errors import ApeStreamError, UsageError
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
     from types import FrameType
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "options"]
 
 
 class _LazyGroup(TyperGroup):
@@ -103,6 +104,7 @@ app = typer.Typer(
     name="ape-stream",
     help="Words in, tracked masks out, on any video.",
     epilog="Add --debug to any command to see the traceback of an error.",
+    invoke_without_command=True,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -111,6 +113,17 @@ app.command("annotate")(commands.annotate)
 app.command("run")(commands.run)
 app.command("doctor")(commands.doctor)
 app.command("list")(commands.list_plugins)
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Words in, tracked masks out, on any video."""
+    if version:
+        typer.echo(f"ape-stream {ape_stream.__version__}")
+        raise typer.Exit
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,6 @@ The only file here that imports `ape_stream`.
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from ape_model.inference.detect import Pass, find_regions
 from ape_model.inference.device_check import graphs_work, uploader
 from ape_model.inference.preprocess import group_by_canvas, prepare
 from ape_model.inference.selection import room_on
+from ape_model.inference.threads import leave_a_core
 from ape_model.inference.transfer import to_device, to_host
 from ape_model.loading import load_network, open_embedder, parse_device, parse_dtype
 from ape_model.text.clip_tokenizer import clean_text
@@ -121,7 +121,7 @@ class ApePerceiver:
             PromptError: a prompt cannot be encoded with what is here.
         """
         if self._leaves_a_core:
-            _leave_a_core()
+            leave_a_core()
         given = [None if p.kind is None else PromptKind(p.kind.value) for p in prompts]
         with _told_as_ours():
             kinds = classify(prompts.texts, given, self._vocabulary, official=self._official)
@@ -219,16 +219,6 @@ class ApePerceiver:
         )
         found = _stuff_united(found, self._stuff) if self._stuff.any() else found
         return _one_mask_each(found)
-
-
-def _leave_a_core() -> None:
-    """Keep one core for decoding and writing: nano gains little from the last one.
-
-    OpenMP counts threads for each calling thread: this one must be the one that perceives.
-    `OMP_NUM_THREADS` has the last word.
-    """
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 1) - 1)))
 
 
 def _drawn_stuff() -> frozenset[str]:

@@ -1,5 +1,6 @@
 """The command line: outputs, exit codes, one-line errors, machine output."""
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import ape_stream
 from ape_stream.cli.main import main
 
 HERE = Path(__file__).parents[1]
@@ -214,3 +216,9 @@ def test_a_reader_that_goes_away_is_no_error():
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env=env, check=True)
     assert done.stdout.startswith("ape-stream ")
     assert done.stderr == ""
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ape-stream {ape_stream.__version__}\n"
+    assert ape_stream.__version__ == importlib.metadata.version("ape-stream")
