@@ -3,8 +3,8 @@
     check_once("kernels", device, run, sources)    # `run` raises DeviceCheckError or RuntimeError
 
 The result is kept with the compiled kernels, in one file per check, device, driver and sources: a
-check that passed is not run again, and one that failed, or that ended its process, is not tried
-again. ``APE_STREAM_SKIP_DEVICE_CHECK=1`` skips all checks.
+check that passed is not run again, and one that failed, or during which the process died, is not
+tried again. ``APE_STREAM_SKIP_DEVICE_CHECK=1`` skips all checks.
 """
 
 from __future__ import annotations
@@ -83,20 +83,23 @@ def check_once(
     if old is not None and old.state == PASSED:
         return
     if old is not None and not _is_alive(old):
-        why = old.detail if old.state == FAILED else "the process that ran it ended in it"
+        why = old.detail if old.state == FAILED else "the process died during it"
         raise DeviceCheckError(
             f"the {check} check failed on {old.device} before: {why}; delete {file} to try again"
         )
     _write(file, new)
     try:
         run()
-    except (CompileError, torch.OutOfMemoryError):  # says nothing about the device
-        file.unlink(missing_ok=True)
-        raise
     except (BackendError, RuntimeError) as error:
+        if isinstance(error, CompileError | torch.OutOfMemoryError):  # not a fault of the device
+            file.unlink(missing_ok=True)
+            raise
         why = f"{str(error).partition(chr(10))[0]}{_context_loss(device)}"
         _write(file, Record(check, new.device, new.driver, FAILED, why))
         raise DeviceCheckError(f"the {check} check failed on {new.device}: {why}") from error
+    except BaseException:  # Ctrl-C: the record must not look like a crash
+        file.unlink(missing_ok=True)
+        raise
     _write(file, Record(check, new.device, new.driver, PASSED))
 
 
@@ -124,7 +127,7 @@ def kernel_sources() -> list[Path]:
 def check_kernels(kernels: Kernels, device: torch.device) -> None:
     """Compare every kernel with its reference form on small inputs.
 
-    The templates are small ones (two levels, two points), so that compiling them takes a second.
+    With two levels and two points, so compiling the kernels takes about a second.
 
     Raises:
         DeviceCheckError: A result differs.
@@ -214,8 +217,8 @@ def _context_loss(device: torch.device) -> str:
 
 
 def _is_alive(record: Record) -> bool:
-    """Whether another process runs the check now."""
-    if record.state != RUNNING:
+    """Whether another process runs the check now; our own id is that of an earlier process."""
+    if record.state != RUNNING or record.detail == str(os.getpid()):
         return False
     try:
         os.kill(int(record.detail), 0)

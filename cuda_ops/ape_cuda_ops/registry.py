@@ -99,21 +99,21 @@ def choose(device: torch.device) -> Kernels:
 
 
 @cache
-def _name(device: torch.device, wanted: str | None) -> str:
+def _name(device: torch.device, forced_name: str | None) -> str:
     """The backend of a device; a warning names each better one that cannot be used."""
     fit = sorted(
         (backend for backend in BACKENDS.values() if device.type in backend.devices),
         key=lambda backend: backend.rank,
     )
     names = [backend.name for backend in fit]
-    if wanted is not None:
-        if wanted not in names:
+    if forced_name is not None:
+        if forced_name not in names:
             exist = ", ".join(names) or "none"
             raise BackendError(
-                f"{FORCE}={wanted!r} does not fit {device.type} tensors: there is {exist}"
+                f"{FORCE}={forced_name!r} does not fit {device.type} tensors: there is {exist}"
             )
-        _make_ready(BACKENDS[wanted], device)
-        return wanted
+        _make_ready(BACKENDS[forced_name], device)
+        return forced_name
     for backend in fit:
         try:
             _make_ready(backend, device)

@@ -1,4 +1,4 @@
-"""What a user who errs sees of the operators."""
+"""Errors of wrong arguments: they name the argument, before any launch."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ SHAPES = ((7, 5), (4, 3))
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "says"),
+    ("change", "error", "message"),
     [
         ({0: lambda t: t[0]}, ValueError, "value must be"),
         ({0: lambda t: t.int()}, TypeError, "torch.int32"),
@@ -23,11 +23,11 @@ SHAPES = ((7, 5), (4, 3))
         ({3: lambda t: t.to("meta")}, ValueError, "logits is on meta but value is on cpu"),
     ],
 )
-def test_wrong_tensors_are_named_before_any_launch(change, error, says):
+def test_wrong_tensors_are_named_before_any_launch(change, error, message):
     tensors = list(fused())
     for index, edit in change.items():
         tensors[index] = edit(tensors[index])
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=message):
         ape_cuda_ops.msda_fused(*tensors, SHAPES)
 
 
@@ -45,6 +45,6 @@ def test_too_few_too_many_or_empty_levels_are_refused(shapes):
 
 
 @pytest.mark.parametrize("filled", [(0.0, 8.0), (8.0, 8.5)])
-def test_a_part_outside_the_map_is_refused(filled):
+def test_a_filled_part_outside_the_map_is_refused(filled):
     with pytest.raises(ValueError, match="not inside the maps"):
         ape_cuda_ops.mask_pack(torch.zeros(1, 8, 8), (4, 4), filled)

@@ -120,19 +120,36 @@ def test_the_environment_skips_the_check(chosen, monkeypatch):
     assert chosen(stand_in("forward", lost)) == ("first", [])
 
 
-def test_a_check_that_ended_its_process_counts_as_failed():
-    def crash():
-        (record,) = device_check.records(CPU)
-        assert (record.state, record.detail) == ("running", str(os.getpid()))
-        raise KeyboardInterrupt  # nothing is written after it
+def interrupt():
+    (record,) = device_check.records(CPU)
+    assert (record.state, record.detail) == ("running", str(os.getpid()))
+    raise KeyboardInterrupt
 
+
+def test_an_interrupted_check_is_run_again():
     with pytest.raises(KeyboardInterrupt):
-        device_check.check_once("upload", CPU, crash, [])
-    device_check.check_once("upload", CPU, lambda: None, [])  # this process lives: try again
+        device_check.check_once("upload", CPU, interrupt, [])
+    device_check.check_once("upload", CPU, lambda: None, [])
+    assert [record.state for record in device_check.records(CPU)] == ["passed"]
+
+
+@pytest.mark.parametrize("process", [999_999_999, os.getpid()])  # the own one: used again
+def test_a_check_during_which_its_process_died_counts_as_failed(process):
+    device_check.check_once("upload", CPU, lambda: None, [])
     (file,) = device_check.store.directory().glob("*.json")
-    file.write_text(file.read_text().replace("passed", "running").replace('""', '"999999999"'))
-    with pytest.raises(DeviceCheckError, match="the process that ran it ended in it"):
+    died = file.read_text().replace("passed", "running").replace('""', f'"{process}"')
+    file.write_text(died)
+    with pytest.raises(DeviceCheckError, match="the process died during it"):
         device_check.check_once("upload", CPU, lambda: None, [])
+
+
+def test_a_check_that_another_process_runs_is_run_here_too():
+    runs = []
+    device_check.check_once("upload", CPU, lambda: None, [])
+    (file,) = device_check.store.directory().glob("*.json")
+    file.write_text(file.read_text().replace("passed", "running").replace('""', '"1"'))
+    device_check.check_once("upload", CPU, lambda: runs.append(1), [])
+    assert runs
 
 
 @pytest.mark.parametrize("error", [CompileError("no compiler"), torch.OutOfMemoryError("full")])

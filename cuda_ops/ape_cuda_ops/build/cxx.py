@@ -80,10 +80,10 @@ def _run(command: list[str]) -> str:
 
 
 def shared_library(source: Path, extra: tuple[str, ...] = ()) -> Path:
-    """The compiled form of one source file, from the disk cache when it is there.
+    """Compile one source file, or take it from the disk cache if it is there.
 
     Args:
-        source: a C++ file; it may include the headers beside it.
+        source: a C++ file; it may include the headers in its folder.
         extra: further compiler flags.
 
     Returns:

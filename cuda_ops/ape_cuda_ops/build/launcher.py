@@ -107,7 +107,7 @@ def _driver() -> Any:
 
 
 def _result(answer: tuple[Any, ...]) -> Any:
-    """What a call of the driver returned beside its result code.
+    """What a call of the driver returned after its result code.
 
     Raises:
         BackendError: The code is not success.

@@ -75,7 +75,7 @@ def version() -> tuple[int, int]:
 
 
 def _result(answer: tuple[Any, ...]) -> Any:
-    """What a call of NVRTC returned beside its result code.
+    """What a call of NVRTC returned after its result code.
 
     Raises:
         CompileError: The code is not success.

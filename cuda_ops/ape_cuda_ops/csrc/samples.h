@@ -213,7 +213,7 @@ void set_corners(const Plan& plan, const float* offsets_or_locations, Samples& s
         load<Floats>(s.base_y + n) + load<Floats>(s.step_y + n) * load<Floats>(s.y + n);
     const LinearTaps h = linear_taps(px, load<Floats>(plan.width.data() + n), columns);
     const LinearTaps v = linear_taps(py, load<Floats>(plan.height.data() + n),
-                         load<Ints>(plan.lines.data() + n));
+                                     load<Ints>(plan.lines.data() + n));
     const Ints first = load<Ints>(plan.first.data() + n);
     const Ints upper = first + v.low * columns, lower = first + v.high * columns;
     store(s.token[0] + n, upper + h.low);

@@ -8,6 +8,8 @@ from ape_cuda_ops.build import nvrtc
 from ape_cuda_ops.errors import CompileError
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+BRANCHES = (75, 80, 90, 120)
+"""One architecture for each branch in the sources (__CUDA_ARCH__), and the newest."""
 FORWARD = forward_name(torch.bfloat16, torch.bfloat16, 32, 5, 4, 2)
 KERNELS = (
     ("msda.cu", FORWARD),
@@ -28,8 +30,11 @@ def _library():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize(("source", "kernel"), KERNELS)
+@pytest.mark.parametrize(
+    ("source", "kernel", "architecture"),
+    [("msda.cu", FORWARD, architecture) for architecture in ARCHITECTURES]
+    + [(*kernel, architecture) for kernel in KERNELS[1:] for architecture in BRANCHES],
+)
 def test_compiles_without_spilling(source, kernel, architecture):
     compiled = nvrtc.compile_kernel(source, kernel, architecture, reuse=False)
     registers, spilled = compiled.resources()

@@ -203,7 +203,7 @@ inline unsigned short float_to_half_bits(float x) {
   const unsigned short sign = std::signbit(x) ? 0x8000 : 0;
   const float size = std::fabs(x);
   if (x != x) return 0x7fff;
-  if (size == 0.0f) return sign;  // whose exponent frexp does not tell
+  if (size == 0.0f) return sign;  // frexp gives it no exponent
   if (size >= 65520.0f) return sign | 0x7c00;
   int exponent;
   std::frexp(size, &exponent);
