@@ -133,7 +133,7 @@ def test_an_interrupted_check_is_run_again():
     assert [record.state for record in device_check.records(CPU)] == ["passed"]
 
 
-@pytest.mark.parametrize("process", [999_999_999, os.getpid()])  # the own one: used again
+@pytest.mark.parametrize("process", [999_999_999, os.getpid()], ids=["gone", "our own again"])
 def test_a_check_during_which_its_process_died_counts_as_failed(process):
     device_check.check_once("upload", CPU, lambda: None, [])
     (file,) = device_check.store.directory().glob("*.json")
