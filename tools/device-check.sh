@@ -45,18 +45,17 @@ sees_cuda "$python" || nvidia-smi -L >/dev/null 2>&1 || stop "no CUDA device fou
 
 set_up() {  # a virtual environment in $out/venv, on top of a torch that sees the device
     bin=$out/venv/bin
-    local index=() known=()
+    local index=() known=() pip=("$python" -m pip --python "$bin/python" --no-input)
     [ -n "${WHEELS:-}" ] && index=(--no-index --find-links "$WHEELS")
-    "$python" -m venv --system-site-packages "$out/venv" || return
+    "$python" -m venv --without-pip "$out/venv" || return
     if sees_cuda "$python"; then  # keep that torch
-        # A virtual environment of its own hides the packages of the one it was made from.
         site() { "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
         echo "import site; site.addsitedir('$(site "$python")')" >"$(site "$bin/python")/below.pth"
         known=("torch==$("$python" -c 'import torch; print(torch.__version__)')")
     fi
-    timeout 150 "$bin/python" -m pip install --quiet "${index[@]}" \
+    timeout 150 "${pip[@]}" install --progress-bar off "${index[@]}" \
         "${known[@]}" -e '.[cuda13]' pytest pytest-timeout hypothesis ||
-        "$bin/python" -m pip install --quiet --no-deps --no-build-isolation --no-index -e . || return
+        "${pip[@]}" install --no-deps --no-build-isolation --no-index -e . || return
     sees_cuda "$bin/python" && "$bin/ape-stream" --help >/dev/null
 }
 

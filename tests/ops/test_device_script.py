@@ -15,6 +15,7 @@ SCRIPT = ROOT / "tools/device-check.sh"
 STAND_IN = f"""#!/bin/sh
 case "$*" in
   *purelib*) dirname "$0" ;;
+  *"-m pip"*) ;;
   *"-m venv"*)
     for folder; do :; done
     mkdir -p "$folder/bin"
