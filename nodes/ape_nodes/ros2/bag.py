@@ -97,6 +97,7 @@ class BagSource(Closing):
     def _choose(self, connections: list[Any]) -> list[Any]:
         images = [c for c in connections if c.msgtype in _IMAGES]
         topics = sorted({c.topic for c in images})
+        # A bag of ours also holds masks and overlays, which are images too.
         cameras = [topic for topic in topics if not _OUR_IMAGES & set(topic.split("/"))]
         topic = self._topic or (cameras[0] if len(cameras) == 1 else None)
         if topic not in topics:
@@ -244,6 +245,7 @@ class BagSink(Closing):
     def record(self, topic: str, message: Any, time_ns: int) -> None:
         """Write one message under `<stream>/<output>` with this log time."""
         spec = self._specs[topic.split("/", 1)[1]]
+        # A topic is registered with its first message: streams are not known at the start.
         if topic not in self._connections:
             self._connections[topic] = self._writer.add_connection(
                 f"/ape/{topic}", spec.type, typestore=self._store,
@@ -260,6 +262,7 @@ class BagSink(Closing):
             self._streams[frame.stream] = topics, ResultPublisher(self._encoder, topics)
         topics, publisher = self._streams[frame.stream]
         header = self._encoder.header(frame)
+        # The log time is the frame's: a player then shows results at the speed of the recording.
         topics.time_ns = header.stamp.sec * 10**9 + header.stamp.nanosec
         if self._image:
             topics.publish("image", self._encoder.image(header, frame.image))
@@ -274,6 +277,7 @@ class BagSink(Closing):
         if self._storage == "sqlite3":
             storage.conn.commit()
             return
+        # Messages wait in a chunk in memory until it holds 1 MiB; without images that takes long.
         if storage.chunk.msgs:
             storage.close_chunk()
         storage.bio.flush()
@@ -282,6 +286,7 @@ class BagSink(Closing):
 def _profile(spec: TopicSpec) -> Any:
     """The QoS that `ros2 bag play` publishes with: late readers get the names, too."""
     kinds: Any = library("rosbags.interfaces", "bags")
+    # ROS writes an infinite duration as the largest one.
     forever = kinds.QosTime(9223372036, 854775807)
     return kinds.Qos(
         history=kinds.QosHistory.KEEP_LAST,

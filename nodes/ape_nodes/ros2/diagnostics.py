@@ -52,7 +52,7 @@ def _stream_values(stream: StreamStats) -> dict[str, str]:
 
 def _memory_values(stats: RunStats) -> dict[str, str]:
     values: dict[str, str] = {}
-    if stats.resident_bytes is not None:
+    if stats.resident_bytes is not None:  # only Linux reports it
         values["process_mib"] = _mib(stats.resident_bytes)
     if (device := stats.device_memory) is not None:
         values |= {

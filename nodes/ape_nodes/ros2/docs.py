@@ -18,6 +18,7 @@ def _launch_table(folder: Path) -> str:
     lines = ["| file | argument | default | what |", "|---|---|---|---|"]
     for path in sorted(folder.glob("*.launch.py")):
         for node in ast.parse(path.read_text()).body:
+            # Each file has ARGUMENTS = {name: (default, description)} for its declarations.
             if not (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ARGUMENTS"):
                 continue
             for name, (default, description) in ast.literal_eval(node.value).items():

@@ -65,6 +65,7 @@ class Encoder:
         return self._header(max(0, round(frame.time_s * 1e9)), frame.stream)
 
     def _header(self, stamp_ns: int, frame_id: str) -> Any:
+        # divmod also rounds down below 0, as Time wants it: nanosec is never negative.
         seconds, nanoseconds = divmod(stamp_ns, 10**9)
         stamp = self._class("builtin_interfaces/msg/Time")(sec=seconds, nanosec=nanoseconds)
         return self._class("std_msgs/msg/Header")(stamp=stamp, frame_id=frame_id)
@@ -75,6 +76,7 @@ class Encoder:
         The message may refer to `pixels` instead of a copy: send it before they change.
         """
         encoding = "bgr8" if pixels.ndim == 3 else f"mono{8 * pixels.itemsize}"
+        # Little endian whatever this machine is, as is_bigendian says; no copy where it is already.
         raw = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
         return self._class("sensor_msgs/msg/Image")(
             header=header,
@@ -120,6 +122,7 @@ class Encoder:
         with_pose = self._class("vision_msgs/msg/ObjectHypothesisWithPose")(
             hypothesis=hypothesis, pose=self._identity_pose()
         )
+        # 0 is a region that is not a confirmed track yet: its id stays empty.
         track = 0 if found.track_ids is None else int(found.track_ids[k])
         return self._class("vision_msgs/msg/Detection2D")(
             header=header,
@@ -135,6 +138,7 @@ class Encoder:
         return box(center=center, size_x=x2 - x1, size_y=y2 - y1)
 
     def _identity_pose(self) -> Any:
+        # A hypothesis must have a pose; ours are 2-D, so it is the identity without covariance.
         point = self._class("geometry_msgs/msg/Point")(x=0.0, y=0.0, z=0.0)
         rotation = self._class("geometry_msgs/msg/Quaternion")(x=0.0, y=0.0, z=0.0, w=1.0)
         pose = self._class("geometry_msgs/msg/Pose")(position=point, orientation=rotation)

@@ -54,16 +54,19 @@ def to_bgr(message: Any) -> NDArray[np.uint8]:
     if message.encoding not in ENCODINGS:
         raise SourceError(f"image encoding {message.encoding!r} is none of {', '.join(ENCODINGS)}")
     channels, dtype, conversion = ENCODINGS[message.encoding]
+    # Bytes of a row without padding. Every size is checked before anything is allocated.
     row = width * channels * np.dtype(dtype).itemsize
     if not 0 < height * width <= MAX_PIXELS:
         raise SourceError(f"an image of {width}x{height} pixels cannot be used")
+    # The last row may lack its padding.
     data = np.frombuffer(message.data, np.uint8)
     if step < row or data.size < step * (height - 1) + row:
         raise SourceError(
             f"a {width}x{height} {message.encoding} image has step {step} and {data.size} bytes"
         )
+    # A view without the padding: (H, row) bytes.
     pixels = np.lib.stride_tricks.as_strided(data, (height, row), (step, 1), writeable=False)
-    if dtype == np.uint16:  # the upper byte of each pixel
+    if dtype == np.uint16:  # the upper byte of each pixel: (H, W)
         pixels = pixels[:, 0 if message.is_bigendian else 1 :: 2]
     if message.encoding in ("yuv422", "uyvy", "yuv422_yuy2", "yuyv") and width % 2:
         raise SourceError(f"a {message.encoding} image has an even width, not {width}")

@@ -36,6 +36,7 @@ def is_cut_off(path: Path) -> bool:
         if file.read(len(MAGIC)) != MAGIC:
             return False
         size = file.seek(0, io.SEEK_END)
+        # A whole file has the magic at both ends; the one at the start must not count twice.
         file.seek(max(size - len(MAGIC), len(MAGIC)))
         return file.read() != MAGIC
 
@@ -71,10 +72,13 @@ class CutOffRecording:
 def _end_of_data(file: BinaryIO) -> int:
     """Where the last whole record of the data section ends."""
     size = file.seek(0, io.SEEK_END)
+    # Records follow one another without gaps, so the lengths alone lead to the last whole one.
+    # A chunk is one record: of a chunk that was cut off nothing is read.
     end = len(MAGIC)
     while end + _RECORD.size <= size:
         file.seek(end)
         opcode, length = _RECORD.unpack(file.read(_RECORD.size))
+        # After DataEnd comes the index, which may be cut off: `_END` replaces it.
         if opcode == _DATA_END or end + _RECORD.size + length > size:
             break
         end += _RECORD.size + length
@@ -96,6 +100,7 @@ class _WithEnd(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        # rosbags looks for the footer from the end of the file, so the end is that of `_END`.
         base = (0, self._position, self._size + len(_END))[whence]
         self._position = base + offset
         return self._position

@@ -56,6 +56,7 @@ class ResultPublisher:
         messages = _Messages(self._encoder, result)
         for spec in OUTPUTS:
             if spec.name == "label_info":
+                # Latched: late readers get the last one, so it is sent on a change only.
                 if self._named == result.prompts:
                     continue
                 self._named = result.prompts
@@ -78,7 +79,8 @@ class _Messages:
             return encoder.label_info(self._header, result.prompts)
         if topic == "detections":
             return encoder.detections(self._header, result)
-        name, _, compressed = topic.partition("/")  # "overlay", or "overlay/compressed"
+        # "overlay" and "overlay/compressed" are the same pixels, painted once.
+        name, _, compressed = topic.partition("/")
         if name not in self._painted:
             self._painted[name] = self._paint(name)
         make = encoder.compressed if compressed else encoder.image

@@ -68,6 +68,7 @@ class Ros2Sink(Closing):
         path = spec.removeprefix("ros2:").strip("/") or "ape"
         if not all(part.isidentifier() for part in path.split("/")):
             raise ConfigError(f"{spec!r}: a node's name is like /robot/ape, letters and digits")
+        # "robot/ape" is the node `ape` in the namespace `/robot`.
         namespace, _, self._node_name = path.rpartition("/")
         self.name = spec
         self._namespace = f"/{namespace}"

@@ -59,6 +59,7 @@ class Ros2Source(Closing):
         distro: str = "jazzy",
         backend: str = "auto",
     ) -> None:
+        # ros2:///camera/image_raw: two slashes of the scheme, one of the topic.
         topic = "/" + spec.removeprefix("ros2://").strip("/")
         if not all(part.isidentifier() for part in topic[1:].split("/")):
             raise ConfigError(f"{spec!r}: write ros2:///camera/image_raw, a topic's full name")

@@ -32,6 +32,7 @@ def type_store(distro: str = "jazzy") -> Any:
         store = typesys.get_typestore(typesys.Stores[f"ROS2_{distro.upper()}"])
     except KeyError as error:
         raise ConfigError(f"ROS 2 release {distro!r} is unknown: humble ... lyrical") from error
+    # rosbags ships the messages of ROS itself, but not vision_msgs.
     for name, text in vision_definitions().items():
         store.register(typesys.get_types_from_msg(text, name))
     return store
@@ -40,6 +41,7 @@ def type_store(distro: str = "jazzy") -> Any:
 def vision_definitions() -> dict[str, str]:
     """The text of each vision_msgs definition that is used here, by type."""
     texts = files("ape_nodes").joinpath("ros2/vision_msgs.msg").read_text()
+    # The file holds "=== TYPE" lines, each followed by the definition of that type.
     return dict(re.findall(r"^=== (\S+)\n((?:(?!===).*\n)*)", texts, re.MULTILINE))
 
 

@@ -90,7 +90,7 @@ class _Ours(_Form):
         )
         reader = subscribe(self._sink.address, timeout_s=_TIMEOUT_S)
         self._reader = self._open.enter_context(reader)
-        self._sink.wait_for_readers(1, _TIMEOUT_S)
+        self._sink.wait_for_readers(1, _TIMEOUT_S)  # else the first result would be lost
         return self
 
     def close(self, _error: BaseException | None = None, /) -> None:
@@ -189,7 +189,7 @@ def measure(rounds: int, size: tuple[int, int] = SIZE) -> list[Line]:
         for form in forms:
             stack.enter_context(form)
             form.pass_on()  # not measured: opens connections and fills caches
-        for _ in range(rounds):
+        for _ in range(rounds):  # all forms in each round: a busy moment falls on all of them
             for form, own_ms in zip(forms, times_ms, strict=True):
                 start = time.perf_counter()
                 form.pass_on()

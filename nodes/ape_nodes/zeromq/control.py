@@ -113,6 +113,7 @@ class ControlServer(Closing):
 
     def _reply(self, parts: list[bytes]) -> None:
         """Answer as a REP does: the request follows an empty part, the return path precedes it."""
+        # The socket is a ROUTER, which adds the peer's id: [id, (more ids,) b"", request].
         if b"" in parts[1:]:
             start = parts.index(b"", 1) + 1
             answer = self._answer(parts[start:])
@@ -122,6 +123,7 @@ class ControlServer(Closing):
         try:
             answer = {"ok": True, **self._do(_read_request(request))}
         except (ApeStreamError, TimeoutError) as error:
+            # set_prompts raises a TimeoutError without text.
             answer = {"ok": False, "reason": str(error) or "it takes too long, ask again"}
         except Exception as error:  # noqa: BLE001 (a request must never end the server)
             _log.exception("control request failed")
@@ -142,7 +144,7 @@ class ControlServer(Closing):
 
     def _set(self, request: _Request) -> PromptSet:
         """Change prompts and threshold in one step, so that no frame sees half of the change."""
-        if request.prompts is not None:
+        if request.prompts is not None:  # a prompt's own threshold goes before the common one
             prompts = PromptSet.of(request.prompts).with_threshold(request.threshold)
         else:  # the active prompts carry the old threshold
             prompts = self._pipeline.prompts

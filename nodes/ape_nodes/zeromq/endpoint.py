@@ -18,6 +18,7 @@ __all__ = ["Endpoint"]
 SENDING: Final = ("pub", "push", "dealer", "router")
 RECEIVING: Final = ("sub", "pull", "dealer", "router")
 _BINDS_BY_DEFAULT: Final = ("pub", "push", "router", "rep")
+# [KIND[+DIRECTION]:]TRANSPORT://LOCATION; the kind is optional, so is its direction.
 _FORM: Final = re.compile(
     r"(?:(?P<kind>[a-z]+)(?:\+(?P<direction>bind|connect))?:)?"
     r"(?P<address>(?P<transport>tcp|ipc|inproc)://(?P<location>\S+))"
@@ -73,6 +74,7 @@ class Endpoint:
         transport, location = self.address.split("://", 1)
         if transport != "tcp":
             return True
+        # ZeroMQ's form is [source;]host:port, where an IPv6 host stands in brackets.
         host = location.split(";")[-1].rsplit(":", 1)[0].strip("[]")
         if host in ("localhost", "lo"):
             return True

@@ -121,6 +121,7 @@ class Receiver:
         self._closing = threading.Event()
         self._sequences = _Sequences(self.stats)
         self._window = ReceiveWindow() if kind in ("dealer", "router") else None
+        # `get` runs in another thread than the window: the deque passes on what it returned.
         self._delivered: deque[tuple[bytes, int]] = deque()  # by `get`, not acknowledged yet
         self._peers: dict[bytes, bytes] = {}  # by run; the latest heard is last
         self._beat_s = 0.0
@@ -193,7 +194,7 @@ class Receiver:
     def _work(self) -> None:
         """Receive a message if there is room for one, and acknowledge."""
         if self._latest or len(self._ready) < _QUEUE:
-            if self.connection.socket.poll(_POLL_MS):
+            if self.connection.socket.poll(_POLL_MS):  # short: it also bounds how late acks are
                 self._receive(self.connection.socket.recv_multipart())
         else:
             time.sleep(_POLL_MS / 1000)

@@ -121,6 +121,8 @@ class SendWindow:
         self._kept: deque[bytes] = deque()  # messages acknowledged .. acknowledged + len
         self._next = 0  # the number to be sent next
         self._sent = 0  # all numbers before it were sent at least once
+        # Numbers: acknowledged <= _next <= _sent <= acknowledged + len(_kept). A reader that lost
+        # messages moves _next back; _sent stays, and tells repeated messages from new ones.
         self._owner: bytes | None = None  # the session of the present reader
         self._owner_heard_s = float("-inf")
         self._pinged_s = float("-inf")
@@ -141,6 +143,8 @@ class SendWindow:
 
     def due(self) -> tuple[bytes, bytes] | None:
         """Header and message to send next, or None; call `mark_sent` once they are sent."""
+        # Before a reader has answered, nothing is sent: it would fill ZeroMQ's own queue, from
+        # where a dying connection takes it away uncounted.
         position = self._next - self.acknowledged
         if self._owner is None or position >= len(self._kept):
             return None
@@ -165,11 +169,12 @@ class SendWindow:
         if ack.session != self._owner:
             if self._owner is not None and now_s - self._owner_heard_s < OWNER_SILENT_S:
                 return False
+            # A new session has received nothing yet: it begins with the oldest message kept.
             self._owner, self._next = ack.session, self.acknowledged
         self._owner_heard_s = now_s
-        if ack.run == self.run:
+        if ack.run == self.run:  # not that of a sender which had this address before
             self._release(ack.delivered)
-            if ack.resend:
+            if ack.resend:  # go back to the gap, but never before what was acknowledged
                 self._next = min(max(ack.expected, self.acknowledged), self._next)
         return True
 
@@ -204,6 +209,7 @@ class ReceiveWindow:
         self._max_runs = max_runs
 
     def _progress(self, header: DeliveryHeader) -> _Progress:
+        # An unknown run begins with what its sender still keeps; all before was acknowledged.
         progress = self._runs.pop(header.run, None) or _Progress(header.oldest, header.oldest)
         self._runs[header.run] = progress  # the latest is last
         if len(self._runs) > self._max_runs:
@@ -213,7 +219,7 @@ class ReceiveWindow:
     def accept(self, header: DeliveryHeader, now_s: float) -> tuple[bool, Ack | None]:
         """Whether this message is the next one, and what to answer at once."""
         progress = self._progress(header)
-        if header.is_ping:
+        if header.is_ping:  # its number is the next one: a higher one means that the end was lost
             lost = header.sequence > progress.expected
             if lost:
                 return False, self.request_resend(header.run, now_s)
@@ -221,9 +227,10 @@ class ReceiveWindow:
         if header.sequence == progress.expected:
             progress.expected += 1
             return True, None
-        if header.sequence < progress.expected:
+        if header.sequence < progress.expected:  # resent because the acknowledgement was lost
             self.duplicates += 1
             return False, self._ack(header.run)
+        # A gap: go-back-N keeps nothing that is out of order, the sender repeats it all.
         return False, self.request_resend(header.run, now_s)
 
     def request_resend(self, run: bytes, now_s: float) -> Ack | None:

@@ -68,11 +68,13 @@ class PubSender:
         self._linger_s = linger_s
 
     def _receive_subscriptions(self) -> None:
+        # An XPUB receives a message per change: 1 and the topic, or 0 and the topic.
         for _ in range(_RECEIVE_BURST):
             if not self.connection.socket.poll(0):
                 return
             message = self.connection.socket.recv()
             change = {b"\x01": 1, b"\x00": -1}.get(message[:1], 0)
+            # Never below 0: a hostile peer may unsubscribe without having subscribed.
             self.stats.readers = max(0, self.stats.readers + change)
 
     def send(self, stream: str, message: bytes) -> None:
@@ -95,7 +97,7 @@ class PubSender:
                     f"{self.stats.readers} of {count} readers came to {self.connection.endpoint}"
                     f" within {timeout_s:g} s: start them first or lower readers="
                 )
-            self.connection.socket.poll(_POLL_MS)
+            self.connection.socket.poll(_POLL_MS)  # returns early when a subscription arrives
             self._receive_subscriptions()
 
     def close(self) -> None:
@@ -195,7 +197,7 @@ class ReliableSender:
     def close(self) -> None:
         """Wait for the reader to receive the rest, then close; log what nobody received."""
         self._closing.set()
-        self._thread.join()
+        self._thread.join()  # from here on this thread alone uses the socket
         if not self._exchange_while(lambda: self._window.unacknowledged > 0, self._linger_s):
             _log.warning(
                 "%s: %d messages were not received by any reader",
@@ -218,12 +220,13 @@ class ReliableSender:
     def _exchange(self, wait_ms: int) -> None:
         """Send what is due and take acknowledgements; waits at most `wait_ms` for the first."""
         with self._lock:
+            # Sending twice: what was due before, and what the acknowledgements just made due.
             self._send_due()
             for _ in range(_RECEIVE_BURST):
                 if not self.connection.socket.poll(wait_ms):
                     break
                 self._receive_ack(self.connection.socket.recv_multipart())
-                wait_ms = 0
+                wait_ms = 0  # the first one may be waited for, the others are there or not
             self._send_due()
             window = self._window
             self.stats.acknowledged, self.stats.resent = window.acknowledged, window.resent
@@ -231,7 +234,7 @@ class ReliableSender:
 
     def _receive_ack(self, parts: list[bytes]) -> None:
         try:
-            ack = parse_ack(parts[-1])
+            ack = parse_ack(parts[-1])  # a router has the peer's id as a part before it
         except WireError as error:
             self.stats.refused += 1
             if should_log(self.stats.refused):
@@ -251,12 +254,13 @@ class ReliableSender:
 
     def _try_send(self, parts: list[bytes]) -> bool:
         if self._is_router:
-            if self._peer is None:
+            if self._peer is None:  # a router can only address a peer that has sent something
                 return False
             parts = [self._peer, *parts]
         try:
             self.connection.socket.send_multipart(parts, zmq.NOBLOCK)
         except zmq.ZMQError as error:
+            # The queue is full, or the reader has gone: the window keeps the message.
             if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 return False
             raise
@@ -309,5 +313,6 @@ def open_sender(
     options = {zmq.MAXMSGSIZE: _MAX_READER_BYTES}
     if parsed.kind == "router":
         options[zmq.ROUTER_MANDATORY] = 1  # an absent peer is an error, not a silent loss
+    # Room for a whole window and its repetition, so that ZeroMQ itself never holds it up.
     connection = open_connection(parsed, security, high_water=2 * window, options=options)
     return ReliableSender(connection, window, timeout_s, linger_s)

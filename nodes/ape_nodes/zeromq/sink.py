@@ -30,7 +30,7 @@ class _Outgoing(Closing):
         self._security = security
         self._timeout_s = timeout_s
         self._linger_s = linger_s
-        self._run = secrets.token_hex(8)
+        self._run = secrets.token_hex(8)  # tells readers a restart from a gap
         self._next: dict[str, int] = {}  # by stream: the sequence number of its next message
         self._opened: Sender | None = None
 
@@ -126,6 +126,7 @@ class ZmqSink(_Outgoing):
         """
         super().__enter__()
         if self._readers:
+            # Publishing starts only when they are there: what a pub socket sends before is lost.
             try:
                 self.wait_for_readers(self._readers, self._timeout_s)
             except SinkError:
@@ -190,7 +191,7 @@ class FrameSender(_Outgoing):
     def close(self, error: BaseException | None = None, /) -> None:
         """Send the end of each stream, unless an error ended the sending, and close."""
         try:
-            if error is None:
+            if error is None:  # after an error the stream was cut off, and readers go on waiting
                 for stream in list(self._next):
                     self._sender.send(stream, encode_end(self._envelope(stream)))
         finally:

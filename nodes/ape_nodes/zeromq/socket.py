@@ -50,10 +50,11 @@ class Connection:
     def __init__(self, endpoint: Endpoint, security: Security) -> None:
         _check_reach(endpoint, security)
         self.endpoint = endpoint
+        # Ending a context waits for all its sockets: with one each, no socket can block another.
         self._context: zmq.Context[Any] = zmq.Context()
         self._authenticator: ThreadAuthenticator | None = None
         self.socket: zmq.Socket[bytes] = self._context.socket(_KINDS[endpoint.kind])
-        self.socket.linger = 0
+        self.socket.linger = 0  # until `close` says otherwise: an early error must not wait
         if security.keys is not None:
             try:
                 self._secure(security.keys)
@@ -70,6 +71,7 @@ class Connection:
             check_clients(folder / "clients")
             self._authenticator = ThreadAuthenticator(self._context)
             self._authenticator.start()
+            # Only clients whose public key is a file in this folder pass the handshake.
             self._authenticator.configure_curve(domain="*", location=str(folder / "clients"))
             self.socket.curve_server = True
         else:
@@ -85,6 +87,7 @@ class Connection:
         try:
             if self.endpoint.binds:
                 self.socket.bind(self.endpoint.address)
+                # With port `*` the system chose one: this is where clients find it.
                 bound = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
                 self.endpoint = self.endpoint.at(bound.rstrip("\0"))
             else:
@@ -120,9 +123,11 @@ def open_connection(
     socket = connection.socket
     try:
         socket.set_hwm(high_water)
-        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)  # notices a peer whose machine vanished
+        # From 0.1 s between attempts, doubled up to 2 s: quick after a restart, quiet later.
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+        # An IPv6 socket also takes IPv4, but not on a machine without IPv6.
         socket.setsockopt(zmq.IPV6, int("[" in endpoint.address))
         for option, value in options.items():
             socket.setsockopt(option, value)

@@ -42,7 +42,8 @@ class _JoinedRuns:
             ValueError: its time is negative, not a number or too large.
         """
         now_s = time.monotonic()
-        placed = self.clock.placed(frame, now_s)
+        placed = self.clock.placed(frame, now_s)  # before the index: a refused frame shifts nothing
+        # A sender that counts from 0 again goes on after the last index; its own gaps stay.
         if frame.index + self._index_shift <= self._last_index:
             self._index_shift = self._last_index + 1 - frame.index
         self._last_index = frame.index + self._index_shift
@@ -125,6 +126,7 @@ class ZmqSource(Closing):
         stream = self._stream = _JoinedRuns(self.name)
         while not receiver.closed:
             arrival = receiver.get(_POLL_S)
+            # A message that is refused does not end the silence: a sender of garbage is no sender.
             try:
                 if arrival is not None and peek(arrival[1])[0] == KIND_END:
                     return

@@ -213,3 +213,18 @@ def test_node_and_camera_may_be_killed_and_start_again(world):
                 world.until(lambda: found)
             time.sleep(0.2)
             found.clear()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_disturb_the_shutdown(world, number):
+    """`timeout` and supervisors signal a process and its group: the second comes at once."""
+    world.camera()
+    names = world.listen("/ape/label_info", SPECS["label_info"])
+    world.listen("/ape/detections", SPECS["detections"])
+    for words in (["cat"], ["dog"], ["bird"]):
+        with Peer("ape_process.py", "--autostart", *PROMPTS[:3], "-p", f"prompts:={words}") as ape:
+            world.until(lambda words=words: names and texts(names[-1]) == words)
+            ape.process.send_signal(number)
+            time.sleep(0.005)
+            ape.process.send_signal(number)
+            assert ape.process.wait(15) == 0

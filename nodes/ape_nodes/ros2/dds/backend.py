@@ -84,11 +84,14 @@ class _Types:
         if name not in self._made:
             package, _, short = name.split("/")
             fields = {field: self._field(kind) for field, kind in self._store.fielddefs[name][1]}
+            # rmw's name mangling; field names stay plain, as in rmw_fastrtps since Kilted.
             dds_name = f"{package}.msg.dds_.{short}_"
             self._made[name] = make_idl_struct(f"{short}_", dds_name, fields)
         return self._made[name]
 
     def _field(self, kind: Any) -> Any:
+        # rosbags describes a field as (node, detail): a named type, a base type with a limit of
+        # its length, or an array or sequence of another field.
         node, detail = kind
         match node.name:
             case "NAME":
@@ -121,10 +124,12 @@ def _qos(spec: TopicSpec, user_data: bytes, *, writes: bool) -> Qos:
         reliable if spec.reliable else Policy.Reliability.BestEffort,
         Policy.Durability.TransientLocal if spec.latched else Policy.Durability.Volatile,
         Policy.History.KeepLast(_depth(spec, writes=writes)),
+        # ROS 2 writes and reads XCDR1.
         Policy.DataRepresentation(use_cdrv0_representation=True, use_xcdrv2_representation=False),
         Policy.Userdata(user_data),
     ]
     if writes:
+        # A topic without keys has one instance: leaving must not dispose it for other writers.
         policies.append(Policy.WriterDataLifecycle(autodispose=False))
     return Qos(*policies)
 
@@ -160,6 +165,7 @@ class DdsReader:
         self.entity = entity
         self._type = name
         self._store = store
+        # Only what was not read yet wakes the waiting thread.
         states = ViewState.Any | InstanceState.Alive | SampleState.NotRead
         self._condition = ReadCondition(entity, states)
         self._wait_set = WaitSet(participant)
@@ -179,7 +185,7 @@ class DdsReader:
         if isinstance(taken, int):
             raise SourceError(f"DDS cannot read a {self._type} (code {taken})")
         for data, info in taken:
-            if info.valid_data:
+            if info.valid_data:  # else it only says that a writer has gone
                 try:
                     message = unpack(self._store, data, self._type)
                 except SourceError as error:
@@ -212,6 +218,7 @@ class DdsNode:
         self._writers: list[Any] = []
         number = int(os.environ.get("ROS_DOMAIN_ID", "0")) if domain_id is None else domain_id
         try:
+            # As rcl announces it: the node has no security enclave of its own.
             enclave = Qos(Policy.Userdata(b"enclave=/;"))
             self._participant = DomainParticipant(number, qos=enclave)
         except Exception as error:
@@ -235,6 +242,7 @@ class DdsNode:
         return Topic(self._participant, dds_name, self._types.struct(type_name))
 
     def _hash(self, spec: TopicSpec) -> bytes:
+        # rmw puts the type's hash into USER_DATA: `ros2 topic info -v` shows and compares it.
         return f"typehash={self.store.hash_rihs01(spec.type)};".encode()
 
     def writer(self, topic: str, spec: TopicSpec) -> DdsWriter:
@@ -293,4 +301,6 @@ class DdsNode:
         self._discovery = None  # entities must be released before their participant
         self._readers.clear()
         self._writers.clear()
+        # The binding deletes in its finaliser only; waiting for the collector would leave the
+        # node on the graph.
         self._participant.__del__()

@@ -118,6 +118,7 @@ def _due(rate: float, count: int) -> Iterator[int]:
     """Numbers from 0, each at its time."""
     start = time.monotonic()
     for number in range(count):
+        # By the start, not by the last one: a late image does not shift the others.
         time.sleep(max(0.0, start + number / rate - time.monotonic()))
         yield number
 
@@ -182,6 +183,7 @@ def _read(plan: _Plan, writer: Connection[Any, Any]) -> None:
         backend="dds",
     ) as source:
         frames = iter(source)
+        # DDS discovery takes a while: images before it are not meant to arrive.
         next(frame for frame in frames if frame.frame_id == _READY)
         writer.send(_READY)
         writer.send(_count(frames, expected))
@@ -218,7 +220,7 @@ def _run(plan: _Plan) -> Line:
             for number in _due(plan.rate, plan.count):
                 camera.send(number, str(number))
             spent_s, cpu_s = time.monotonic() - start_s, time.process_time() - cpu_s
-            time.sleep(1 / plan.rate)
+            time.sleep(1 / plan.rate)  # the last image may still be on its way
             received = camera.signal(_END, here)
     finally:
         process.kill()

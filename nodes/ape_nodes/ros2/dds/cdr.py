@@ -40,6 +40,7 @@ class Packer:
 
     def pack(self, message: Any) -> memoryview:
         """CDR of a message, padded to a multiple of four bytes; valid until the next call."""
+        # rosbags writes the message without its pixels; they are copied behind it, once.
         blob = _NO_BYTES
         if self._blob_field is not None:
             blob = getattr(message, self._blob_field)
@@ -74,6 +75,7 @@ def unpack(store: Any, data: bytes, kind: str) -> Any:
 
 def _last_blob(store: Any, kind: str) -> str | None:
     """The name of a type's last field where it is a `uint8[]`, as in Image, else None."""
+    # detail of a sequence: ((node, (base type, length limit)), sequence limit); 0 is no limit.
     field, (node, detail) = store.fielddefs[kind][1][-1]
     is_blob = node.name == "SEQUENCE" and detail == ((type(node).BASE, ("uint8", 0)), 0)
     return str(field) if is_blob else None

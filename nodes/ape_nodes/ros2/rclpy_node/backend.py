@@ -36,6 +36,7 @@ __all__ = [
 
 def message_class(name: str) -> type:
     """The class of a ROS 2 type: "std_msgs/msg/Header"."""
+    # "std_msgs/msg/Header" is the class Header of the module std_msgs.msg.
     package, kind, short = name.split("/")
     found: type = getattr(importlib.import_module(f"{package}.{kind}"), short)
     return found
@@ -128,7 +129,7 @@ class RclpyNode:
     """
 
     def __init__(self, name: str, namespace: str = "/", domain_id: int | None = None) -> None:
-        self._context = Context()
+        self._context = Context()  # the default context may belong to the user's own nodes
         # No arguments: those of `ape-stream` are not meant for ROS.
         rclpy.init(args=[], context=self._context, domain_id=domain_id)
         self._node = Node(

@@ -56,6 +56,7 @@ def install(prefix: Path) -> Path:
         _generate(work, prefix / "share")
         include = prefix / "include"
         headers = [work / "c", work / "introspection", include, *include.iterdir()]
+        # The C library: message structs with both type supports.
         library = prefix / f"lib/lib{_LIBRARY}.so"
         objects = [*_compiled(work / "c", headers), *_compiled(work / "introspection", headers)]
         parts = _libraries_of("rosidl_generator_c", *_TYPESUPPORTS)
@@ -63,6 +64,7 @@ def install(prefix: Path) -> Path:
         alias = prefix / f"lib/lib{_NAME}__{_TYPESUPPORTS[1]}.so"
         alias.unlink(missing_ok=True)
         alias.symlink_to(library.name)  # one library holds both; ROS looks for each by its name
+        # The Python package: classes, and an extension that converts them to the C structs.
         generated = work / "python" / _NAME
         (generated / "__init__.py").touch()
         headers += [Path(sysconfig.get_path("include")), Path(np.get_include())]
@@ -89,6 +91,7 @@ def _generate(work: Path, share: Path) -> None:
     )
 
     home, found = work / "c" / _NAME, [str(share)]
+    # Generators read IDL: each .msg is converted first, and named as "folder:path in it".
     definitions = []
     for name, text in vision_definitions().items():
         path = Path("msg") / f"{name.rpartition('/')[2]}.msg"
@@ -97,6 +100,7 @@ def _generate(work: Path, share: Path) -> None:
         with redirect_stdout(io.StringIO()):  # it prints every file
             convert_to_idl(work, _NAME, path, home)
         definitions.append(f"{home}:{path.with_suffix('.idl')}")
+    # The RIHS01 hashes must exist before the C code, which contains them.
     hashes = HashTypeDescription("hash").generate_type_hashes(_NAME, definitions, found, home)
     GenerateC("c").generate(_NAME, definitions, found, home, hashes)
     for generator, folder in (

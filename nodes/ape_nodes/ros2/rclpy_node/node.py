@@ -80,8 +80,9 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         self._source: PushSource | None = None
         self._pipeline: Pipeline | None = None
         self._thread: threading.Thread | None = None
+        # Its own group: images are received while a parameter callback waits for the model.
         self._image_group = MutuallyExclusiveCallbackGroup()
-        self._encoder = rclpy_encoder()
+        self._encoder = rclpy_encoder()  # for diagnostics; configured again in `_configure`
         for parameter in PARAMETERS:
             self.declare_parameter(parameter.name, parameter.default, rclpy_descriptor(parameter))
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -223,7 +224,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
             self._prompt_set({}),
             tracker=lambda: make("trackers", tracker, options=options),
         )
-        pipeline.__enter__()
+        pipeline.__enter__()  # left in `stop`: it lives as long as the active state
         self._source, self._pipeline = source, pipeline
         self._thread = threading.Thread(
             target=self._publish_all, args=(pipeline, source), name="ape publish", daemon=True
@@ -233,6 +234,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
     def stop(self) -> None:
         """End the pipeline, even while a frame is processed; the model stays loaded."""
         self._unsubscribe()
+        # Taken away first: callbacks of other threads then see no pipeline.
         pipeline, self._pipeline, self._source = self._pipeline, None, None
         if pipeline is not None:
             pipeline.stop()
@@ -285,6 +287,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         if not compressed:
             return topic
         own: str = self.resolve_topic_name(_COMPRESSED.name)
+        # A rule for `image/compressed` itself goes before that for `image`.
         remapped = own != self.resolve_topic_name(_COMPRESSED.name, only_expand=True)
         return own if remapped else f"{topic}/compressed"
 

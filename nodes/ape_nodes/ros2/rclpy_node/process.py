@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import rclpy
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "run"]
 
-_SPIN_S: Final = 0.2
-"""How long a signal may wait for the executor."""
-
 
 def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Our arguments, and those of ROS (all from the first `--ros-args` on)."""
@@ -33,6 +30,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--autostart", action="store_true", help="configure and activate at once")
     parser.add_argument("--cameras", nargs="*", default=[], help="image topics; a node for each")
     own, rest = list(argv), []
+    # rclpy takes several `--ros-args` blocks, so that of --params can follow the user's.
     if "--ros-args" in own:
         split = own.index("--ros-args")
         own, rest = own[:split], own[split:]
@@ -89,7 +87,7 @@ def _start(
     autostart: bool,
 ) -> bool:
     """Make the nodes and fill the list; False where one could not be started."""
-    shared = SharedPerceiver()
+    shared = SharedPerceiver()  # loaded by the first node that is configured
     for options in _node_options(cameras):
         node = ApeNode("ape", shared, **options)
         nodes.append(node)
@@ -118,11 +116,11 @@ def _activate(node: ApeNode) -> bool:
 
 
 def _spin(executor: MultiThreadedExecutor) -> None:
-    """Run callbacks until the first signal."""
+    """Run callbacks until the first signal, or until the context is shut down."""
     ended = threading.Event()
     on_first_signal(ended.set)
-    while not ended.is_set():
-        executor.spin_once(timeout_sec=_SPIN_S)
+    while rclpy.ok() and not ended.is_set():
+        executor.spin_once()  # returns at the latest when a node's timer is due
 
 
 def _shut_down(executor: MultiThreadedExecutor, nodes: Sequence[ApeNode]) -> None:

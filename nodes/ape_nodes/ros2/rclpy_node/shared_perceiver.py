@@ -68,6 +68,7 @@ class SharedPerceiver:
     def _prepare(self, prompts: PromptSet) -> Perceiver:
         if self._perceiver is None:
             raise ModelError("the model was freed while a pipeline still used it")
+        # Pipelines alternate: the model encodes a text once, and switching sets is cheap.
         if prompts != self._prepared:
             self._prepared = None  # if the model refuses these, the next user prepares again
             self._perceiver.prepare(prompts)
