@@ -30,7 +30,7 @@ def camera_image(
         rng: Source of the noise.
         size: Height and width in pixels.
     """
-    slopes = np.add.outer(np.linspace(40, 160, size[0]), np.linspace(0, 80, size[1]))
+    slopes = np.add.outer(np.linspace(40, 160, size[0]), np.linspace(0, 80, size[1]))  # (H, W)
     return (slopes[:, :, None] + rng.integers(0, 12, (*size, 3))).astype(np.uint8)
 
 
@@ -41,13 +41,14 @@ def scene(regions: int, size: tuple[int, int] = SIZE) -> FrameResult:
         regions: How many.
         size: Height and width in pixels.
     """
-    rng = np.random.default_rng(regions)
+    rng = np.random.default_rng(regions)  # the same scene in every run
+    # An ellipse whose edge is wavy: long run lengths inside, and ragged outlines as of a model.
     height, width = 256 * size[0] // SIZE[0], 328 * size[1] // SIZE[1]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    blob = x**2 + y**2 + 0.1 * np.sin(40 * x) * np.cos(37 * y) < 0.75
-    corners = rng.integers(0, (size[1] - width, size[0] - height), (regions, 2))
+    blob = x**2 + y**2 + 0.1 * np.sin(40 * x) * np.cos(37 * y) < 0.75  # (height, width)
+    corners = rng.integers(0, (size[1] - width, size[0] - height), (regions, 2))  # (N, 2)
     masks = tuple(Mask(blob, int(left), int(top)) for left, top in corners)
-    boxes = np.hstack([corners, corners + np.array([width, height])]).astype(np.float32)
+    boxes = np.hstack([corners, corners + np.array([width, height])]).astype(np.float32)  # (N, 4)
     scores = rng.random(regions).astype(np.float32)
     found = Instances(boxes, scores, np.zeros(regions, np.int64), masks, size)
     return FrameResult(Frame(camera_image(rng, size), 0, 0.0), found, PromptSet.of("blob"))
@@ -74,6 +75,7 @@ def report(
             typer.echo(json.dumps(asdict(line)))
         return
     rows = [list(columns), *([text(line) for text in columns.values()] for line in lines)]
+    # Each column as wide as its longest cell; the first to the left, numbers to the right.
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *rest in rows:
         cells = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]

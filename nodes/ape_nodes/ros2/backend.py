@@ -69,7 +69,7 @@ def choose(backend: str) -> str:
     """
     if backend not in ("auto", *_NEEDS):
         raise ConfigError(f"backend={backend!r} is none of auto, {', '.join(_NEEDS)}")
-    # find_spec does not import: cyclonedds and rclpy each start native threads.
+    # find_spec imports nothing: what is chosen is imported when the node is opened.
     for name in _NEEDS if backend == "auto" else (backend,):
         if find_spec(_NEEDS[name]) is not None:
             return name

@@ -80,11 +80,12 @@ class BagSource(Closing):
         bags = library("rosbags.highlevel", "bags")
         try:
             path, self._cut_off = _recording(self._bag)
+            # Bags carry their definitions; those of older recorders do not, and take the store's.
             reader = bags.AnyReader([path], default_typestore=type_store())
             reader.open()
         except SourceError:
             raise
-        except Exception as error:
+        except Exception as error:  # damaged bags raise whatever the parser ran into
             raise SourceError(f"{self._bag} cannot be read as a bag: {error}") from error
         self._reader = reader
         try:
@@ -264,6 +265,7 @@ class BagSink(Closing):
         header = self._encoder.header(frame)
         # The log time is the frame's: a player then shows results at the speed of the recording.
         topics.time_ns = header.stamp.sec * 10**9 + header.stamp.nanosec
+        # The image first: a player that is stopped in between shows it without its results.
         if self._image:
             topics.publish("image", self._encoder.image(header, frame.image))
         publisher.publish(result)

@@ -28,6 +28,7 @@ def run_values(stats: RunStats) -> dict[str, str]:
     """
     values: dict[str, str] = {}
     for name, stream in stats.streams.items():
+        # One stream, the usual case, keeps short names that dashboards can rely on.
         prefix = f"{name}/" if len(stats.streams) > 1 else ""
         values |= {f"{prefix}{key}": value for key, value in _stream_values(stream).items()}
     for name in ("perceive", "track", "publish"):

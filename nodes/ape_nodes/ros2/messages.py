@@ -33,6 +33,7 @@ def frame_of(message: Any, index: int, stream: str) -> RosFrame:
     Raises:
         SourceError: the pixels cannot be read.
     """
+    # A CompressedImage has `format` instead.
     is_compressed = not hasattr(message, "encoding")
     stamp_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
     return RosFrame(

@@ -103,6 +103,7 @@ def prompt_set(values: Mapping[str, Any]) -> PromptSet:
         PromptError: a text is empty or given twice, a threshold is outside 0..1, or there are
             more thresholds than prompts.
     """
+    # A ROS array cannot be empty without losing its type: [0.0] stands for no thresholds.
     texts, thresholds = list(values["prompts"]), list(values["prompt_thresholds"])
     if len(thresholds) > max(1, len(texts)):
         raise PromptError(f"{len(thresholds)} prompt_thresholds for {len(texts)} prompts")

@@ -114,6 +114,7 @@ class Ros2Sink(Closing):
     def _publisher(self, stream: str) -> ResultPublisher:
         if stream not in self._publishers:
             prefix = f"{ros_name(stream)}/" if self._per_stream else ""
+            # A publisher for each, as it remembers whose names were sent.
             encoder = self._node.encoder(self._mask_encoding)
             self._publishers[stream] = ResultPublisher(encoder, _NodeTopics(self._node, prefix))
         return self._publishers[stream]

@@ -63,6 +63,7 @@ class Ros2Source(Closing):
         topic = "/" + spec.removeprefix("ros2://").strip("/")
         if not all(part.isidentifier() for part in topic[1:].split("/")):
             raise ConfigError(f"{spec!r}: write ros2:///camera/image_raw, a topic's full name")
+        # image_transport's convention: the type cannot be asked for before the topic is published.
         kind = "CompressedImage" if topic.endswith("/compressed") else "Image"
         self._spec = TopicSpec(topic, f"sensor_msgs/msg/{kind}", reliable, False, 5, False, "")
         self.name = name
@@ -140,4 +141,5 @@ class Ros2Source(Closing):
         with self._in_use:
             if self._reader is None or self._closing.is_set():
                 return None
+            # A list: messages must be taken while the lock keeps the node alive.
             return list(self._reader.take(_POLL_S))

@@ -66,6 +66,7 @@ DIAGNOSTICS: Final = TopicSpec(
 
 def ros_name(text: str) -> str:
     """A stream's name as one part of a topic or node name: letters, digits, underscores."""
+    # A name may not begin with a digit, and stream names often do ("0").
     letters = "".join(c if c.isalnum() and c.isascii() else "_" for c in text)
     return f"s{letters}" if letters[:1].isdigit() else letters or "stream"
 

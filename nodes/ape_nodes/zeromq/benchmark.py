@@ -117,7 +117,7 @@ class _PlainPubSub(_Form):
         for socket in (self._pub, self._sub):
             socket.linger = 0
         port = self._pub.bind_to_random_port("tcp://127.0.0.1")
-        self._sub.subscribe(b"")
+        self._sub.subscribe(b"")  # before connecting, so that it is sent with the handshake
         self._sub.connect(f"tcp://127.0.0.1:{port}")
         self._pub.recv()  # the subscription has arrived
         return self
@@ -151,6 +151,7 @@ class _Pickled(_PlainPubSub):
 
     def _encode(self) -> list[bytes]:
         found = self._result.instances
+        # Dense (N, H, W), as most scripts keep masks.
         masks = np.stack([paste(mask, found.size) for mask in found.masks])
         return [pickle.dumps((found.boxes, found.scores, masks))]
 

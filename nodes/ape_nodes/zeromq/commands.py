@@ -51,6 +51,7 @@ def control(
     """Ask a running pipeline over its control socket, or change its prompts."""
     if prompts is not None:
         _log.warning("--prompts is now --prompt, and will be removed in the next release")
+    # Each may hold several prompts with commas between; the server splits the line.
     lines = [*(prompt or []), *([] if prompts is None else [prompts])]
     arguments: dict[str, Any] = {"prompts": ", ".join(lines)} if lines else {}
     if threshold is not None:

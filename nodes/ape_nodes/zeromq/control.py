@@ -106,6 +106,7 @@ class ControlServer(Closing):
         socket = self._connection.socket
         try:
             while not self._closing.is_set():
+                # One request at a time: changes of prompts must not overtake one another.
                 if socket.poll(_POLL_MS):
                     self._reply(socket.recv_multipart())
         finally:
@@ -157,6 +158,7 @@ class ControlServer(Closing):
 def _read_request(parts: list[bytes]) -> _Request:
     if len(parts) != 1:
         raise UsageError(f"a request is one part, not {len(parts)}")
+    # RecursionError: a megabyte of "[" is deeper than the parser goes.
     try:
         parsed = json.loads(parts[0])
     except (ValueError, RecursionError) as error:

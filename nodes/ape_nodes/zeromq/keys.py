@@ -37,6 +37,7 @@ def make_keys(folder: Path) -> list[Path]:
     try:
         clients.mkdir(mode=0o700, parents=True, exist_ok=True)
         written = [path for role in (SERVER, CLIENT) for path in _make_pair(folder, role)]
+        # One client is admitted from the start: the folder works as it is.
         admitted = clients / "client.key"
         admitted.write_bytes((folder / "client.key").read_bytes())
     except OSError as error:

@@ -185,6 +185,7 @@ class Receiver:
                 self._work()
             self._acknowledge(everything=True)  # also what `get` returned last
         except Exception as error:  # noqa: BLE001 (the next `get` raises it)
+            # Such as a failing system call: the socket is of no use any more.
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
@@ -234,12 +235,14 @@ class Receiver:
                 raise
 
     def _remember(self, run: bytes, peer: bytes) -> None:
+        # A dict keeps the order of insertion: taken out and put back, it is the latest.
         self._peers.pop(run, None)
         self._peers[run] = peer
         if len(self._peers) > _MAX_PEERS:
             del self._peers[next(iter(self._peers))]
 
     def _arrive(self, message: bytes, run: bytes, sequence: int) -> None:
+        # One part, topic and message apart by a zero byte: CONFLATE takes single parts only.
         topic, _, data = message.partition(b"\0")
         try:
             stream = topic.decode()
@@ -256,6 +259,7 @@ class Receiver:
 
     def _drop_older(self, stream: str) -> None:
         """Drop what waits of this stream; of the oldest stream where too many wait."""
+        # A stream has at most one message here; the search is short unless streams are many.
         older = [arrival for arrival in self._ready if arrival.stream == stream]
         if not older and len(self._ready) >= _MAX_RUNS:
             older = [self._ready[0]]

@@ -180,6 +180,7 @@ class SendWindow:
 
     def _release(self, delivered: int) -> None:
         """Forget the messages before `delivered`, but none that was never sent."""
+        # A hostile or confused reader may acknowledge what was never sent: that frees nothing.
         for _ in range(min(delivered, self._sent) - self.acknowledged):
             self._kept.popleft()
             self.acknowledged += 1
@@ -226,7 +227,7 @@ class ReceiveWindow:
             return False, self._ack(header.run)
         if header.sequence == progress.expected:
             progress.expected += 1
-            return True, None
+            return True, None  # acknowledged once the user's code has it
         if header.sequence < progress.expected:  # resent because the acknowledgement was lost
             self.duplicates += 1
             return False, self._ack(header.run)
@@ -244,7 +245,7 @@ class ReceiveWindow:
     def delivered(self, run: bytes, sequence: int) -> None:
         """Record that the user's code has received this message."""
         progress = self._runs.get(run)
-        if progress is not None:
+        if progress is not None:  # None: forgotten, because more senders came since
             progress.delivered, progress.changed = max(progress.delivered, sequence + 1), True
 
     def acks(self, *, everything: bool) -> list[Ack]:

@@ -208,6 +208,7 @@ class ReliableSender:
 
     def _exchange_while(self, busy: Callable[[], bool], patience_s: float) -> bool:
         """Exchange messages until not `busy`; False after `patience_s` without progress."""
+        # A slow reader that goes on acknowledging is waited for, however long it takes.
         acknowledged, since_s = self._window.acknowledged, time.monotonic()
         while busy():
             self._exchange(_POLL_MS)

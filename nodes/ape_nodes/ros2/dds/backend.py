@@ -148,6 +148,7 @@ class DdsWriter:
         Raises:
             SinkError: DDS refused it.
         """
+        # The payload is CDR with its 4-byte header; DDS copies it before it returns.
         code = _clayer.ddspy_write(self.entity._ref, self._packer.pack(message))  # noqa: SLF001
         if code < 0:
             raise SinkError(f"DDS refused a {self._type} (code {code})")
@@ -180,6 +181,7 @@ class DdsReader:
             SourceError: DDS failed.
         """
         self._wait_set.wait(duration(milliseconds=max(1, round(1000 * timeout_s))))
+        # At most 100 at a time; the rest wakes the next wait at once.
         mask = SampleState.Any | ViewState.Any | InstanceState.Any
         taken = _clayer.ddspy_take(self.entity._ref, mask, 100)  # noqa: SLF001
         if isinstance(taken, int):
@@ -278,6 +280,7 @@ class DdsNode:
         """Publish which endpoints are this node's, for `ros2 node info`."""
         if self._discovery is None:
             return
+        # The whole list each time: the topic is latched with a depth of 1.
         node = self.store.types["rmw_dds_common/msg/NodeEntitiesInfo"](
             node_namespace=self._namespace,
             node_name=self._name,

@@ -215,6 +215,7 @@ def _run(plan: _Plan) -> Line:
     there.close()  # so that the end of the other process is noticed here
     try:
         with _Camera(plan) as camera:
+            # CPU time is that of all threads, so of Cyclone DDS's own too.
             camera.signal(_READY, here)
             start_s, cpu_s = time.monotonic(), time.process_time()
             for number in _due(plan.rate, plan.count):

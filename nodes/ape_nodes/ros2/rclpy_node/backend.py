@@ -154,6 +154,7 @@ class RclpyNode:
     def reader(self, topic: str, spec: TopicSpec) -> RclpyReader:
         """Subscribe to a topic with this type and QoS."""
         made = RclpyReader(self._executor, spec.depth)
+        # rclpy asks for the signature of a callback, so it is a method of ours, not deque.append.
         kind = message_class(spec.type)
         self._node.create_subscription(kind, topic, made.keep, rclpy_qos(spec))
         return made

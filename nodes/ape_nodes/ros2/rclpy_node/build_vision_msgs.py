@@ -133,6 +133,7 @@ def _compiled(folder: Path, headers: Sequence[Path]) -> list[Path]:
 
 def _link(made: Path, objects: Sequence[Path], prefix: Path, libraries: Sequence[str]) -> None:
     """Link a shared library against these and those of ROS's run time."""
+    # No rpath: the wheels set LD_LIBRARY_PATH to `lib/`.
     names = [*libraries, "rosidl_runtime_c", "rosidl_typesupport_c", *_TYPESUPPORTS, "fastcdr"]
     found = [f"-L{prefix / 'lib'}", *(f"-l{name}" for name in names)]
     _run("c++", "-shared", "-o", str(made), *map(str, objects), *found)

@@ -11,6 +11,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the node, or say in one line what is missing."""
+    # Before rclpy is imported: mixed libraries crash without a message.
     if "ROS_DISTRO" in os.environ and find_spec("ros_wheels_bootstrapper") is not None:
         sys.stderr.write(
             "ape_node: ROS 2 is sourced, and pip's wheels of it are installed as well. Their"

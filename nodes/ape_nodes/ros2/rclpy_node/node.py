@@ -104,6 +104,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         self._diagnostics = self.create_publisher(
             message_class(DIAGNOSTICS.type), DIAGNOSTICS.name, rclpy_qos(DIAGNOSTICS)
         )
+        # Readers are noticed by the matched event of each output; the timer is for failed runs.
         self.create_timer(POLL_S, self._update_subscription)
         self.create_timer(1.0, self._diagnose)
 
@@ -182,6 +183,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         return not self.last_error
 
     def _configure(self) -> None:
+        # Values from a file or the command line were declared before `_on_parameters` was added.
         check({parameter.name: self._value(parameter.name) for parameter in PARAMETERS})
         self._prompt_set({})
         name = self._value("perceiver")
@@ -237,6 +239,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         # Taken away first: callbacks of other threads then see no pipeline.
         pipeline, self._pipeline, self._source = self._pipeline, None, None
         if pipeline is not None:
+            # Stopped first, which ends the loop of the thread; then both are waited for.
             pipeline.stop()
             if self._thread is not None:
                 self._thread.join(_JOIN_S)
@@ -316,7 +319,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
             for result in pipeline:
                 publisher.publish(result)
         except Exception as error:  # noqa: BLE001 (a thread has nobody above to raise to)
-            if self.context.ok():  # after Ctrl-C there is nothing to publish to
+            if self.context.ok():  # else the failure is that the context was shut down
                 self.last_error = str(error) or type(error).__name__
                 self.get_logger().error(self.last_error)
         finally:
@@ -338,6 +341,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         given = {parameter.name: parameter.value for parameter in parameters}
         try:
             check(given)
+            # Applied before rclpy stores the values: if the model refuses, none of them is stored.
             if not given.keys().isdisjoint(PROMPT_PARAMETERS):
                 self._apply_prompts(self._prompt_set(given))
         except ApeStreamError as error:
@@ -364,6 +368,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         texts = [text.strip() for text in message.data.split(",") if text.strip()]
         if texts == list(self._value("prompts")):  # it arrives over both subscriptions
             return
+        # An empty text is refused like any other wrong value, with a reason in the log.
         parameter = Parameter("prompts", value=texts or [""])
         outcome = self.set_parameters([parameter])[0]
         if not outcome.successful:

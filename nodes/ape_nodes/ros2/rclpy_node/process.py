@@ -125,6 +125,7 @@ def _spin(executor: MultiThreadedExecutor) -> None:
 
 def _shut_down(executor: MultiThreadedExecutor, nodes: Sequence[ApeNode]) -> None:
     """Stop pipelines first: a callback may wait for one, and the executor waits for callbacks."""
+    # In this order: after `executor.shutdown` no callback runs, so nodes can be taken apart.
     for node in nodes:
         node.stop()
     executor.shutdown()

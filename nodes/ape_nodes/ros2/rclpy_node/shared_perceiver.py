@@ -43,6 +43,7 @@ class SharedPerceiver:
         """End one use; the last one frees the perceiver."""
         with self._lock:
             self._users = max(0, self._users - 1)
+            # Nodes that never configured hold no use: they free nothing when they end.
             if self._users == 0:
                 self._perceiver = self._prepared = None
 
