@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -13,8 +14,8 @@ import matplotlib.pyplot as plt
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ACCURACY: Final = ("things_ap50", "agnostic_recall50")
-LOSSES: Final = ("align", "class_ce", "l1", "mask", "s/align", "s/referring_ce")
+ACCURACY: Final = ("things_ap50", "stuff_ap50", "agnostic_recall50")
+LOSSES: Final = ("align", "class_ce", "l1", "mask", "semantic", "s/align", "s/referring_ce")
 """Weighted losses; `s/` marks steps of sentences."""
 FORMER: Final = {"name": "class_ce", "s/meant": "s/referring_ce"}
 """Keys in the logs of earlier runs, with what they are called now."""
@@ -42,11 +43,18 @@ def draw(log: Path, image: Path) -> None:
 
 
 def _lines(
-    axes: Axes, points: list[tuple[float, dict[str, float]]], names: tuple[str, ...], style: str
+    axes: Axes, points: list[tuple[float, dict[str, Any]]], names: tuple[str, ...], style: str
 ) -> None:
-    for name in names:
-        known = [(x, line[name]) for x, line in points if name in line]
-        axes.plot(*zip(*known, strict=True), style, markersize=3, label=name)
+    sources = dict.fromkeys(line.get("source", "") for _, line in points)
+    for name, source in product(names, sources):
+        known = [
+            (x, line[name])
+            for x, line in points
+            if name in line and line.get("source", "") == source
+        ]
+        if known:
+            label = f"{name} {Path(source).name}".strip()
+            axes.plot(*zip(*known, strict=True), style, markersize=3, label=label)
 
 
 if __name__ == "__main__":

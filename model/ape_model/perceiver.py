@@ -108,7 +108,7 @@ class ApePerceiver:
         usual = NANO_THRESHOLD if nano else OFFICIAL_THRESHOLD
         self._threshold = usual if threshold is None else threshold
         self._vocabulary = files.vocabulary
-        self._known_stuff = _drawn_stuff() if nano else frozenset()
+        self._known_stuff = files.stuff | (_drawn_stuff() if nano else frozenset())
         self._official = official
         self._per_prompt = per_prompt
         self._passes: list[Pass] = []

@@ -55,6 +55,7 @@ def export_model(
     averaged: Mapping[str, Tensor],
     text: Path,
     names: Collection[str],
+    stuff: Collection[str],
     facts: Mapping[str, object],
 ) -> Path:
     """Write a folder that `--model` and `--init` take: the network and its text tower.
@@ -65,6 +66,7 @@ def export_model(
         averaged: its averaged state.
         text: file of the text tower that it was trained with.
         names: texts that it learnt as names, so that "traffic light" is not taken for a sentence.
+        stuff: those of them that mean stuff: all regions of one are shown as one.
         facts: seed, steps, number of images and the like, for the header.
 
     Returns:
@@ -81,6 +83,11 @@ def export_model(
     }
     own = {"variant": model.config.name, "part": "text", "words": label["words"]}
     save_weights(folder / TEXT_FILE, tensors, {}, shared | own)
-    learnt = {"part": "vision", "names": json.dumps(sorted(names), ensure_ascii=False)}
+    learnt = {"names": _listed(names), "stuff": _listed(stuff), "part": "vision"}
     export(model, averaged, folder / VISION_FILE, {**facts, **shared, **learnt})
     return folder / VISION_FILE
+
+
+def _listed(words: Collection[str]) -> str:
+    """A JSON list, for the header."""
+    return json.dumps(sorted(words), ensure_ascii=False)

@@ -72,6 +72,8 @@ class Task:
     """One for each data set of names."""
     words: tuple[str, ...]
     """Every name and synonym that is learnt as a name."""
+    stuff: tuple[str, ...]
+    """Those of them that COCO data say to be stuff."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +83,8 @@ class _Part:
     data: WorldBatches | CocoBatches
     prompting: PromptingConfig
     validation: ValidationSet | None
-    words: tuple[str, ...]
+    words: tuple[str, ...] = ()
+    stuff: tuple[str, ...] = ()
 
 
 class _Builder:
@@ -134,11 +137,12 @@ class _Builder:
             semantic=config.semantic,
         )
         if config.uses_phrases:
-            return _Part(data, prompting, None, ())
+            return _Part(data, prompting, None)
         side = (NANO.unit, NANO.unit)
         examples = [data.example(k, side) for k in range(min(VALIDATION_IMAGES, len(coco.images)))]
         validation = ValidationSet(config.source, negatives.names, coco.things, examples)
-        return _Part(data, prompting, validation, tuple(words))
+        stuff = [word for word, row in zip(words, truth, strict=True) if row[coco.things :].any()]
+        return _Part(data, prompting, validation, tuple(words), tuple(stuff))
 
 
 def build_task(
@@ -178,6 +182,7 @@ def build_task(
         PromptSampler([part.prompting for part in parts], width=NANO.ape.text_width, seed=seed),
         tuple(part.validation for part in parts if part.validation is not None),
         tuple(dict.fromkeys(word for part in parts for word in part.words)),
+        tuple(dict.fromkeys(word for part in parts for word in part.stuff)),
     )
 
 

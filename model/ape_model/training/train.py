@@ -104,13 +104,17 @@ def train(options: TrainOptions, report: Callable[[str], None]) -> Path:
     if not trainer.is_main_process:
         return options.out / VISION_FILE
     facts = {"seed": recipe.loop.seed, "steps": trainer.step, "images": trainer.images}
-    known = files.vocabulary if options.init is not None else frozenset[str]()
+    known, stuff = set(task.words), set(task.stuff)
+    if options.init is not None:
+        known |= files.vocabulary
+        stuff |= files.stuff
     path = export_model(
         options.out,
         trainer.model,
         trainer.ema,
         files.text,
-        known.union(task.words),
+        known,
+        stuff,
         facts | {"recipe": recipe_hash(recipe)},
     )
     report(f"wrote {path}; use it with --model {options.out}")

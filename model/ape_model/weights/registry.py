@@ -66,6 +66,8 @@ class ModelFiles:
     """SHA-256 (hex) of the text tower that belongs to the network, here or not."""
     vocabulary: frozenset[str]
     """Clean texts of the names that the network learnt as names, not as sentences."""
+    stuff: frozenset[str] = frozenset()
+    """Clean texts of the names that it learnt as stuff, beside those of the drawn world."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +215,7 @@ def _from_folder(name: str, vision: Path) -> ModelFiles:
             text_tower=label["text_tower"],
             text_digest=label["text_sha256"],
             vocabulary=_learnt_names(label),
+            stuff=_cleaned(json.loads(label.get("stuff", "[]"))),
         )
     if has_text and read_metadata(text).get("text_sha256") != files.text_digest:
         raise CheckpointError(f"{text} belongs to another model than {vision}: import it again")
@@ -229,13 +232,17 @@ def _learnt_names(label: Mapping[str, str]) -> frozenset[str]:
     """Names of a model of our own trainer, from its header; else the official ones."""
     if "names" not in label:
         return _read_names(_ASSETS / _OFFICIAL_NAMES)
-    return frozenset(clean_text(name) for name in json.loads(label["names"]))
+    return _cleaned(json.loads(label["names"]))
+
+
+def _cleaned(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(clean_text(name) for name in names)
 
 
 def _read_names(path: Path) -> frozenset[str]:
     with read_errors(path, CheckpointError, "install ape-stream again"):
         names: Iterable[str] = json.loads(path.read_text(encoding="utf-8"))
-        return frozenset(clean_text(name) for name in names)
+        return _cleaned(names)
 
 
 def _unknown(name: str) -> ModelMissingError | VariantError:

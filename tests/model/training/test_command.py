@@ -13,6 +13,7 @@ from ape_model.io.safetensors_io import read_metadata, read_safetensors
 from ape_model.loading import load_network, load_text_encoder
 from ape_model.nano_config import NANO
 from ape_model.network.nano import Nano
+from ape_model.perceiver import ApePerceiver
 from ape_model.training.command import train
 from ape_model.training.data.coco import read_coco
 from ape_model.training.data.coco_dataset import CocoBatches
@@ -22,6 +23,7 @@ from ape_model.training.prompts.sampler import PromptSampler
 from ape_model.training.trainer import LoopConfig, Trainer
 from ape_model.weights.registry import find_model
 from ape_model.weights.state_dict import save_weights
+from ape_stream.values.prompts import Prompt, PromptSet
 
 RECIPE = """
 steps = 2
@@ -84,6 +86,10 @@ def test_a_fine_tuned_model_is_a_model_like_any_other(recipe, images, tmp_path):
     assert "stuff_ap50" in done.output
     files = find_model(out)
     assert {"sun dial", "tarmac", "dog face"} <= files.vocabulary
+    assert files.stuff == {"tarmac"}
+    perceiver = ApePerceiver(model=str(out))
+    perceiver.prepare(PromptSet((Prompt("Tarmac"), Prompt("sun dial"), Prompt("sky"))))
+    assert perceiver._stuff.tolist() == [True, False, True]
     names = load_text_encoder(files, torch.device("cpu"), torch.float32).encode(["sun dial"])
     shipped = load_text_encoder(find_model("nano"), torch.device("cpu"), torch.float32)
     assert names.equal(shipped.encode(["sun dial"]))
@@ -94,6 +100,7 @@ def test_a_fine_tuned_model_is_a_model_like_any_other(recipe, images, tmp_path):
     # And it may be the beginning of the next one.
     again = call("--data", images(), "--init", out, "--config", recipe(), "--out", out / "more")
     assert again.exit_code == 0, again.output
+    assert find_model(out / "more").stuff == {"tarmac"}
 
 
 def test_several_data_sets_in_one_run(recipe, images, tmp_path):
