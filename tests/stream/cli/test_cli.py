@@ -11,6 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from clips import write_clip
+from servers import folder as serve_files
+from servers import web
 
 import ape_stream
 from ape_stream.cli.main import main
@@ -66,6 +69,32 @@ def test_prompts_come_from_a_file_too(folder, capsys):
     assert annotate("fake://1", "--output", "fake:o.txt", *more) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["prompts"] == ["spoon", "the cup, left of the plate", "plate"]
+
+
+def test_a_prompts_file_may_begin_with_a_byte_order_mark(folder, capsys):
+    (folder / "words.txt").write_bytes(b"\xef\xbb\xbfred apple\n")
+    words = ("fake://2", "--prompts-file", "words.txt", "--output", "fake:o.txt", "--json")
+    assert annotate(*words) == 0
+    assert json.loads(capsys.readouterr().out)["prompts"] == ["red apple"]
+
+
+@pytest.mark.parametrize("said", [(), ("--no-live",), ("--wait", "5")])
+def test_a_url_with_an_end_is_read_to_its_end(folder, said):
+    clip = Path(write_clip(folder / "a.mp4", frames=12)).read_bytes()
+    with web(serve_files({"a": clip})) as url:
+        done = annotate(f"{url}/a", *said, "--prompt", "cup", "--output", "fake:out.txt")
+    assert done == 0
+    assert len((folder / "out.txt").read_text().splitlines()) == 12 + 1
+
+
+@pytest.mark.usefixtures("folder")
+def test_live_and_wait_are_for_sources_that_know_them(capsys):
+    assert annotate("fake://5", "--live", "--prompt", "cup") == 2
+    assert "live" in capsys.readouterr().err
+    start = time.monotonic()
+    assert annotate("tcp://127.0.0.1:9", "--wait", "0.8", "--prompt", "cup") == 1
+    assert time.monotonic() - start > 0.4
+    assert "Connection refused" in capsys.readouterr().err
 
 
 def test_ten_thousand_prompts(folder, capsys):

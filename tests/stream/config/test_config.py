@@ -113,3 +113,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     bad.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="is not TOML"):
         load(bad)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "bom.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + b'sources = ["a.mp4"]\nprompts = ["cup"]\n')
+    assert load(path).prompts.texts == ("cup",)
