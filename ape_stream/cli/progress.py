@@ -1,25 +1,60 @@
-"""What a person sees of a run: a bar on a terminal, plain lines elsewhere, warnings, a summary."""
+"""What a person sees of a run: a bar on a terminal, plain lines elsewhere, a summary at the end."""
 
 from __future__ import annotations
 
-import logging
-import sys
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ape_stream.cli.console import Stderr, say
+from ape_stream.signals import on_first_signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ape_stream.pipeline import Pipeline
     from ape_stream.stats import RunStats
+    from ape_stream.types import FrameResult
 
-__all__ = ["consume", "show_warnings", "summary"]
+__all__ = ["Found", "consume", "found_lines", "summary"]
 
 _LINE_EVERY_S = 5.0
 _BAR_EVERY_S = 0.2
+_WORDS_SHOWN = 20
+
+
+class Found:
+    """What a run found, by prompt."""
+
+    def __init__(self) -> None:
+        self.regions: dict[str, int] = {}
+        """Regions by prompt, in the order in which prompts came; 0 where nothing was found."""
+        self._tracks: dict[str, set[tuple[str, int]]] = {}
+
+    def add(self, result: FrameResult) -> None:
+        """Count one frame's regions."""
+        instances = result.instances
+        for text in result.prompts.texts:
+            self.regions.setdefault(text, 0)
+        for index, prompt_id in enumerate(instances.prompt_ids.tolist()):
+            text = result.prompts[prompt_id].text
+            self.regions[text] += 1
+            if instances.track_ids is not None and instances.track_ids[index] > 0:
+                track = (result.frame.stream, int(instances.track_ids[index]))
+                self._tracks.setdefault(text, set()).add(track)
+
+    def tracks(self, text: str) -> int:
+        """How many tracks of all streams a prompt has."""
+        return len(self._tracks.get(text, ()))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            text: {"regions": count, "tracks": self.tracks(text)}
+            for text, count in self.regions.items()
+        }
 
 
 class _View(Protocol):
@@ -31,24 +66,27 @@ class _View(Protocol):
 
 
 class _Bar:
-    """A bar with frames/s, age and time left."""
+    """A bar with frames/s and time left; for a live stream the age of results."""
 
     every_s = _BAR_EVERY_S
 
-    def __init__(self, console: Console, total: int | None) -> None:
+    def __init__(self, console: Console, run: Pipeline) -> None:
+        self._run = run
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),
             console=console,
         )
-        self._task = self._progress.add_task("frames", total=total, numbers="")
+        self._task = self._progress.add_task("frames", total=None, numbers="")
         self._progress.start()
 
     def show(self, stats: RunStats) -> None:
-        self._progress.update(self._task, completed=stats.published, numbers=_numbers(stats))
+        total = _total(self._run, stats)
+        self._progress.update(
+            self._task, total=total, completed=stats.published, numbers=_numbers(self._run, stats)
+        )
 
     def close(self) -> None:
         self._progress.stop()
@@ -59,62 +97,76 @@ class _Lines:
 
     every_s = _LINE_EVERY_S
 
-    def __init__(self, total: int | None) -> None:
-        self._total = total
+    def __init__(self, run: Pipeline) -> None:
+        self._run = run
 
     def show(self, stats: RunStats) -> None:
-        of = "" if self._total is None else f"/{self._total}"
-        line = f"{stats.published}{of} frames, {_numbers(stats)}{self._time_left(stats)}"
-        print(line, file=sys.stderr, flush=True)  # noqa: T201 (this is the console)
+        say(f"{_numbers(self._run, stats)}{self._time_left(stats)}")
 
     def _time_left(self, stats: RunStats) -> str:
-        if self._total is None or not stats.published:
+        total = _total(self._run, stats)
+        if total is None or not stats.published:
             return ""
-        left_s = (self._total - stats.published) * stats.elapsed_s / stats.published
+        left_s = (total - stats.published) * stats.elapsed_s / stats.published
         return f", {left_s:.0f} s left"
 
     def close(self) -> None:
-        """Nothing to put away."""
+        """Nothing is held open."""
 
 
-def _numbers(stats: RunStats) -> str:
+def _total(run: Pipeline, stats: RunStats) -> int | None:
+    """Frames that are expected; None where that is not known, or has turned out to be too few."""
+    total = run.frame_count
+    return None if total is None or total < stats.published else total
+
+
+def _numbers(run: Pipeline, stats: RunStats) -> str:
+    total = _total(run, stats)
+    of = "" if total is None else f"/{total}"
     rate = sum(stream.publish_hz for stream in stats.streams.values())
-    ages = [s.age_ms_p50 for s in stats.streams.values() if s.age_ms_p50 is not None]
-    age = f", age {max(ages):.0f} ms" if ages else ""
+    # Frames of a file wait as long as they like: only those of a live stream have an age.
+    ages = [stats.streams[name].age_ms_p50 for name in run.live_streams]
+    known = [age for age in ages if age is not None]
+    age = f", age {max(known):.0f} ms" if known else ""
     dropped = f", {stats.dropped} dropped" if stats.dropped else ""
-    return f"{rate:.1f} frames/s{age}{dropped}"
+    return f"{stats.published}{of} frames, {rate:.1f} frames/s{age}{dropped}"
 
 
-def consume(run: Pipeline, *, quiet: bool) -> None:
-    """Run to the end and show how it goes, on standard error.
+def consume(run: Pipeline, *, quiet: bool) -> Found:
+    """Run to the end and show how it goes, on standard error; the first signal stops it.
 
     Args:
         run: A pipeline that is entered.
         quiet: Show nothing.
 
+    Returns:
+        What was found.
+
     Raises:
         PipelineError: a stage failed.
     """
-    console = Console(stderr=True)
-    view: _View | None = None
-    if not quiet:
-        total = run.frame_count
-        view = _Bar(console, total) if console.is_terminal else _Lines(total)
+    on_first_signal(run.stop)
+    if quiet:
+        return _watch(run, None)
+    console = Console(file=cast("IO[str]", Stderr()))
+    view: _View = _Bar(console, run) if console.is_terminal else _Lines(run)
     try:
-        _watch(run, view)
+        return _watch(run, view)
     finally:
-        if view is not None:
-            view.close()
+        view.close()
 
 
-def _watch(run: Pipeline, view: _View | None) -> None:
+def _watch(run: Pipeline, view: _View | None) -> Found:
+    found = Found()
     shown_s = time.monotonic()
-    for _ in run:
+    for result in run:
+        found.add(result)
         if view is not None and time.monotonic() - shown_s >= view.every_s:
             shown_s = time.monotonic()
             view.show(run.stats())
     if view is not None:
         view.show(run.stats())
+    return found
 
 
 def summary(stats: RunStats) -> str:
@@ -132,17 +184,17 @@ def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
         total[cause] = total.get(cause, 0) + count
 
 
-class _OneLine(logging.Handler):
-    """Writes to whatever standard error is now, so that redirection works."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        line = f"{record.levelname.lower()}: {record.getMessage()}"
-        print(line, file=sys.stderr, flush=True)  # noqa: T201 (this is the console)
-
-
-def show_warnings() -> None:
-    """Print warnings of the library as single lines on standard error; safe to call again."""
-    logger = logging.getLogger("ape_stream")
-    if not any(isinstance(handler, _OneLine) for handler in logger.handlers):
-        logger.addHandler(_OneLine(logging.WARNING))
-    logger.propagate = False
+def found_lines(found: Found) -> list[str]:
+    """Lines about what was found for each prompt, most regions first, and what was not found."""
+    some = sorted((text for text, n in found.regions.items() if n), key=found.regions.__getitem__)
+    none = [text for text, count in found.regions.items() if not count]
+    lines = [
+        f"  {text}: {found.regions[text]} regions, {found.tracks(text)} tracks"
+        for text in some[::-1][:_WORDS_SHOWN]
+    ]
+    if len(some) > _WORDS_SHOWN:
+        lines.append(f"  and {len(some) - _WORDS_SHOWN} more prompts")
+    if none:
+        more = f" and {len(none) - _WORDS_SHOWN} more" if len(none) > _WORDS_SHOWN else ""
+        lines.append(f"  nothing found: {', '.join(none[:_WORDS_SHOWN])}{more}")
+    return lines

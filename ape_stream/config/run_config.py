@@ -106,8 +106,12 @@ class RunConfig:
             raise ConfigError(f"buffer is {self.buffer}: at least 1 frame must be able to wait")
 
 
-def load(path: Path) -> RunConfig:
+def load(path: Path, *, prompts: PromptSet | None = None) -> RunConfig:
     """Read a run from a TOML file.
+
+    Args:
+        path: The file.
+        prompts: Prompts in place of the file's, which then needs none.
 
     Raises:
         ConfigError: the file cannot be read, is no TOML, or says something wrong.
@@ -120,13 +124,17 @@ def load(path: Path) -> RunConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     try:
-        return parse(given)
+        return parse(given, prompts=prompts)
     except (ConfigError, PromptError) as error:
         raise type(error)(f"{path}: {error}") from error
 
 
-def parse(given: Mapping[str, Any]) -> RunConfig:
+def parse(given: Mapping[str, Any], *, prompts: PromptSet | None = None) -> RunConfig:
     """Make a run of the tables of a TOML file.
+
+    Args:
+        given: The tables.
+        prompts: Prompts in place of those in the tables.
 
     Raises:
         ConfigError: a key is unknown or missing, or a value of the wrong type.
@@ -138,7 +146,7 @@ def parse(given: Mapping[str, Any]) -> RunConfig:
             read_table(SourceConfig, item, "a source", short="source", rest="options")
             for item in table.sources
         ),
-        prompts=PromptSet.of(table.prompts),
+        prompts=PromptSet.of(table.prompts) if prompts is None else prompts,
         model=_model(table.model),
         tracker=_tracker(table.tracker),
         outputs=tuple(

@@ -9,11 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ape_stream import plugins
 from ape_stream.errors import UsageError
-from ape_stream.evaluation.synthetic import EvaluationPlan, Report, evaluate
 
 if TYPE_CHECKING:
+    from ape_stream.evaluation.synthetic import EvaluationPlan, Report
     from ape_stream.protocols import Perceiver, Tracker
     from ape_stream.protocols.worlds import World
 
@@ -43,6 +42,8 @@ def synthetic(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line for machines.")] = False,
 ) -> None:
     """Judge a model on unseen scenes and videos of the drawn world."""
+    from ape_stream.evaluation.synthetic import EvaluationPlan  # noqa: PLC0415 (OpenCV and numpy)
+
     plan = EvaluationPlan(seed=seed, scenes=scenes, size=_height_width(size), videos=videos)
     try:
         report = _run(model, threshold, plan, quiet=as_json)
@@ -62,6 +63,9 @@ def _height_width(size: str) -> tuple[int, int]:
 
 
 def _run(model: str, threshold: float | None, plan: EvaluationPlan, *, quiet: bool) -> Report:
+    from ape_stream import plugins  # noqa: PLC0415 (with the others)
+    from ape_stream.evaluation.synthetic import evaluate  # noqa: PLC0415 (OpenCV and numpy)
+
     options: dict[str, Any] = {"model": model}
     if threshold is not None:
         options["threshold"] = threshold

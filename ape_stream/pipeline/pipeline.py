@@ -135,6 +135,11 @@ class Pipeline(Closing):
             return tuple(self._state.truncated)
 
     @property
+    def live_streams(self) -> list[str]:
+        """Names of the streams whose time does not wait."""
+        return [stream.name for stream in self._streams if stream.source.live]
+
+    @property
     def frame_count(self) -> int | None:
         """How many frames all sources together will deliver; None where this is not known."""
         total = 0

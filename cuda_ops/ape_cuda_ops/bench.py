@@ -8,7 +8,7 @@ import time
 import warnings
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import typer
@@ -169,16 +169,14 @@ def measure(
     return lines
 
 
-def ops(
+def ops(  # noqa: PLR0913 (the options of a command)
     *,
-    case: Annotated[str, typer.Option(help=f"{', '.join(CASES)} or all.")] = "small",
-    dtype: Annotated[
-        str, typer.Option(help="Dtype of the values: float32, float16, bfloat16.")
-    ] = "float32",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median is reported.")] = 9,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of every backend.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    case: str,
+    dtype: str,
+    device: str,
+    repeats: int,
+    threads: int,
+    as_json: bool,
 ) -> None:
     """Deformable attention, forward: every backend compared with grid_sample."""
     if case not in {*CASES, "all"}:

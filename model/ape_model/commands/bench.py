@@ -5,27 +5,46 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Final
 
-import torch
 import typer
 
-from ape_cuda_ops.bench import ops
-from ape_model.benchmark.frame import Form, in_precision, make_frame, measure, open_network
 from ape_model.commands.common import one_line_errors, print_json
-from ape_model.loading import parse_device, parse_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ape_model.benchmark.frame import Cost
+    import torch
+
+    from ape_model.benchmark.frame import Cost, Form
     from ape_model.network.ape import Ape
 
-__all__ = ["app", "model"]
+__all__ = ["app", "model", "ops"]
 
 VOCABULARIES: Final = (1, 1203, 10_000)
 """Numbers of cached prompts whose frames should cost the same."""
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed as ratios.", add_completion=False)
-app.command()(ops)
+
+
+@app.command()
+def ops(
+    *,
+    case: Annotated[
+        str, typer.Option(help="small, encoder640, encoder1024, decoder900 or all.")
+    ] = "small",
+    dtype: Annotated[
+        str, typer.Option(help="Dtype of the values: float32, float16, bfloat16.")
+    ] = "float32",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median is reported.")] = 9,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of every backend.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Deformable attention, forward: every backend compared with grid_sample."""
+    from ape_cuda_ops import bench  # noqa: PLC0415 (torch takes seconds)
+
+    bench.ops(
+        case=case, dtype=dtype, device=device, repeats=repeats, threads=threads, as_json=as_json
+    )
 
 
 @app.command()
@@ -58,6 +77,15 @@ def model(  # noqa: PLR0913 (typer reads a command's options from its parameters
 
     The plain form takes minutes with the larger models on a CPU.
     """
+    import torch  # noqa: PLC0415 (it takes seconds)
+
+    from ape_model.benchmark.frame import (  # noqa: PLC0415
+        make_frame,
+        measure,
+        open_network,
+    )
+    from ape_model.loading import parse_device, parse_dtype  # noqa: PLC0415
+
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
@@ -91,6 +119,8 @@ def _forms(
     network: Ape, dtypes: Sequence[torch.dtype], prompts: int, vocabularies: Sequence[int]
 ) -> list[Form]:
     """What takes turns; the baseline comes first."""
+    from ape_model.benchmark.frame import Form, in_precision  # noqa: PLC0415 (torch)
+
     if vocabularies:
         fast = in_precision(network, dtypes[0])
         return [Form(f"{count} names", fast, count) for count in vocabularies]
@@ -102,6 +132,8 @@ def _forms(
 
 
 def _device_name(network: Ape) -> str:
+    import torch  # noqa: PLC0415 (it takes seconds)
+
     device = next(network.parameters()).device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 

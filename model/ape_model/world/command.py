@@ -7,9 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ape_model.world.coco import export_coco, write_image
-from ape_model.world.world import World
-
 __all__ = ["app", "export", "video"]
 
 app = typer.Typer(help="Write scenes or videos of the drawn world to disk.", no_args_is_help=True)
@@ -34,6 +31,9 @@ def export(
     size: Size = "256x256",
 ) -> None:
     """Write scenes as a COCO data set (images/, instances.json, captions.json)."""
+    from ape_model.world.coco import export_coco  # noqa: PLC0415 (OpenCV and numpy)
+    from ape_model.world.world import World  # noqa: PLC0415
+
     try:
         path = export_coco(World(), out, range(seed, seed + scenes), _height_width(size))
     except (ValueError, OSError) as error:
@@ -50,6 +50,9 @@ def video(
     size: Size = "320x240",
 ) -> None:
     """Write a video as numbered PNG files."""
+    from ape_model.world.coco import write_image  # noqa: PLC0415 (OpenCV and numpy)
+    from ape_model.world.world import World  # noqa: PLC0415
+
     try:
         moving = World().video(seed, _height_width(size), fps=fps)
         out.mkdir(parents=True, exist_ok=True)

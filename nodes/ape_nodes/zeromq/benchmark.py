@@ -12,10 +12,9 @@ import json
 import pickle
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
-import typer
 import zmq
 
 from ape_nodes.benchmarks import SIZE, percentiles, report, scene
@@ -201,11 +200,7 @@ def measure(rounds: int, size: tuple[int, int] = SIZE) -> list[Line]:
         ]
 
 
-def wire(
-    *,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each form is sent.")] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line per form.")] = False,
-) -> None:
+def wire(*, rounds: int, as_json: bool) -> None:
     """Bytes and milliseconds of a 1080p result over ZeroMQ, next to pickles and raw frames."""
     columns: dict[str, Callable[[Line], str]] = {
         "form": lambda line: line.form,

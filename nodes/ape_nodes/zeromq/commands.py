@@ -1,4 +1,4 @@
-"""The commands `ape-stream serve`, `control` and `keys`."""
+"""The commands `ape-stream serve`, `control`, `keys` and `bench wire`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ape_nodes.zeromq.control import ControlClient, ControlServer
-from ape_nodes.zeromq.keys import make_keys
-from ape_stream.cli.commands import AsJson, execute
-from ape_stream.config import load
+from ape_stream.cli.commands import AsJson, Overwrite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ape_stream.pipeline import Pipeline
 
-__all__ = ["control", "keys", "serve"]
+__all__ = ["control", "keys", "serve", "wire"]
 
 KeysOption = Annotated[str | None, typer.Option(help="Folder made by `ape-stream keys`.")]
 _log = logging.getLogger("ape_stream")
@@ -34,6 +31,8 @@ def keys(
     The binding end keeps the whole folder; the connecting end gets server.key, client.key and
     client.key_secret. Both use --keys FOLDER, or keys = "FOLDER" in TOML.
     """
+    from ape_nodes.zeromq.keys import make_keys  # noqa: PLC0415 (zmq)
+
     for path in make_keys(folder):
         typer.echo(path)
 
@@ -49,6 +48,8 @@ def control(
     keys: KeysOption = None,
 ) -> None:
     """Ask a running pipeline over its control socket, or change its prompts."""
+    from ape_nodes.zeromq.control import ControlClient  # noqa: PLC0415 (zmq, numpy)
+
     if prompts is not None:
         _log.warning("--prompts is now --prompt, and will be removed in the next release")
     # Each may hold several prompts with commas between; the server splits the line.
@@ -68,14 +69,30 @@ def serve(
     ),
     keys: KeysOption = None,
     public: Annotated[bool, typer.Option(help="Allow an unencrypted public bind.")] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Run what a TOML file describes, and answer on a control socket meanwhile."""
+    from ape_nodes.zeromq.control import ControlServer  # noqa: PLC0415 (zmq, numpy)
+    from ape_stream.cli.console import say  # noqa: PLC0415
+    from ape_stream.cli.execute import execute  # noqa: PLC0415
+    from ape_stream.cli.plan import from_file  # noqa: PLC0415
 
     @contextmanager
     def serving(pipeline: Pipeline) -> Iterator[None]:
         with ControlServer(endpoint, pipeline, keys=keys, public=public) as server:
-            typer.echo(f"control: {server.address}", err=True)
+            say(f"control: {server.address}")
             yield
 
-    execute(load(config), as_json=as_json, serving=serving)
+    execute(from_file(config, overwrite=overwrite), as_json=as_json, serving=serving)
+
+
+def wire(
+    *,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each form is sent.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line per form.")] = False,
+) -> None:
+    """Bytes and milliseconds of a 1080p result over ZeroMQ, next to pickles and raw frames."""
+    from ape_nodes.zeromq import benchmark  # noqa: PLC0415 (zmq, numpy)
+
+    benchmark.wire(rounds=rounds, as_json=as_json)

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from ape_nodes.zeromq import commands
 from ape_nodes.zeromq.control import ControlServer
-from ape_stream.cli import commands as cli_commands
+from ape_stream.cli import execute
 from ape_stream.errors import ConfigError, TruncatedError
 from ape_stream.pipeline import Pipeline
 from ape_stream.testing import ListSource, OraclePerceiver, frames
@@ -56,7 +56,7 @@ def a_run(folder):
 
 def test_a_public_control_socket_is_refused_and_the_options_are_named(monkeypatch, tmp_path):
     pipeline = Pipeline([ListSource(frames(1))], OraclePerceiver(), PromptSet.of("cat"))
-    monkeypatch.setattr(cli_commands, "build_pipeline", lambda _: pipeline)
+    monkeypatch.setattr(execute, "build_pipeline", lambda _: pipeline)
     outcome = run("serve", a_run(tmp_path), "--control", "tcp://0.0.0.0:*")
     assert isinstance(outcome.exception, ConfigError)
     assert "--keys FOLDER or --public" in str(outcome.exception)
@@ -65,16 +65,16 @@ def test_a_public_control_socket_is_refused_and_the_options_are_named(monkeypatc
 def test_serve_ends_with_the_exit_code_of_a_truncated_source(monkeypatch, tmp_path):
     source = ListSource(frames(3), error=TruncatedError("cut off"))
     pipeline = Pipeline([source], OraclePerceiver(), PromptSet.of("cat"))
-    monkeypatch.setattr(cli_commands, "build_pipeline", lambda _: pipeline)
+    monkeypatch.setattr(execute, "build_pipeline", lambda _: pipeline)
     outcome = run("serve", a_run(tmp_path), "--control", "tcp://127.0.0.1:*", "--json")
-    assert outcome.exit_code == cli_commands.EXIT_TRUNCATED
+    assert outcome.exit_code == execute.EXIT_TRUNCATED
     assert json.loads(outcome.stdout)["outcome"] == "truncated"
 
 
 def test_serve_answers_while_it_runs(monkeypatch, tmp_path):
     source = ListSource(frames(40), period_s=0.02)
     pipeline = Pipeline([source], OraclePerceiver(), PromptSet.of("cat"))
-    monkeypatch.setattr(cli_commands, "build_pipeline", lambda _: pipeline)
+    monkeypatch.setattr(execute, "build_pipeline", lambda _: pipeline)
     outcome = run("serve", a_run(tmp_path), "--control", "tcp://127.0.0.1:*")
     assert outcome.exit_code == 0
     assert "control: tcp://127.0.0.1:" in outcome.stderr

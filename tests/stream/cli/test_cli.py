@@ -184,13 +184,13 @@ def test_an_output_may_take_one_stream_only(folder):
 
 
 @pytest.mark.usefixtures("folder")
-def test_verbs_of_plugins_are_called_and_their_help_is_listed_unloaded(capsys):
+def test_commands_of_plugins_are_called_and_listed_with_their_help(capsys):
     assert main(["greet", "--name", "apple"]) == 0
     assert capsys.readouterr().out == "hello apple\n"
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert "Say hello." in out
-    assert "Weighs a ton." in out
+    assert "Cannot be used: command 'heavy'" in out
     assert "annotate" in out
 
 

@@ -12,10 +12,9 @@ import os
 import random
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import typer
 
 from ape_nodes.benchmarks import SIZE, camera_image, percentiles, report
 from ape_nodes.ros2.dds.backend import DdsNode
@@ -266,12 +265,7 @@ def measure(rate: float, seconds: float, size: tuple[int, int] = SIZE) -> list[L
     return [_run(_Plan(form, domain_id, rate, count, size)) for form in _FORMS]
 
 
-def dds(
-    *,
-    rate: Annotated[float, typer.Option(min=0.1, max=1000.0, help="Images per second.")] = 30.0,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long each form is sent.")] = 10.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line per form.")] = False,
-) -> None:
+def dds(*, rate: float, seconds: float, as_json: bool) -> None:
     """1080p images over ROS 2 topics between two processes: loss, latency, CPU time per image."""
     report(measure(rate, seconds), _COLUMNS, as_json=as_json)
 

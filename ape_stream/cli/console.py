@@ -1,0 +1,72 @@
+"""Standard output and error, which may be closed or full while a run goes on."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+from contextlib import suppress
+
+__all__ = ["Stderr", "discard_stdout", "say", "show_warnings", "stdout_problem"]
+
+
+def say(line: str) -> None:
+    """Print a line on standard error; one that is closed ends no run."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 (this is the console)
+
+
+class Stderr(io.TextIOBase):
+    """Whatever standard error is now, without its errors."""
+
+    def write(self, text: str, /) -> int:
+        """Write if it can be."""
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush if it can be."""
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        """Whether a person reads it."""
+        with suppress(OSError, ValueError):
+            return sys.stderr.isatty()
+        return False
+
+    def fileno(self) -> int:
+        """For the size of the terminal."""
+        return sys.stderr.fileno()
+
+
+def stdout_problem() -> OSError | None:
+    """Why standard output takes no more, or None where it does."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return error
+    return None
+
+
+def discard_stdout() -> None:
+    """Throw away what could not be printed, so that the interpreter can end in peace."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _OneLine(logging.Handler):
+    """Writes to whatever standard error is now, so that redirection works."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+def show_warnings() -> None:
+    """Print warnings of the library as single lines on standard error; safe to call again."""
+    logger = logging.getLogger("ape_stream")
+    if not any(isinstance(handler, _OneLine) for handler in logger.handlers):
+        logger.addHandler(_OneLine(logging.WARNING))
+    logger.propagate = False
