@@ -12,73 +12,30 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "Overwrite", "annotate", "doctor", "list_plugins", "recover", "run"]
+from ape_stream.cli import options as opt  # noqa: TC001 (typer reads annotations while running)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs of an earlier run.")]
+__all__ = ["annotate", "doctor", "list_plugins", "recover", "run"]
 
 
 def annotate(  # noqa: PLR0913 (typer reads a command's options from its parameters)
-    sources: Annotated[
-        list[str], typer.Argument(help="Files, folders, patterns, devices or URLs; all at once.")
-    ],
+    sources: opt.Sources,
     *,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(help='What to look for: "red apple, dog face". May be repeated.'),
-    ] = None,
-    prompts_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="A text file with one prompt a line; a comma is part of a prompt, a line that"
-            " begins with # is a comment."
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="A TOML file for what these options leave open.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="nano, or a model you imported.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="Of the network: float32, bfloat16, float16.")
-    ] = None,
-    canvas: Annotated[
-        int | None, typer.Option(help="Longest side that the network sees, pixels.")
-    ] = None,
-    threshold: Annotated[
-        list[str] | None,
-        typer.Option(help="Lowest score kept, 0..1; 'dog face=0.6' for one prompt. Repeatable."),
-    ] = None,
-    tracker: Annotated[
-        str | None, typer.Option(help="iou, another tracker, or none for no track ids.")
-    ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="Frames for which there is no time: every, newest or auto.")
-    ] = None,
-    stream: Annotated[
-        int | None, typer.Option(help="Which video stream of a file, from 0.")
-    ] = None,
-    live: Annotated[
-        bool | None,
-        typer.Option(
-            "--live/--no-live",
-            help="Whether a URL is live (old frames are dropped) or read to its end, every frame;"
-            " found out where neither is given.",
-        ),
-    ] = None,
-    wait: Annotated[
-        float | None,
-        typer.Option(help="Seconds for which a URL that does not open yet is tried again."),
-    ] = None,
-    output: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="out.mp4, out.json, out.jsonl, out.png, labels/, window, zmq:...; repeatable."
-            " {stream} in it stands for a stream's name."
-        ),
-    ] = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    prompt: opt.Prompt = None,
+    prompts_file: opt.PromptsFile = None,
+    config: opt.Config = None,
+    model: opt.Model = None,
+    device: opt.Device = None,
+    dtype: opt.Dtype = None,
+    canvas: opt.Canvas = None,
+    threshold: opt.Threshold = None,
+    tracker: opt.Tracker = None,
+    policy: opt.Policy = None,
+    stream: opt.Stream = None,
+    live: opt.Live = None,
+    wait: opt.Wait = None,
+    output: opt.Output = None,
+    overwrite: opt.Overwrite = False,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Find, mask and track what the prompts name; write it to out/<name>/."""
     from ape_stream.cli import plan  # noqa: PLC0415 (numpy takes its time)
@@ -101,10 +58,7 @@ def annotate(  # noqa: PLR0913 (typer reads a command's options from its paramet
 
 
 def run(
-    config: Annotated[Path, typer.Argument(help="A TOML file that describes the run.")],
-    *,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    config: opt.ConfigFile, *, overwrite: opt.Overwrite = False, as_json: opt.AsJson = False
 ) -> None:
     """Run what a TOML file describes."""
     from ape_stream.cli import plan  # noqa: PLC0415 (numpy takes its time)
@@ -127,7 +81,7 @@ def recover(
     typer.echo(f"{path}: {holds}")
 
 
-def doctor(*, as_json: AsJson = False) -> None:
+def doctor(*, as_json: opt.AsJson = False) -> None:
     """Show what is installed, and which kernels will run, and why."""
     from ape_stream.cli.doctor import examine  # noqa: PLC0415 (asks every plugin)
 
@@ -140,7 +94,7 @@ def doctor(*, as_json: AsJson = False) -> None:
         typer.echo(f"{what:<{width}}  {found}")
 
 
-def list_plugins(*, as_json: AsJson = False) -> None:
+def list_plugins(*, as_json: opt.AsJson = False) -> None:
     """List every plugin: sources, outputs, trackers, models, worlds, commands."""
     from ape_stream.plugins import GROUPS, survey  # noqa: PLC0415 (with the others)
 

@@ -169,7 +169,7 @@ def measure(
     return lines
 
 
-def ops(  # noqa: PLR0913 (the options of a command)
+def ops(
     *,
     case: str,
     dtype: str,

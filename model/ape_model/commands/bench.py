@@ -79,23 +79,20 @@ def model(  # noqa: PLR0913 (typer reads a command's options from its parameters
     """
     import torch  # noqa: PLC0415 (it takes seconds)
 
-    from ape_model.benchmark.frame import (  # noqa: PLC0415
-        make_frame,
-        measure,
-        open_network,
-    )
-    from ape_model.loading import parse_device, parse_dtype  # noqa: PLC0415
+    from ape_model import loading  # noqa: PLC0415
+    from ape_model.benchmark import frame  # noqa: PLC0415
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
         with one_line_errors():
-            network, weights = open_network(name, parse_device(device))
-            dtypes = [parse_dtype(one) for one in dtype or ["float32"]]
+            network, weights = frame.open_network(name, loading.parse_device(device))
+            dtypes = [loading.parse_dtype(one) for one in dtype or ["float32"]]
             forms = _forms(network, dtypes, prompts, VOCABULARIES if vocabulary else ())
             side = size or network.config.canvas
             most = max(form.prompts for form in forms)
-            costs = measure(forms, make_frame(network, side, most, sentences=sentences), repeats)
+            image = frame.make_frame(network, side, most, sentences=sentences)
+            costs = frame.measure(forms, image, repeats)
     finally:
         used = torch.get_num_threads()
         torch.set_num_threads(before)
@@ -109,10 +106,7 @@ def model(  # noqa: PLR0913 (typer reads a command's options from its parameters
         "threads": used,
         "repeats": repeats,
     }
-    if as_json:
-        print_json({**about, "forms": [asdict(cost) for cost in costs]})
-    else:
-        _print(about, costs)
+    _print(about, costs, as_json=as_json)
 
 
 def _forms(
@@ -138,7 +132,10 @@ def _device_name(network: Ape) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def _print(about: dict[str, object], costs: Sequence[Cost]) -> None:
+def _print(about: dict[str, object], costs: Sequence[Cost], *, as_json: bool) -> None:
+    if as_json:
+        print_json({**about, "forms": [asdict(cost) for cost in costs]})
+        return
     typer.echo(", ".join(f"{key} {value}" for key, value in about.items()))
     for cost in costs:
         peak = "" if cost.peak_bytes is None else f", at most {cost.peak_bytes / 1e9:.2f} GB held"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ape_stream.cli.commands import AsJson, Overwrite
+from ape_stream.cli.options import AsJson, ConfigFile, Overwrite  # noqa: TC001 (typer reads them)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def control(
 
 
 def serve(
-    config: Annotated[Path, typer.Argument(help="A TOML file that describes the run.")],
+    config: ConfigFile,
     *,
     endpoint: Annotated[str, typer.Option("--control", help="Where to listen.")] = (
         "rep+bind:tcp://127.0.0.1:5560"

@@ -74,7 +74,7 @@ def test_a_reader_that_dies_is_reported(monkeypatch):
 
 
 def test_it_is_a_command_of_bench(monkeypatch, capsys):
-    assert plugins.find("commands")["bench.dds"].module == "ape_nodes.ros2.dds.benchmark"
+    assert plugins.find("commands")["bench.dds"].module == "ape_nodes.ros2.commands"
     plan = benchmark._Plan(benchmark._FORMS[0], 1, 15.0, 1, SMALL)
     line = benchmark._line(plan, received_of(0), 100, 1.0, 0.08)
     asked = []
