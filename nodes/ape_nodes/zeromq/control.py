@@ -195,7 +195,7 @@ class ControlClient:
             )
         answer = _read_answer(self._exchange(request))
         if answer is None:
-            raise SourceError(f"what answers at {self._endpoint} is not a control socket")
+            raise SourceError(f"what answers at {self._endpoint.address} is not a control socket")
         if not answer.pop("ok"):
             raise ConfigError(str(answer.get("reason")))
         return answer
@@ -210,12 +210,14 @@ class ControlClient:
         try:
             if not socket.poll(round(1000 * min(CONNECT_S, self._timeout_s)), zmq.POLLOUT):
                 raise SourceError(
-                    f"nobody answers at {self._endpoint}: is `ape-stream serve` running there,"
+                    f"nobody answers at {self._endpoint.address}: is `ape-stream serve` running there,"
                     " and with the same keys (--keys FOLDER)?"
                 )
             socket.send(request)
             if not socket.poll(round(1000 * self._timeout_s)):
-                raise SourceError(f"no answer from {self._endpoint} within {self._timeout_s:g} s")
+                raise SourceError(
+                    f"no answer from {self._endpoint.address} within {self._timeout_s:g} s"
+                )
             return socket.recv_multipart()
         finally:
             connection.close()
