@@ -210,8 +210,8 @@ class ControlClient:
         try:
             if not socket.poll(round(1000 * min(CONNECT_S, self._timeout_s)), zmq.POLLOUT):
                 raise SourceError(
-                    f"nobody answers at {self._endpoint.address}: is `ape-stream serve` running there,"
-                    " and with the same keys (--keys FOLDER)?"
+                    f"nobody answers at {self._endpoint.address}: is `ape-stream serve` running"
+                    " there, and with the same keys (--keys FOLDER)?"
                 )
             socket.send(request)
             if not socket.poll(round(1000 * self._timeout_s)):
