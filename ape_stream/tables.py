@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 from ape_stream.errors import ConfigError
 
-__all__ = ["describe", "read_table", "read_value"]
+__all__ = ["describe", "read_size", "read_table", "read_value"]
 
 T = TypeVar("T")
 
@@ -185,3 +185,23 @@ def describe(hint: Any) -> str:
     if isinstance(hint, type) and is_dataclass(hint):
         plain = dict
     return _NAMES.get(plain or hint, str(hint))
+
+
+def read_size(text: str, what: str, error: type[Exception] = ConfigError) -> tuple[int, int]:
+    """Read a size that a user wrote as WIDTHxHEIGHT, in pixels.
+
+    Args:
+        text: Such as "320x240".
+        what: What the size is, for the message.
+        error: Raised with a message of one line.
+
+    Returns:
+        Height and width, each at least 1.
+
+    Raises:
+        ConfigError: (or `error`) it is no such text.
+    """
+    width, cross, height = text.lower().partition("x")
+    if cross and all(side.isascii() and side.isdecimal() and int(side) for side in (width, height)):
+        return int(height), int(width)
+    raise error(f"{what} is WIDTHxHEIGHT in pixels, such as 320x240, not {text!r:.80}")

@@ -1,5 +1,16 @@
-"""How good is a model: any perceiver judged on any synthetic world, by public libraries."""
+"""How good is a model: any perceiver judged on any synthetic world, by public libraries.
 
-from ape_stream.evaluation.synthetic import EvaluationPlan, evaluate
+synthetic  evaluate: all figures of one model
+plan       EvaluationPlan: what is drawn, in which sizes
+names      names, synonyms, absent and unknown words
+sentences  descriptions of one among several
+tracks     identities in videos
+precision  average precision, precision and recall, by pycocotools
+timing     a perceiver that is timed
+command    `ape-stream eval`
+"""
+
+from ape_stream.evaluation.plan import EvaluationPlan
+from ape_stream.evaluation.synthetic import evaluate
 
 __all__ = ["EvaluationPlan", "evaluate"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,13 +11,18 @@ from rich.console import Console
 from rich.table import Table
 
 from ape_stream.errors import UsageError
+from ape_stream.evaluation.plan import DEFAULT_SIZES, EvaluationPlan, Report, size_name
+from ape_stream.tables import read_size
 
 if TYPE_CHECKING:
-    from ape_stream.evaluation.synthetic import EvaluationPlan, Report
+    from collections.abc import Callable, Iterator
+
     from ape_stream.protocols import Perceiver, Tracker
     from ape_stream.protocols.worlds import World
 
 __all__ = ["app", "group", "synthetic"]
+
+_SIZES = [size_name(size) for size in DEFAULT_SIZES]
 
 app = typer.Typer(help="Judge a model on data whose truth is known.", no_args_is_help=True)
 
@@ -32,8 +38,10 @@ def synthetic(
     seed: Annotated[int, typer.Option(min=0, help="First seed; not one of the training's.")] = (
         1_000_000
     ),
-    scenes: Annotated[int, typer.Option(min=1, help="Pictures of each kind.")] = 100,
-    size: Annotated[str, typer.Option(help="Width x height in pixels.")] = "256x256",
+    scenes: Annotated[int, typer.Option(min=1, help="Images of each kind, in all sizes.")] = 100,
+    size: Annotated[
+        list[str], typer.Option(help="WIDTHxHEIGHT in pixels; give it several times.")
+    ] = _SIZES,
     videos: Annotated[int, typer.Option(min=0, help="Videos for the tracks.")] = 3,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Default threshold; else the model's own.")
@@ -42,24 +50,18 @@ def synthetic(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line for machines.")] = False,
 ) -> None:
     """Judge a model on unseen scenes and videos of the drawn world."""
-    from ape_stream.evaluation.synthetic import EvaluationPlan  # noqa: PLC0415 (OpenCV and numpy)
-
-    plan = EvaluationPlan(seed=seed, scenes=scenes, size=_height_width(size), videos=videos)
+    sizes = tuple(read_size(text, "--size", typer.BadParameter) for text in size)
     try:
+        plan = EvaluationPlan(seed=seed, scenes=scenes, sizes=sizes, videos=videos)
         report = _run(model, threshold, plan, quiet=as_json)
     except (UsageError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     if as_json:
         typer.echo(json.dumps({"model": model, **report}))
-    else:
-        Console().print(_table(model, report))
-
-
-def _height_width(size: str) -> tuple[int, int]:
-    width, cross, height = size.lower().partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal()):
-        raise typer.BadParameter(f"--size is WIDTHxHEIGHT, such as 320x240, not {size!r}")
-    return int(height), int(width)
+        return
+    console = Console()
+    for table in _tables(model, report):
+        console.print(table)
 
 
 def _run(model: str, threshold: float | None, plan: EvaluationPlan, *, quiet: bool) -> Report:
@@ -71,10 +73,7 @@ def _run(model: str, threshold: float | None, plan: EvaluationPlan, *, quiet: bo
         options["threshold"] = threshold
     perceiver: Perceiver = plugins.make("perceivers", "ape", options=options)
     world: World = plugins.make("worlds", "emoji", options={})
-
-    def tracker() -> Tracker:
-        made: Tracker = plugins.make("trackers", "iou", options={})
-        return made
+    tracker: Callable[[], Tracker] = partial(plugins.make, "trackers", "iou", options={})
 
     def progress(what: str) -> None:
         if not quiet:
@@ -83,12 +82,20 @@ def _run(model: str, threshold: float | None, plan: EvaluationPlan, *, quiet: bo
     return evaluate(perceiver, world, plan, tracker, progress)
 
 
-def _table(model: str, report: Report) -> Table:
+def _tables(model: str, report: Report) -> Iterator[Table]:
     table = Table("figure", "value", title=f"{model} on the drawn world")
     for name, value in report.items():
-        if isinstance(value, dict):
-            for part, figure in value.items():
-                table.add_row(f"{name}: {part}", f"{figure:.3g}")
-        else:
+        if not isinstance(value, dict):
             table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
-    return table
+            continue
+        for part, figure in value.items():
+            if not isinstance(figure, dict):
+                table.add_row(f"{name}: {part}", f"{figure:.3g}")
+    yield table
+    by_size: Any = report.get("by_size")
+    if by_size:
+        names = list(next(iter(by_size.values())))
+        table = Table("size", *names, title="by size")
+        for size, figures in by_size.items():
+            table.add_row(size, *(f"{figures[name]:.3f}" for name in names))
+        yield table

@@ -22,19 +22,25 @@ if TYPE_CHECKING:
     from ape_stream.protocols.worlds import AnnotatedImage, Region
     from ape_stream.types import Instances
 
-__all__ = ["Average", "Judged", "agnostic_recall", "average_precision", "precision_recall"]
+__all__ = [
+    "Average",
+    "ImageResult",
+    "average_precision",
+    "class_agnostic_recall",
+    "precision_recall",
+]
 
 IOU_50 = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """One picture's truth beside what was found in it.
+class ImageResult:
+    """One image's truth, and what was found in it.
 
-    Masks are kept as run lengths: at a low threshold there are a thousand of them in a picture.
+    Masks are kept as run lengths: at a low threshold there are a thousand of them in an image.
     """
 
-    picture: AnnotatedImage
+    truth: AnnotatedImage
     """The truth."""
     class_ids: NDArray[np.int64]
     """(N,) int64: the class that each found region claims to be."""
@@ -44,10 +50,10 @@ class Judged:
     """N COCO run-length codes of the frame."""
 
     @classmethod
-    def of(cls, picture: AnnotatedImage, found: Instances) -> Judged:
-        """Enter what was found; prompt ids are class ids."""
+    def of(cls, truth: AnnotatedImage, found: Instances) -> ImageResult:
+        """Keep what was found; prompt ids are class ids."""
         codes = tuple(encode_rle(mask, found.size) for mask in found.masks)
-        return cls(picture, found.prompt_ids, found.scores, codes)
+        return cls(truth, found.prompt_ids, found.scores, codes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,22 +79,22 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(known.mean()) if known.size else 0.0
 
 
-def _images(judged: Sequence[Judged]) -> list[dict[str, int]]:
-    shapes = [one.picture.instance_map.shape for one in judged]
+def _images(results: Sequence[ImageResult]) -> list[dict[str, int]]:
+    shapes = [one.truth.instance_map.shape for one in results]
     return [{"id": k, "height": h, "width": w} for k, (h, w) in enumerate(shapes)]
 
 
-def _truth(judged: Sequence[Judged], classes: int) -> COCO:
+def _truth(results: Sequence[ImageResult], classes: int) -> COCO:
     """The truth as a COCO index; regions that may be missed are crowds."""
     annotations: list[dict[str, Any]] = []
-    for k, one in enumerate(judged):
-        annotations += [_annotation(one.picture, r, k, crowd=0) for r in one.picture.instances]
-        annotations += [_annotation(one.picture, r, k, crowd=1) for r in one.picture.ignored]
+    for k, one in enumerate(results):
+        annotations += [_annotation(one.truth, r, k, crowd=0) for r in one.truth.instances]
+        annotations += [_annotation(one.truth, r, k, crowd=1) for r in one.truth.ignored]
     for number, annotation in enumerate(annotations):
         annotation["id"] = number + 1
     truth = COCO()
     truth.dataset = {
-        "images": _images(judged),
+        "images": _images(results),
         "categories": [{"id": c} for c in range(classes)],
         "annotations": annotations,
     }
@@ -97,10 +103,10 @@ def _truth(judged: Sequence[Judged], classes: int) -> COCO:
 
 
 def _annotation(
-    picture: AnnotatedImage, region: Region, image_id: int, *, crowd: int
+    truth: AnnotatedImage, region: Region, image_id: int, *, crowd: int
 ) -> dict[str, Any]:
-    size = picture.instance_map.shape
-    mask = crop(picture.instance_map == region.id)
+    size = truth.instance_map.shape
+    mask = crop(truth.instance_map == region.id)
     return {
         "image_id": image_id,
         "category_id": region.class_id,
@@ -111,10 +117,10 @@ def _annotation(
     }
 
 
-def _found(judged: Sequence[Judged]) -> COCO:
+def _found(results: Sequence[ImageResult]) -> COCO:
     """What was found as a COCO index of results."""
     annotations: list[dict[str, Any]] = []
-    for k, one in enumerate(judged):
+    for k, one in enumerate(results):
         for n, code in enumerate(one.codes):
             annotations.append(
                 {
@@ -127,63 +133,63 @@ def _found(judged: Sequence[Judged]) -> COCO:
                     "iscrowd": 0,
                 }
             )
-    results = COCO()
-    results.dataset = {
-        "images": _images(judged),
+    found = COCO()
+    found.dataset = {
+        "images": _images(results),
         "categories": [],
         "annotations": annotations,
     }
-    results.createIndex()
-    return results
+    found.createIndex()
+    return found
 
 
-def _run(judged: Sequence[Judged], classes: int, *, agnostic: bool = False) -> COCOeval:
+def _run(results: Sequence[ImageResult], classes: int, *, class_agnostic: bool = False) -> COCOeval:
     with contextlib.redirect_stdout(io.StringIO()):  # the library prints its progress
-        judge = COCOeval(_truth(judged, classes), _found(judged), "segm")
+        judge = COCOeval(_truth(results, classes), _found(results), "segm")
         judge.params.areaRng = [[0, 1e10]]
         judge.params.areaRngLbl = ["all"]
         judge.params.maxDets = [100]
-        judge.params.useCats = 0 if agnostic else 1
+        judge.params.useCats = 0 if class_agnostic else 1
         judge.evaluate()
         judge.accumulate()
     return judge
 
 
-def average_precision(judged: Sequence[Judged], classes: int) -> Average:
+def average_precision(results: Sequence[ImageResult], classes: int) -> Average:
     """COCO's average precision of masks, per class.
 
     Args:
-        judged: pictures with what was found, at a low threshold: AP needs the weak ones too.
-        classes: how many classes there are.
+        results: Images with what was found, at a low threshold: AP needs the weak ones too.
+        classes: How many classes there are.
     """
-    precision = _run(judged, classes).eval["precision"][..., 0, 0]  # (IoU, recall, class)
+    precision = _run(results, classes).eval["precision"][..., 0, 0]  # (IoU, recall, class)
     precision = np.where(precision < 0, np.nan, precision)
     per_iou = precision.mean(axis=1)
     return Average(ap50=per_iou[IOU_50], ap=per_iou.mean(axis=0))
 
 
-def agnostic_recall(judged: Sequence[Judged], classes: int) -> float:
+def class_agnostic_recall(results: Sequence[ImageResult], classes: int) -> float:
     """Share of the true regions that any of the 100 best masks covers at IoU 0.5, named or not.
 
     It bounds the average precision that better naming alone could reach.
 
     Args:
-        judged: pictures with what was found, at a low threshold.
-        classes: how many classes there are; the library gathers regions by class first.
+        results: Images with what was found, at a low threshold.
+        classes: How many classes there are; the library gathers regions by class first.
     """
-    recall = _run(judged, classes, agnostic=True).eval["recall"][IOU_50, 0, 0, 0]
+    recall = _run(results, classes, class_agnostic=True).eval["recall"][IOU_50, 0, 0, 0]
     return max(0.0, float(recall))
 
 
-def precision_recall(judged: Sequence[Judged], classes: int) -> tuple[float, float]:
+def precision_recall(results: Sequence[ImageResult], classes: int) -> tuple[float, float]:
     """Precision and recall at mask IoU 0.5 of all that was found, whatever its score.
 
     Args:
-        judged: pictures with what was found at the threshold in question.
-        classes: how many classes there are.
+        results: Images with what was found at the threshold in question.
+        classes: How many classes there are.
     """
     right = wrong = asked = 0
-    for image in _run(judged, classes).evalImgs:
+    for image in _run(results, classes).evalImgs:
         if image is None:
             continue
         counted = ~image["dtIgnore"][IOU_50].astype(bool)

@@ -7,25 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ape_stream.errors import UsageError
+from ape_stream.evaluation.names import name_prompts
 from ape_stream.masks import crop, iou_matrix
+from ape_stream.optional import library
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from ape_stream.protocols.worlds import AnnotatedImage
+    from ape_stream.evaluation.plan import EvaluationPlan, Report
+    from ape_stream.evaluation.timing import TimedPerceiver
+    from ape_stream.protocols import Tracker
+    from ape_stream.protocols.worlds import AnnotatedImage, World
     from ape_stream.types import Instances
 
-__all__ = ["TrackBook", "TrackScore", "score_tracks"]
+__all__ = ["TrackLog", "TrackScore", "judge_tracks", "score_tracks"]
 
 MATCH = 0.5
-"""Mask IoU from which a track is on a thing."""
+"""Mask IoU from which a track covers a thing."""
 
 
 @dataclass(slots=True)
-class TrackBook:
+class TrackLog:
     """One video's true ids, track ids and overlaps, frame by frame."""
 
     true_ids: list[NDArray[np.int64]] = field(default_factory=list)
@@ -35,19 +39,19 @@ class TrackBook:
     overlaps: list[NDArray[np.float64]] = field(default_factory=list)
     """Per frame (G, N) mask IoU; 0 between different classes."""
 
-    def add(self, picture: AnnotatedImage, found: Instances) -> None:
-        """Enter the next frame's truth and its tracked things; prompt ids are class ids.
+    def add(self, truth: AnnotatedImage, found: Instances) -> None:
+        """Add the next frame's truth and its tracked things; prompt ids are class ids.
 
-        Tracks that lie on a thing that shows too little to be asked for count neither way.
+        Tracks of a thing that is visible too little to be asked for count neither way.
 
         Raises:
             ValueError: nothing was tracked.
         """
         if found.track_ids is None:
             raise ValueError("the regions have no track ids")
-        asked = [r for r in picture.instances if not r.stuff]
-        regions = [*asked, *(r for r in picture.ignored if not r.stuff)]
-        masks = [crop(picture.instance_map == r.id) for r in regions]
+        asked = [r for r in truth.instances if not r.stuff]
+        regions = [*asked, *(r for r in truth.ignored if not r.stuff)]
+        masks = [crop(truth.instance_map == r.id) for r in regions]
         keep = np.flatnonzero(found.track_ids > 0)
         overlap = iou_matrix(masks, [found.masks[k] for k in keep]).astype(np.float64)
         classes = np.array([r.class_id for r in regions], np.int64)
@@ -70,22 +74,17 @@ class TrackScore:
     """How often a thing changed its track."""
 
 
-def score_tracks(books: Sequence[TrackBook]) -> TrackScore:
+def score_tracks(logs: Sequence[TrackLog]) -> TrackScore:
     """Judge the tracks of several videos together.
 
     Raises:
-        UsageError: the extra that holds the metrics is not installed.
+        PluginError: the extra that holds the metrics is not installed.
     """
-    try:
-        from trackers import eval as metrics  # noqa: PLC0415 (an extra, and slow to import)
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"judging tracks needs {error.name}: pip install 'ape-stream[trackers]'"
-        ) from error
+    metrics = library("trackers.eval", "trackers")
     clear: list[dict[str, Any]] = []
     identity: list[dict[str, Any]] = []
-    for book in books:
-        given = book.true_ids, book.track_ids, book.overlaps
+    for log in logs:
+        given = log.true_ids, log.track_ids, log.overlaps
         clear.append(metrics.compute_clear_metrics(*given, threshold=MATCH))
         identity.append(metrics.compute_identity_metrics(*given, threshold=MATCH))
     total = metrics.aggregate_clear_metrics(clear)
@@ -94,3 +93,31 @@ def score_tracks(books: Sequence[TrackBook]) -> TrackScore:
         idf1=float(metrics.aggregate_identity_metrics(identity)["IDF1"]),
         switches=int(total["IDSW"]),
     )
+
+
+def judge_tracks(
+    model: TimedPerceiver, world: World, plan: EvaluationPlan, tracker: Callable[[], Tracker]
+) -> Report:
+    """Videos of moving things, every thing's name asked for in every frame."""
+    if plan.videos == 0:
+        return {}
+    model.prepare(name_prompts(world.names[: world.things], None, world.things))
+    logs = []
+    for k in range(plan.videos):
+        video = world.video(plan.seed + k, plan.size(k), fps=plan.fps)
+        log, follow = TrackLog(), tracker()
+        for index in range(plan.frames):
+            truth = video.scene(index)
+            (found,) = model.perceive([truth])
+            with model.timed("track"):
+                tracked = follow.update(found, index / plan.fps)
+            log.add(truth, tracked)
+        logs.append(log)
+    score = score_tracks(logs)
+    return {
+        "track_mota": score.mota,
+        "track_idf1": score.idf1,
+        "track_switches": score.switches,
+        "videos": plan.videos,
+        "video_frames": plan.frames,
+    }

@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ape_stream import plugins
 from ape_stream.errors import UsageError
+from ape_stream.tables import read_size
 from ape_stream.types import Frame
 
 if TYPE_CHECKING:
@@ -86,11 +87,10 @@ def _options(query: str) -> dict[str, str]:
 
 
 def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    sides = [int(side) if side.isdecimal() else 0 for side in (height, width)]
-    if not 0 < min(sides) <= max(sides) <= MAX_SIDE:
-        raise UsageError(f"size of a synthetic source is WIDTHxHEIGHT in pixels, not {text!r}")
-    return sides[0], sides[1]
+    size = read_size(text, "size of a synthetic source", UsageError)
+    if max(size) > MAX_SIDE:
+        raise UsageError(f"size of a synthetic source is at most {MAX_SIDE} pixels, not {text!r}")
+    return size
 
 
 def _number(name: str, text: str, *, whole: bool = False) -> float:

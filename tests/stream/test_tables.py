@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from ape_stream.errors import ConfigError, PromptError
-from ape_stream.tables import read_table, read_value
+from ape_stream.tables import read_size, read_table, read_value
 
 
 class Colour(StrEnum):
@@ -124,3 +124,14 @@ def test_unknown_annotations_take_everything():
     assert read_value([1], list[int], "v") == [1]
     with pytest.raises(ConfigError, match=r"v\[0\] must be a whole number"):
         read_value(["a"], list[int], "v")
+
+
+def test_a_size_is_read_as_height_and_width():
+    assert read_size("320x240", "--size") == (240, 320)
+    assert read_size("1X2", "--size") == (2, 1)
+
+
+@pytest.mark.parametrize("text", ["", "320", "x", "320x", "ax9", "0x5", "-1x5", "1x2x3", "²x2"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ConfigError, match="--size is WIDTHxHEIGHT in pixels, such as 320x240"):
+        read_size(text, "--size")

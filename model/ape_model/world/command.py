@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ape_stream.tables import read_size
+
 __all__ = ["app", "export", "video"]
 
 app = typer.Typer(help="Write scenes or videos of the drawn world to disk.", no_args_is_help=True)
@@ -14,13 +16,6 @@ app = typer.Typer(help="Write scenes or videos of the drawn world to disk.", no_
 Out = Annotated[Path, typer.Argument(help="Folder to write to; made if it does not exist.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same pixels.")]
 Size = Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")]
-
-
-def _height_width(size: str) -> tuple[int, int]:
-    width, cross, height = size.lower().partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal()):
-        raise typer.BadParameter(f"--size is WIDTHxHEIGHT, such as 320x240, not {size!r}")
-    return int(height), int(width)
 
 
 @app.command()
@@ -35,7 +30,9 @@ def export(
     from ape_model.world.world import World  # noqa: PLC0415
 
     try:
-        path = export_coco(World(), out, range(seed, seed + scenes), _height_width(size))
+        path = export_coco(
+            World(), out, range(seed, seed + scenes), read_size(size, "--size", typer.BadParameter)
+        )
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
     typer.echo(path)
@@ -54,7 +51,7 @@ def video(
     from ape_model.world.world import World  # noqa: PLC0415
 
     try:
-        moving = World().video(seed, _height_width(size), fps=fps)
+        moving = World().video(seed, read_size(size, "--size", typer.BadParameter), fps=fps)
         out.mkdir(parents=True, exist_ok=True)
         for index in range(frames):
             write_image(out / f"{index:06d}.png", moving.scene(index))

@@ -12,17 +12,17 @@ from ape_stream import plugins
 from ape_stream.evaluation import EvaluationPlan, evaluate
 from ape_stream.evaluation.command import app
 from ape_stream.evaluation.precision import (
-    Judged,
-    agnostic_recall,
+    ImageResult,
     average_precision,
+    class_agnostic_recall,
     precision_recall,
 )
-from ape_stream.evaluation.tracks import TrackBook, score_tracks
+from ape_stream.evaluation.tracks import TrackLog, score_tracks
 from ape_stream.masks import boxes, crop
 from ape_stream.trackers.iou import IouTracker
 from ape_stream.types import Instances, PromptKind
 
-PLAN = EvaluationPlan(seed=50, scenes=4, size=(128, 128), videos=1, frames=40)
+PLAN = EvaluationPlan(seed=50, scenes=4, sizes=((128, 128), (96, 160)), videos=1, frames=40)
 
 
 class Recording:
@@ -122,6 +122,43 @@ def test_an_oracle_scores_one_everywhere():
     json.dumps(report)
 
 
+def test_figures_come_by_size_and_for_calls_of_mixed_sizes():
+    report = _report()
+    assert list(report["by_size"]) == ["128x128", "160x96", "mixed"]
+    for figures in report["by_size"].values():
+        assert set(figures) == {
+            "things_ap50", "stuff_ap50", "ap50", "mask_ap", "precision", "recall",
+        }  # fmt: skip
+        assert figures["ap50"] == pytest.approx(1.0)
+    assert report["size"] == "128x128, 160x96"
+
+
+def test_a_model_that_fails_on_one_shape_is_found_out():
+    class Square(Oracle):
+        """Finds nothing where its input is padded: in wide images and in a call's smaller ones."""
+
+        def perceive(self, frames):
+            tallest = max(frame.size[0] for frame in frames)
+            padded = [f.size[0] < tallest or f.size[0] != f.size[1] for f in frames]
+            found = super().perceive(frames)
+            return [
+                Instances.empty(f.size) if p else one
+                for f, p, one in zip(frames, padded, found, strict=True)
+            ]
+
+    world = Recording()
+    by_size = evaluate(Square(world), world, PLAN, IouTracker)["by_size"]
+    assert by_size["128x128"]["recall"] == pytest.approx(1.0)
+    assert by_size["160x96"]["recall"] == 0
+    assert 0 < by_size["mixed"]["recall"] < 1
+
+
+def test_one_size_has_no_figures_by_size():
+    world = Recording()
+    plan = EvaluationPlan(seed=50, scenes=1, sizes=((128, 128),), videos=0)
+    assert "by_size" not in evaluate(Oracle(world), world, plan, IouTracker)
+
+
 def test_tracks_confirmed_at_once_score_one():
     world = Recording()
     tracker = lambda: IouTracker(min_hits=1)  # noqa: E731
@@ -190,7 +227,7 @@ def _found(*items, tracks=None):
 
 
 def _judged(*items, ignored=False):
-    return Judged.of(_picture(ignored=ignored), _found(*items))
+    return ImageResult.of(_picture(ignored=ignored), _found(*items))
 
 
 def test_average_precision_by_hand():
@@ -212,14 +249,16 @@ def test_precision_and_recall_by_hand():
 
 
 def test_agnostic_recall_forgives_names_alone():
-    assert agnostic_recall([_judged((1, 0, 10, 0.9), (0, 10, 20, 0.1))], 3) == pytest.approx(2 / 3)
+    assert class_agnostic_recall([_judged((1, 0, 10, 0.9), (0, 10, 20, 0.1))], 3) == pytest.approx(
+        2 / 3
+    )
 
 
 def test_hundreds_of_weak_regions_change_nothing():
     weak = [(0, 20, 30, 0.1)] * 300
     average = average_precision([_judged((0, 0, 10, 0.9), *weak)], 3)
     assert average.ap50[0] == pytest.approx(1.0)
-    assert agnostic_recall([_judged((0, 0, 10, 0.9), *weak)], 3) == pytest.approx(2 / 3)
+    assert class_agnostic_recall([_judged((0, 0, 10, 0.9), *weak)], 3) == pytest.approx(2 / 3)
 
 
 def test_what_shows_too_little_may_be_found_or_not():
@@ -231,35 +270,44 @@ def test_what_shows_too_little_may_be_found_or_not():
 
 def test_tracks_by_hand():
     # Four frames, two things; thing 3 changes its track after two frames.
-    book = TrackBook()
+    log = TrackLog()
     for second in (8, 8, 9, 9):
-        book.add(_picture(), _found((0, 0, 10, 0.9), (1, 10, 20, 0.9), tracks=[7, second]))
-    score = score_tracks([book])
+        log.add(_picture(), _found((0, 0, 10, 0.9), (1, 10, 20, 0.9), tracks=[7, second]))
+    score = score_tracks([log])
     assert score.switches == 1
     assert score.mota == pytest.approx(1 - 1 / 8)
     assert score.idf1 == pytest.approx(6 / 8)
 
 
 def test_a_track_of_another_class_is_no_match_and_an_unconfirmed_one_counts_not():
-    book = TrackBook()
-    book.add(_picture(), _found((1, 0, 10, 0.9), (1, 10, 20, 0.9), tracks=[7, 0]))
-    assert book.overlaps[0].tolist() == [[0.0], [0.0]]
+    log = TrackLog()
+    log.add(_picture(), _found((1, 0, 10, 0.9), (1, 10, 20, 0.9), tracks=[7, 0]))
+    assert log.overlaps[0].tolist() == [[0.0], [0.0]]
 
 
 def test_a_track_on_what_shows_too_little_counts_neither_way():
-    book = TrackBook()
-    book.add(_picture(ignored=True), _found((0, 0, 10, 0.9), (1, 10, 20, 0.9), tracks=[7, 8]))
-    assert book.track_ids[0].tolist() == [7]
-    assert score_tracks([book]).mota == pytest.approx(1.0)
+    log = TrackLog()
+    log.add(_picture(ignored=True), _found((0, 0, 10, 0.9), (1, 10, 20, 0.9), tracks=[7, 8]))
+    assert log.track_ids[0].tolist() == [7]
+    assert score_tracks([log]).mota == pytest.approx(1.0)
 
 
 def test_regions_without_track_ids_are_refused():
     with pytest.raises(ValueError, match="track ids"):
-        TrackBook().add(_picture(), _found((0, 0, 10, 0.9)))
+        TrackLog().add(_picture(), _found((0, 0, 10, 0.9)))
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"scenes": 0}, {"videos": -1}, {"frames": 0}, {"fps": 0}, {"seed": -1}]
+    "wrong",
+    [
+        {"scenes": 0},
+        {"videos": -1},
+        {"frames": 0},
+        {"fps": 0},
+        {"seed": -1},
+        {"sizes": ()},
+        {"sizes": ((8, 8), (8, 8))},
+    ],
 )
 def test_a_plan_of_nothing_is_refused(wrong):
     with pytest.raises(ValueError, match="at least"):
@@ -294,6 +342,15 @@ def test_command_prints_a_table(command):
     done = command.invoke(app, ["synthetic", "--scenes", "1", "--size", "128x128", "--videos", "0"])
     assert done.exit_code == 0, done.output
     assert "things_ap50" in done.stdout
+
+
+def test_command_judges_several_sizes(command):
+    sizes = ["--size", "128x128", "--size", "160x96"]
+    done = command.invoke(app, ["synthetic", "--scenes", "2", *sizes, "--videos", "0", "--json"])
+    assert done.exit_code == 0, done.output
+    assert list(json.loads(done.stdout)["by_size"]) == ["128x128", "160x96", "mixed"]
+    done = command.invoke(app, ["synthetic", "--scenes", "2", *sizes, "--videos", "0"])
+    assert "mixed" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [["--size", "wide"], ["--size", "8x8"], ["--scenes", "0"]])
