@@ -1,11 +1,13 @@
-"""The command that makes a text tower: with a teacher of random weights, and names of the world."""
+"""The command that makes a text tower, with a made-up teacher and the names of the world."""
 
+import sys
+import zlib
 from dataclasses import replace
 
 import pytest
 import torch
 import typer
-from safetensors.torch import save_file
+from torch.nn import functional
 from typer.testing import CliRunner
 
 from ape_model.loading import load_text_encoder
@@ -20,48 +22,34 @@ from ape_model.training.text_tower.run import train_tower
 from ape_model.weights.registry import find_model
 from ape_model.world import World
 
-WIDTH = 144  # twelve heads, and more axes than the tower has
+WIDTH = 144  # more axes than the tower has
 TINY = DistilConfig(steps=12, batch=96, phrases=24)
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(train_text)
 
 
-def random_teacher(folder):
-    """A MiniLM of six narrow layers that nobody has trained."""
-    generator = torch.Generator().manual_seed(0)
-    words = {w for name in World().names for w in split_words(name)}
-    pieces = ["[PAD]", *(f"[unused{k}]" for k in range(99)), "[UNK]", "[CLS]", "[SEP]"]
-    pieces += [*sorted(words), *(f"{c}{d}x" for c in "abcdefghij" for d in "klmnopqrst")]
-    shapes = {"embeddings.word_embeddings": (len(pieces), WIDTH)}
-    shapes |= {"embeddings.position_embeddings": (64, WIDTH)}
-    shapes |= {"embeddings.token_type_embeddings": (2, WIDTH)}
-    for k in range(6):
-        for part in ("query", "key", "value"):
-            shapes[f"encoder.layer.{k}.attention.self.{part}"] = (WIDTH, WIDTH)
-        shapes[f"encoder.layer.{k}.attention.output.dense"] = (WIDTH, WIDTH)
-        shapes[f"encoder.layer.{k}.intermediate.dense"] = (16, WIDTH)
-        shapes[f"encoder.layer.{k}.output.dense"] = (WIDTH, 16)
-    # Words speak loudest, so that a text is about the sum of its words.
-    tensors = {
-        f"{n}.weight": (1.0 if "word" in n else 0.02) * torch.randn(s, generator=generator)
-        for n, s in shapes.items()
-    }
-    tensors |= {f"{n}.bias": torch.zeros(s[0]) for n, s in shapes.items() if "layer" in n}
-    norms = ["embeddings.LayerNorm"]
-    norms += [
-        f"encoder.layer.{k}.{p}.LayerNorm" for k in range(6) for p in ("attention.output", "output")
-    ]
-    tensors |= {f"{n}.weight": torch.ones(WIDTH) for n in norms}
-    tensors |= {f"{n}.bias": torch.zeros(WIDTH) for n in norms}
-    folder.mkdir()
-    save_file(tensors, folder / "model.safetensors")
-    (folder / "vocab.txt").write_text("\n".join(pieces), encoding="utf-8")
-    return folder
+class SumOfWords:
+    """A teacher whose vector of a text is the sum of random vectors of its words."""
+
+    def __init__(self, folder):
+        assert folder.name == "teacher"
+
+    def vocabulary(self):
+        words = {w for name in World().names for w in split_words(name)}
+        return [*sorted(words), *(f"{c}{d}x" for c in "abcdefghij" for d in "klmnopqrst")]
+
+    def encode(self, texts):
+        return functional.normalize(torch.stack([self._sum(text) for text in texts]), dim=-1)
+
+    def _sum(self, text):
+        seeds = [zlib.crc32(word.encode()) for word in split_words(text)]
+        words = [torch.randn(WIDTH, generator=torch.Generator().manual_seed(k)) for k in seeds]
+        return torch.stack(words).sum(0)
 
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    """A teacher, and CLDR's form with the world's names."""
+    """Folder of a teacher, and the world's names as a file of CLDR."""
     root = tmp_path_factory.mktemp("given")
     rows = "".join(
         f'<annotation cp="{k}">{name} | thing</annotation>'
@@ -71,10 +59,16 @@ def given(tmp_path_factory):
     (root / "en.xml").write_text(
         f"<ldml><annotations>{rows}</annotations></ldml>", encoding="utf-8"
     )
-    return random_teacher(root / "teacher"), root / "en.xml"
+    return root / "teacher", root / "en.xml"
 
 
-def test_a_tower_is_distilled_judged_and_read_again(given, tmp_path):
+@pytest.fixture
+def fake_teacher(monkeypatch):
+    monkeypatch.setattr(text_run, "Teacher", SumOfWords)
+
+
+@pytest.mark.usefixtures("fake_teacher")
+def test_a_tower_is_distilled_checked_and_read_again(given, tmp_path):
     said = []
     out = tmp_path / "tower.safetensors"
     train_tower(*given, out, TINY, said.append)
@@ -90,6 +84,7 @@ def test_a_tower_is_distilled_judged_and_read_again(given, tmp_path):
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
 
 
+@pytest.mark.usefixtures("fake_teacher")
 def test_the_same_seed_gives_the_same_tower(given, tmp_path):
     files = [tmp_path / name for name in ("one", "same", "other")]
     for file, seed in zip(files, (0, 0, 1), strict=True):
@@ -99,7 +94,8 @@ def test_the_same_seed_gives_the_same_tower(given, tmp_path):
     assert one != other
 
 
-def test_a_tower_that_says_the_same_of_everything_is_refused_and_not_written(
+@pytest.mark.usefixtures("fake_teacher")
+def test_a_tower_whose_vectors_are_all_alike_is_refused_and_not_written(
     given, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(text_run, "distil", collapsed(text_run.distil))
@@ -140,19 +136,29 @@ def test_the_limits_are_a_rank_of_twenty_and_a_cosine_below_seven_tenths(rank, c
             check_diversity(EmbeddingDiversity(rank, cosine))
 
 
-def test_what_is_missing_is_said_in_one_line(given, tmp_path):
+def one_line(*words):
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 2, done.output
+    assert len(done.stderr.strip().splitlines()) == 1
+    return done.stderr
+
+
+def test_names_that_cannot_be_used_are_one_line(given, tmp_path):
     teacher, cldr = given
     (tmp_path / "empty.xml").write_text("<ldml/>")
     (tmp_path / "other.xml").write_text('<a><annotation cp="x" type="tts">quark</annotation></a>')
     cases = [
-        (tmp_path, cldr, "model.safetensors is missing; point to an all-MiniLM-L6-v2"),
+        (tmp_path, cldr, "modules.json is missing: give the folder of a sentence-transformers"),
         (teacher, tmp_path / "no.xml", "no.xml is no CLDR annotations file"),
         (teacher, tmp_path / "empty.xml", "empty.xml holds no names"),
-        (teacher, tmp_path / "other.xml", "hold no thing of the drawn world"),
+        (teacher, tmp_path / "other.xml", "no name is a thing of the drawn world"),
     ]
     for folder, names, said in cases:
-        words = ["--teacher", str(folder), "--cldr", str(names), "--out", str(tmp_path / "t")]
-        done = CliRunner().invoke(app, words)
-        assert done.exit_code == 2, done.output
-        assert len(done.stderr.strip().splitlines()) == 1
-        assert said in done.stderr
+        assert said in one_line("--teacher", folder, "--cldr", names, "--out", tmp_path / "t")
+
+
+def test_a_missing_extra_is_named(given, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    (tmp_path / "modules.json").write_text("[]")
+    said = one_line("--teacher", tmp_path, "--cldr", given[1], "--out", tmp_path / "t")
+    assert "pip install 'ape-stream[distil]'" in said

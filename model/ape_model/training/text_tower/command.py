@@ -1,4 +1,4 @@
-"""`ape-stream train-text`: a text tower for nano, distilled from a pretrained sentence encoder."""
+"""`ape-stream train-text`: nano's text tower, distilled from a pretrained sentence encoder."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["train_text"]
 
 
 def train_text(
-    teacher: Annotated[Path, typer.Option(help="Folder of an all-MiniLM-L6-v2.")],
-    cldr: Annotated[Path, typer.Option(help="CLDR's annotations/en.xml: names and keywords.")],
+    teacher: Annotated[Path, typer.Option(help="Folder of a sentence-transformers model.")],
+    cldr: Annotated[Path, typer.Option(help="annotations/en.xml of Unicode CLDR: names.")],
     out: Annotated[Path, typer.Option(help="File of weights to write.")],
     steps: Annotated[int, typer.Option(min=1, help="Batches of the run.")] = 3000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same tower.")] = 0,
 ) -> None:
-    """Distil a sentence encoder into a text tower, and judge it before any vision is trained on it.
+    """Distil a sentence encoder into a text tower, and check that it tells names apart.
 
-    The tower is written only if it tells the names of the drawn world apart. A recipe takes it by
-    its key `text`.
+    It needs the extra `distil`. The tower is written only if it tells the names of the drawn world
+    apart. A recipe takes it by its key `text`.
     """
     from ape_model.training.text_tower.distillation import DistilConfig  # noqa: PLC0415 (torch takes seconds)
     from ape_model.training.text_tower.run import train_tower  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""From a teacher and a list of names to the file of a text tower that has passed the gate."""
+"""From a teacher and a list of names to the file of a text tower that has passed the check."""
 
 from __future__ import annotations
 
@@ -26,25 +26,26 @@ __all__ = ["train_tower"]
 def train_tower(
     teacher: Path, cldr: Path, out: Path, config: DistilConfig, report: Callable[[str], None]
 ) -> None:
-    """Distil a tower, judge it as it will be read (in float16), and write it.
+    """Distil a tower, check it as it will be read (in float16), and write it.
 
     Args:
         teacher: folder of the sentence encoder.
         cldr: file of names and keywords.
         out: file to write, for the key `text` of a recipe.
         config: the recipe.
-        report: takes progress lines.
+        report: called with lines of progress.
 
     Raises:
-        ModelMissingError: the teacher is not there.
-        DataError: the names cannot be read, or name nothing that is drawn.
+        ModelMissingError: the teacher is not in the folder.
+        TrainingError: sentence-transformers is not installed.
+        DataError: the names cannot be read, or none of them is in the drawn world.
         TextTowerError: the tower does not tell names apart; nothing is written.
-        CheckpointError: the teacher cannot be read, or the file not be written.
+        CheckpointError: the teacher cannot be read, or the file cannot be written.
     """
     names = read_cldr(cldr)
     drawn = _drawn(names)
     encoder = Teacher(teacher)
-    report(f"{cldr}: {len(names)} names, {len(drawn)} of them drawn")
+    report(f"{cldr}: {len(names)} names, {len(drawn)} of them in the drawn world")
     corpus = build_corpus(names, encoder, config, NANO.text, drawn)
     report(f"{len(corpus.texts)} texts encoded by the teacher")
     tower = distil(
@@ -61,12 +62,10 @@ def train_tower(
 
 
 def _drawn(names: Mapping[str, Sequence[str]]) -> list[str]:
-    """List the things of the world that CLDR names, which sentences are mostly about."""
+    """Return the things of the world that CLDR names: half of the sentences are about them."""
     world = World()
     known = {word.casefold() for name, words in names.items() for word in (name, *words)}
     drawn = [n.casefold() for n in world.names[: world.things] if n.casefold() in known]
     if not drawn:
-        raise DataError(
-            "the names hold no thing of the drawn world: give CLDR's annotations/en.xml"
-        )
+        raise DataError("no name is a thing of the drawn world: give CLDR's annotations/en.xml")
     return drawn
