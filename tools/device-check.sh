@@ -64,6 +64,10 @@ out=$(cd "$out" && pwd)
 rm -f "$out"/*.json "$out"/*.log "$out"/*.txt "$out"/parts.tsv
 SECONDS=0
 set_up >"$out/setup.log" 2>&1 || stop "setting up failed: see $out/setup.log"
+# cuda-bindings searches NVRTC in the environment's own folder, not in the one below it.
+nvrtc=$("$bin/python" -c 'import glob, sys; print(*[file for path in sys.path
+    for file in glob.glob(f"{path}/nvidia/**/lib/libnvrtc.so.1?", recursive=True)][:1])')
+[ -z "$nvrtc" ] || export LD_LIBRARY_PATH=${nvrtc%/*}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 printf 'setup\t0\t%s\n' "$SECONDS" >"$out/parts.tsv"
 export APE_STREAM_CACHE=$out/cache PYTHONUNBUFFERED=1
 
