@@ -1,11 +1,16 @@
 import json
+import signal
+import subprocess
+import sys
 import threading
+import time
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
 from ape_nodes.zeromq import commands
-from ape_nodes.zeromq.control import ControlServer
+from ape_nodes.zeromq.control import ControlClient, ControlServer
 from ape_stream.cli import execute
 from ape_stream.errors import ConfigError, TruncatedError
 from ape_stream.pipeline import Pipeline
@@ -81,3 +86,39 @@ def test_serve_answers_while_it_runs(monkeypatch, tmp_path):
     assert "40 frames, " in outcome.stderr
     assert "40 frames in" in outcome.stderr
     assert pipeline.outcome == "finished"
+
+
+SERVER = """
+import sys
+from ape_stream.cli import execute, main
+from ape_stream.pipeline import Pipeline
+from ape_stream.sinks.coco import CocoSink
+from ape_stream.testing import ListSource, OraclePerceiver, frames
+from ape_stream.types import PromptSet
+
+config, output = sys.argv[1:]
+execute.build_pipeline = lambda _: Pipeline(
+    [ListSource(frames(10**9), live=True, period_s=0.01)],
+    OraclePerceiver(),
+    PromptSet.of("cat"),
+    sinks=[CocoSink(output)],
+)
+sys.argv[1:] = ["serve", config, "--control", "tcp://127.0.0.1:*"]
+sys.exit(main.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_cut_the_outputs_of_serve_off(tmp_path, number):
+    output = tmp_path / "o.json"
+    command = [sys.executable, "-c", SERVER, a_run(tmp_path), output]
+    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as server:
+        address = server.stderr.readline().removeprefix("control: ").strip()
+        client = ControlClient(address, timeout_s=10)
+        while client.ask("stats")["stats"]["streams"]["0"]["published"] < 5:
+            time.sleep(0.05)
+        server.send_signal(number)
+        time.sleep(0.005)
+        server.send_signal(number)
+        assert server.wait(20) == 128 + number
+    assert len(json.loads(output.read_text())["images"]) >= 5
