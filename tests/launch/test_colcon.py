@@ -55,9 +55,9 @@ def assert_sourced_workspace_works(workspace):
     done = subprocess.run(
         ["sh", "-c", script], cwd=workspace, env=env, capture_output=True, text=True, check=False
     )
-    places = done.stdout.split()
-    assert len(places) == 2, done.stderr
+    paths = done.stdout.split()
+    assert len(paths) == 2, done.stderr
     # --symlink-install leads to the source tree through links in the workspace's build folder
-    assert all(place.startswith(str(workspace)) for place in places), places
+    assert all(path.startswith(str(workspace)) for path in paths), paths
     if importlib.util.find_spec("rclpy") is None:
         assert "ape_node needs rclpy: source a ROS 2 installation" in done.stderr

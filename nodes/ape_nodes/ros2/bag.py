@@ -85,7 +85,7 @@ class BagSource(Closing):
             reader.open()
         except SourceError:
             raise
-        except Exception as error:  # damaged bags raise whatever the parser ran into
+        except Exception as error:  # damaged bags raise errors of every kind
             raise SourceError(f"{self._bag} cannot be read as a bag: {error}") from error
         self._reader = reader
         try:

@@ -76,7 +76,7 @@ class Encoder:
         The message may refer to `pixels` instead of a copy: send it before they change.
         """
         encoding = "bgr8" if pixels.ndim == 3 else f"mono{8 * pixels.itemsize}"
-        # Little endian whatever this machine is, as is_bigendian says; no copy where it is already.
+        # Little endian on every machine, as is_bigendian says; not copied where it already is.
         raw = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
         return self._class("sensor_msgs/msg/Image")(
             header=header,

@@ -75,7 +75,7 @@ class _Sequences:
 
     def __init__(self, stats: ReceiverStats) -> None:
         self._stats = stats
-        self._last: dict[tuple[str, str], int] = {}  # by stream and run; the latest heard is last
+        self._last: dict[tuple[str, str], int] = {}  # by stream and run; the latest is last
         self._runs_of: dict[str, int] = {}  # by stream: how many of its runs are followed
 
     def add(self, stream: str, run: str, sequence: int) -> None:
@@ -123,7 +123,7 @@ class Receiver:
         self._window = ReceiveWindow() if kind in ("dealer", "router") else None
         # `get` runs in another thread than the window: the deque passes on what it returned.
         self._delivered: deque[tuple[bytes, int]] = deque()  # by `get`, not acknowledged yet
-        self._peers: dict[bytes, bytes] = {}  # by run; the latest heard is last
+        self._peers: dict[bytes, bytes] = {}  # by run; the latest is last
         self._beat_s = 0.0
         self._failure: Exception | None = None
         self._thread = threading.Thread(

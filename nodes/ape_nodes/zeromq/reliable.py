@@ -122,7 +122,7 @@ class SendWindow:
         self._next = 0  # the number to be sent next
         self._sent = 0  # all numbers before it were sent at least once
         # Numbers: acknowledged <= _next <= _sent <= acknowledged + len(_kept). A reader that lost
-        # messages moves _next back; _sent stays, and tells repeated messages from new ones.
+        # messages moves _next back; _sent stays, so what lies before it is sent again.
         self._owner: bytes | None = None  # the session of the present reader
         self._owner_heard_s = float("-inf")
         self._pinged_s = float("-inf")

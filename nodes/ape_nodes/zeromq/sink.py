@@ -30,7 +30,7 @@ class _Outgoing(Closing):
         self._security = security
         self._timeout_s = timeout_s
         self._linger_s = linger_s
-        self._run = secrets.token_hex(8)  # tells readers a restart from a gap
+        self._run = secrets.token_hex(8)  # so that a restart is not read as a gap
         self._next: dict[str, int] = {}  # by stream: the sequence number of its next message
         self._opened: Sender | None = None
 

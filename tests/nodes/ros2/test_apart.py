@@ -62,7 +62,7 @@ def set_parameters(world, **values):
 
 
 def noise(world):
-    """Noise, so that a byte out of place is seen."""
+    """Noise, so that every misplaced byte is noticed."""
     height, width = PIXELS.shape[:2]
     message = world.message("sensor_msgs/msg/Image")(
         height=height,

@@ -1,12 +1,13 @@
 """The node: always with a strict fake of rclpy, and with the real one where ROS 2 is installed."""
 
+import itertools
 import threading
 import time
 
 import numpy as np
 import pytest
 import ros_perceivers
-from ros_bench import BACKENDS, STAMP, World, an_unreadable_image
+from ros_bench import BACKENDS, STAMP, World, an_image, an_unreadable_image
 
 from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedPerceiver
 from ape_nodes.ros2.topics import DIAGNOSTICS, INPUTS, OUTPUTS
@@ -155,6 +156,36 @@ def test_images_that_cannot_be_read_are_counted_and_left_out(world):
     world.listen("ape/detections", SPECS["detections"])
     world.until(lambda: node.image_counts.unreadable > 2)
     assert node.state_name == "active"
+
+
+def test_images_with_an_impossible_stamp_are_counted_and_left_out(world):
+    def before_1970(world):
+        message = an_image(world)
+        message.header.stamp.sec = -1
+        return message
+
+    node = world.active()
+    world.camera(image=before_1970)
+    world.listen("ape/detections", SPECS["detections"])
+    world.until(lambda: node.image_counts.unreadable > 2)
+    assert node.state_name == "active"
+
+
+def test_stamps_that_step_back_do_not_end_the_run(world):
+    """A bag that is played again, or a reset /clock."""
+    secs = itertools.chain([5, 6, 7, 1, 2], itertools.count(3))
+
+    def stepping(world):
+        message = an_image(world)
+        message.header.stamp.sec = next(secs)
+        return message
+
+    node = world.active()
+    world.camera(image=stepping)
+    seen = world.listen("ape/detections", SPECS["detections"])
+    world.until(lambda: seen and seen[-1].header.stamp.sec == 4)
+    assert node.state_name == "active"
+    assert node.last_error == ""
 
 
 # -- states ---------------------------------------------------------------------------------------

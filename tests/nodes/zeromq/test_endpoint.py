@@ -19,7 +19,7 @@ def test_endpoints_are_read(text, kinds, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "pub", "tcp:/x:1", "sub+bind:tcp://127.0.0.1:1", "pub+hear:tcp://x:1", "tcp://x"]
+    "text", ["", "pub", "tcp:/x:1", "sub+bind:tcp://127.0.0.1:1", "pub+listen:tcp://x:1", "tcp://x"]
 )
 def test_other_strings_are_refused(text):
     with pytest.raises(ConfigError):

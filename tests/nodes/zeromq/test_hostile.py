@@ -190,11 +190,11 @@ def test_a_flood_of_subscriptions_does_not_stop_the_publisher(plain, monkeypatch
         for _ in range(100):
             peer.send(b"\x01a")
         time.sleep(0.3)
-        heard = [0]
-        while heard[-1] < 100:
+        readers = [0]
+        while readers[-1] < 100:
             sink.write(a_result(0))
-            heard.append(sink.stats()["readers"])
-        assert max(np.diff(heard)) == 10
+            readers.append(sink.stats()["readers"])
+        assert max(np.diff(readers)) == 10
 
 
 def test_an_unsubscription_from_nothing_hides_no_reader(plain):
