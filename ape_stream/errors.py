@@ -1,7 +1,7 @@
 """Every error that ape_stream raises on purpose, as one tree.
 
     ApeStreamError
-    ├── UsageError            the user can mend it by another value (exit code 2)
+    ├── UsageError            another value given by the user helps (exit code 2)
     │   ├── ConfigError       a run configuration or an option is wrong
     │   ├── PromptError       a prompt cannot be used
     │   ├── PluginError       a name has no plugin, or an extra is not installed
@@ -41,7 +41,7 @@ class ApeStreamError(Exception):
 
 
 class UsageError(ApeStreamError):
-    """Something the user gave is wrong and another value mends it."""
+    """A value that the user gave cannot be used; the message says which would be."""
 
 
 class ConfigError(UsageError):
@@ -73,7 +73,7 @@ class SinkError(ApeStreamError):
 
 
 class StoppedError(ApeStreamError):
-    """A run was stopped before its files were read to their end; told to its sinks only."""
+    """A run was stopped before its files were read to their end; only its sinks are given this."""
 
 
 class WireError(ApeStreamError):

@@ -1,4 +1,4 @@
-"""To and from `supervision.Detections`, the type that other detectors and annotators speak.
+"""To and from `supervision.Detections`, the type that other detectors and annotators use.
 
 Masks stay cut to their boxes on the way: they become a `supervision.CompactMask`, which fills a
 dense (N, H, W) array only for the mask that is touched (300 dense 1080p masks are 622 MB).

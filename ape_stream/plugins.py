@@ -90,7 +90,7 @@ def load(group: str, name: str) -> Any:
         What the entry point names: usually a factory.
 
     Raises:
-        PluginError: nobody has that name, an extra is missing, or the plugin does not import.
+        PluginError: no plugin has that name, an extra is missing, or the plugin does not import.
     """
     found = find(group)
     if name not in found:
@@ -106,7 +106,7 @@ def _import(group: str, entry: EntryPoint) -> Any:
     except ModuleNotFoundError as error:
         remedy = _remedy(entry, error.name or "")
         raise PluginError(f"{kind} {entry.name!r} needs {error.name}{remedy}") from error
-    except Exception as error:  # a stranger's module may fail in any way while it is imported
+    except Exception as error:  # any module may fail in any way while it is imported
         raise PluginError(f"{kind} {entry.name!r} ({entry.value}) is broken: {error}") from error
 
 

@@ -33,7 +33,7 @@ _NAMES: dict[Any, str] = {
     list: "a list",
     NoneType: "absent",
 }
-"""Types in the words of somebody who writes TOML or JSON."""
+"""Types in the words of TOML and JSON."""
 
 
 def read_table(
@@ -173,7 +173,7 @@ def _read_tuple(
 
 
 def describe(hint: Any) -> str:
-    """A type in the words of somebody who writes TOML: `int` is "a whole number"."""
+    """A type in the words of TOML and JSON: `int` is "a whole number"."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return " or ".join(describe(part) for part in parts if part is not NoneType)

@@ -1,4 +1,4 @@
-"""From a `RunConfig` to a `Pipeline`: the one place where plugins are made and joined."""
+"""From a `RunConfig` to a `Pipeline`: the only module where plugins are made and joined."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def class_agnostic_recall(results: Sequence[ImageResult], classes: int) -> float
 
 
 def precision_recall(results: Sequence[ImageResult], classes: int) -> tuple[float, float]:
-    """Precision and recall at mask IoU 0.5 of all that was found, whatever its score.
+    """Precision and recall at mask IoU 0.5 of all that was found, at any score.
 
     Args:
         results: Images with what was found at the threshold in question.

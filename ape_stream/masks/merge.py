@@ -1,7 +1,7 @@
 """Make one instance of several: duplicates of a thing, and the parts of stuff.
 
-Both work on what was found in one frame, after masks are known. Boxes tell less: two queries may
-draw one thing with boxes that overlap little enough to pass non-maximum suppression.
+Both work on what was found in one frame, after masks are known. Boxes are not enough: two queries
+may draw one thing with boxes that overlap little enough to pass non-maximum suppression.
 """
 
 from __future__ import annotations

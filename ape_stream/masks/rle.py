@@ -72,8 +72,11 @@ def encode_rle(mask: Mask, size: tuple[int, int]) -> dict[str, Any]:
 
 def _frame_run_lengths(mask: Mask, size: tuple[int, int]) -> NDArray[np.int64]:
     """Alternating lengths of zeros and ones down the columns of the frame, zeros first."""
+    # A zero is put above and below every column of the crop. Then every run of ones begins and ends
+    # inside its column, and the edges of all columns are found at once: row r of a column is an edge
+    # where its pixel differs from the one above.
     h, w = mask.bitmap.shape
-    fenced = np.zeros((w, h + 2), np.uint8)  # a zero above and below every column
+    fenced = np.zeros((w, h + 2), np.uint8)
     fenced[:, 1:-1] = mask.bitmap.T
     flat = fenced.ravel()
     edges = np.flatnonzero(flat[1:] != flat[:-1])
@@ -90,8 +93,8 @@ def _frame_run_lengths(mask: Mask, size: tuple[int, int]) -> NDArray[np.int64]:
 def decode_rle(rle: dict[str, Any]) -> Mask:
     """Read ``{"size": [H, W], "counts": ...}`` with counts as bytes, text or a list of lengths.
 
-    `pycocotools.mask.decode` is not asked: where counts are too short for the frame it returns
-    memory that nobody has written.
+    Not by `pycocotools.mask.decode`: where counts are too short for the frame, it returns memory
+    that was never written.
 
     Raises:
         ValueError: the counts are damaged or do not fill the frame.
@@ -113,11 +116,13 @@ def _parse_counts(text: bytes) -> NDArray[np.int64]:
         raise ValueError("the counts of a run-length code are damaged")
     last = np.flatnonzero((digits & 0x20) == 0)
     first = np.concatenate([[0], last[:-1] + 1])
-    place = np.arange(len(digits)) - np.repeat(first, last - first + 1)
-    if place.max() > 6:
+    # A digit's position inside its number; seven digits hold more than any length needs.
+    position = np.arange(len(digits)) - np.repeat(first, last - first + 1)
+    if position.max() > 6:
         raise ValueError("the counts of a run-length code are damaged")
-    values = np.add.reduceat((digits & 0x1F) << (5 * place), first)
-    values -= np.where(digits[last] & 0x10, 1 << (5 * (place[last] + 1)), 0)
+    values = np.add.reduceat((digits & 0x1F) << (5 * position), first)
+    # Bit 4 of the last digit is the sign: extend it.
+    values -= np.where(digits[last] & 0x10, 1 << (5 * (position[last] + 1)), 0)
     values[1::2] = np.cumsum(values[1::2])  # entries 0, 1 and 2 are lengths, the rest differences
     values[2::2] = np.cumsum(values[2::2])
     return values

@@ -1,4 +1,4 @@
-"""Give regions lasting identities: class-aware IoU association, counted in seconds.
+"""Give regions lasting identities: association by IoU per prompt, with time in seconds.
 
 The rule is SORT's (Bewley et al., 2016, section 3) without the Kalman filter: predict every track
 to the frame's time at constant velocity, match tracks and regions of the SAME prompt one to one so
@@ -50,7 +50,7 @@ def box_iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float3
 
 @dataclass(slots=True, eq=False)
 class _Track:
-    """One object as it was last seen."""
+    """One object as it was last found."""
 
     prompt_id: int
     box: NDArray[np.float32]
@@ -59,7 +59,7 @@ class _Track:
     born_s: float
     seen_s: float
     velocity: NDArray[np.float32] | None = None
-    """(2,) pixels a second of the centre; None before it was seen twice."""
+    """(2,) pixels per second of the centre; None before the second sighting."""
     hits: int = 1
     track_id: int = 0
     """From 1; 0 while tentative."""
@@ -90,11 +90,11 @@ class IouTracker:
 
     Args:
         overlap: "box" compares boxes predicted to the frame's time; "mask" compares masks as last
-            seen (dearer, and better for regions that lie inside each other).
+            found (slower, and better for regions that overlap or contain each other).
         min_iou: Overlap below which a region is never the track, 0..1.
         min_hits: Sightings after which a track is confirmed and gets its id; before that its
             regions have id 0, and one miss ends it.
-        confirm_s: Seconds for which it must have been seen as well.
+        confirm_s: Seconds that must also lie between its first and its last sighting.
         max_lost_s: Seconds without a sighting after which a confirmed track ends.
         start_score: A region with a lower score continues a track but starts none, 0..1.
 

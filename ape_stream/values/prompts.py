@@ -93,7 +93,7 @@ class PromptSet:
     """At least one prompt; no text twice."""
 
     def __post_init__(self) -> None:
-        """Check that there is something to look for, once each.
+        """Check that there is at least one prompt, and no text twice.
 
         Raises:
             PromptError: the set is empty or holds a text twice.

@@ -1,4 +1,9 @@
-"""Frames and results as versioned bytes."""
+"""Frames and results as versioned bytes (docs/wire.md).
+
+messages  encode and decode results, frames and ends of streams
+header    the fixed bytes and the msgpack map that every message begins with
+codecs    masks, label maps and images as bytes
+"""
 
 from ape_stream.wire.messages import (
     Envelope,

@@ -1,4 +1,4 @@
-"""The byte forms inside a wire message: mask runs, packed bits, compressed maps, pictures.
+"""The byte forms inside a wire message: mask runs, packed bits, compressed maps, images.
 
 Every decoder here takes the size that must come out and checks it before it allocates, so a few
 hostile bytes can never ask for much memory. docs/wire.md describes the same forms for readers in
@@ -47,8 +47,10 @@ MAX_RUN_BYTES: Final = 5
 
 def _pack_leb128(values: NDArray[np.int64]) -> bytes:
     """Unsigned LEB128 of (R,) values: 7 bits a byte, lowest first, bit 7 = more follows."""
-    places = 7 * np.arange(MAX_RUN_BYTES)
-    groups = values[:, None] >> places  # (R, 5)
+    # Each value as five groups of 7 bits, lowest first; a byte is written for every group up to the
+    # highest one that is not 0.
+    shifts = 7 * np.arange(MAX_RUN_BYTES)
+    groups = values[:, None] >> shifts  # (R, 5): the value without its lower groups
     used = groups > 0
     used[:, 0] = True
     more = groups >= 128
@@ -70,8 +72,9 @@ def _unpack_leb128(data: bytes | memoryview) -> NDArray[np.int64]:
     sizes = ends - starts + 1
     if sizes.max() > MAX_RUN_BYTES:
         raise WireError("a mask's run length has more than five bytes")
-    place = np.arange(raw.size) - np.repeat(starts, sizes)
-    digits = (raw & 0x7F).astype(np.int64) << (7 * place)
+    # A byte's position inside its value says by how much its 7 bits are shifted.
+    position = np.arange(raw.size) - np.repeat(starts, sizes)
+    digits = (raw & 0x7F).astype(np.int64) << (7 * position)
     return np.add.reduceat(digits, starts)
 
 
@@ -145,64 +148,64 @@ def _expand_zstd(data: bytes | memoryview, expected: int) -> bytes:
     try:
         # The frame header's size decides how much is allocated: it must be right beforehand.
         if zstandard.frame_content_size(data) != expected:
-            raise WireError("the label map's zstd frame does not have the size of the picture")
+            raise WireError("the label map's zstd frame does not have the size of the image")
         raw = bytes(zstandard.ZstdDecompressor().decompress(data, max_output_size=expected))
     except zstandard.ZstdError as error:
         raise WireError(f"the label map is broken: {error}") from error
     if len(raw) != expected:
-        raise WireError("the label map does not have the size of the picture")
+        raise WireError("the label map does not have the size of the image")
     return raw
 
 
 def _expand_lz4(data: bytes | memoryview, expected: int) -> bytes:
     frame: Any = library("lz4.frame", "zmq")
     if expected > LZ4_MAX_RATIO * len(data):  # it cannot come out: do not even reserve the room
-        raise WireError("the label map is too short for the size of the picture")
+        raise WireError("the label map is too short for the size of the image")
     reader = frame.LZ4FrameDecompressor()
     try:
         raw = bytes(reader.decompress(data, max_length=expected + 1))
     except (RuntimeError, ValueError, EOFError) as error:
         raise WireError(f"the label map is broken: {error}") from error
     if len(raw) != expected:
-        raise WireError("the label map does not have the size of the picture")
+        raise WireError("the label map does not have the size of the image")
     return raw
 
 
 def encode_image(image: NDArray[np.uint8], codec: str, quality: int = 80) -> bytes:
-    """Encode an (H, W, 3) uint8 blue-green-red picture.
+    """Encode an (H, W, 3) uint8 blue-green-red image.
 
     Args:
-        image: The picture.
+        image: The image.
         codec: "jpeg", or "bgr8" for the bare pixels, row by row.
         quality: JPEG quality, 1..100.
 
     Raises:
-        WireError: the picture is too large for JPEG (65535 pixels a side).
+        WireError: the image is too large for JPEG (65535 pixels a side).
     """
     if codec == "bgr8":
         return image.tobytes()
     if max(image.shape) > 65_535:
-        raise WireError(f"a picture of shape {image.shape} is too large for JPEG: send it as bgr8")
+        raise WireError(f"an image of shape {image.shape} is too large for JPEG: send it as bgr8")
     done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
-        raise WireError(f"a picture of shape {image.shape} cannot be written as JPEG")
+        raise WireError(f"an image of shape {image.shape} cannot be written as JPEG")
     return data.tobytes()
 
 
 def decode_image(
     data: bytes | memoryview, codec: str, height: int, width: int
 ) -> NDArray[np.uint8]:
-    """Decode a picture that must have this size; (H, W, 3) uint8, blue-green-red.
+    """Decode an image that must have this size; (H, W, 3) uint8, blue-green-red.
 
     Raises:
         WireError: unknown codec, broken data, or another size.
     """
     if codec == "bgr8":
         if len(data) != 3 * height * width:
-            raise WireError(f"a {width}x{height} picture has {len(data)} bytes")
+            raise WireError(f"an image of {width}x{height} has {len(data)} bytes")
         return np.frombuffer(data, np.uint8).reshape(height, width, 3)
     if codec != "jpeg":
-        raise WireError(f"picture codec {codec!r} is unknown, this version reads {IMAGE_CODECS}")
+        raise WireError(f"image codec {codec!r} is unknown, this version reads {IMAGE_CODECS}")
     if jpeg_size(data) != (height, width):  # before OpenCV allocates what the header asks for
         raise WireError(f"the JPEG does not have the announced size {width}x{height}")
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION

@@ -1,7 +1,7 @@
 """The frame of every wire message: twelve fixed bytes, a msgpack map (the head), binary parts.
 
-What the keys mean is told in `ape_stream.wire`; here lies only how they are found, and that no
-value is believed before its type and range are checked.
+`ape_stream.wire.messages` knows what the keys mean. This module finds them, and checks the type and
+range of every value before it is used.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ KIND_RESULT: Final = 1
 KIND_FRAME: Final = 2
 KIND_END: Final = 3
 MAX_MESSAGE_BYTES: Final = 2**28
-"""No reader takes a longer message; the largest picture, bare, with map and masks is shorter."""
+"""No reader takes a longer message. The largest image as bare pixels, with label map and masks, is
+shorter."""
 _PREFIX: Final = struct.Struct("<4sBBHI")  # magic, version, kind, reserved, head length
 
 
@@ -43,7 +44,7 @@ class WireLimits:
     """The most that a message may ask of its reader."""
 
     frame_pixels: int = 2**25
-    """Height x width of a picture (8K fits)."""
+    """Height x width of an image (8K fits)."""
     mask_pixels: int = 2**28
     """Pixels of all masks together, after decoding."""
     instances: int = 2**16

@@ -58,7 +58,7 @@ class Envelope:
     stream: str
     """Name of the stream; also the topic."""
     run: str
-    """Drawn anew at every start of the sender: another run is a restart, not a gap."""
+    """Random, new at every start of the sender: another run is a restart, not a gap."""
     sequence: int
     """Counted by the sender per stream and run from 0; a hole is a lost message."""
     sent_ns: int = 0
@@ -72,7 +72,7 @@ class WireResult(FrameResult):
     envelope: Envelope = Envelope("", "", 0)
     """Who sent it."""
     has_image: bool = False
-    """False when the message held no picture: `frame.image` is then black, of the right size."""
+    """False when the message held no image: `frame.image` is then black, of the right size."""
     label_map: NDArray[np.uint16] | None = None
     """(H, W) uint16, 0 = nothing, k = prompt k-1; None where the sender was not asked for it."""
 
@@ -98,9 +98,9 @@ def encode_result(
     """Write a result as one message.
 
     Args:
-        result: What to write. Its frame's picture is left out unless `image` says otherwise.
+        result: What to write. Its frame's image is left out unless `image` says otherwise.
         envelope: Stream, run and sequence to write on it.
-        image: None, "jpeg" or "bgr8": send the frame's picture along in that form.
+        image: None, "jpeg" or "bgr8": send the frame's image along in that form.
         labels: None, "zstd" or "lz4": send a label map of the prompts along, painted here.
         quality: JPEG quality, 1..100.
 
@@ -142,7 +142,7 @@ def encode_frame(
         quality: JPEG quality, 1..100.
 
     Raises:
-        WireError: the picture cannot be written in that form.
+        WireError: the image cannot be written in that form.
         PluginError: the libraries of the extra `zmq` are not installed.
     """
     data = codecs.encode_image(frame.image, image, quality)
@@ -195,10 +195,10 @@ def _mask_columns(found: Instances) -> tuple[dict[str, bytes], bytes]:
     boxes = np.zeros((len(found), 4), _U32)
     forms = np.zeros(len(found), np.uint8)
     encoded = []
-    for place, mask in enumerate(found.masks):
+    for k, mask in enumerate(found.masks):
         height, width = mask.bitmap.shape
-        boxes[place] = mask.x, mask.y, width, height
-        forms[place], data = codecs.encode_mask(mask.bitmap)
+        boxes[k] = mask.x, mask.y, width, height
+        forms[k], data = codecs.encode_mask(mask.bitmap)
         encoded.append(data)
     lengths = np.array([len(data) for data in encoded], _U32)
     columns = {
@@ -270,7 +270,7 @@ def decode_frame(data: bytes | memoryview, limits: WireLimits = DEFAULT_LIMITS) 
     """
     head = _open(data, KIND_FRAME, limits)
     if "image" not in head.parts:
-        raise WireError("a frame message holds no picture")
+        raise WireError("a frame message holds no image")
     return WireFrame(_frame(head, _size(head, limits)), _envelope(head))
 
 
@@ -279,7 +279,7 @@ def _size(head: Head, limits: WireLimits) -> tuple[int, int]:
     if len(pair) != 2 or any(type(side) is not int or side < 1 for side in pair):
         raise WireError("'size' is not [height, width] in pixels")
     if pair[0] * pair[1] > limits.frame_pixels:
-        raise WireError(f"a picture of {pair[1]}x{pair[0]} is over {limits.frame_pixels} pixels")
+        raise WireError(f"an image of {pair[1]}x{pair[0]} is over {limits.frame_pixels} pixels")
     return pair[0], pair[1]
 
 
@@ -348,7 +348,7 @@ def _masks(head: Head, n: int, size: tuple[int, int], limits: WireLimits) -> tup
         raise WireError("the masks' lengths do not fill the masks part")
     right, bottom = boxes[:, 0] + boxes[:, 2], boxes[:, 1] + boxes[:, 3]
     if (right > size[1]).any() or (bottom > size[0]).any():
-        raise WireError("a mask reaches over its picture's edge")
+        raise WireError("a mask reaches over its image's edge")
     if int((boxes[:, 2] * boxes[:, 3]).sum()) > limits.mask_pixels:
         raise WireError(f"the masks have more than {limits.mask_pixels} pixels")
     ends = np.cumsum(lengths)

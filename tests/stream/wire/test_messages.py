@@ -58,7 +58,7 @@ def test_a_result_comes_back_to_the_bit(n, labels, tracked):
     np.testing.assert_array_equal(got.label_map, label_map(found.masks, found.size, values))
 
 
-def test_without_a_picture_the_frame_is_black_and_says_so():
+def test_without_an_image_the_frame_is_black_and_says_so():
     got = decode_result(encode_result(a_result(), ENVELOPE))
     assert not got.has_image
     assert got.label_map is None
@@ -206,7 +206,7 @@ def test_a_compressed_map_of_another_size_is_refused():
     labels = np.zeros((480, 640), np.uint16)
     for codec in ("zstd", "lz4"):
         data = codecs.compress_labels(labels, codec)
-        with pytest.raises(WireError, match="size of the picture"):
+        with pytest.raises(WireError, match="size of the image"):
             codecs.expand_labels(data, codec, 48, 64)
         with pytest.raises(WireError):
             codecs.expand_labels(data, codec, 4000, 8000)
