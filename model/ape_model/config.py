@@ -1,14 +1,15 @@
-"""ApeConfig and the five official models as plain data.
+"""Every size and every habit of a network as plain data: the five released models and nano.
 
-Everything that differs between sizes is a field here; the modules read nothing else. A preset is
-a value, not code: `PRESETS["D"]` is the whole difference between APE-L_D and its siblings.
+Everything that differs between models is a field here; the modules read nothing else. A preset is
+a value, not code: `PRESETS["D"]` is the whole difference between APE-L_D and its siblings, `NANO`
+that between them and the network that ships.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["PRESETS", "ApeConfig", "VitConfig"]
+__all__ = ["NANO", "PRESETS", "ApeConfig", "NanoConfig", "NanoTextConfig", "VitConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class VitConfig:
     patch: int = 16
     """Side of a patch in pixels: the stride of the tokens."""
     rope_grid: int = 16
-    """Rope positions are stretched to 0..rope_grid whatever the token grid's side is."""
+    """Rope positions are stretched to 0..rope_grid for every side of the token grid."""
     mlp_ratio: float = 8 / 3
     """Hidden width of SwiGLU over width, rounded down."""
     packed: bool = False
@@ -49,7 +50,7 @@ class ApeConfig:
     """What makes the feature maps."""
     canvas: int = 1024
     """Side in pixels of the square that images are resized into and padded to."""
-    grain: int | None = None
+    size_divisor: int | None = None
     """Images are padded to a multiple of this many pixels; None pads to the whole square."""
     levels: int = 5
     """Feature levels that the transformer attends to, finest first."""
@@ -81,8 +82,6 @@ class ApeConfig:
     """Channels of a prompt embedding."""
     text_tower: str = "eva02-bigE"
     """Name of the text encoder that made the embeddings."""
-    bank_size: int = 256
-    """Columns that the official demo pads sentences to with zero vectors."""
     anchor_size: float = 0.05
     """Side of the finest level's anchors over the image's side; doubles with every level."""
     pre_nms_topk: int = 1000
@@ -98,6 +97,14 @@ class ApeConfig:
     """Subtracted from RGB, on the 0..255 scale."""
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     """Divides RGB after the mean, on the 0..255 scale."""
+    score_threshold: float = 0.3
+    """Lowest score kept, 0..1, where the user gives none."""
+    mask_margin: float | None = None
+    """The mask of a thing ends at its box grown by this share of its sides; None: nowhere."""
+    knows_drawn_stuff: bool = False
+    """Stuff names of the drawn world are stuff although the user does not say so."""
+    spare_core: bool = False
+    """On a CPU, leave one core to decoding and writing."""
 
     def __post_init__(self) -> None:
         """Refuse widths that do not divide.
@@ -145,10 +152,97 @@ _EVA02_TI = VitConfig(
 )
 
 PRESETS: dict[str, ApeConfig] = {
-    "A": ApeConfig("A", _EVA02_L, fusion=False, text_tower="eva01-g", bank_size=0),
-    "B": ApeConfig("B", _EVA02_L, text_tower="eva01-g", bank_size=200),
-    "C": ApeConfig("C", _EVA02_L, text_tower="eva01-g", bank_size=200),
+    "A": ApeConfig("A", _EVA02_L, fusion=False, text_tower="eva01-g"),
+    "B": ApeConfig("B", _EVA02_L, text_tower="eva01-g"),
+    "C": ApeConfig("C", _EVA02_L, text_tower="eva01-g"),
     "D": ApeConfig("D", _EVA02_CLIP_L, neck=True, ambiguous_heads=1),
     "Ti": ApeConfig("Ti", _EVA02_TI, neck=True, ambiguous_heads=1),
 }
 """The official models by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class NanoTextConfig:
+    """Sizes of nano's text tower."""
+
+    words: int = 7000
+    """Rows of the word table, row 0 (no known word) not counted."""
+    buckets: int = 4096
+    """Rows of the table of word pieces, row 0 (padding) not counted."""
+    width: int = 96
+    """Width of both tables."""
+    hidden: int = 128
+    """Width of the transformer and of the prompt's vector."""
+    layers: int = 2
+    """Transformer layers."""
+    heads: int = 4
+    """Attention heads; divides `hidden`."""
+    max_words: int = 16
+    """Words of a prompt that are read; the rest is cut off."""
+    max_pieces: int = 24
+    """Pieces of a word that are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class NanoConfig:
+    """What nano has in addition to the fields of `ApeConfig`."""
+
+    ape: ApeConfig
+    """Sizes of the modules that nano shares with the released models."""
+    text: NanoTextConfig
+    """Sizes of the text tower."""
+    stem: tuple[int, int, int] = (24, 48, 96)
+    """Channels of the convolutional stem at strides 2, 4 and 8."""
+    unit: int = 256
+    """Pixels that coordinate 1.0 stands for on a canvas of at most this side; see `unit_on`."""
+    mask_channels: int = 48
+    """Channels of the mask feature."""
+
+    def unit_on(self, canvas: tuple[int, int]) -> int:
+        """Pixels that coordinate 1.0 stands for on a canvas of (rows, columns).
+
+        Boxes are sigmoids: none reaches beyond 1.0, so a larger canvas needs a larger unit.
+        """
+        return max(self.unit, *canvas)
+
+
+NANO = NanoConfig(
+    ape=ApeConfig(
+        name="nano",
+        backbone=VitConfig(
+            width=192,
+            depth=4,
+            heads=6,
+            window=16,
+            window_blocks=(),
+            pretrain_grid=16,
+            mlp_ratio=1.75,
+        ),
+        canvas=256,
+        size_divisor=32,
+        levels=3,
+        hidden=128,
+        heads=4,
+        points=4,
+        ffn=256,
+        encoder_layers=2,
+        decoder_layers=3,
+        queries=64,
+        fusion_width=256,
+        fusion_heads=4,
+        text_width=128,
+        text_tower="nano",
+        anchor_size=28 / 256,
+        pre_nms_topk=160,
+        proposal_nms=0.8,
+        padding_proposes=False,
+        norm_groups=8,
+        # The quality focal loss raises low scores: at 0.3 there are many false alarms.
+        score_threshold=0.5,
+        mask_margin=0.08,  # mask losses hardly count beyond the box (training/losses)
+        knows_drawn_stuff=True,
+        spare_core=True,
+    ),
+    text=NanoTextConfig(),
+)
+"""The shipped network."""

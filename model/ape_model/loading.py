@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from ape_model.config import PRESETS
+from ape_model.config import NANO, PRESETS
 from ape_model.errors import BankError, CheckpointError, PromptTextError, VariantError
 from ape_model.io.read_errors import read_errors
 from ape_model.io.safetensors_io import read_metadata
-from ape_model.nano_config import NANO
 from ape_model.network.ape import Ape
-from ape_model.network.nano import Nano
+from ape_model.network.nano import build_nano
 from ape_model.network.nano_backbone import NanoBackbone
 from ape_model.text.cache import EmbeddingCache, EmbeddingSpace, cache_root
 from ape_model.text.clip_tower import TEXT_TOWERS, ClipTextEncoder, Pooling, TextTower
@@ -128,7 +127,7 @@ def load_network(files: ModelFiles, device: torch.device) -> Ape:
     Raises:
         CheckpointError: the weights cannot be read or do not fit.
     """
-    network = Nano(NANO) if files.variant == "nano" else Ape(PRESETS[files.variant])
+    network = build_nano(NANO) if files.variant == NANO.ape.name else Ape(PRESETS[files.variant])
     load_weights(network, files.vision)
     network.eval().requires_grad_(requires_grad=False)
     if isinstance(network.backbone, NanoBackbone):

@@ -1,6 +1,8 @@
-"""Frames in, Instances out: where the network meets the stream.
+"""Frames in, Instances out: the bridge between the network and the stream.
 
-The only file here that imports `ape_stream`.
+The only module of `ape_model` that imports `ape_stream`. A frame goes through `make_batch`,
+`encode_image` and `find_regions`; then its masks are cut to their extent, parts of stuff are merged
+and duplicates are dropped.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,16 +18,16 @@ import torch
 from ape_cuda_ops.ops import mask_pack
 from ape_model.errors import ModelError as NetworkError
 from ape_model.errors import PromptTextError
-from ape_model.inference.cuda_graphs import FrameGraph
-from ape_model.inference.detect import Pass, find_regions
+from ape_model.inference.cuda_graphs import CudaGraphRunner
+from ape_model.inference.detect import PromptPass, find_regions
 from ape_model.inference.device_check import graphs_work, uploader
-from ape_model.inference.preprocess import group_by_canvas, prepare
-from ape_model.inference.selection import room_on
+from ape_model.inference.preprocess import group_by_canvas, make_batch
+from ape_model.inference.selection import initial_capacity
 from ape_model.inference.threads import leave_a_core
-from ape_model.inference.transfer import to_device, to_host
+from ape_model.inference.transfer import to_host
 from ape_model.loading import load_network, open_embedder, parse_device, parse_dtype
 from ape_model.text.clip_tokenizer import clean_text
-from ape_model.text.embedder import PromptKind, classify
+from ape_model.text.embedder import VOCABULARY, classify
 from ape_model.weights.registry import BUILT_IN, find_model
 from ape_model.world.words import load_vocabulary
 from ape_stream import masks
@@ -44,28 +46,18 @@ if TYPE_CHECKING:
 
 __all__ = ["ApePerceiver"]
 
-NANO_THRESHOLD: Final = 0.5
-OFFICIAL_THRESHOLD: Final = 0.3
-"""Scores kept where nobody says otherwise; nano's quality focal loss asks for the higher one."""
-NANO_MARGIN: Final = 0.08
-"""Nano learns masks inside boxes only: beyond the box grown by this share there is no mask."""
-DOUBLE: Final = 0.8
-"""Part of the smaller of two masks in the other above which both are the same thing."""
-OUTSIDE: Final = -20.0
-"""Mask logit of what is cut off; low enough that no upsampled pixel next to it is inside."""
-
 
 class ApePerceiver:
     """APE as a perceiver.
 
-    On a CPU, nano leaves one core to decoding and writing (`OMP_NUM_THREADS` says otherwise).
+    On a CPU, nano leaves one core to decoding and writing, unless `OMP_NUM_THREADS` is set.
 
     Args:
         model: "nano", a model that was imported or pulled, or the path of one.
         threshold: lowest score kept for prompts without one of their own, 0..1.
         device: where the network runs: "auto" (the first GPU, else the CPU), "cpu", "cuda:1" ...
-        canvas: long edge of the picture that the network sees, pixels; None for the model's own.
-        official: class prompts as the official code does: one with a space makes all sentences.
+        canvas: long edge of the image that the network sees, pixels; None for the model's own.
+        official: classify prompts as the official code does: a space in one makes all sentences.
         bank: file of prompt embeddings made by `ape-stream prompts embed`.
         dtype: arithmetic of the network: "float32", or "bfloat16" or "float16", which are faster
             where the hardware has them and round (`ape-stream bench model` tells how much).
@@ -87,7 +79,7 @@ class ApePerceiver:
         dtype: str = "float32",
         per_prompt: int = 100,
     ) -> None:
-        with _told_as_ours():
+        with _translate_errors():
             files = find_model(model)
             self.device = parse_device(device)
             self._dtype = parse_dtype(dtype)
@@ -96,22 +88,22 @@ class ApePerceiver:
             self._embedder = open_embedder(files, self.device, bank=path)
             on_gpu = self.device.type == "cuda"
             graphs = on_gpu and graphs_work(self.device)
-            self._replayed = FrameGraph(self.network) if graphs else self.network
+            self._runner = CudaGraphRunner(self.network) if graphs else self.network
             self._upload = uploader(self.device) if on_gpu else None
-        self._room = room_on(self.device)
-        self._packs = on_gpu  # a CPU upsamples crops; a GPU whole masks, and sends their bits
+        self._capacity = initial_capacity(self.device)
+        # A CPU upsamples the crop of each mask; a GPU whole masks, which it sends as bits.
+        self._packs_masks = on_gpu
         config = self.network.config
         self._config = config if canvas is None else replace(config, canvas=canvas)
-        nano = files.variant == BUILT_IN
-        self._leaves_a_core = nano and not on_gpu
-        self._margin = NANO_MARGIN if nano else None
-        usual = NANO_THRESHOLD if nano else OFFICIAL_THRESHOLD
-        self._threshold = usual if threshold is None else threshold
+        self._spares_a_core = config.spare_core and not on_gpu
+        self._threshold = config.score_threshold if threshold is None else threshold
         self._vocabulary = files.vocabulary
-        self._known_stuff = files.stuff | (_drawn_stuff() if nano else frozenset())
+        self._known_stuff = files.stuff
+        if config.knows_drawn_stuff:
+            self._known_stuff |= _drawn_stuff()
         self._official = official
         self._per_prompt = per_prompt
-        self._passes: list[Pass] = []
+        self._passes: list[PromptPass] = []
         self._stuff = np.zeros(0, np.bool_)
 
     def prepare(self, prompts: PromptSet) -> None:
@@ -120,28 +112,38 @@ class ApePerceiver:
         Raises:
             PromptError: a prompt cannot be encoded with what is here.
         """
-        if self._leaves_a_core:
+        if self._spares_a_core:
             leave_a_core()
-        given = [None if p.kind is None else PromptKind(p.kind.value) for p in prompts]
-        with _told_as_ours():
-            kinds = classify(prompts.texts, given, self._vocabulary, official=self._official)
-            embedded = self._embedder.embed(prompts.texts).to(self.device, self._dtype)
-        least = [self._threshold if p.threshold is None else p.threshold for p in prompts]
-        self._passes = [
-            self._pass(kind, kinds, embedded, torch.tensor(least)) for kind in dict.fromkeys(kinds)
-        ]
+        with _translate_errors():
+            kinds = classify(
+                prompts.texts,
+                [prompt.kind for prompt in prompts],
+                self._vocabulary,
+                official=self._official,
+            )
+            embeddings = self._embedder.embed(prompts.texts).to(self.device, self._dtype)  # (P, Dl)
+        thresholds = torch.tensor(
+            [self._threshold if p.threshold is None else p.threshold for p in prompts]
+        )
         self._stuff = np.array(
             [prompt.stuff or clean_text(prompt.text) in self._known_stuff for prompt in prompts]
         )
+        self._passes = []
+        for kind in dict.fromkeys(kinds):
+            ids = torch.tensor([p for p, own in enumerate(kinds) if own == kind])
+            self._passes.append(self._make_pass(kind, ids, embeddings[ids], thresholds[ids]))
 
-    def _pass(
-        self, kind: PromptKind, kinds: Sequence[PromptKind], embedded: Tensor, least: Tensor
-    ) -> Pass:
-        """The prompts of one kind: they go through the head together."""
-        ids = torch.tensor([prompt for prompt, own in enumerate(kinds) if own is kind])
-        vocabulary = kind is PromptKind.VOCABULARY
-        features = self.network.vocabulary if vocabulary else self.network.sentences
-        return Pass(features(embedded[ids]), ids, least[ids].to(self.device))
+    def _make_pass(
+        self, kind: str, ids: Tensor, embeddings: Tensor, thresholds: Tensor
+    ) -> PromptPass:
+        """The L prompts of one kind, which go through the head together."""
+        encode = self.network.vocabulary if kind == VOCABULARY else self.network.sentences
+        return PromptPass(
+            prompts=encode(embeddings),
+            ids=ids,
+            thresholds=thresholds.to(self.device),
+            stuff=torch.from_numpy(self._stuff)[ids],
+        )
 
     @torch.inference_mode()
     def perceive(self, frames: Sequence[Frame]) -> list[Instances]:
@@ -157,26 +159,28 @@ class ApePerceiver:
 
     def _perceive_alike(self, frames: Sequence[Frame]) -> list[Instances]:
         """Frames of one padded shape in one call of the network."""
-        images, sizes = prepare(
+        images, sizes = make_batch(
             [frame.image for frame in frames], self._config, self._dtype, self._upload
         )
         found = find_regions(
-            self._replayed,
-            self._replayed.encode_image(images, sizes),
+            self._runner,
+            self._runner.encode_image(images, sizes),
             self._passes,
             per_prompt=self._per_prompt,
-            room=self._room,
+            capacity=self._capacity,
+            mask_margin=self._config.mask_margin,
         )
-        drawn = [
-            self._drawn(regions, frame.size) for regions, frame in zip(found, frames, strict=True)
+        on_device = [
+            self._masks_on_device(regions, frame.size)
+            for regions, frame in zip(found, frames, strict=True)
         ]
         return [
-            self._instances(regions, maps.numpy(), frame.size)
-            for regions, maps, frame in zip(found, to_host(drawn), frames, strict=True)
+            self._instances(regions, mask_data.numpy(), frame.size)
+            for regions, mask_data, frame in zip(found, to_host(on_device), frames, strict=True)
         ]
 
     def device_memory(self) -> DeviceMemory | None:
-        """What the GPU holds, by the allocator's books; None on a CPU.
+        """Memory of the GPU, as counted by torch's allocator; None on a CPU.
 
         The driver is not asked: a call to it from another thread would break a graph's capture.
         """
@@ -189,110 +193,44 @@ class ApePerceiver:
             total=torch.cuda.get_device_properties(self.device).total_memory,
         )
 
-    def _drawn(self, regions: Regions, size: tuple[int, int]) -> Tensor:
-        """(K, ...) masks of a frame of (height, width), still where the network is.
+    def _masks_on_device(self, regions: Regions, size: tuple[int, int]) -> Tensor:
+        """Masks of K regions of a frame of (height, width), on the network's device.
 
         Either bits of the frame, as `mask_pack` makes them, or (K, h, w) float32 logits.
         """
-        logits, filled = regions.mask_logits.float(), _filled(regions)
-        if self._margin is not None:
-            things = to_device(torch.from_numpy(~self._stuff)[regions.prompts], logits.device)
-            boxes = to_device(regions.boxes, logits.device)
-            inside = _inside_boxes(logits, boxes, filled, self._margin)
-            logits = torch.where(things[:, None, None], inside, logits)
-        return mask_pack(logits, size, filled) if self._packs else logits
+        logits = regions.mask_logits.float()
+        return mask_pack(logits, size, regions.filled) if self._packs_masks else logits
 
-    def _instances(self, regions: Regions, drawn: NDArray[Any], size: tuple[int, int]) -> Instances:
+    def _instances(
+        self, regions: Regions, mask_data: NDArray[Any], size: tuple[int, int]
+    ) -> Instances:
         """Regions of one frame of (height, width), each mask cut to its extent."""
-        if self._packs:
-            cut = [masks.from_bits(words, size[1]) for words in drawn]
+        if self._packs_masks:
+            cropped = [masks.from_bits(words, size[1]) for words in mask_data]
         else:
-            cut = [masks.from_logits(logits, size, _filled(regions)) for logits in drawn]
-        solid = [index for index, mask in enumerate(cut) if mask.bitmap.size]
-        kept = tuple(cut[index] for index in solid)
+            cropped = [masks.from_logits(logits, size, regions.filled) for logits in mask_data]
+        kept = [index for index, mask in enumerate(cropped) if mask.bitmap.size]
+        kept_masks = tuple(cropped[index] for index in kept)
         found = Instances(
-            boxes=masks.boxes(kept),
-            scores=regions.scores.float().numpy()[solid].astype(np.float32),
-            prompt_ids=regions.prompts.numpy()[solid].astype(np.int64),
-            masks=kept,
+            boxes=masks.boxes(kept_masks),
+            scores=regions.scores.float().numpy()[kept].astype(np.float32),
+            prompt_ids=regions.prompts.numpy()[kept].astype(np.int64),
+            masks=kept_masks,
             size=size,
         )
-        found = _stuff_united(found, self._stuff) if self._stuff.any() else found
-        return _one_mask_each(found)
+        return masks.suppress_duplicates(masks.merge_stuff(found, self._stuff))
 
 
 def _drawn_stuff() -> frozenset[str]:
-    """Names in nano's world that can only mean stuff."""
+    """Prompts of the drawn world that can only mean stuff."""
     words = load_vocabulary()
     only_stuff = (p.text for p in words.prompts if min(p.class_ids) >= words.things)
     return frozenset(clean_text(text) for text in only_stuff)
 
 
-def _filled(regions: Regions) -> tuple[float, float]:
-    """Rows and columns of the mask logits that the frame covers."""
-    height, width = regions.mask_logits.shape[-2:]
-    return height * regions.extent[0], width * regions.extent[1]
-
-
-def _inside_boxes(
-    logits: Tensor, boxes: Tensor, filled: tuple[float, float], margin: float
-) -> Tensor:
-    """(K, H, W) mask logits without what lies outside (K, 4) boxes grown by a margin."""
-    scale = boxes.new_tensor([filled[1], filled[0]])
-    grown = margin * (boxes[:, 2:] - boxes[:, :2])
-    low, high = (boxes[:, :2] - grown) * scale - 1, (boxes[:, 2:] + grown) * scale + 1
-    x = torch.arange(logits.shape[2], device=boxes.device) + 0.5
-    y = torch.arange(logits.shape[1], device=boxes.device) + 0.5
-    inside_x = (x >= low[:, :1]) & (x <= high[:, :1])
-    inside_y = (y >= low[:, 1:]) & (y <= high[:, 1:])
-    return logits.masked_fill(~(inside_y[:, :, None] & inside_x[:, None]), OUTSIDE)
-
-
-def _one_mask_each(found: Instances) -> Instances:
-    """Drop weaker regions of a prompt that share their pixels with a stronger one.
-
-    Two queries may draw one thing, or one the thing and the other a part of it, with boxes that
-    overlap little enough to pass suppression; their masks tell. What is kept stays in the order of
-    its score.
-    """
-    kept: list[int] = []
-    for index in np.argsort(-found.scores, kind="stable").tolist():
-        same = [k for k in kept if found.prompt_ids[k] == found.prompt_ids[index]]
-        rivals = [found.masks[k] for k in same]
-        if not same or masks.containment_matrix([found.masks[index]], rivals).max() <= DOUBLE:
-            kept.append(index)
-    return found if len(kept) == len(found) else found.select(np.array(kept, np.intp))
-
-
-def _stuff_united(found: Instances, stuff: NDArray[np.bool_]) -> Instances:
-    """Unite the regions of every stuff prompt: one sky, however many clouds divide it."""
-    things = ~stuff[found.prompt_ids]
-    parts = [found.select(things)]
-    for prompt in np.unique(found.prompt_ids[~things]):
-        regions = found.select(found.prompt_ids == prompt)
-        dense = np.any([masks.paste(mask, found.size) for mask in regions.masks], axis=0)
-        united = (masks.crop(dense),)
-        parts.append(
-            Instances(
-                boxes=masks.boxes(united),
-                scores=regions.scores.max(keepdims=True),
-                prompt_ids=regions.prompt_ids[:1],
-                masks=united,
-                size=found.size,
-            )
-        )
-    return Instances(
-        boxes=np.concatenate([part.boxes for part in parts]),
-        scores=np.concatenate([part.scores for part in parts]),
-        prompt_ids=np.concatenate([part.prompt_ids for part in parts]),
-        masks=tuple(mask for part in parts for mask in part.masks),
-        size=found.size,
-    )
-
-
 @contextmanager
-def _told_as_ours() -> Iterator[None]:
-    """Turn the network's errors into the stream's."""
+def _translate_errors() -> Iterator[None]:
+    """Turn errors of `ape_model` into those of `ape_stream`."""
     try:
         yield
     except PromptTextError as error:

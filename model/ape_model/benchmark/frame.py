@@ -1,4 +1,4 @@
-"""What a whole frame costs: the fast forms of a model against `as_written`, in one run.
+"""What a whole frame costs: the fast forms of a model against the reference form, in one run.
 
 A form is a way to compute the same frame. All forms take turns, round by round, so that a busy
 machine slows all alike; the first form is the baseline of every ratio. A frame begins with
@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ape_model.benchmark.profiler import Seconds, watched
+from ape_model.benchmark.profiler import Seconds, timed_stages
 from ape_model.config import PRESETS
 from ape_model.errors import ModelMissingError, VariantError
-from ape_model.inference.selection import pick, room_on
+from ape_model.inference.selection import initial_capacity, select
 from ape_model.inference.transfer import to_device
 from ape_model.loading import load_network
 from ape_model.network.ape import Ape
 from ape_model.network.deformable_attention import DeformableAttention
-from ape_model.reference.patch import as_written
+from ape_model.reference.patch import reference_mode
 from ape_model.weights.registry import find_model
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 OFFSET_DEVIATION = 2.0
-"""Pixels that sampled places of random weights scatter by; trained ones are not all in a row."""
+"""Standard deviation, in pixels, of sampling offsets of random weights, as trained ones scatter."""
 PER_PROMPT = 100
 """Most regions of one prompt, as a perceiver has it."""
 ASIDE = "aside"
@@ -60,18 +60,18 @@ class Form:
     """One way to compute the frame."""
 
     name: str
-    """`as_written`, a dtype, or a number of prompts."""
+    """`reference`, a dtype, or a number of prompts."""
     network: Ape
     """In the form's own precision."""
     prompts: int
-    """How many of the frame's prompts it looks for."""
-    written: bool = False
-    """In the plain form, as papers and official code write it."""
+    """How many of the frame's prompts it takes."""
+    reference: bool = False
+    """In the reference form, as papers and official code write it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """What every form is fed with."""
+    """Input of every form."""
 
     image: Tensor
     """(1, 3, H, W) float32 normalised."""
@@ -111,7 +111,7 @@ class Cost:
     """Baseline's time over this one's, the median over the rounds; see `StageCost.speedup`."""
     peak_bytes: int | None
     """Most memory held during a frame: of the process, weights of all forms included; on a GPU
-    torch's own. None where the system does not tell."""
+    torch's own. None where the system does not report it."""
     errors: dict[str, float]
     """Relative differences from the baseline (Frobenius) of `memory` and `mask_feature`, which
     no choice of queries changes, and `other_queries`, the share of queries chosen otherwise."""
@@ -144,14 +144,16 @@ def open_network(name: str, device: torch.device) -> tuple[Ape, str]:
 def make_frame(
     network: Ape, side: int, prompts: int, *, sentences: bool = False, regions: int = 100
 ) -> Frame:
-    """Noise to look at and vectors to look for, the same ones every time.
+    """A noise image and random prompt vectors, the same ones every time.
 
     Raises:
         VariantError: the model takes no square of this side.
     """
-    grain = network.config.grain or 64
-    if side < grain or side % grain:
-        raise VariantError(f"size must be a multiple of {grain} pixels for this model, got {side}")
+    divisor = network.config.size_divisor or 64
+    if side < divisor or side % divisor:
+        raise VariantError(
+            f"size must be a multiple of {divisor} pixels for this model, got {side}"
+        )
     random = torch.Generator().manual_seed(0)
     device = next(network.parameters()).device
     return Frame(
@@ -172,14 +174,14 @@ def _dtype(form: Form) -> torch.dtype:
 
 
 def _prompts(form: Form, frame: Frame) -> PromptFeatures:
-    """As a perceiver prepares them, once for many frames; the plain form projects in every one."""
+    """As a perceiver prepares them, once for many frames; the reference form projects in each."""
     network = form.network
     kind = network.sentences if frame.sentences else network.vocabulary
     prompts = kind(frame.embeddings[: form.prompts].to(_dtype(form)))
-    return replace(prompts, vectors=None, biases=None) if form.written else prompts
+    return replace(prompts, vectors=None, biases=None) if form.reference else prompts
 
 
-def _look(form: Form, frame: Frame, prompts: PromptFeatures) -> RawOutputs:
+def _run(form: Form, frame: Frame, prompts: PromptFeatures) -> RawOutputs:
     """Everything before selection."""
     return form.network(frame.image.to(_dtype(form)), prompts)
 
@@ -190,11 +192,11 @@ def _threshold(outputs: RawOutputs, regions: int) -> Tensor:
     return scores.topk(min(regions, len(scores))).values[-1:].expand(outputs.logits.shape[-1])
 
 
-def _choose(form: Form, outputs: RawOutputs, threshold: Tensor) -> Tensor:
+def _mask_logits(form: Form, outputs: RawOutputs, threshold: Tensor) -> Tensor:
     """(K, H, W) mask logits of what is kept."""
     device = outputs.logits.device
     batch = (outputs.logits, outputs.boxes, threshold)
-    ((found,),) = pick([batch], per_prompt=PER_PROMPT, room=room_on(device))
+    ((found,),) = select([batch], per_prompt=PER_PROMPT, capacity=initial_capacity(device))
     return form.network.region_masks(outputs, 0, to_device(found.queries, device))
 
 
@@ -228,7 +230,7 @@ def _peak(device: torch.device) -> int | None:
 
 @dataclass(slots=True)
 class _Log:
-    """What was seen of one form, round by round."""
+    """Measurements of one form, round by round."""
 
     totals: list[Seconds] = field(default_factory=list)
     stages: list[dict[str, Seconds]] = field(default_factory=list)
@@ -242,12 +244,12 @@ def measure(forms: Sequence[Form], frame: Frame, repeats: int) -> list[Cost]:
 
     Args:
         forms: at least one.
-        frame: what they look at.
+        frame: their input.
         repeats: rounds, at least one; fast forms run once before them, which compiles kernels.
     """
     for form in forms:
-        if not form.written:
-            _look(form, frame, _prompts(form, frame))
+        if not form.reference:
+            _run(form, frame, _prompts(form, frame))
     logs = {form.name: _Log() for form in forms}
     wanted: RawOutputs | None = None
     for index in range(repeats):
@@ -267,12 +269,12 @@ def _round(form: Form, frame: Frame, log: _Log) -> RawOutputs:
     """One frame of one form, measured."""
     device = frame.image.device
     _forget_peak(device)
-    plain = as_written(form.network) if form.written else nullcontext()
-    with plain, watched(form.network) as stages:
+    mode = reference_mode(form.network) if form.reference else nullcontext()
+    with mode, timed_stages(form.network) as stages:
         prompts = stages.around(ASIDE, _prompts)(form, frame)
-        outputs = _look(form, frame, prompts)
+        outputs = _run(form, frame, prompts)
         threshold = stages.around(ASIDE, _threshold)(outputs, frame.regions)
-        _choose(form, outputs, threshold)
+        _mask_logits(form, outputs, threshold)
     log.peaks.append(_peak(device))
     log.stages.append(stages.seconds())
     log.stages[-1].pop(ASIDE)

@@ -1,10 +1,10 @@
-"""Where the time of a frame goes: the boxes of the figure, each without the boxes inside it.
+"""Time of a frame by stage, each without the stages inside it.
 
-    with watched(model) as stages:
+    with timed_stages(model) as stages:
         model(images, prompts)
     for stage, (cpu_s, wall_s) in stages.seconds().items(): ...
 
-Nothing in the network knows of it: the methods are wrapped while the block lasts.
+The network has no code for it: its methods are wrapped while the block lasts.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
     from ape_model.network.ape import Ape
 
-__all__ = ["REST", "Seconds", "Stages", "watched"]
+__all__ = ["REST", "Seconds", "StageTimer", "timed_stages"]
 
 REST = "rest"
-"""What no other stage holds: geometry, selection, and the glue between stages."""
+"""Everything else: geometry, selection, and the glue between stages."""
 
 
 class Seconds(NamedTuple):
-    """What one stage cost."""
+    """Cost of one stage."""
 
     cpu_s: float
     """CPU seconds of all threads."""
     wall_s: float
-    """Seconds on the wall; on a GPU those of its stream, between events."""
+    """Wall seconds; on a GPU those of its stream, between events."""
 
 
 class _Mark(NamedTuple):
@@ -46,7 +46,7 @@ class _Mark(NamedTuple):
     event: Any
 
 
-class Stages:
+class StageTimer:
     """The marks of one run.
 
     Args:
@@ -81,7 +81,7 @@ class Stages:
         return timed
 
     def seconds(self) -> dict[str, Seconds]:
-        """What every stage cost, in the order of their first calls; waits for a GPU to finish."""
+        """Cost of every stage, in the order of their first calls; waits for a GPU to finish."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         total: dict[str, Seconds] = {}
@@ -94,7 +94,7 @@ class Stages:
         return total
 
 
-def _places(model: Ape) -> Iterator[tuple[str, nn.Module, str]]:
+def _stages(model: Ape) -> Iterator[tuple[str, nn.Module, str]]:
     """Stage, module and method of everything that is timed; what is inside comes later."""
     transformer = model.transformer
     simple = hasattr(model.backbone, "net")
@@ -113,19 +113,19 @@ def _places(model: Ape) -> Iterator[tuple[str, nn.Module, str]]:
     yield "proposals", transformer, "score"
     yield "proposals", transformer, "propose"
     yield "decoder", transformer, "decode"
-    align = model.class_embed[model.config.decoder_layers - 1]
+    align = transformer.decoder.aligns[-1]
     yield "alignment", align, "forward"
     yield "alignment", align, "score"
-    yield "masks", model, "mask_feature"
+    yield "masks", model.mask_head, "feature"
     yield "masks", model, "region_masks"
 
 
 @contextmanager
-def watched(model: Ape) -> Iterator[Stages]:
+def timed_stages(model: Ape) -> Iterator[StageTimer]:
     """Inside the block, the stages of `model` are timed; not for use from several threads."""
-    stages = Stages(next(model.parameters()).device)
+    stages = StageTimer(next(model.parameters()).device)
     before: list[tuple[nn.Module, str, Any]] = []
-    for stage, module, name in _places(model):
+    for stage, module, name in _stages(model):
         before.append((module, name, module.__dict__.get(name)))
         setattr(module, name, stages.around(stage, getattr(module, name)))
     stages._mark()  # noqa: SLF001 (of this file)
@@ -136,5 +136,5 @@ def watched(model: Ape) -> Iterator[Stages]:
         for module, name, own in before:
             if own is None:
                 delattr(module, name)
-            else:  # a plain twin that as_written had put there
+            else:  # a reference form that reference_mode had set
                 setattr(module, name, own)

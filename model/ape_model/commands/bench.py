@@ -118,7 +118,7 @@ def _forms(
     if vocabularies:
         fast = in_precision(network, dtypes[0])
         return [Form(f"{count} names", fast, count) for count in vocabularies]
-    forms = [Form("as_written", network, prompts, written=True)]
+    forms = [Form("reference", network, prompts, reference=True)]
     for dtype in dict.fromkeys(dtypes):
         name = str(dtype).removeprefix("torch.")
         forms.append(Form(name, in_precision(network, dtype), prompts))

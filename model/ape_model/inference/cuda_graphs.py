@@ -1,6 +1,6 @@
-"""The network of a frame as CUDA graphs: its kernels are launched at once, not one by one.
+"""The network as CUDA graphs: all kernels of a pass are launched by one call, not one by one.
 
-    network = FrameGraph(ape)
+    network = CudaGraphRunner(ape)
     features = network.encode_image(images, sizes)    # replays what was captured for these sizes
     outputs = network.head(features, prompts)         # and for this count and kind of prompts
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
     from ape_model.network.ape import Ape, ImageFeatures, PromptFeatures, RawOutputs
 
-__all__ = ["CudaCall", "FrameGraph"]
+__all__ = ["CapturedCall", "CudaGraphRunner"]
 
 WARM_UP = 2
 """Calls before a capture: they compile and load kernels, choose algorithms and fill caches."""
-KEPT = 3
-"""Sizes whose graphs are kept, and for each so many counts and kinds of prompts, newest used."""
-GIVEN = ("fusion", "classes", "counts", "vectors", "biases")
-"""What a captured head takes of the prompts."""
-Kept = TypeVar("Kept")
+CACHE_SIZE = 3
+"""Sizes whose graphs are kept, newest used, and so many counts and kinds of prompts of each."""
+CAPTURED_INPUTS = ("fusion", "classes", "vectors", "biases")
+"""Fields of the prompts that are inputs of a captured head."""
+Cached = TypeVar("Cached")
 
 
 class _Call(Protocol):
@@ -44,12 +44,12 @@ class _Call(Protocol):
         """Return what the call returns of these inputs."""
 
 
-class CudaCall:
+class CapturedCall:
     """One call as a CUDA graph, with inputs and outputs of its own.
 
     Args:
-        call: makes tensors on the GPU and waits for none of them; it must keep alive what it
-            reads beside its inputs.
+        call: must not synchronise with the host, and must keep alive all that it reads other than
+            its inputs.
         inputs: on one GPU.
 
     Raises:
@@ -84,17 +84,17 @@ class CudaCall:
 
 
 @dataclass(slots=True, eq=False)
-class _Frame:
-    """What was captured for one size."""
+class _CapturedShape:
+    """Graphs of one batch size and image size."""
 
     encode: _Call
     features: ImageFeatures | None = None
-    passes: int = 0
-    """How often the head saw these features."""
+    head_calls: int = 0
+    """How often the head was called with these features."""
     heads: OrderedDict[Hashable, _Call] = field(default_factory=OrderedDict)
 
 
-class FrameGraph:
+class CudaGraphRunner:
     """A network whose image and head passes are captured once for every size and replayed.
 
     Where a pass cannot be captured, a warning says why, once, and kernels are launched one by one.
@@ -105,12 +105,12 @@ class FrameGraph:
     """
 
     def __init__(
-        self, network: Ape, capture: Callable[[_Call, tuple[Tensor, ...]], _Call] = CudaCall
+        self, network: Ape, capture: Callable[[_Call, tuple[Tensor, ...]], _Call] = CapturedCall
     ) -> None:
         self._network = network
         self._capture = capture
-        self._frames: OrderedDict[Hashable, _Frame] = OrderedDict()
-        self._one_by_one = False
+        self._frames: OrderedDict[Hashable, _CapturedShape] = OrderedDict()
+        self._eager = False
 
     def encode_image(
         self, images: Tensor, sizes: Sequence[tuple[int, int]] | None = None
@@ -123,19 +123,19 @@ class FrameGraph:
         canvas = (images.shape[2], images.shape[3])
         sizes = (canvas,) * len(images) if sizes is None else tuple(sizes)
         encode = partial(self._network.encode_image, sizes=sizes)
-        key = (_form(images), sizes)
+        key = (_signature(images), sizes)
         if key not in self._frames:
             captured = self._captured(encode, (images,))
             if captured is None:
                 return encode(images)
-            self._frames[key] = _Frame(captured)
+            self._frames[key] = _CapturedShape(captured)
         frame = _used(self._frames, key)
-        frame.features, frame.passes = frame.encode(images), 0
+        frame.features, frame.head_calls = frame.encode(images), 0
         return frame.features
 
     def head(self, features: ImageFeatures, prompts: PromptFeatures) -> RawOutputs:
         """As `Ape.head`, of the features that `encode_image` returned last for their size."""
-        given = {name: getattr(prompts, name) for name in GIVEN}
+        given = {name: getattr(prompts, name) for name in CAPTURED_INPUTS}
         given = {name: tensor for name, tensor in given.items() if tensor is not None}
 
         def head(*tensors: Tensor) -> RawOutputs:
@@ -147,8 +147,8 @@ class FrameGraph:
         if frame is None:  # not captured: there is no memory that a graph could read again
             return head(*inputs)
         # A pass of its own for each: the outputs of all passes live until the next frame.
-        key = (frame.passes, *((name, _form(tensor)) for name, tensor in given.items()))
-        frame.passes += 1
+        key = (frame.head_calls, *((name, _signature(tensor)) for name, tensor in given.items()))
+        frame.head_calls += 1
         if key not in frame.heads:
             captured = self._captured(head, inputs)
             if captured is None:
@@ -163,25 +163,25 @@ class FrameGraph:
 
     def _captured(self, call: _Call, inputs: tuple[Tensor, ...]) -> _Call | None:
         """The call captured, or None where that failed, now or before."""
-        if self._one_by_one:
+        if self._eager:
             return None
         try:
             return self._capture(call, inputs)
         except RuntimeError as error:
-            self._one_by_one = True
+            self._eager = True
             reason = str(error).partition("\n")[0]
             warnings.warn(f"no CUDA graph, kernels start one by one: {reason}", stacklevel=4)
             return None
 
 
-def _form(tensor: Tensor) -> Hashable:
-    """What a captured call cannot change of an input."""
+def _signature(tensor: Tensor) -> Hashable:
+    """Properties of an input that are fixed by the capture."""
     return tuple(tensor.shape), tensor.dtype, tensor.device
 
 
-def _used(kept: OrderedDict[Hashable, Kept], key: Hashable) -> Kept:
-    """Entry `key`, now the newest used; the oldest beyond `KEPT` is dropped."""
+def _used(kept: OrderedDict[Hashable, Cached], key: Hashable) -> Cached:
+    """Entry `key`, now the newest used; the oldest beyond `CACHE_SIZE` is dropped."""
     kept.move_to_end(key)
-    while len(kept) > KEPT:
+    while len(kept) > CACHE_SIZE:
         kept.popitem(last=False)
     return kept[key]

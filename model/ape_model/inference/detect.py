@@ -1,28 +1,31 @@
-"""What was found in a batch: all passes through the head together, with masks of what is kept."""
+"""Regions of a batch: all passes through the head, selection, and masks of what is kept."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ape_model.inference.selection import pick
+from ape_model.inference.selection import select
 from ape_model.inference.transfer import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ape_model.inference.cuda_graphs import FrameGraph
+    from ape_model.inference.cuda_graphs import CudaGraphRunner
     from ape_model.network.ape import Ape, ImageFeatures, PromptFeatures
 
-__all__ = ["Pass", "Regions", "find_regions"]
+__all__ = ["PromptPass", "Regions", "clip_to_boxes", "find_regions"]
+
+OUTSIDE = -20.0
+"""Mask logit of cut-off cells; so low that no upsampled pixel next to one is inside."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Regions:
-    """What was found in one image; all but the masks is on the host."""
+    """Regions of one image; all but the masks is on the host."""
 
     boxes: Tensor
     """(K, 4) x1, y1, x2, y2 over the image's width and height, 0..1."""
@@ -31,13 +34,19 @@ class Regions:
     prompts: Tensor
     """(K,) int64 prompt ids."""
     mask_logits: Tensor
-    """(K, H, W) over the whole canvas, where the network is; positive is inside."""
+    """(K, H, W) over the whole canvas, on the network's device; positive is inside."""
     extent: tuple[float, float]
     """Share of the mask's rows and columns that the image covers; the rest is padding."""
 
+    @property
+    def filled(self) -> tuple[float, float]:
+        """Rows and columns of the mask logits that the image covers."""
+        height, width = self.mask_logits.shape[-2:]
+        return height * self.extent[0], width * self.extent[1]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pass:
+class PromptPass:
     """The prompts that go through the head together: names, or sentences."""
 
     prompts: PromptFeatures
@@ -45,49 +54,53 @@ class Pass:
     ids: Tensor
     """(L,) int64 on the host, the prompt id of each."""
     thresholds: Tensor
-    """(L,) lowest kept score of each, where the network is."""
+    """(L,) lowest kept score of each, on the network's device."""
+    stuff: Tensor
+    """(L,) bool on the host, which are stuff: their masks may reach beyond their boxes."""
 
 
 def find_regions(
-    model: Ape | FrameGraph,
+    model: Ape | CudaGraphRunner,
     features: ImageFeatures,
-    passes: Sequence[Pass],
+    passes: Sequence[PromptPass],
     *,
     per_prompt: int = 100,
-    room: int | None = None,
+    capacity: int | None = None,
+    mask_margin: float | None = None,
 ) -> list[Regions]:
-    """Run the head once per pass on one batch of encoded images and put the results together.
+    """Run the head once per pass on one batch of encoded images, and merge the results.
 
     Args:
         model: the network, or its graphs.
         features: of `model.encode_image`: the backbone has run, once.
         passes: at least one.
         per_prompt: most regions of one prompt.
-        room: see `pick`; with it, the host waits for a GPU once.
+        capacity: see `select`.
+        mask_margin: see `ApeConfig.mask_margin`.
 
     Returns:
-        What was found, per image, strongest first.
+        Regions of each image, strongest first.
     """
     heads = [model.head(features, one.prompts) for one in passes]
     batches = [
         (outputs.logits[..., : len(one.ids)], outputs.boxes, one.thresholds)
         for one, outputs in zip(passes, heads, strict=True)
     ]
+    selections = select(batches, per_prompt=per_prompt, capacity=capacity)
     found: list[list[Regions]] = [[] for _ in features.sizes]
-    for one, outputs, images in zip(
-        passes, heads, pick(batches, per_prompt=per_prompt, room=room), strict=True
-    ):
-        for image, (size, picked) in enumerate(zip(features.sizes, images, strict=True)):
-            queries = to_device(picked.queries, outputs.logits.device)
-            found[image].append(
-                Regions(
-                    boxes=picked.boxes,
-                    scores=picked.scores,
-                    prompts=one.ids[picked.prompts],
-                    mask_logits=model.region_masks(outputs, image, queries),
-                    extent=(size[0] / features.canvas[0], size[1] / features.canvas[1]),
-                )
+    for one, outputs, images in zip(passes, heads, selections, strict=True):
+        for image, (size, selected) in enumerate(zip(features.sizes, images, strict=True)):
+            queries = to_device(selected.queries, outputs.logits.device)
+            regions = Regions(
+                boxes=selected.boxes,
+                scores=selected.scores,
+                prompts=one.ids[selected.prompts],
+                mask_logits=model.region_masks(outputs, image, queries),
+                extent=(size[0] / features.canvas[0], size[1] / features.canvas[1]),
             )
+            if mask_margin is not None:
+                regions = clip_to_boxes(regions, mask_margin, one.stuff[selected.prompts])
+            found[image].append(regions)
     return [_merged(parts) for parts in found]
 
 
@@ -104,3 +117,27 @@ def _merged(parts: Sequence[Regions]) -> Regions:
         mask_logits=logits[to_device(order, logits.device)],
         extent=parts[0].extent,
     )
+
+
+def clip_to_boxes(regions: Regions, margin: float, exempt: Tensor) -> Regions:
+    """End masks at their boxes.
+
+    Args:
+        regions: K of them.
+        margin: how much a box is grown on each side, as a share of its width and height.
+        exempt: (K,) bool on the host, regions whose masks stay as they are.
+    """
+    logits = regions.mask_logits.float()
+    boxes = to_device(regions.boxes, logits.device)
+    rows, cols = regions.filled
+    scale = boxes.new_tensor([cols, rows])
+    grown = margin * (boxes[:, 2:] - boxes[:, :2])  # (K, 2)
+    # One cell more: the upsampled border of a mask lies between two cells.
+    low, high = (boxes[:, :2] - grown) * scale - 1, (boxes[:, 2:] + grown) * scale + 1
+    x = torch.arange(logits.shape[2], device=boxes.device) + 0.5
+    y = torch.arange(logits.shape[1], device=boxes.device) + 0.5
+    inside_x = (x >= low[:, :1]) & (x <= high[:, :1])  # (K, W)
+    inside_y = (y >= low[:, 1:]) & (y <= high[:, 1:])  # (K, H)
+    kept = inside_y[:, :, None] & inside_x[:, None]  # (K, H, W)
+    kept = kept | to_device(exempt, boxes.device)[:, None, None]
+    return replace(regions, mask_logits=logits.masked_fill(~kept, OUTSIDE))

@@ -16,8 +16,8 @@ import torch
 from ape_cuda_ops.device_check import check_once, compare
 from ape_cuda_ops.errors import BackendError
 from ape_cuda_ops.ops import msda_fused
-from ape_model.inference.cuda_graphs import CudaCall
-from ape_model.inference.transfer import SLOTS, UploadRing
+from ape_model.inference.cuda_graphs import CapturedCall
+from ape_model.inference.transfer import SLOTS, PinnedUploader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ SOURCES = sorted(Path(__file__).parent.glob("*.py"))
 
 
 def graphs_work(
-    device: torch.device, capture: Callable[..., Callable[..., Tensor]] = CudaCall
+    device: torch.device, capture: Callable[..., Callable[..., Tensor]] = CapturedCall
 ) -> bool:
     """Whether a captured call gives what the call itself gives; warns where it does not."""
 
@@ -47,7 +47,9 @@ def graphs_work(
     return _works("CUDA graph", device, run, "kernels start one by one")
 
 
-def uploader(device: torch.device, make: Callable[[torch.device], Upload] = UploadRing) -> Upload:
+def uploader(
+    device: torch.device, make: Callable[[torch.device], Upload] = PinnedUploader
+) -> Upload:
     """What brings frames to a GPU: `make(device)` if they arrive unchanged, else a plain copy."""
 
     def run() -> None:

@@ -2,7 +2,7 @@
 
 The long side becomes the canvas side (small frames grow), resampled by Pillow's antialiased
 bilinear filter on bytes; BGR is flipped to RGB, normalised, then zero-padded right and bottom. On a
-GPU all of it happens there, the filter in integers (`pillow_resize`): a frame goes over as bytes.
+GPU all of it happens there, the filter in integers (`pillow_resize`): bytes are uploaded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ape_model.config import ApeConfig
 
-__all__ = ["fitted_size", "group_by_canvas", "normalise", "prepare", "resize_rgb"]
+__all__ = ["fitted_size", "group_by_canvas", "make_batch", "normalise", "resize_rgb"]
 
 
 def fitted_size(size: tuple[int, int], canvas: int) -> tuple[int, int]:
@@ -40,7 +40,7 @@ def fitted_size(size: tuple[int, int], canvas: int) -> tuple[int, int]:
 
 def resize_rgb(bgr: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """(H, W, 3) BGR bytes to (height, width, 3) RGB bytes."""
-    # To Pillow three channels are as good as any others: they are flipped when they are few.
+    # Pillow does not care about channel order: flip after resizing, where there are fewer pixels.
     image = Image.fromarray(np.ascontiguousarray(bgr))
     small = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(small)[..., ::-1])
@@ -61,7 +61,7 @@ def _statistics(
     return columns[0], columns[1]
 
 
-def prepare(
+def make_batch(
     frames: Sequence[NDArray[np.uint8]],
     config: ApeConfig,
     dtype: torch.dtype = torch.float32,
@@ -71,7 +71,7 @@ def prepare(
 
     Args:
         frames: (H, W, 3) BGR bytes each, of any sizes.
-        config: of the model that will see them.
+        config: of the model.
         dtype: of the batch; pixels are normalised in float32 and then rounded to it.
         upload: brings a frame to a GPU, which then does the rest; None for a batch on the CPU.
 
@@ -87,8 +87,8 @@ def prepare(
     ]
     shape = len(frames), 3, *_padded(sizes, config)
     batch = torch.zeros(shape, dtype=dtype, device=fitted[0].device)
-    for place, rgb, (height, width) in zip(batch, fitted, sizes, strict=True):
-        place[:, :height, :width] = normalise(rgb.permute(2, 0, 1).float(), config)
+    for canvas, rgb, (height, width) in zip(batch, fitted, sizes, strict=True):
+        canvas[:, :height, :width] = normalise(rgb.permute(2, 0, 1).float(), config)
     return batch, sizes
 
 
@@ -108,10 +108,11 @@ def group_by_canvas(
 
 
 def _padded(sizes: Sequence[tuple[int, int]], config: ApeConfig) -> tuple[int, int]:
-    """The whole square, or the least multiple of the grain that holds all sizes."""
-    if config.grain is None:
+    """The whole square, or the least multiples of `size_divisor` that hold all sizes."""
+    if config.size_divisor is None:
         return config.canvas, config.canvas
     rows, cols = (
-        -(-max(sides) // config.grain) * config.grain for sides in zip(*sizes, strict=True)
+        -(-max(sides) // config.size_divisor) * config.size_divisor
+        for sides in zip(*sizes, strict=True)
     )
     return rows, cols

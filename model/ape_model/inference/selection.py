@@ -1,12 +1,11 @@
-"""Which (query, prompt) pairs become regions.
+"""Which (query, prompt) pairs become regions: threshold, non-maximum suppression, limits.
 
-Those do whose score reaches the prompt's threshold and which no stronger one overlaps. Prompts
-never compete: thresholds, suppression and limits are per prompt, so that one more prompt changes
-nothing of the others. (`ape_model.reference.official_topk` is the released evaluation,
-where they do.)
+Prompts never compete: thresholds, suppression and limits are per prompt, so one more prompt changes
+nothing for the others. (`ape_model.reference.official_topk` is the released evaluation, where they
+do.)
 
-The long part runs where the logits are and has sizes known beforehand: a table of the strong pairs
-and of which of them stay. The table is copied to the host, which orders and cuts it.
+Filtering and NMS run on the logits' device with static shapes (capturable); only the table of
+candidates goes to the host, which sorts and cuts it.
 """
 
 from __future__ import annotations
@@ -19,31 +18,32 @@ from torch import Tensor
 
 from ape_cuda_ops.ops import nms_grouped
 from ape_model.inference.transfer import to_host
-from ape_model.network.geometry import corners
+from ape_model.network.boxes import corners
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
     "NMS_IOU",
-    "Picked",
-    "Shortlist",
+    "CandidateTable",
+    "Selected",
     "candidate_limit",
-    "pick",
-    "room_on",
+    "initial_capacity",
     "scores_of",
-    "shortlist",
+    "select",
+    "threshold_and_nms",
 ]
 
 NMS_IOU = 0.7
+"""IoU above which the weaker of two regions of a prompt is dropped (the official value)."""
 CANDIDATES = 1_000_000
 """(query, prompt) pairs that may enter suppression; beyond it, each prompt's strongest do."""
-ROOM = 4096
-"""Pairs that a table on a GPU has room for at first."""
+INITIAL_CAPACITY = 4096
+"""Rows of the first table on a GPU."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Picked:
+class Selected:
     """(query, prompt) pairs of one image on the host, strongest first."""
 
     boxes: Tensor
@@ -53,12 +53,12 @@ class Picked:
     prompts: Tensor
     """(K,) int64 columns of the logits."""
     queries: Tensor
-    """(K,) int64; one query may be picked for several prompts."""
+    """(K,) int64; one query may be selected for several prompts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shortlist:
-    """The strong pairs of a batch, in the order of its logits; what is behind them is padding."""
+class CandidateTable:
+    """Candidate pairs of a batch in the order of its logits; rows after them are padding."""
 
     images: Tensor
     """(N,) int64."""
@@ -70,53 +70,58 @@ class Shortlist:
     """(N,) 0..1."""
     boxes: Tensor
     """(N, 4) x1, y1, x2, y2 in 0..1."""
-    strong: Tensor
+    above: Tensor
     """(N,) bool, at or above the threshold; False for padding."""
-    stays: Tensor
-    """(N,) bool, strong, and suppressed by nothing."""
-    needed: Tensor
-    """() int64, the least N that holds all pairs; some are missing where it is above N."""
+    keep: Tensor
+    """(N,) bool, above the threshold and not suppressed."""
+    count: Tensor
+    """() int64, how many candidates there are; above N, some are missing."""
 
 
-def room_on(device: torch.device) -> int | None:
-    """Rows of a first table: fixed on a GPU, whose values the host does not know; else None."""
-    return ROOM if device.type == "cuda" else None
+def initial_capacity(device: torch.device) -> int | None:
+    """Rows of the first table: fixed on a GPU, whose values the host does not know; else None."""
+    return INITIAL_CAPACITY if device.type == "cuda" else None
 
 
-def shortlist(
-    logits: Tensor, boxes: Tensor, thresholds: Tensor, *, nms: float, room: int | None
-) -> Shortlist:
-    """Find the strong pairs and suppress the weaker of those that overlap.
+def threshold_and_nms(
+    logits: Tensor, boxes: Tensor, thresholds: Tensor, *, nms: float, capacity: int | None
+) -> CandidateTable:
+    """Find the pairs above their threshold and suppress the weaker of those that overlap.
 
     Args:
         logits: (B, Q, P).
         boxes: (B, Q, 4) cx, cy, w, h in 0..1.
         thresholds: (P,) lowest kept score of each prompt.
-        nms: IoU above which the weaker region of the same prompt falls.
-        room: rows of the table, so that no value is asked for; None: as many as are needed.
+        nms: IoU above which the weaker region of the same prompt is dropped.
+        capacity: rows of the table, so that no value is read; None: as many as there are pairs.
 
     Returns:
         The table, on the device of the logits.
     """
-    images, queries, prompts, real, needed = _above(logits, thresholds, room)
-    scores = scores_of(logits[images, queries, prompts])
-    strong = real & (scores >= thresholds.to(logits)[prompts])
-    inside = corners(boxes[images, queries]).clamp(0, 1)
-    columns = logits.shape[2]
-    group = torch.where(strong, images * columns + prompts, -1)
-    stays = nms_grouped(inside, scores.float(), group, len(logits) * columns, nms)
-    return Shortlist(images, queries, prompts, scores, inside, strong, stays, needed)
+    if capacity is None:
+        candidates = _exact_candidates(logits, thresholds)
+    else:
+        candidates = _padded_candidates(logits, thresholds, capacity)
+    images, queries, prompts, real, count = candidates
+    scores = scores_of(logits[images, queries, prompts])  # (N,)
+    above = real & (scores >= thresholds.to(logits)[prompts])
+    rectangles = corners(boxes[images, queries]).clamp(0, 1)  # (N, 4)
+    P = logits.shape[2]
+    group = torch.where(above, images * P + prompts, -1)  # one image and prompt; -1: no candidate
+    keep = nms_grouped(rectangles, scores.float(), group, len(logits) * P, nms)
+    return CandidateTable(images, queries, prompts, scores, rectangles, above, keep, count)
 
 
 def scores_of(logits: Tensor) -> Tensor:
     """Scores 0..1, in the dtype of the logits; equal logits have equal ones.
 
-    In the plain sigmoid on a CPU the last bit depends on where in memory a logit stands.
+    On a CPU the last bit of a plain float32 sigmoid depends on the position in memory (vectorised
+    body or scalar rest of a loop).
     """
     return logits.double().sigmoid().to(logits.dtype)
 
 
-def _floor(thresholds: Tensor, logits: Tensor) -> Tensor:
+def _logit_floor(thresholds: Tensor, logits: Tensor) -> Tensor:
     """(P,) logits below which no score reaches the threshold, however scores are rounded."""
     kind = torch.finfo(logits.dtype)
     least = thresholds.double() * (1 - 2 * kind.eps) - kind.smallest_normal * kind.eps
@@ -124,96 +129,104 @@ def _floor(thresholds: Tensor, logits: Tensor) -> Tensor:
     return (floor - floor.abs() * kind.eps).to(logits.dtype)
 
 
-def _above(
-    logits: Tensor, thresholds: Tensor, room: int | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Image, query, prompt of the pairs that may be strong, which are real, and how many."""
-    floor = _floor(thresholds, logits)
-    if room is None:
-        # Most of a long vocabulary is absent. A NaN must not hide the others of its prompt.
-        named = (~(logits.amax((0, 1)) < floor)).nonzero().squeeze(1)
-        near = (logits[..., named] >= floor[named]).nonzero()
-        near[:, 2] = named[near[:, 2]]
-        scores = scores_of(logits[near.unbind(1)])
-        near = near[scores >= thresholds.to(logits)[near[:, 2]]]  # in 16 bits the floor is rough
-        images, queries, prompts = near.unbind(1)
-        real = torch.ones_like(images, dtype=torch.bool)
-        return images, queries, prompts, real, real.sum()
+Candidates = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""(N,) image, query and prompt of each pair, (N,) bool: no padding, () int64: count of pairs."""
+
+
+def _exact_candidates(logits: Tensor, thresholds: Tensor) -> Candidates:
+    """All pairs that may reach their threshold, as many rows as there are."""
+    floor = _logit_floor(thresholds, logits)
+    # Most of a long vocabulary is absent: drop whole columns first. `~(<)` keeps those with a NaN.
+    present = (~(logits.amax((0, 1)) < floor)).nonzero().squeeze(1)
+    near = (logits[..., present] >= floor[present]).nonzero()  # (N, 3)
+    near[:, 2] = present[near[:, 2]]
+    scores = scores_of(logits[near.unbind(1)])
+    near = near[scores >= thresholds.to(logits)[near[:, 2]]]  # in 16 bits the floor is rough
+    images, queries, prompts = near.unbind(1)
+    real = torch.ones_like(images, dtype=torch.bool)
+    return images, queries, prompts, real, real.sum()
+
+
+def _padded_candidates(logits: Tensor, thresholds: Tensor, capacity: int) -> Candidates:
+    """The first `capacity` pairs that may reach their threshold, without reading a value."""
     _, Q, P = logits.shape
-    above = (logits >= floor).flatten()
-    turns = above.cumsum(0)
-    rows = torch.where(above & (turns <= room), turns - 1, room)
-    every = torch.arange(max(len(above), room), device=logits.device)
-    found = torch.zeros(room + 1, dtype=torch.int64, device=logits.device)
-    found = found.scatter(0, rows, every[: len(above)])[:room]  # what is too many goes to the end
-    return found // (Q * P), found // P % Q, found % P, every[:room] < turns[-1], turns[-1]
+    near = (logits >= _logit_floor(thresholds, logits)).flatten()
+    rank = near.cumsum(0)  # from 1, of every pair among the near ones
+    # Scatter pair numbers to their rows; all others go to one more row, which is cut off.
+    rows = torch.where(near & (rank <= capacity), rank - 1, capacity)
+    numbers = torch.arange(max(len(near), capacity), device=logits.device)
+    found = torch.zeros(capacity + 1, dtype=torch.int64, device=logits.device)
+    found = found.scatter(0, rows, numbers[: len(near)])[:capacity]
+    real = numbers[:capacity] < rank[-1]
+    return found // (Q * P), found // P % Q, found % P, real, rank[-1]
 
 
-def pick(
+def select(
     batches: Sequence[tuple[Tensor, Tensor, Tensor]],
     *,
     per_prompt: int,
     nms: float = NMS_IOU,
-    room: int | None = None,
-) -> list[list[Picked]]:
+    capacity: int | None = None,
+) -> list[list[Selected]]:
     """Pairs above their prompt's threshold, at most `per_prompt` of each prompt.
 
-    The host waits for a GPU once, for all that is given; again only where the room is too small.
+    The host waits for a GPU once, for all batches; again only where the capacity was too small.
 
     Args:
         batches: logits (B, Q, P), boxes (B, Q, 4) as cx, cy, w, h in 0..1 and thresholds (P,),
             the lowest kept score of each prompt.
         per_prompt: most regions of one prompt, its strongest.
-        nms: IoU above which the weaker region of the same prompt falls.
-        room: pairs of a batch to make room for at first; None on a CPU, which sees how many.
+        nms: IoU above which the weaker region of the same prompt is dropped.
+        capacity: rows of a first table; None on a CPU, which sees how many pairs there are.
 
     Returns:
-        For each batch and image, picked pairs, boxes in 0..1.
+        For each batch and image, selected pairs, boxes in 0..1.
     """
-    tables = [shortlist(*batch, nms=nms, room=room) for batch in batches]
+    tables = [threshold_and_nms(*batch, nms=nms, capacity=capacity) for batch in batches]
     on_host = _to_host(tables)
-    most = max((int(table.needed) for table in on_host), default=0)
-    if room is not None and most > room:
-        return pick(batches, per_prompt=per_prompt, nms=nms, room=1 << (most - 1).bit_length())
+    most = max((int(table.count) for table in on_host), default=0)
+    if capacity is not None and most > capacity:
+        larger = 1 << (most - 1).bit_length()
+        return select(batches, per_prompt=per_prompt, nms=nms, capacity=larger)
     return [
         _ordered(table, len(batch[0]), per_prompt)
         for table, batch in zip(on_host, batches, strict=True)
     ]
 
 
-def _to_host(tables: Sequence[Shortlist]) -> list[Shortlist]:
-    names = [field.name for field in fields(Shortlist)]
+def _to_host(tables: Sequence[CandidateTable]) -> list[CandidateTable]:
+    names = [field.name for field in fields(CandidateTable)]
     columns = iter(to_host([getattr(table, name) for table in tables for name in names]))
-    return [Shortlist(**{name: next(columns) for name in names}) for _ in tables]
+    return [CandidateTable(**{name: next(columns) for name in names}) for _ in tables]
 
 
-def _ordered(table: Shortlist, images: int, per_prompt: int) -> list[Picked]:
-    """What stays of every image, strongest first, within the limits."""
-    rows = table.strong.nonzero().squeeze(1)
+def _ordered(table: CandidateTable, images: int, per_prompt: int) -> list[Selected]:
+    """Kept pairs of every image, strongest first, within the limits."""
+    rows = table.above.nonzero().squeeze(1)
     rows = rows[table.scores[rows].argsort(descending=True, stable=True)]
     found = []
     for image in range(images):
         own = rows[table.images[rows] == image]
-        named = table.prompts[own].unique()
-        own = _strongest(table, own, candidate_limit(per_prompt, len(named)))
-        own = own[table.stays[own]]  # what did not enter is weaker: it has struck nothing else
+        present = table.prompts[own].unique()
+        own = _strongest(table, own, candidate_limit(per_prompt, len(present)))
+        own = own[table.keep[own]]  # what is beyond the limit is weaker: it suppressed nothing here
         own = _strongest(table, own, per_prompt)
         columns = (table.boxes, table.scores, table.prompts, table.queries)
-        found.append(Picked(*(column[own] for column in columns)))
+        found.append(Selected(*(column[own] for column in columns)))
     return found
 
 
-def _strongest(table: Shortlist, rows: Tensor, limit: int) -> Tensor:
+def _strongest(table: CandidateTable, rows: Tensor, limit: int) -> Tensor:
     """Of (N,) rows, strongest first, the first `limit` of every prompt."""
     if len(rows) <= limit:
         return rows
     prompts = table.prompts[rows]
     order = prompts.argsort(stable=True)
     grouped = prompts[order]
-    turns = torch.arange(len(order)) - torch.searchsorted(grouped, grouped)
-    return rows[torch.empty_like(turns).scatter(0, order, turns) < limit]
+    ranks = torch.arange(len(order)) - torch.searchsorted(grouped, grouped)  # within the prompt
+    return rows[torch.empty_like(ranks).scatter(0, order, ranks) < limit]
 
 
-def candidate_limit(per_prompt: int, named: int) -> int:
-    """How many pairs of one prompt may enter suppression where `named` prompts have some."""
-    return max(per_prompt, CANDIDATES // max(1, named))
+def candidate_limit(per_prompt: int, present: int) -> int:
+    """How many pairs of one prompt may enter suppression where `present` prompts have some."""
+    return max(per_prompt, CANDIDATES // max(1, present))

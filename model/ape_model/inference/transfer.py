@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["UploadRing", "to_device", "to_host"]
+__all__ = ["PinnedUploader", "to_device", "to_host"]
 
 SLOTS = 3
-"""Pictures on their way at once: one being written, one being copied, one being computed."""
+"""Images in transfer at once: one being written, one being copied, one being computed."""
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -29,7 +29,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """All of them on the CPU, after one wait for their GPU; on a CPU they are what was given."""
+    """All of them on the CPU, after one wait for the GPU; CPU tensors are returned as they are."""
     copies = []
     for tensor in tensors:
         pinned = tensor.device.type == "cuda"
@@ -41,7 +41,7 @@ def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
     return copies
 
 
-class UploadRing:
+class PinnedUploader:
     """Three pinned buffers that take turns.
 
     Args:

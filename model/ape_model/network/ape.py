@@ -1,4 +1,4 @@
-"""APE, whole: one image, many words, regions and their masks.
+"""The whole of APE (Shen et al. 2024, figure 2): one image, many prompts, regions and their masks.
 
     features = model.encode_image(images, sizes)          # once per frame
     outputs = model.head(features, model.vocabulary(words))   # once per kind of prompt
@@ -11,16 +11,15 @@ heads that appear there twice are one module here, too, registered under both na
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ape_model.network.backbone import build_backbone
-from ape_model.network.geometry import Geometry, Levels, geometry
+from ape_model.network.decoder import Decoded
+from ape_model.network.geometry import Geometry, ImageCoordinates, Levels
 from ape_model.network.mask_head import MaskHead
-from ape_model.network.pyramid import ChannelMapper
+from ape_model.network.pyramid import ChannelMapper, SimpleFeaturePyramid
 from ape_model.network.transformer import Proposals, TokenScores, Transformer
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from ape_model.config import ApeConfig
     from ape_model.network.align import Align
-    from ape_model.network.decoder import Decoded
+    from ape_model.network.geometry import Coordinates
 
 __all__ = ["OFFICIAL_PREFIX", "Ape", "ImageFeatures", "PromptFeatures", "RawOutputs"]
 
@@ -38,14 +37,14 @@ OFFICIAL_PREFIX = "model_vision."
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageFeatures:
-    """What is known of a batch of images before any prompt."""
+    """Features of a batch of images, which no prompt changes."""
 
     maps: tuple[Tensor, ...]
     """Per level (B, C, H_l, W_l), finest first, after the neck."""
     lateral: Tensor
     """(B, C, H, W), where the mask head starts: the backbone's finest map, before the neck."""
     geometry: Geometry
-    """Grids, padding, places, anchors."""
+    """Grids, padding, positions, anchors."""
     sizes: tuple[tuple[int, int], ...]
     """Height and width in pixels of each image inside the canvas."""
     canvas: tuple[int, int]
@@ -60,17 +59,15 @@ class PromptFeatures:
     """(1 | B, T, Dl) what is fused with the image; None for a model without fusion."""
     classes: Tensor | None
     """(1 | B, L, Dl) what regions are aligned with; None for the fused text itself."""
-    counts: Tensor | None = None
-    """(T,) how many equal fusion tokens each stands for, 0 to ignore it; None for one each."""
     vectors: Tensor | None = None
-    """(1, L, C) the classes as the alignment projects them; None: to be projected in the head."""
+    """(1, L, C) the classes, projected by the alignment; None: the head projects them."""
     biases: Tensor | None = None
-    """(1, L) what goes with the vectors."""
+    """(1, L) bias of each class, together with the vectors."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawOutputs:
-    """What the head says of a batch; masks are made later, for the regions that are kept."""
+    """Output of the head for a batch; masks are made later, for the regions that are kept."""
 
     memory: Tensor
     """(B, N, C) encoded image tokens."""
@@ -98,18 +95,31 @@ class RawOutputs:
         return self.decoded.hidden[-1]
 
 
-class Ape(MaskHead):
+class Ape(nn.Module):
     """Backbone, neck, transformer and heads.
 
     Args:
         config: every size.
-        backbone: makes the maps; None for the one that `config.backbone` describes.
+        backbone: images to `BackboneMaps`; None for the one that `config.backbone` describes.
+        mask_head: region states to masks; None for the one of the released models.
+        coordinates: the unit of boxes inside the network; None for shares of the image.
     """
 
-    def __init__(self, config: ApeConfig, backbone: nn.Module | None = None) -> None:
-        super().__init__(config)
+    def __init__(
+        self,
+        config: ApeConfig,
+        *,
+        backbone: nn.Module | None = None,
+        mask_head: MaskHead | None = None,
+        coordinates: Coordinates | None = None,
+    ) -> None:
+        super().__init__()
         self.config = config
-        self.backbone = build_backbone(config) if backbone is None else backbone
+        self.coordinates = coordinates or ImageCoordinates(config.hidden, config.anchor_size)
+        self.mask_head = mask_head or _mask_head(config)
+        self.backbone = backbone or SimpleFeaturePyramid(
+            config.backbone, canvas=config.canvas, channels=config.hidden
+        )
         if config.neck:
             self.neck = ChannelMapper(
                 levels=config.levels, channels=config.hidden, groups=config.norm_groups
@@ -119,6 +129,8 @@ class Ape(MaskHead):
         self.class_embed = self.transformer.decoder.class_embed
         if config.fusion:
             self.name_prompt_fusion_feature = nn.Parameter(torch.zeros(1, 1, config.text_width))
+        self.register_state_dict_post_hook(_to_official_keys)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_from_official_keys)  # type: ignore[no-untyped-call]
 
     def vocabulary(self, embeddings: Tensor) -> PromptFeatures:
         """(L, Dl) names: regions are aligned with them, the image sees only the zero token."""
@@ -132,8 +144,8 @@ class Ape(MaskHead):
         return PromptFeatures(fusion=embeddings[None], classes=None)
 
     def _projected(self, prompts: PromptFeatures) -> PromptFeatures:
-        """Of 10,000 names the projection is most of their cost, and no image changes it."""
-        if self.training:  # but every step does
+        """Project the classes once for all images: of 10,000 names it is most of the cost."""
+        if self.training:  # every step changes the projection
             return prompts
         vectors, biases = self._align.project(_class_text(prompts, None))
         return replace(prompts, vectors=vectors, biases=biases)
@@ -141,8 +153,7 @@ class Ape(MaskHead):
     @property
     def _align(self) -> Align:
         """The alignment of the last decoder layer."""
-        align: Align = self.class_embed[self.config.decoder_layers - 1]  # type: ignore[assignment]
-        return align
+        return self.transformer.decoder.aligns[-1]
 
     def encode_image(
         self, images: Tensor, sizes: Sequence[tuple[int, int]] | None = None
@@ -156,47 +167,37 @@ class Ape(MaskHead):
         canvas = (images.shape[2], images.shape[3])
         sizes = (canvas,) * len(images) if sizes is None else tuple(sizes)
         levels, lateral = self.backbone(images)
-        maps = self.neck(levels) if self.config.neck else levels
-        place = geometry(
-            Levels(tuple((level.shape[2], level.shape[3]) for level in maps)),
-            sizes,
-            canvas,
-            self.config.hidden,
-            self.config.anchor_size,
-            images.device,
-        )
-        return ImageFeatures(tuple(maps), lateral, place, sizes, canvas)
+        maps = tuple(self.neck(levels) if self.config.neck else levels)
+        grids = Levels(tuple((level.shape[2], level.shape[3]) for level in maps))
+        geometry = self.coordinates.geometry(grids, sizes, canvas, images.device)
+        return ImageFeatures(maps, lateral, geometry, sizes, canvas)
 
-    def head(
-        self, features: ImageFeatures, prompts: PromptFeatures, region: Tensor | None = None
-    ) -> RawOutputs:
+    def head(self, features: ImageFeatures, prompts: PromptFeatures) -> RawOutputs:
         """Find what the prompts name: the part that is run once per kind of prompt.
 
         Args:
             features: of `encode_image`.
             prompts: of `vocabulary` or `sentences`.
-            region: (B, H, W) bool over the canvas: propose only where it is True; all False
-                means everywhere.
         """
-        place, transformer = features.geometry, self.transformer
+        geometry, transformer = features.geometry, self.transformer
         fusion = prompts.fusion
         if fusion is not None:
             fusion = fusion.expand(features.lateral.shape[0], -1, -1)
-        memory, fused = transformer.encode(features.maps, place, fusion, prompts.counts)
+        memory, fused = transformer.encode(features.maps, geometry, fusion)  # (B, N, C)
         text = _class_text(prompts, fused)
-        outside = None if region is None else _outside(region, place.levels)
-        tokens = transformer.score(memory, place, outside)
-        proposals = transformer.propose(tokens, place)
-        decoded = transformer.decode(proposals, memory, place)
-        finest = memory[:, : place.levels.counts[0]].mT.unflatten(-1, place.levels.shapes[0])
+        tokens = transformer.score(memory, geometry)
+        proposals = transformer.propose(tokens, geometry)
+        decoded = transformer.decode(proposals, memory, geometry)
+        boxes = self.coordinates.to_shares(decoded.boxes, features.sizes, features.canvas)
+        finest, grid = memory[:, : geometry.levels.counts[0]], geometry.levels.shapes[0]
         return RawOutputs(
             memory=memory,
             text=text,
             tokens=tokens,
             proposals=proposals,
-            decoded=decoded,
+            decoded=Decoded(decoded.hidden, boxes),
             logits=self._score(decoded.hidden[-1], prompts, text),
-            mask_feature=self.mask_feature(features.lateral, finest),
+            mask_feature=self.mask_head.feature(features.lateral, finest.mT.unflatten(-1, grid)),
         )
 
     def _score(self, hidden: Tensor, prompts: PromptFeatures, text: Tensor) -> Tensor:
@@ -206,7 +207,7 @@ class Ape(MaskHead):
 
     def region_masks(self, outputs: RawOutputs, image: int, queries: Tensor) -> Tensor:
         """Mask logits (K, H, W) of (K,) int64 queries of one image, over the whole canvas."""
-        return self.mask_logits(outputs.hidden[image, queries], outputs.mask_feature[image])
+        return self.mask_head.logits(outputs.hidden[image, queries], outputs.mask_feature[image])
 
     def forward(
         self,
@@ -214,8 +215,15 @@ class Ape(MaskHead):
         prompts: PromptFeatures,
         sizes: Sequence[tuple[int, int]] | None = None,
     ) -> RawOutputs:
-        """The whole figure for one kind of prompt; arguments as in `encode_image` and `head`."""
+        """Image and head for one kind of prompt; arguments as in `encode_image` and `head`."""
         return self.head(self.encode_image(images, sizes), prompts)
+
+
+def _mask_head(config: ApeConfig) -> MaskHead:
+    width = config.hidden
+    return MaskHead(
+        lateral=width, channels=width, groups=config.norm_groups, embed_widths=(width,) * 4
+    )
 
 
 def _class_text(prompts: PromptFeatures, fused: Tensor | None) -> Tensor:
@@ -225,13 +233,14 @@ def _class_text(prompts: PromptFeatures, fused: Tensor | None) -> Tensor:
     return text
 
 
-def _outside(region: Tensor, levels: Levels) -> Tensor | None:
-    """(B, H, W) bool over the canvas to (B, N) bool, True for tokens outside the region."""
-    if not bool(region.any()):
-        return None
-    # A cell is inside where bilinear resize leaves anything of the region.
-    inside = [
-        F.interpolate(region[None].float(), size=shape, mode="bilinear")[0].flatten(1) > 0
-        for shape in levels.shapes
-    ]
-    return ~torch.cat(inside, dim=1)
+# Official checkpoints, and so all files of weights, hold the modules of the mask head at top level.
+def _to_official_keys(_model: nn.Module, state: dict[str, Any], prefix: str, _: object) -> None:
+    own = f"{prefix}mask_head."
+    for key in [key for key in state if key.startswith(own)]:
+        state[prefix + key.removeprefix(own)] = state.pop(key)
+
+
+def _from_official_keys(model: Ape, state: dict[str, Any], prefix: str, *_: object) -> None:
+    for key in model.mask_head.state_dict():
+        if prefix + key in state:
+            state[f"{prefix}mask_head.{key}"] = state.pop(prefix + key)

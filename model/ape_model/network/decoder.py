@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ape_model.network.align import Align
+from ape_model.network.boxes import inverse_sigmoid
 from ape_model.network.deformable_attention import DeformableAttention, Unprojected
-from ape_model.network.geometry import inverse_sigmoid
 from ape_model.network.layers import MLP, FeedForward, SelfAttention
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ class _NamedAttention(nn.Module):
         self.attn = SelfAttention(width, heads)
 
     def forward(self, query_key: Tensor, value: Tensor) -> Tensor:
-        out: Tensor = self.attn(query_key, value)
-        return out
+        return self.attn(query_key, value)
 
 
 class DecoderLayer(nn.Module):
@@ -62,9 +61,7 @@ class DecoderLayer(nn.Module):
     @property
     def cross(self) -> DeformableAttention:
         """The attention to the memory."""
-        attention = self.attentions[1]
-        assert isinstance(attention, DeformableAttention)  # noqa: S101 (tells the type checker)
-        return attention
+        return cast("DeformableAttention", self.attentions[1])
 
     def forward(
         self,
@@ -78,8 +75,7 @@ class DecoderLayer(nn.Module):
         query = self.norms[0](query + self.attentions[0](query + position, query))
         seen = self.cross(query + position, reference, value, levels)
         query = self.norms[1](query + seen)
-        out: Tensor = self.norms[2](self.ffns[0](query))
-        return out
+        return self.norms[2](self.ffns[0](query))
 
 
 class Decoder(nn.Module):
@@ -99,6 +95,11 @@ class Decoder(nn.Module):
             self.class_embed_ambiguous = nn.ModuleList(_objectness_head(width) for _ in extra)
         self.ambiguous = bool(config.ambiguous_heads)
 
+    @property
+    def aligns(self) -> list[Align]:
+        """The alignment of every layer."""
+        return [head for head in self.class_embed if isinstance(head, Align)]
+
     def token_objectness(self, tokens: Tensor) -> Tensor:
         """(..., C) tokens to the (..., K) logits of the K two-stage heads."""
         heads = [self.class_embed[-1]]
@@ -106,7 +107,7 @@ class Decoder(nn.Module):
             heads += self.class_embed_ambiguous
         return torch.cat([head(tokens) for head in heads], dim=-1)
 
-    def token_box_changes(self, tokens: Tensor) -> Tensor:
+    def token_box_deltas(self, tokens: Tensor) -> Tensor:
         """(..., C) tokens to (..., K, 4) box logits of these heads, to add to the anchors'."""
         heads = [self.bbox_embed[-1]]
         if self.ambiguous:
@@ -119,18 +120,19 @@ class Decoder(nn.Module):
         heads: list[nn.Linear] = [layer.cross.value_proj for layer in layers]
         weight = torch.cat([head.weight for head in heads])
         bias = torch.cat([head.bias for head in heads])
-        values = geometry.emptied(F.linear(memory, weight, bias))
+        values = geometry.zero_padding(F.linear(memory, weight, bias))
         return values.chunk(len(heads), dim=-1)
 
     def values(
         self, memory: Tensor, geometry: Geometry, queries: int
     ) -> Sequence[Tensor | Unprojected]:
         """What the layers sample: on a CPU, where it is less work, the memory itself."""
-        cross = self.layers[0].cross
-        if memory.device.type != "cpu" or not cross.gathers(queries, memory.shape[1]):  # type: ignore[operator, union-attr]
+        first = cast("DecoderLayer", self.layers[0])
+        on_cpu = memory.device.type == "cpu"
+        if not (on_cpu and first.cross.prefers_late_projection(queries, memory.shape[1])):
             return self.project_values(memory, geometry)
         inside = (~geometry.padded).to(memory.dtype)
-        return [Unprojected(geometry.emptied(memory), inside)] * len(self.layers)
+        return [Unprojected(geometry.zero_padding(memory), inside)] * len(self.layers)
 
     def forward(
         self, query: Tensor, position: Tensor, boxes: Tensor, memory: Tensor, geometry: Geometry

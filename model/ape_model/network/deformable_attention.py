@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ape_cuda_ops.ops import msda_fused
-from ape_model.network.layers import in_parts
+from ape_model.network.layers import map_chunks
 
 if TYPE_CHECKING:
     from ape_model.network.geometry import Levels
@@ -64,9 +64,9 @@ class DeformableAttention(nn.Module):
 
     def project_value(self, tokens: Tensor) -> Tensor:
         """Project (B, N, C) tokens to the values that are sampled, those of padding included."""
-        return in_parts(lambda part: self.value_proj(tokens[:, part]), tokens)
+        return map_chunks(lambda part: self.value_proj(tokens[:, part]), tokens)
 
-    def gathers(self, queries: int, tokens: int) -> bool:
+    def prefers_late_projection(self, queries: int, tokens: int) -> bool:
         """Whether sampling all channels for each head costs less than projecting all tokens."""
         samples = queries * self.heads * self.n_levels * self.points * 4
         return samples * GATHER_COST < tokens * self.value_proj.out_features
@@ -96,8 +96,7 @@ class DeformableAttention(nn.Module):
         else:
             values = value.unflatten(-1, (self.heads, -1)).contiguous()
             sampled = msda_fused(values, reference, offsets, logits, levels.shapes)
-        out: Tensor = self.output_proj(sampled)
-        return out
+        return self.output_proj(sampled)
 
     def _gather_then_project(
         self, value: Unprojected, places: Tensor, offsets: Tensor, logits: Tensor, levels: Levels

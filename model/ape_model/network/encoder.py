@@ -1,14 +1,14 @@
-"""The deformable encoder: image tokens look at each other and, where fused, at the text."""
+"""The deformable encoder: image tokens attend to each other and, where fused, to the text."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
 
 from ape_model.network.deformable_attention import DeformableAttention
 from ape_model.network.fusion import VisionLanguageFusion
-from ape_model.network.layers import FeedForward, in_parts
+from ape_model.network.layers import FeedForward, map_chunks
 
 if TYPE_CHECKING:
     from ape_model.config import ApeConfig
@@ -32,31 +32,30 @@ class EncoderLayer(nn.Module):
     @property
     def attention(self) -> DeformableAttention:
         """The attention of all tokens to all tokens."""
-        attention = self.attentions[0]
-        assert isinstance(attention, DeformableAttention)  # noqa: S101 (tells the type checker)
-        return attention
+        return cast("DeformableAttention", self.attentions[0])
 
     def forward(self, tokens: Tensor, position: Tensor, geometry: Geometry) -> Tensor:
         """(B, N, C) tokens and positions -> (B, N, C) tokens.
 
-        Every token is a query that sees values alone, so queries are gone through in steps.
+        A query reads values only, never other queries, so the tokens can attend chunk by chunk.
         """
-        value = geometry.emptied(self.attention.project_value(tokens))
+        value = geometry.zero_padding(self.attention.project_value(tokens))
 
-        def look(part: slice) -> Tensor:
-            place = geometry.reference[:, part]
-            return self.look(tokens[:, part], position[:, part], place, value, geometry.levels)
+        def attend(part: slice) -> Tensor:
+            reference = geometry.reference[:, part]
+            return self.attend(
+                tokens[:, part], position[:, part], reference, value, geometry.levels
+            )
 
-        return in_parts(look, tokens)
+        return map_chunks(attend, tokens)
 
-    def look(
+    def attend(
         self, tokens: Tensor, position: Tensor, reference: Tensor, value: Tensor, levels: Levels
     ) -> Tensor:
-        """Let (B, Q, C) of the tokens look at the (B, N, C) values of all, then feed forward."""
-        seen = self.attention(tokens + position, reference, value, levels)
-        tokens = self.norms[0](tokens + seen)
-        out: Tensor = self.norms[1](self.ffns[0](tokens))
-        return out
+        """Let (B, Q, C) of the tokens attend to the (B, N, C) values of all, then feed forward."""
+        attended = self.attention(tokens + position, reference, value, levels)
+        tokens = self.norms[0](tokens + attended)
+        return self.norms[1](self.ffns[0](tokens))
 
 
 class Encoder(nn.Module):
@@ -76,7 +75,6 @@ class Encoder(nn.Module):
         position: Tensor,
         geometry: Geometry,
         text: Tensor | None,
-        counts: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Encode image tokens and text together.
 
@@ -85,13 +83,12 @@ class Encoder(nn.Module):
             position: (B, N, C) with the level embedding.
             geometry: of the batch.
             text: (B, T, Dl) fusion text; None for a model without fusion.
-            counts: (T,) multiplicity of text tokens, None for one each.
 
         Returns:
             (B, N, C) memory and the (B, T, Dl) fused text, or None without fusion.
         """
         for index, layer in enumerate(self.layers):
             if self.fused:
-                tokens, text = self.vl_layers[index](tokens, text, counts)
+                tokens, text = self.vl_layers[index](tokens, text)
             tokens = layer(tokens, position, geometry)
         return tokens, text if self.fused else None

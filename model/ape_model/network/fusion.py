@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ape_model.network.layers import spans
+from ape_model.network.layers import token_chunks
 
 if TYPE_CHECKING:
     from ape_model.config import ApeConfig
@@ -75,17 +75,14 @@ class BiAttention(nn.Module):
         """(B, heads, T, C) attended image means to the (B, T, Dl) update of the text."""
         weight = self.values_v_proj.weight.unflatten(0, (self.heads, self.head_dim))
         bias = self.values_v_proj.bias.view(self.heads, 1, self.head_dim)
-        out: Tensor = self.out_l_proj((pooled @ weight.mT + bias).transpose(1, 2).flatten(2))
-        return out
+        return self.out_l_proj((pooled @ weight.mT + bias).transpose(1, 2).flatten(2))
 
-    def forward(self, vision: Tensor, text: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, vision: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Updates for both sides.
 
         Args:
             vision: (B, N, C), normalised.
             text: (B, T, Dl), normalised.
-            counts: (T,) or (B, T), how many equal text tokens each one stands for, 0 to hide it
-                from the image; None for one each.
 
         Returns:
             (B, N, C) and (B, T, Dl).
@@ -101,7 +98,7 @@ class BiAttention(nn.Module):
             scores = _scores(keys[:, heads].flatten(1, 2), vision).unflatten(1, (-1, T))
             scores = scores + bias[:, heads]  # (B, heads', T, N)
             pooled.append(scores.softmax(-1).flatten(1, 2) @ vision)
-            vision_update = vision_update + _to_vision(scores, values[:, heads], counts)
+            vision_update = vision_update + _to_vision(scores, values[:, heads])
         pools = torch.cat(pooled, dim=1).unflatten(1, (self.heads, T))
         return vision_update, self._pool(pools)
 
@@ -109,19 +106,16 @@ class BiAttention(nn.Module):
 def _scores(keys: Tensor, vision: Tensor) -> Tensor:
     """(B, K, C) keys times (B, N, C) image tokens: (B, K, N).
 
-    Steps are turned over once multiplied: in 16 bits a CPU would first copy all tokens, turned.
+    Transpose after the matmul: before it, a bf16 CPU kernel copies all tokens.
     """
-    steps = [(vision[:, step] @ keys.mT).mT for step in spans(vision)]
+    steps = [(vision[:, step] @ keys.mT).mT for step in token_chunks(vision)]
     return torch.cat(steps, dim=2)
 
 
-def _to_vision(scores: Tensor, values: Tensor, counts: Tensor | None) -> Tensor:
+def _to_vision(scores: Tensor, values: Tensor) -> Tensor:
     """(B, h, T, N) scores and (B, h, T, C) values to (B, N, C), summed over heads."""
     if scores.shape[2] == 1:  # one text token takes the whole softmax
         return values.sum(1)
-    if counts is not None:
-        share = counts.to(scores.dtype).log()[..., None]  # (T, 1) or (B, T, 1)
-        scores = scores + (share[:, None] if share.ndim == 3 else share)
     return scores.softmax(2).flatten(1, 2).mT @ values.flatten(1, 2)
 
 
@@ -136,12 +130,10 @@ class FusionBlock(nn.Module):
         self.gamma_v = nn.Parameter(torch.full((vision,), GAMMA_INIT))
         self.gamma_l = nn.Parameter(torch.full((text,), GAMMA_INIT))
 
-    def forward(
-        self, vision: Tensor, text: Tensor, counts: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Fuse (B, N, C) image tokens with (B, T, Dl) text tokens; `counts` as in BiAttention."""
+    def forward(self, vision: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Fuse (B, N, C) image tokens with (B, T, Dl) text tokens."""
         vision, text = self.layer_norm_v(vision), self.layer_norm_l(text)
-        vision_update, text_update = self.attn(vision, text, counts)
+        vision_update, text_update = self.attn(vision, text)
         return vision + self.gamma_v * vision_update, text + self.gamma_l * text_update
 
 
@@ -157,9 +149,6 @@ class VisionLanguageFusion(nn.Module):
             heads=config.fusion_heads,
         )
 
-    def forward(
-        self, vision: Tensor, text: Tensor, counts: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, vision: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """As `FusionBlock`."""
-        fused: tuple[Tensor, Tensor] = self.b_attn(vision, text, counts)
-        return fused
+        return self.b_attn(vision, text)

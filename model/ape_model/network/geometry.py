@@ -1,4 +1,4 @@
-"""Where tokens, boxes and padding lie: pure functions of sizes, all in float32.
+"""Positions of tokens, anchors and padding: pure functions of sizes, all in float32.
 
 Level l of a pyramid has H_l x W_l tokens; all levels lie one after another, finest first, each
 row-major, N tokens in all. Padding is at the right and the bottom of the canvas.
@@ -10,18 +10,22 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 __all__ = [
+    "Coordinates",
     "Geometry",
+    "ImageCoordinates",
     "Levels",
+    "batch_geometry",
     "box_position",
-    "corners",
-    "geometry",
-    "inverse_sigmoid",
     "resize_mask",
     "sine_position",
 ]
@@ -29,10 +33,9 @@ __all__ = [
 TEMPERATURE = 10_000.0
 SINE_OFFSET = -0.5
 SINE_EPS = 1e-6
-LOGIT_EPS = 1e-3
-"""`inverse_sigmoid` keeps this far from 0 and 1 (the official value; DETR's own is 1e-5)."""
+"""Of the sine embedding of positions: the values of Deformable DETR."""
 ANCHOR_MARGIN = 0.01
-"""An anchor that reaches nearer to the border than this is no proposal."""
+"""No proposal has a coordinate nearer to 0 or 1 than this (Deformable DETR, two-stage)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,40 +63,29 @@ class Levels:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Geometry:
-    """All that follows from the sizes of a batch, before any pixel is seen."""
+    """All that follows from the sizes of the images of a batch."""
 
     levels: Levels
     """The token grids."""
     padded: Tensor
     """(B, N) bool, True where a token lies in the padding."""
     any_padded: bool
-    """Whether one does: known without a look at the tensor, which may be on a GPU."""
+    """Whether one does, known to the host: `padded` may be on a GPU."""
     valid_ratios: Tensor
     """(B, L, 2) float32, the share of valid columns and rows, 0..1, as (x, y)."""
     position: Tensor
-    """(B, N, C) float32 sine embedding of the tokens' places, without the level embedding."""
+    """(B, N, C) float32 sine embedding of the tokens' positions, without the level embedding."""
     reference: Tensor
-    """(B, N, L, 2) float64, every token's own place on every level, as (x, y) over its width."""
+    """(B, N, L, 2) float64, every token's own position on every level, as (x, y) over the
+    level's width and height."""
     anchors: Tensor
     """(B, N, 4) float, logits of cx, cy, w, h of every token's anchor; +inf where `invalid`."""
     invalid: Tensor
     """(B, N) bool, True where a token can make no proposal: padded, or anchor over the border."""
 
-    def emptied(self, tokens: Tensor) -> Tensor:
-        """(B, N, C) tokens, zero where padded: the same ones where nothing is."""
+    def zero_padding(self, tokens: Tensor) -> Tensor:
+        """(B, N, C) tokens, zero where padded; the same tensor where nothing is."""
         return tokens.masked_fill(self.padded[..., None], 0.0) if self.any_padded else tokens
-
-
-def inverse_sigmoid(x: Tensor) -> Tensor:
-    """Logit of x in 0..1, kept finite: both x and 1 - x count as at least 1e-3."""
-    x = x.clamp(0, 1)
-    return torch.log(x.clamp(min=LOGIT_EPS) / (1 - x).clamp(min=LOGIT_EPS))
-
-
-def corners(boxes: Tensor) -> Tensor:
-    """Turn (..., 4) boxes of cx, cy, w, h into x1, y1, x2, y2."""
-    center, half = boxes[..., :2], boxes[..., 2:] / 2
-    return torch.cat([center - half, center + half], dim=-1)
 
 
 def _frequencies(features: int, device: torch.device) -> Tensor:
@@ -110,7 +102,7 @@ def _sine(angle: Tensor, features: int) -> Tensor:
 
 
 def sine_position(padded: Tensor, channels: int) -> Tensor:
-    """Embed the place of every cell within the valid part of its map.
+    """Embed the position of every cell within the valid part of its map.
 
     Args:
         padded: (B, H, W) bool, True for padding.
@@ -124,8 +116,8 @@ def sine_position(padded: Tensor, channels: int) -> Tensor:
     for axis in (1, 2):
         count = valid.cumsum(axis)
         last = count.narrow(axis, count.shape[axis] - 1, 1)
-        place = (count + SINE_OFFSET) / (last + SINE_EPS) * (2 * math.pi)
-        halves.append(_sine(place, channels // 2))
+        angle = (count + SINE_OFFSET) / (last + SINE_EPS) * (2 * math.pi)  # (B, H, W)
+        halves.append(_sine(angle, channels // 2))  # (B, H, W, C / 2)
     return torch.cat(halves, dim=-1)
 
 
@@ -161,11 +153,11 @@ def _centers(shape: tuple[int, int]) -> Tensor:
 
 
 def _reference(levels: Levels, valid_ratios: Tensor) -> Tensor:
-    places = []
+    positions = []
     for level, (rows, cols) in enumerate(levels.shapes):
         valid = valid_ratios[:, level].double() * torch.tensor([cols, rows])  # (B, 2)
-        places.append(_centers((rows, cols)) / valid[:, None])
-    return torch.cat(places, dim=1)[:, :, None] * valid_ratios[:, None].double()
+        positions.append(_centers((rows, cols)) / valid[:, None])  # (B, N_l, 2)
+    return torch.cat(positions, dim=1)[:, :, None] * valid_ratios[:, None].double()
 
 
 def _anchors(levels: Levels, masks: list[Tensor], anchor_size: float) -> tuple[Tensor, Tensor]:
@@ -184,7 +176,7 @@ def _anchors(levels: Levels, masks: list[Tensor], anchor_size: float) -> tuple[T
 
 
 @lru_cache(maxsize=2)
-def geometry(
+def batch_geometry(
     levels: Levels,
     sizes: tuple[tuple[int, int], ...],
     canvas: tuple[int, int],
@@ -192,7 +184,7 @@ def geometry(
     anchor_size: float,
     device: torch.device,
 ) -> Geometry:
-    """Work out (and keep: a stream's frames are all alike) the geometry of a batch.
+    """Geometry of a batch; cached, because the frames of a stream are all of one size.
 
     Args:
         levels: token grids of the padded images.
@@ -200,7 +192,7 @@ def geometry(
         canvas: height and width in pixels of the padded images.
         channels: C of the position embedding.
         anchor_size: side of the finest level's anchors over the image's side.
-        device: where the tensors shall live.
+        device: of the tensors.
     """
     # A tensor made in inference mode could never be used in training later.
     with torch.inference_mode(mode=False), torch.no_grad():
@@ -220,3 +212,57 @@ def geometry(
             anchors=anchors.to(device),
             invalid=invalid.to(device),
         )
+
+
+class Coordinates(Protocol):
+    """The unit in which a network counts positions and boxes."""
+
+    def geometry(
+        self,
+        levels: Levels,
+        sizes: tuple[tuple[int, int], ...],
+        canvas: tuple[int, int],
+        device: torch.device,
+    ) -> Geometry:
+        """Geometry of a batch in this unit; arguments as in `batch_geometry`."""
+
+    def to_shares(
+        self, boxes: Tensor, sizes: Sequence[tuple[int, int]], canvas: tuple[int, int]
+    ) -> Tensor:
+        """(..., B, Q, 4) boxes in this unit to shares of each image's width and height."""
+
+    def from_shares(
+        self, boxes: Tensor, sizes: Sequence[tuple[int, int]], canvas: tuple[int, int]
+    ) -> Tensor:
+        """Undo `to_shares`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCoordinates:
+    """The unit of the released models: the width and the height of the image."""
+
+    channels: int
+    """C of the position embedding."""
+    anchor_size: float
+    """Side of the finest level's anchors over the image's side."""
+
+    def geometry(
+        self,
+        levels: Levels,
+        sizes: tuple[tuple[int, int], ...],
+        canvas: tuple[int, int],
+        device: torch.device,
+    ) -> Geometry:
+        """Geometry of a batch; arguments as in `batch_geometry`."""
+        return batch_geometry(levels, sizes, canvas, self.channels, self.anchor_size, device)
+
+    def to_shares(
+        self,
+        boxes: Tensor,
+        sizes: Sequence[tuple[int, int]],  # noqa: ARG002
+        canvas: tuple[int, int],  # noqa: ARG002
+    ) -> Tensor:
+        """Boxes as they are."""
+        return boxes
+
+    from_shares = to_shares

@@ -12,30 +12,38 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["MLP", "ConvNorm", "FeedForward", "LayerNorm2d", "SelfAttention", "in_parts", "spans"]
+__all__ = [
+    "MLP",
+    "ConvNorm",
+    "FeedForward",
+    "LayerNorm2d",
+    "SelfAttention",
+    "map_chunks",
+    "token_chunks",
+]
 
 FFN_CHUNK = 8192
 """Tokens per step of the encoder's feed-forward net: its hidden activations stay small."""
-CPU_TOKENS = 2048
+CPU_CHUNK = 2048
 """Tokens per step on a CPU: what a step makes stays in the cache and in memory already mapped.
 Tensors of all 87,296 tokens are mapped and zeroed by the system page by page, each time anew."""
 
 
-def spans(tokens: Tensor) -> list[slice]:
+def token_chunks(tokens: Tensor) -> list[slice]:
     """Steps in which the (B, N, C) tokens are best gone through: one, but for many on a CPU."""
     N = tokens.shape[1]
-    step = CPU_TOKENS if tokens.device.type == "cpu" else N
+    step = CPU_CHUNK if tokens.device.type == "cpu" else N
     return [slice(start, start + step) for start in range(0, N, step)]
 
 
-def in_parts(compute: Callable[[slice], Tensor], tokens: Tensor) -> Tensor:
+def map_chunks(compute: Callable[[slice], Tensor], tokens: Tensor) -> Tensor:
     """(B, N, C') of what is computed of each of the (B, N, C) tokens by itself.
 
     Args:
         compute: (B, n, C') of a step's tokens.
         tokens: that are gone through.
     """
-    steps = spans(tokens)
+    steps = token_chunks(tokens)
     first = compute(steps[0])
     if len(steps) == 1:
         return first
@@ -68,8 +76,7 @@ class ConvNorm(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W), normalised."""
-        normed: Tensor = self.norm(super().forward(x))
-        return normed
+        return self.norm(super().forward(x))
 
 
 class MLP(nn.Module):
@@ -83,8 +90,7 @@ class MLP(nn.Module):
         """(..., widths[0]) -> (..., widths[-1])."""
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
-        out: Tensor = self.layers[-1](x)
-        return out
+        return self.layers[-1](x)
 
 
 class FeedForward(nn.Module):
@@ -131,5 +137,4 @@ class SelfAttention(nn.Module):
         v = F.linear(value, weight[2 * C :], bias[2 * C :])
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v)
-        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
-        return out
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))

@@ -10,31 +10,39 @@ from torch import Tensor, nn
 from ape_model.network.layers import MLP, ConvNorm
 
 if TYPE_CHECKING:
-    from ape_model.config import ApeConfig
+    from collections.abc import Sequence
 
 __all__ = ["MaskHead"]
 
 
 class MaskHead(nn.Module):
-    """The mask convolutions and the mask vector, which official checkpoints keep at top level."""
+    """The mask convolutions, and the vector of each region.
 
-    def __init__(self, config: ApeConfig) -> None:
+    Args:
+        lateral: channels of the map that it starts from.
+        channels: C' of the mask feature.
+        groups: of every GroupNorm.
+        embed_widths: of the MLP from region states to mask vectors; the last one is C'.
+    """
+
+    def __init__(
+        self, *, lateral: int, channels: int, groups: int, embed_widths: Sequence[int]
+    ) -> None:
         super().__init__()
-        width, groups = config.hidden, config.norm_groups
-        self.lateral_conv = ConvNorm(width, width, 1, nn.GroupNorm(groups, width))
-        self.output_conv = ConvNorm(width, width, 3, nn.GroupNorm(groups, width))
-        self.mask_conv = nn.Conv2d(width, width, 1, bias=False)
-        self.mask_embed = MLP((width, width, width, width))
+        self.lateral_conv = ConvNorm(lateral, channels, 1, nn.GroupNorm(groups, channels))
+        self.output_conv = ConvNorm(channels, channels, 3, nn.GroupNorm(groups, channels))
+        self.mask_conv = nn.Conv2d(channels, channels, 1, bias=False)
+        self.mask_embed = MLP(embed_widths)
 
-    def mask_feature(self, lateral: Tensor, memory_map: Tensor) -> Tensor:
+    def feature(self, lateral: Tensor, memory_map: Tensor) -> Tensor:
         """Fuse the backbone's finest map with the encoded finest level.
 
         Args:
-            lateral: (B, C, H, W), from the backbone, before the neck.
-            memory_map: (B, C, H_0, W_0), level 0 of the memory; resized where it is coarser.
+            lateral: (B, Cl, H, W), from the backbone, before the neck.
+            memory_map: (B, C', H_0, W_0), level 0 of the memory; resized where it is coarser.
 
         Returns:
-            (B, C, H, W).
+            (B, C', H, W).
         """
         fine = self.lateral_conv(lateral)
         coarse = memory_map
@@ -42,10 +50,9 @@ class MaskHead(nn.Module):
             coarse = F.interpolate(
                 coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False
             )
-        feature: Tensor = self.mask_conv(F.relu(self.output_conv(fine + coarse)))
-        return feature
+        return self.mask_conv(F.relu(self.output_conv(fine + coarse)))
 
-    def mask_logits(self, hidden: Tensor, feature: Tensor) -> Tensor:
-        """(K, C) region states on one image's (C, H, W) feature to (K, H, W) logits."""
-        logits: Tensor = self.mask_embed(hidden) @ feature.flatten(1)
+    def logits(self, hidden: Tensor, feature: Tensor) -> Tensor:
+        """(..., K, C) region states on (..., C', H, W) features to (..., K, H, W) logits."""
+        logits = self.mask_embed(hidden) @ feature.flatten(-2)  # (..., K, H * W)
         return logits.unflatten(-1, feature.shape[-2:])

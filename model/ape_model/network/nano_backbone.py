@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -18,7 +19,7 @@ from ape_model.network.rope import Rope, rotate
 from ape_model.network.vit import Attention, Block, SwiGLU
 
 if TYPE_CHECKING:
-    from ape_model.nano_config import NanoConfig
+    from ape_model.config import NanoConfig
 
 __all__ = ["NanoBackbone", "TokenRope"]
 
@@ -127,7 +128,7 @@ class NanoBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> BackboneMaps:
         """(B, 3, H, W) normalised pixels, H and W multiples of 32 -> levels 8, 16, 32."""
-        fine = self.stem4(images)
+        fine = self.stem4(images.contiguous(memory_format=torch.channels_last))  # (B, 48, H/4, W/4)
         c8 = self.stem8(fine)
         x = self.stem16(c8).permute(0, 2, 3, 1)  # (B, H/16, W/16, C)
         for block in self.blocks:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ape_cuda_ops.ops import nms_grouped
-from ape_model.network.geometry import corners
+from ape_model.network.boxes import corners
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ape_model.config import ApeConfig
     from ape_model.network.geometry import Levels
 
-__all__ = ["candidates_per_level", "pick_proposals", "survivors_per_level"]
+__all__ = ["candidates_per_level", "select_queries", "survivors_per_level"]
 
 
 def candidates_per_level(objectness: Tensor, levels: Levels, topk: int) -> Tensor:
@@ -90,7 +90,7 @@ def _fill_quota(survivors: Tensor, quota: int, total: int) -> Tensor:
     return turn.argsort(stable=True)[:total].sort().values
 
 
-def pick_proposals(
+def select_queries(
     objectness: Tensor, boxes: Callable[[Tensor], Tensor], levels: Levels, config: ApeConfig
 ) -> Tensor:
     """Choose the queries of one image.

@@ -73,8 +73,7 @@ class _MappedLevel(nn.Module):
         self.norm = nn.GroupNorm(groups, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.norm(self.conv(x))
-        return out
+        return self.norm(self.conv(x))
 
 
 class ChannelMapper(nn.Module):

@@ -1,4 +1,4 @@
-"""The transformer of the figure: encoder, two-stage proposals, decoder."""
+"""The transformer: encoder, two-stage proposals, decoder (DETA on Deformable DETR)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ape_model.network.decoder import Decoded, Decoder
 from ape_model.network.encoder import Encoder
 from ape_model.network.geometry import box_position
-from ape_model.network.layers import in_parts
-from ape_model.network.proposals import pick_proposals
+from ape_model.network.layers import map_chunks
+from ape_model.network.proposals import select_queries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,33 +25,33 @@ __all__ = ["Proposals", "TokenScores", "Transformer"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenScores:
-    """What the two-stage heads say of every token."""
+    """Outputs of the two-stage heads for every token."""
 
     states: Tensor
     """(B, N, C) tokens after the output projection; all invalid tokens share one state."""
     objectness: Tensor
     """(B, N) logits of each token's strongest two-stage head."""
     head: Tensor
-    """(B, N) int64, which one that is."""
+    """(B, N) int64 index of that head."""
     anchors: Tensor
     """(B, N, 4) logits of cx, cy, w, h; +inf for invalid tokens."""
-    box_changes: Callable[[Tensor], Tensor]
+    box_deltas: Callable[[Tensor], Tensor]
     """(..., C) states to the (..., K, 4) box logits, on top of the anchors', of the K heads."""
 
     def boxes(self, image: int, tokens: Tensor) -> Tensor:
-        """(T, 4) box logits of (T,) int64 tokens of one image: worked out for few of them."""
-        changes = self.box_changes(self.states[image, tokens])
-        return self._strongest(changes, self.head[image, tokens], self.anchors[image, tokens])
+        """(T, 4) box logits of (T,) int64 tokens of one image: cheap for few of them."""
+        deltas = self.box_deltas(self.states[image, tokens])
+        return self._strongest(deltas, self.head[image, tokens], self.anchors[image, tokens])
 
     def all_boxes(self) -> Tensor:
         """(B, N, 4) box logits of all tokens."""
-        return self._strongest(self.box_changes(self.states), self.head, self.anchors)
+        return self._strongest(self.box_deltas(self.states), self.head, self.anchors)
 
     @staticmethod
-    def _strongest(changes: Tensor, head: Tensor, anchors: Tensor) -> Tensor:
+    def _strongest(deltas: Tensor, head: Tensor, anchors: Tensor) -> Tensor:
         index = head[..., None, None].expand(*head.shape, 1, 4)
-        exact = torch.promote_types(changes.dtype, torch.float32)
-        return changes.gather(-2, index).squeeze(-2) + anchors.to(exact)
+        exact = torch.promote_types(deltas.dtype, torch.float32)
+        return deltas.gather(-2, index).squeeze(-2) + anchors.to(exact)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,46 +91,37 @@ class Transformer(nn.Module):
         maps: Sequence[Tensor],
         geometry: Geometry,
         text: Tensor | None,
-        counts: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Maps of (B, C, H_l, W_l) to (B, N, C) memory, and the fused (B, T, Dl) text."""
         tokens = torch.cat([level.flatten(2).mT for level in maps], dim=1)
         counted = zip(self.level_embeds, geometry.levels.counts, strict=True)
         level_of = torch.cat([embed.expand(count, -1) for embed, count in counted])
         position = geometry.position.to(tokens.dtype) + level_of
-        return self.encoder(tokens, position, geometry, text, counts)
+        return self.encoder(tokens, position, geometry, text)
 
-    def score(self, memory: Tensor, geometry: Geometry, invalid: Tensor | None) -> TokenScores:
-        """Objectness of all tokens, and how to come by their boxes.
-
-        Args:
-            memory: (B, N, C).
-            geometry: of the batch.
-            invalid: (B, N) bool, tokens that may make no proposal beside those of the geometry.
-        """
-        anchors, unusable = geometry.anchors, geometry.invalid
-        if invalid is not None:
-            unusable = unusable | invalid
-            anchors = anchors.masked_fill(invalid[..., None], torch.inf)
+    def score(self, memory: Tensor, geometry: Geometry) -> TokenScores:
+        """Objectness of all (B, N, C) tokens; their boxes are computed on demand."""
 
         def states_of(part: slice) -> Tensor:
-            usable = memory[:, part].masked_fill(unusable[:, part, None], 0.0)
-            states: Tensor = self.enc_output_norm(self.enc_output(usable))
-            return states
+            usable = memory[:, part].masked_fill(geometry.invalid[:, part, None], 0.0)
+            return self.enc_output_norm(self.enc_output(usable))
 
-        states = in_parts(states_of, memory)
+        states = map_chunks(states_of, memory)
         objectness, head = self.decoder.token_objectness(states).max(dim=-1)
         if not self.config.padding_proposes:
             objectness = objectness.masked_fill(geometry.padded, -torch.inf)
-        return TokenScores(states, objectness, head, anchors, self.decoder.token_box_changes)
+        return TokenScores(
+            states, objectness, head, geometry.anchors, self.decoder.token_box_deltas
+        )
 
     def propose(self, scores: TokenScores, geometry: Geometry) -> Proposals:
         """Choose the queries of every image and give them their first states."""
         with torch.no_grad():
-            picked = [
-                self._pick(scores, image, geometry.levels) for image in range(len(scores.states))
+            selected = [
+                self._queries_of(scores, image, geometry.levels)
+                for image in range(len(scores.states))
             ]
-        tokens, chosen = (torch.stack(parts) for parts in zip(*picked, strict=True))
+        tokens, chosen = (torch.stack(parts) for parts in zip(*selected, strict=True))
         image = torch.arange(len(tokens), device=tokens.device)[:, None]
         embedded = box_position(chosen, 2 * self.config.hidden).to(scores.states.dtype)
         position, query = self.pos_trans_norm(self.pos_trans(embedded)).chunk(2, dim=-1)
@@ -142,22 +133,21 @@ class Transformer(nn.Module):
             position=position,
         )
 
-    def _pick(self, scores: TokenScores, image: int, levels: Levels) -> tuple[Tensor, Tensor]:
+    def _queries_of(self, scores: TokenScores, image: int, levels: Levels) -> tuple[Tensor, Tensor]:
         """(Q,) int64 tokens of one image that become queries, and their (Q, 4) boxes."""
 
         def boxes(tokens: Tensor) -> Tensor:
             return scores.boxes(image, tokens).sigmoid()
 
-        tokens = self.pick(scores.objectness[image], boxes, levels)
+        tokens = self.select_queries(scores.objectness[image], boxes, levels)
         return tokens, boxes(tokens)
 
-    def pick(self, objectness: Tensor, boxes: Callable[[Tensor], Tensor], levels: Levels) -> Tensor:
-        """(Q,) int64 tokens that become queries of one image; see `pick_proposals`."""
-        return pick_proposals(objectness, boxes, levels, self.config)
+    def select_queries(
+        self, objectness: Tensor, boxes: Callable[[Tensor], Tensor], levels: Levels
+    ) -> Tensor:
+        """(Q,) int64 tokens that become queries of one image; see `select_queries`."""
+        return select_queries(objectness, boxes, levels, self.config)
 
     def decode(self, proposals: Proposals, memory: Tensor, geometry: Geometry) -> Decoded:
         """Run the decoder on the proposals."""
-        decoded: Decoded = self.decoder(
-            proposals.query, proposals.position, proposals.boxes, memory, geometry
-        )
-        return decoded
+        return self.decoder(proposals.query, proposals.position, proposals.boxes, memory, geometry)

@@ -67,8 +67,7 @@ class Attention(nn.Module):
         mixed = mixed.transpose(1, 2).flatten(2)  # (B, T, C)
         if self.inner_norm:
             mixed = self.inner_attn_ln(mixed)
-        out: Tensor = self.proj(mixed)
-        return out
+        return self.proj(mixed)
 
 
 class PackedAttention(Attention):
@@ -96,8 +95,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
-        out: Tensor = self.w3(self.ffn_ln(F.silu(self.w1(x)) * self.w2(x)))
-        return out
+        return self.w3(self.ffn_ln(F.silu(self.w1(x)) * self.w2(x)))
 
 
 class PackedSwiGLU(nn.Module):
@@ -111,8 +109,7 @@ class PackedSwiGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
         gate, value = self.w12(x).chunk(2, dim=-1)
-        out: Tensor = self.w3(F.silu(gate) * value)
-        return out
+        return self.w3(F.silu(gate) * value)
 
 
 def split_windows(x: Tensor, window: int) -> Tensor:
@@ -147,8 +144,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
         x = x + self._attend(self.norm1(x))
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+        return x + self.mlp(self.norm2(x))
 
     def _attend(self, x: Tensor) -> Tensor:
         H, W = x.shape[1:3]
@@ -168,8 +164,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, H / patch, W / patch, C)."""
-        out: Tensor = self.proj(images).permute(0, 2, 3, 1)
-        return out
+        return self.proj(images).permute(0, 2, 3, 1)
 
 
 def resize_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -1,7 +1,7 @@
-"""Plain twins: every exact rewrite of the fast path in the form the papers write down.
+"""Reference forms: every exact rewrite of the fast path as the papers write it down.
 
-Nothing here is needed to run a model; tests compare the fast path with these functions, and
-benchmarks take their baseline from them.
+Each docstring ends with the name of the fast path. No frame needs these forms; tests compare the
+fast path with them, and benchmarks take their baseline from them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ape_model.inference.selection import NMS_IOU, Picked, candidate_limit, scores_of
-from ape_model.network.geometry import corners
+from ape_model.inference.selection import NMS_IOU, Selected, candidate_limit, scores_of
+from ape_model.network.boxes import corners
 from ape_model.network.proposals import candidates_per_level
 from ape_model.reference.nms import nms_keep
 from ape_model.reference.official_topk import classwise_keep, strongest_first
@@ -34,11 +34,11 @@ __all__ = [
     "deformable_sample",
     "encoder_layer",
     "feed_forward",
-    "pick",
-    "pick_proposals",
     "region_masks",
     "rope_attention",
     "sampling_locations",
+    "select",
+    "select_queries",
     "self_attention",
 ]
 
@@ -46,18 +46,17 @@ SCORE_LIMIT = 50_000.0
 
 
 def bi_attention(
-    block: BiAttention, vision: Tensor, text: Tensor, counts: Tensor | None
+    block: BiAttention, vision: Tensor, text: Tensor, hidden: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Bi-directional attention with all projections made (GLIP): twin of `BiAttention.forward`."""
-    q = block._by_head(block.v_proj(vision)) * block.head_dim**-0.5  # noqa: SLF001 (its twin)
+    """Bi-directional attention with all projections (GLIP): `BiAttention.forward`."""
+    q = block._by_head(block.v_proj(vision)) * block.head_dim**-0.5  # noqa: SLF001 (its reference form)
     k = block._by_head(block.l_proj(text))  # noqa: SLF001
     scores = q @ k.mT  # (B, heads, N, T)
     scores = (scores - scores.max()).clamp(-SCORE_LIMIT, SCORE_LIMIT)
     of_text = scores.mT - scores.mT.amax(-1, keepdim=True)
     of_text = of_text.clamp(-SCORE_LIMIT, SCORE_LIMIT).softmax(-1)  # (B, heads, T, N)
-    if counts is not None:
-        share = counts.to(scores.dtype).log()[..., None, :]  # (1, T) or (B, 1, T)
-        scores = scores + (share[:, None] if share.ndim == 3 else share)
+    if hidden is not None:  # (B, T) bool: text tokens that the image must not see
+        scores = scores.masked_fill(hidden[:, None, None], -torch.inf)
     of_vision = scores.softmax(-1)
     from_text = of_vision @ block._by_head(block.values_l_proj(text))  # noqa: SLF001
     from_vision = of_text @ block._by_head(block.values_v_proj(vision))  # noqa: SLF001
@@ -75,17 +74,16 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 
 def self_attention(block: SelfAttention, query_key: Tensor, value: Tensor) -> Tensor:
-    """Twin of `SelfAttention.forward`."""
+    """`SelfAttention.forward`."""
     weights = block.in_proj_weight.chunk(3)
     biases = block.in_proj_bias.chunk(3)
     inputs = (query_key, query_key, value)
     q, k, v = (F.linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True))
-    out: Tensor = block.out_proj(_attend(q, k, v, block.heads))
-    return out
+    return block.out_proj(_attend(q, k, v, block.heads))
 
 
 def rope_attention(block: Attention, x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Twin of `Attention.forward`."""
+    """`Attention.forward`."""
     q, k, v = block.project(x)
     q, k = (
         block.rope(t.unflatten(-1, (block.heads, -1)).transpose(1, 2), grid)
@@ -96,14 +94,13 @@ def rope_attention(block: Attention, x: Tensor, grid: tuple[int, int]) -> Tensor
     mixed = _attend(q, k, v, block.heads)
     if block.inner_norm:
         mixed = block.inner_attn_ln(mixed)
-    out: Tensor = block.proj(mixed)
-    return out
+    return block.proj(mixed)
 
 
 def sampling_locations(
     reference: Tensor, offsets: Tensor, shapes: Sequence[tuple[int, int]]
 ) -> Tensor:
-    """Where to sample: (B, Q, L, 2 | 4) and (B, Q, M, L, P, 2) to (B, Q, M, L, P, 2) over sizes."""
+    """(B, Q, L, 2 | 4) references plus offsets, both over level sizes: (B, Q, M, L, P, 2)."""
     if reference.shape[-1] == 2:
         cells = torch.tensor([[w, h] for h, w in shapes], device=offsets.device)  # (L, 2)
         return reference[:, :, None, :, None] + offsets / cells[:, None]
@@ -147,23 +144,22 @@ def deformable_sample(
 
 
 def feed_forward(block: FeedForward, x: Tensor) -> Tensor:
-    """All tokens at once: twin of `FeedForward.forward`."""
-    out: Tensor = x + block.layers(x)
-    return out
+    """All tokens at once: `FeedForward.forward`."""
+    return x + block.layers(x)
 
 
 def encoder_layer(
     block: EncoderLayer, tokens: Tensor, position: Tensor, geometry: Geometry
 ) -> Tensor:
-    """All queries at once: twin of `EncoderLayer.forward`."""
+    """All queries at once: `EncoderLayer.forward`."""
     value = block.attention.value_proj(tokens).masked_fill(geometry.padded[..., None], 0.0)
-    return block.look(tokens, position, geometry.reference, value, geometry.levels)
+    return block.attend(tokens, position, geometry.reference, value, geometry.levels)
 
 
-def pick_proposals(
+def select_queries(
     block: Transformer, objectness: Tensor, boxes: Callable[[Tensor], Tensor], levels: Levels
 ) -> Tensor:
-    """Boxes of all tokens, sizes as the scores have them: twin of `Transformer.pick`."""
+    """Boxes of all tokens, as many rows as survive: `Transformer.select_queries`."""
     config = block.config
     proposals = boxes(torch.arange(levels.total, device=objectness.device))
     candidates = candidates_per_level(objectness, levels, config.pre_nms_topk)
@@ -181,26 +177,26 @@ def pick_proposals(
     return candidates[kept[first]]
 
 
-def pick(
+def select(
     logits: Tensor, boxes: Tensor, thresholds: Tensor, *, per_prompt: int, nms: float = NMS_IOU
-) -> Picked:
-    """All pairs of one image, (Q, P), at once: twin of `ape_model.inference.selection.pick`."""
+) -> Selected:
+    """All (Q, P) pairs of one image at once: `ape_model.inference.selection.select`."""
     scores, inside = scores_of(logits), corners(boxes).clamp(0, 1)
-    strong = scores >= thresholds.to(scores)
-    limit = candidate_limit(per_prompt, int(strong.any(0).sum()))
-    strong &= _ranks(scores.masked_fill(~strong, -1.0)) < limit
-    keep = classwise_keep(scores, inside, strong, nms)
+    above = scores >= thresholds.to(scores)
+    limit = candidate_limit(per_prompt, int(above.any(0).sum()))
+    above &= _ranks(scores.masked_fill(~above, -1.0)) < limit
+    keep = classwise_keep(scores, inside, above, nms)
     keep &= _ranks(scores.masked_fill(~keep, -1.0)) < per_prompt
     return strongest_first(scores, inside, keep)
 
 
 def _ranks(scores: Tensor) -> Tensor:
-    """(Q, P) place of every query among those of its prompt, 0 for the strongest."""
+    """(Q, P) rank of every query among those of its prompt, 0 for the strongest."""
     return scores.argsort(dim=0, descending=True, stable=True).argsort(dim=0)
 
 
 def region_masks(model: Ape, outputs: RawOutputs, image: int, queries: Tensor) -> Tensor:
-    """Masks of all queries after all layers, chosen at last: twin of `Ape.region_masks`."""
+    """Masks of all queries after all layers, of which some are taken: `Ape.region_masks`."""
     feature = outputs.mask_feature[image]
-    every = [model.mask_logits(states[image], feature) for states in outputs.decoded.hidden]
+    every = [model.mask_head.logits(states[image], feature) for states in outputs.decoded.hidden]
     return every[-1][queries]

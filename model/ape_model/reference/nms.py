@@ -10,18 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["box_iou", "nms_keep"]
+from ape_model.network.boxes import box_iou
 
-
-def box_iou(first: Tensor, second: Tensor) -> Tensor:
-    """IoU of (..., A, 4) with (..., B, 4) boxes x1, y1, x2, y2: (..., A, B)."""
-    a, b = first[..., :, None, :], second[..., None, :, :]
-    low = torch.maximum(a[..., :2], b[..., :2])
-    high = torch.minimum(a[..., 2:], b[..., 2:])
-    overlap = (high - low).clamp(min=0).prod(-1)
-    area_a = (a[..., 2:] - a[..., :2]).prod(-1)
-    area_b = (b[..., 2:] - b[..., :2]).prod(-1)
-    return overlap / (area_a + area_b - overlap)
+__all__ = ["nms_keep"]
 
 
 def _survivors(boxes: Tensor, threshold: float) -> Tensor:

@@ -51,12 +51,12 @@ def _bin_weights(low: float, high: float, length: int) -> Tensor:
     samples = max(1, int(torch.ceil(cell)))
     start = torch.tensor(low) - 0.5
     offset = (torch.arange(samples) + 0.5) * cell / samples
-    place = (start + torch.arange(CELLS)[:, None] * cell) + offset  # (CELLS, samples)
-    outside = (place < -1) | (place > length)
-    place = place.clamp(min=0)
-    below = place.floor().clamp(max=length - 1)
+    position = (start + torch.arange(CELLS)[:, None] * cell) + offset  # (CELLS, samples)
+    outside = (position < -1) | (position > length)
+    position = position.clamp(min=0)
+    below = position.floor().clamp(max=length - 1)
     above = (below + 1).clamp(max=length - 1)
-    share = torch.where(below >= length - 1, torch.zeros_like(place), place - below)
+    share = torch.where(below >= length - 1, torch.zeros_like(position), position - below)
     weights = torch.zeros(CELLS, length)
     weights.scatter_add_(1, below.long(), (1 - share).masked_fill(outside, 0.0))
     weights.scatter_add_(1, above.long(), share.masked_fill(outside, 0.0))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ape_model.inference.selection import NMS_IOU, Picked
-from ape_model.network.geometry import corners
-from ape_model.reference.nms import box_iou
+from ape_model.inference.selection import NMS_IOU, Selected
+from ape_model.network.boxes import box_iou, corners
 
 __all__ = ["classwise_keep", "official_top", "strongest_first"]
 
@@ -52,13 +51,13 @@ def _columns_keep(scores: Tensor, candidates: Tensor, first: Tensor, second: Ten
         keep = after
 
 
-def strongest_first(scores: Tensor, boxes: Tensor, keep: Tensor) -> Picked:
+def strongest_first(scores: Tensor, boxes: Tensor, keep: Tensor) -> Selected:
     """The pairs of (Q, P) scores that are kept, of (Q, 4) boxes, in order."""
     queries, prompts = keep.nonzero(as_tuple=True)
     kept = scores[queries, prompts]
     order = kept.argsort(descending=True, stable=True)
     queries, prompts = queries[order], prompts[order]
-    return Picked(boxes[queries], kept[order], prompts, queries)
+    return Selected(boxes[queries], kept[order], prompts, queries)
 
 
 def official_top(
@@ -69,7 +68,7 @@ def official_top(
     threshold: float,
     topk: int,
     nms: float = NMS_IOU,
-) -> Picked:
+) -> Selected:
     """The released evaluation: one threshold, NMS per prompt, the best of all prompts together.
 
     Args:
@@ -81,7 +80,7 @@ def official_top(
         nms: IoU above which the weaker falls.
 
     Returns:
-        Picked pairs, boxes in pixels of `size`, clipped.
+        Selected pairs, boxes in pixels of `size`, clipped.
     """
     height, width = size
     limit = boxes.new_tensor([width, height, width, height])
@@ -90,4 +89,4 @@ def official_top(
     pixels = torch.minimum(pixels.nan_to_num().clamp(min=0), limit)
     keep = classwise_keep(scores, pixels, (scores > threshold) & finite[:, None], nms)
     best = strongest_first(scores, pixels, keep)
-    return Picked(best.boxes[:topk], best.scores[:topk], best.prompts[:topk], best.queries[:topk])
+    return Selected(best.boxes[:topk], best.scores[:topk], best.prompts[:topk], best.queries[:topk])

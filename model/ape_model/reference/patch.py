@@ -1,6 +1,6 @@
-"""Run a model in the plain form, as papers and official code write it: the baseline.
+"""Run a model in its reference form, as papers and official code write it: the baseline.
 
-    with as_written(model):
+    with reference_mode(model):
         outputs = model(images, prompts)
 
 Every exact rewrite is undone at once: fusion by full projections of all image tokens, attention by
@@ -32,35 +32,34 @@ if TYPE_CHECKING:
 
     from ape_model.network.geometry import Geometry, Levels
 
-__all__ = ["as_written"]
+__all__ = ["reference_mode"]
 
 
 def _deformable(
-    self: DeformableAttention, query: Tensor, places: Tensor, value: Tensor, levels: Levels
+    self: DeformableAttention, query: Tensor, reference: Tensor, value: Tensor, levels: Levels
 ) -> Tensor:
     grid = (self.heads, self.n_levels, self.points)
     sampled = modules.deformable_sample(
         value.unflatten(-1, (self.heads, -1)),
-        places,
+        reference,
         self.sampling_offsets(query).unflatten(-1, (*grid, 2)),
         self.attention_weights(query).unflatten(-1, grid),
         levels.shapes,
     )
-    out: Tensor = self.output_proj(sampled)
-    return out
+    return self.output_proj(sampled)
 
 
 def _values(self: Decoder, memory: Tensor, geometry: Geometry, queries: int) -> tuple[Tensor, ...]:  # noqa: ARG001
     return tuple(
-        geometry.emptied(layer.cross.project_value(memory))  # type: ignore[operator, union-attr]
+        geometry.zero_padding(layer.cross.project_value(memory))  # type: ignore[operator, union-attr]
         for layer in self.layers
     )
 
 
 @contextmanager
-def as_written(model: nn.Module) -> Iterator[None]:
-    """Inside the block, `model` computes in the plain form; not for use from several threads."""
-    twins: dict[type[nn.Module], tuple[str, Callable[..., Any]]] = {
+def reference_mode(model: nn.Module) -> Iterator[None]:
+    """Inside the block, `model` computes in its reference form; not safe for several threads."""
+    references: dict[type[nn.Module], tuple[str, Callable[..., Any]]] = {
         DeformableAttention: ("forward", _deformable),
         BiAttention: ("forward", modules.bi_attention),
         SelfAttention: ("forward", modules.self_attention),
@@ -68,14 +67,14 @@ def as_written(model: nn.Module) -> Iterator[None]:
         EncoderLayer: ("forward", modules.encoder_layer),
         FeedForward: ("forward", modules.feed_forward),
         Decoder: ("values", _values),
-        Transformer: ("pick", modules.pick_proposals),
+        Transformer: ("select_queries", modules.select_queries),
         Ape: ("region_masks", modules.region_masks),
     }
     changed = []
     for module in model.modules():
-        for kind, (name, twin) in twins.items():
+        for kind, (name, reference) in references.items():
             if isinstance(module, kind):
-                setattr(module, name, MethodType(twin, module))
+                setattr(module, name, MethodType(reference, module))
                 changed.append((module, name))
     try:
         yield

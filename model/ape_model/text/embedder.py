@@ -9,8 +9,7 @@ tower loaded.
 from __future__ import annotations
 
 from collections import OrderedDict
-from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import torch
 
@@ -25,20 +24,25 @@ if TYPE_CHECKING:
     from ape_model.text.cache import EmbeddingCache, EmbeddingSpace
     from ape_model.text.embedding_file import EmbeddingFile
 
-__all__ = ["PromptEmbedder", "PromptKind", "TextEncoder", "classify"]
+__all__ = [
+    "SENTENCE",
+    "VOCABULARY",
+    "PromptEmbedder",
+    "PromptKind",
+    "TextEncoder",
+    "classify",
+]
+
+PromptKind = Literal["vocabulary", "sentence"]
+"""How a prompt meets the image; the values of `ape_stream.PromptKind`."""
+VOCABULARY: Final = "vocabulary"
+"""A name: aligned with regions, never fused with the image."""
+SENTENCE: Final = "sentence"
+"""A description: fused with the image before alignment."""
 
 _MEMORY_LIMIT: Final = 16_384  # embeddings of 4 KB: 64 MB
 _CHUNK: Final = 256  # prompts between two saves: what an interruption can cost
 _NAMED: Final = 3  # prompts that an error message spells out
-
-
-class PromptKind(StrEnum):
-    """How a prompt meets the image."""
-
-    VOCABULARY = "vocabulary"
-    """A name: aligned with regions, never fused with the image."""
-    SENTENCE = "sentence"
-    """A description: fused with the image before alignment."""
 
 
 class TextEncoder(Protocol):
@@ -51,7 +55,7 @@ class TextEncoder(Protocol):
 
 def classify(
     texts: Sequence[str],
-    given: Sequence[PromptKind | None],
+    given: Sequence[str | None],
     vocabulary: Collection[str] = (),
     *,
     official: bool = False,
@@ -68,7 +72,7 @@ def classify(
             them sentences.
 
     Raises:
-        PromptTextError: a kind is given in official mode, which knows none.
+        PromptTextError: there is no such kind, or one is given in official mode, which has none.
     """
     if official:
         for text, kind in zip(texts, given, strict=True):
@@ -77,17 +81,24 @@ def classify(
                     f"official mode classes all prompts as one: leave out the kind of {text!r}"
                 )
         spaced = any(" " in text.strip() for text in texts)
-        return (PromptKind.SENTENCE if spaced else PromptKind.VOCABULARY,) * len(texts)
+        return (SENTENCE if spaced else VOCABULARY,) * len(texts)
     return tuple(
-        kind or _kind_of(clean_text(text), vocabulary)
+        _kind_of(clean_text(text), vocabulary) if kind is None else _checked_kind(kind)
         for text, kind in zip(texts, given, strict=True)
     )
 
 
 def _kind_of(clean: str, vocabulary: Collection[str]) -> PromptKind:
     if " " in clean and clean not in vocabulary:
-        return PromptKind.SENTENCE
-    return PromptKind.VOCABULARY
+        return SENTENCE
+    return VOCABULARY
+
+
+def _checked_kind(kind: str) -> PromptKind:
+    for known in (VOCABULARY, SENTENCE):
+        if kind == known:
+            return known
+    raise PromptTextError(f"no kind of prompt {kind!r}: choose {VOCABULARY} or {SENTENCE}")
 
 
 class PromptEmbedder:

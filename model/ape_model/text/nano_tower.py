@@ -24,31 +24,11 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["NanoText", "NanoTextConfig", "NanoTokenizer", "WordIds", "split_words"]
+    from ape_model.config import NanoTextConfig
+
+__all__ = ["NanoText", "NanoTokenizer", "WordIds", "split_words"]
 
 _WORD = re.compile(r"[^\W_]+")
-
-
-@dataclass(frozen=True, slots=True)
-class NanoTextConfig:
-    """Sizes of the tower."""
-
-    words: int = 7000
-    """Rows of the word table, row 0 (no known word) not counted."""
-    buckets: int = 4096
-    """Rows of the table of word pieces, row 0 (padding) not counted."""
-    width: int = 96
-    """Width of both tables."""
-    hidden: int = 128
-    """Width of the transformer and of the prompt's vector."""
-    layers: int = 2
-    """Transformer layers."""
-    heads: int = 4
-    """Attention heads; divides `hidden`."""
-    max_words: int = 16
-    """Words of a prompt that are read; the rest is cut off."""
-    max_pieces: int = 24
-    """Pieces of a word that are read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ape_model.network.nano import Nano
+    from ape_model.network.ape import Ape
 
 __all__ = ["export", "export_model", "recipe_hash"]
 
@@ -29,7 +29,7 @@ def recipe_hash(recipe: object) -> str:
 
 
 def export(
-    model: Nano, averaged: Mapping[str, Tensor], path: Path, facts: Mapping[str, object]
+    model: Ape, averaged: Mapping[str, Tensor], path: Path, facts: Mapping[str, object]
 ) -> None:
     """Write averaged weights as float16 safetensors.
 
@@ -51,7 +51,7 @@ def export(
 
 def export_model(
     folder: Path,
-    model: Nano,
+    model: Ape,
     averaged: Mapping[str, Tensor],
     text: Path,
     names: Collection[str],

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ape_model.config import NANO
 from ape_model.io.safetensors_io import read_metadata
-from ape_model.nano_config import NANO
 from ape_model.training.data.coco import read_coco
 from ape_model.training.data.coco_dataset import CocoBatches
 from ape_model.training.data.config import WORLD

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ape_model.config import NANO
 from ape_model.loading import load_text_encoder, parse_device
-from ape_model.nano_config import NANO
-from ape_model.network.nano import Nano
+from ape_model.network.nano import build_nano
 from ape_model.training.data.config import DataConfig
 from ape_model.training.errors import RecipeError
 from ape_model.training.export import export_model, recipe_hash
@@ -86,7 +86,7 @@ def train(options: TrainOptions, report: Callable[[str], None]) -> Path:
     diversity = _check_tower(encode, report)
     task = build_task(recipe, folder, encode, files.text, report)
     torch.manual_seed(recipe.loop.seed)
-    model = Nano(NANO)
+    model = build_nano(NANO)
     if options.init is not None:
         load_weights(model, files.vision)
     trainer = Trainer(model.to(device), task.prompt_sampler, recipe.loop, options.out, report)
@@ -147,7 +147,7 @@ def _validate(
     trainer: Trainer, sets: Sequence[ValidationSet], report: Callable[[str], None]
 ) -> None:
     """Validate the averaged weights on every data set with names; report and log."""
-    model = Nano(NANO)
+    model = build_nano(NANO)
     model.load_state_dict({key: value.cpu() for key, value in trainer.ema.items()})
     for one in sets:
         found = validate(model.eval(), one.names, one.things, one.examples)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from ape_model.network.nano import Nano
+    from ape_model.network.ape import Ape
     from ape_model.training.data.batch import Batch
     from ape_model.training.prompts.sampler import PromptSampler
 
@@ -137,7 +137,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: Nano,
+        model: Ape,
         prompt_sampler: PromptSampler,
         config: LoopConfig,
         folder: Path,

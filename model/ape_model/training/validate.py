@@ -12,8 +12,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from ape_model.network.geometry import corners
-from ape_model.reference.nms import box_iou
+from ape_model.config import NANO
+from ape_model.network.boxes import box_iou, corners
 from ape_model.training.data.batch import collate
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ape_model.network.nano import Nano
+    from ape_model.network.ape import Ape
     from ape_model.training.data.batch import Example
 
 __all__ = ["validate"]
@@ -32,7 +32,7 @@ CANDIDATES = 100
 
 @torch.no_grad()
 def validate(
-    model: Nano, names: Tensor, things: int, examples: Sequence[Example]
+    model: Ape, names: Tensor, things: int, examples: Sequence[Example]
 ) -> dict[str, float]:
     """Evaluate the boxes of a network with all main names as prompts.
 
@@ -50,7 +50,7 @@ def validate(
     found: list[list[float]] = []
     hits = total = absent = 0
     for index, example in enumerate(examples, start=1):
-        batch = collate([example], model.nano)
+        batch = collate([example], NANO)
         outputs = model(batch.images, model.vocabulary(names), batch.sizes)
         boxes = corners(outputs.boxes[0]) * _scale(example)
         best = box_iou(torch.from_numpy(example.boxes), boxes).amax(1)

@@ -7,10 +7,10 @@ import torch
 from typer.testing import CliRunner
 
 from ape_model.benchmark import frame as bench
-from ape_model.benchmark.profiler import REST, Stages, watched
+from ape_model.benchmark.profiler import REST, StageTimer, timed_stages
 from ape_model.commands.bench import app
 from ape_model.errors import VariantError
-from ape_model.reference.patch import as_written
+from ape_model.reference.patch import reference_mode
 
 
 def run(*arguments):
@@ -23,7 +23,7 @@ def test_json_tells_every_form_stage_by_stage():
     report = json.loads(done.output)
     assert (report["weights"], report["size"], report["prompts"]) == ("installed", 64, 1)
     plain, fast, half = report["forms"]
-    assert [form["form"] for form in report["forms"]] == ["as_written", "float32", "bfloat16"]
+    assert [form["form"] for form in report["forms"]] == ["reference", "float32", "bfloat16"]
     assert plain["speedup"] == 1
     assert fast["errors"]["memory"] < 1e-5
     assert 1e-5 < half["errors"]["memory"] < 0.05
@@ -60,7 +60,7 @@ def test_variants_that_are_not_here_get_random_weights(home, monkeypatch, tiny):
 
 
 def test_a_stage_holds_its_own_time_alone():
-    stages = Stages(torch.device("cpu"))
+    stages = StageTimer(torch.device("cpu"))
     inner = stages.around("inner", lambda: sum(range(200_000)))
     outer = stages.around("outer", inner)
     stages.around("whole", outer)()
@@ -75,8 +75,8 @@ def test_watching_leaves_no_trace(tiny):
     before = {id(m): dict(m.__dict__) for m in network.modules()}
     with torch.inference_mode():
         wanted = network(images, prompts).logits
-        with as_written(network):
-            with watched(network) as stages:
+        with reference_mode(network):
+            with timed_stages(network) as stages:
                 network(images, prompts)
             network(images, prompts)
         assert torch.equal(network(images, prompts).logits, wanted)

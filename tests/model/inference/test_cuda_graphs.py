@@ -9,12 +9,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ape_model.config import ApeConfig, VitConfig
+from ape_model.config import NANO, ApeConfig, VitConfig
 from ape_model.errors import VariantError
-from ape_model.inference.cuda_graphs import KEPT, CudaCall, FrameGraph
-from ape_model.inference.transfer import SLOTS, UploadRing
-from ape_model.nano_config import NANO
-from ape_model.network.nano import Nano
+from ape_model.inference.cuda_graphs import CACHE_SIZE, CapturedCall, CudaGraphRunner
+from ape_model.inference.transfer import SLOTS, PinnedUploader
+from ape_model.network.nano import build_nano
 from ape_model.perceiver import ApePerceiver
 from ape_stream.sources.video import VideoSource
 from ape_stream.types import PromptSet
@@ -47,7 +46,7 @@ def overwrite(old, new):
 
 
 class Emulated:
-    """What CudaCall promises, on a CPU: inputs and outputs in memory of their own."""
+    """What CapturedCall promises, on a CPU: inputs and outputs in memory of their own."""
 
     made = 0
 
@@ -78,15 +77,15 @@ def frame(network, prompts, seed=0, side=128, count=1, sizes=None):
 def test_a_graph_is_refused_without_a_gpu(model):
     images = torch.zeros(1, 3, 128, 128)
     with pytest.raises(VariantError, match="needs a GPU, got cpu: call the network itself"):
-        FrameGraph(model).encode_image(images)
+        CudaGraphRunner(model).encode_image(images)
     with pytest.raises(VariantError, match="needs a GPU, got cpu"):
-        CudaCall(torch.neg, (images,))
+        CapturedCall(torch.neg, (images,))
     with pytest.raises(VariantError, match="needs a GPU, got cpu: use"):
-        UploadRing(torch.device("cpu"))
+        PinnedUploader(torch.device("cpu"))
 
 
 def test_one_graph_serves_a_size_and_one_a_count_and_kind_of_prompts(model, emulated):
-    network = FrameGraph(model, emulated)
+    network = CudaGraphRunner(model, emulated)
     made = []
     for embeddings, kind, sizes in [
         (3, "vocabulary", None),
@@ -102,7 +101,7 @@ def test_one_graph_serves_a_size_and_one_a_count_and_kind_of_prompts(model, emul
 
 
 def test_a_replay_is_the_frame_of_its_own_pixels_and_prompts(model, emulated):
-    network = FrameGraph(model, emulated)
+    network = CudaGraphRunner(model, emulated)
     for seed in range(3):
         prompts = model.sentences(torch.randn(3, 24))
         given = {"seed": seed, "count": 2, "sizes": SIZES}
@@ -118,7 +117,7 @@ def test_a_replay_is_the_frame_of_its_own_pixels_and_prompts(model, emulated):
 
 
 def test_a_later_pass_leaves_the_outputs_of_an_earlier_one(model, emulated):
-    network = FrameGraph(model, emulated)
+    network = CudaGraphRunner(model, emulated)
     with torch.inference_mode():
         for _ in range(2):
             features = network.encode_image(torch.randn(1, 3, 128, 128))
@@ -131,11 +130,11 @@ def test_a_later_pass_leaves_the_outputs_of_an_earlier_one(model, emulated):
 
 
 def test_the_sizes_used_last_are_kept(model, emulated):
-    network, prompts = FrameGraph(model, emulated), model.vocabulary(torch.randn(1, 24))
-    for width in range(100, 101 + KEPT):  # one too many
+    network, prompts = CudaGraphRunner(model, emulated), model.vocabulary(torch.randn(1, 24))
+    for width in range(100, 101 + CACHE_SIZE):  # one too many
         frame(network, prompts, sizes=((128, width),))
     before = emulated.made
-    frame(network, prompts, sizes=((128, 100 + KEPT),))
+    frame(network, prompts, sizes=((128, 100 + CACHE_SIZE),))
     assert emulated.made == before
     frame(network, prompts, sizes=((128, 100),))
     assert emulated.made == before + 2
@@ -145,7 +144,7 @@ def test_what_cannot_be_captured_runs_one_by_one_and_says_so_once(model):
     def fails(*_):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    network, prompts = FrameGraph(model, fails), model.vocabulary(torch.randn(2, 24))
+    network, prompts = CudaGraphRunner(model, fails), model.vocabulary(torch.randn(2, 24))
     with pytest.warns(UserWarning, match="one by one: operation not permitted.*capturing$"):
         first = frame(network, prompts)
     assert torch.equal(first.logits, frame(model, prompts).logits)
@@ -158,7 +157,7 @@ def test_a_perceiver_sees_the_same_through_graphs(home, emulated):  # noqa: ARG0
     perceiver = ApePerceiver(device="cpu")
     perceiver.prepare(PromptSet.of(["red apple", "dog face", "the dog left of the apple"]))
     eager = [perceiver.perceive([frame])[0] for frame in frames]
-    perceiver._replayed = FrameGraph(perceiver.network, emulated)
+    perceiver._runner = CudaGraphRunner(perceiver.network, emulated)
     replayed = [perceiver.perceive([frame])[0] for frame in frames]
     for mine, plain in zip(replayed, eager, strict=True):
         assert len(plain) > 0
@@ -181,7 +180,7 @@ class OneDevice(TorchDispatchMode):
 @pytest.mark.parametrize("nano", [False, True])
 def test_nothing_waits_between_pixels_and_logits(model, monkeypatch, nano, kind):
     """On tensors without data whatever needs a value, or the size of a choice, is an error."""
-    network = Nano(NANO).eval() if nano else model
+    network = build_nano(NANO).eval() if nano else model
     width, network = network.config.text_width, network.to("meta")
     images, sizes = torch.empty(2, 3, 128, 128, device="meta"), ((128, 90), (70, 128))
     prompts = getattr(network, kind)(torch.empty(5, width, device="meta"))
@@ -198,7 +197,7 @@ def test_nothing_waits_between_pixels_and_logits(model, monkeypatch, nano, kind)
 @pytest.mark.parametrize("kind", ["vocabulary", "sentences"])
 def test_a_captured_frame_equals_the_eager_one(model, kind):
     device = torch.device("cuda")
-    network = FrameGraph(model.to(device))
+    network = CudaGraphRunner(model.to(device))
     with torch.inference_mode():
         for count in (3, 3, 5, 3):
             images = torch.randn(2, 3, 128, 128, device=device)
@@ -214,7 +213,7 @@ def test_a_captured_frame_equals_the_eager_one(model, kind):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 def test_a_buffer_is_not_written_while_it_is_copied():
-    ring, sides = UploadRing(torch.device("cuda")), [4096, 100, 4097] * SLOTS
+    ring, sides = PinnedUploader(torch.device("cuda")), [4096, 100, 4097] * SLOTS
     there = [ring(np.full((side, side, 3), turn, np.uint8)) for turn, side in enumerate(sides)]
     assert [len(image) for image in there] == sides
     assert [image.unique().tolist() for image in there] == [[turn] for turn in range(len(sides))]

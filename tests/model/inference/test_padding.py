@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ape_model.config import PRESETS
-from ape_model.inference.detect import Pass, find_regions
-from ape_model.inference.preprocess import group_by_canvas, prepare
-from ape_model.nano_config import NANO
+from ape_model.config import NANO, PRESETS
+from ape_model.inference.detect import PromptPass, find_regions
+from ape_model.inference.preprocess import group_by_canvas, make_batch
 from ape_model.perceiver import ApePerceiver
 from ape_model.world import World
 from ape_stream import masks
@@ -114,11 +113,15 @@ def test_released_models_find_in_a_batch_what_they_find_in_each_frame_alone(shak
     random = np.random.default_rng(0)
     images = [random.integers(0, 256, (*size, 3), np.uint8) for size in SIZES]
     prompts = getattr(network, kind)(torch.randn(3, 16))
-    passes = [Pass(prompts, torch.arange(3), torch.zeros(3))]
+    passes = [
+        PromptPass(prompts, torch.arange(3), torch.zeros(3), torch.zeros(3, dtype=torch.bool))
+    ]
 
     @torch.inference_mode()
     def regions(images):
-        return find_regions(network, network.encode_image(*prepare(images, network.config)), passes)
+        return find_regions(
+            network, network.encode_image(*make_batch(images, network.config)), passes
+        )
 
     for found, image in zip(regions(images), images, strict=True):
         (alone,) = regions([image])

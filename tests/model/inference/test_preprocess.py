@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ape_model.config import PRESETS
+from ape_model.config import NANO, PRESETS
 from ape_model.inference.pillow_resize import resize_bytes
-from ape_model.inference.preprocess import prepare, resize_rgb
-from ape_model.nano_config import NANO
+from ape_model.inference.preprocess import make_batch, resize_rgb
 
 SIDES = st.one_of(st.integers(1, 40), st.integers(1, 400))
 
@@ -65,12 +64,12 @@ def test_a_frame_is_flipped_when_it_is_small():
 @pytest.mark.parametrize("config", [PRESETS["Ti"], getattr(NANO, "ape", NANO)])
 def test_an_uploaded_frame_makes_the_same_batch(config, dtype):
     frames = [noise(240, 320), noise(33, 500)]
-    plain, sizes = prepare(frames, config, dtype)
-    mine, other = prepare(frames, config, dtype, torch.from_numpy)
+    plain, sizes = make_batch(frames, config, dtype)
+    mine, other = make_batch(frames, config, dtype, torch.from_numpy)
     assert sizes == other
     assert plain.dtype == dtype
     assert torch.equal(mine, plain)
-    exact, _ = prepare(frames, config)
+    exact, _ = make_batch(frames, config)
     assert torch.equal(exact.to(dtype), plain)
 
 
@@ -78,6 +77,6 @@ def test_an_uploaded_frame_makes_the_same_batch(config, dtype):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 def test_a_gpu_makes_the_same_batch():
     frames, config = [noise(1080, 1920), noise(480, 640)], PRESETS["Ti"]
-    plain, _ = prepare(frames, config)
-    mine, _ = prepare(frames, config, upload=lambda image: torch.from_numpy(image).cuda())
+    plain, _ = make_batch(frames, config)
+    mine, _ = make_batch(frames, config, upload=lambda image: torch.from_numpy(image).cuda())
     assert torch.equal(mine.cpu(), plain)

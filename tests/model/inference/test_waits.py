@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from ape_model import perceiver as perceiving
 from ape_model.inference import detect, selection
-from ape_model.inference.preprocess import prepare
+from ape_model.inference.preprocess import make_batch
 from ape_model.perceiver import ApePerceiver
 from ape_stream.sources.video import VideoSource
 from ape_stream.types import PromptSet
@@ -83,9 +83,9 @@ class Bus:
         self.pictures.append(image.dtype)
         return self.to_device(torch.from_numpy(image.copy()), None)
 
-    def prepare(self, *given):
+    def make_batch(self, *given):
         """The batch is filled frame by frame, which the mode does not follow."""
-        batch, sizes = prepare(*given)
+        batch, sizes = make_batch(*given)
         return self.to_device(batch, None), sizes
 
 
@@ -96,12 +96,11 @@ def pretended_gpu(model, monkeypatch):
     with monkeypatch.context() as patch:
         for module in (selection, perceiving):
             patch.setattr(module, "to_host", bus.to_host)
-        for module in (detect, perceiving):
-            patch.setattr(module, "to_device", bus.to_device)
-        patch.setattr(perceiving, "prepare", bus.prepare)
+        patch.setattr(detect, "to_device", bus.to_device)
+        patch.setattr(perceiving, "make_batch", bus.make_batch)
         patch.setattr(model, "_upload", bus.upload)
-        patch.setattr(model, "_room", 4096)
-        patch.setattr(model, "_packs", True)
+        patch.setattr(model, "_capacity", 4096)
+        patch.setattr(model, "_packs_masks", True)
         with NoQuestions(), NoLeaving():
             yield bus
 
@@ -138,6 +137,6 @@ def test_a_frame_waits_twice_and_brings_bits(model, frames, monkeypatch):
 
 def test_a_wait_would_be_seen(model, frames, monkeypatch):
     with pretended_gpu(model, monkeypatch):
-        monkeypatch.setattr(model, "_room", None)
+        monkeypatch.setattr(model, "_capacity", None)
         with pytest.raises(AssertionError, match="nonzero waits"):
             model.perceive(frames)

@@ -19,6 +19,7 @@ from ape_model.inference.preprocess import normalise
 from ape_model.network.ape import OFFICIAL_PREFIX, Ape, PromptFeatures
 from ape_model.network.geometry import box_position
 from ape_model.network.proposals import candidates_per_level, survivors_per_level
+from ape_model.reference.mask_prompt import restrict_proposals
 from ape_model.reference.official_paste import parity_masks, to_canvas, to_output
 from ape_model.reference.official_topk import official_top
 from ape_model.reference.panoptic import (
@@ -170,7 +171,7 @@ def run(name, mode, dtype):
         prompts = model.vocabulary(prompts)
     with torch.inference_mode():
         features = model.encode_image(images, sizes)
-        outputs = model.head(features, prompts, region if region.any() else None)
+        outputs = model.head(restrict_proposals(features, region), prompts)
         fill_stages(stages, model, features, outputs, prompts)
     for hook in hooks:
         hook.remove()

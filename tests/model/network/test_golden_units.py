@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from ape_model.network.rope import rope_table, rotate
 from ape_model.network.vit import resize_positions
 from ape_model.reference import modules as reference
 from ape_model.reference.nms import nms_keep
-from ape_model.reference.patch import as_written
+from ape_model.reference.patch import reference_mode
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -77,46 +78,40 @@ def test_golden_deformable_attention(corners, plain):
         value = module.project_value(g["value"]).masked_fill(padded[..., None], 0.0)
         call = (g["query"] + g["query_pos"], places, value, levels_of(g["shapes"]))
         if plain:
-            with as_written(module):
+            with reference_mode(module):
                 ours = module(*call)
         else:
             ours = module(*call)
     close(g["query"] + ours, g[f"out_ref{corners}"])
 
 
-@pytest.mark.parametrize("plain", [False, True], ids=["folded", "as written"])
-@pytest.mark.parametrize("case", ["L1", "L1_zero", "L7", "L9_pad4zeros", "masked"])
-def test_golden_fusion(case, plain):
-    g = load("fusion")
+def fusion_block(g, case):
     w = weights(g, "w.b_attn.")
     width, text = w["attn.v_proj.weight"].shape[0], g[f"{case}.l"].shape[-1]
     block = FusionBlock(g["v"].shape[-1], text, width=width, heads=8)
     block.load_state_dict(w)
-    hidden = g.get(f"{case}.mask_true_means_ignored")
-    counts = None if hidden is None else 1 - hidden.long()
-    with torch.inference_mode():
-        if plain:
-            with as_written(block):
-                v, t = block(g["v"], g[f"{case}.l"], counts)
-        else:
-            v, t = block(g["v"], g[f"{case}.l"], counts)
+    return block
+
+
+@pytest.mark.parametrize("mode", [nullcontext, reference_mode], ids=["folded", "reference"])
+@pytest.mark.parametrize("case", ["L1", "L1_zero", "L7", "L9_pad4zeros"])
+def test_golden_fusion(case, mode):
+    g = load("fusion")
+    block = fusion_block(g, case)
+    with torch.inference_mode(), mode(block):
+        v, t = block(g["v"], g[f"{case}.l"])
     close(v, g[f"{case}.v_out"])
     close(t, g[f"{case}.l_out"])
 
 
-def test_golden_equal_text_tokens_count_as_often_as_they_are():
+def test_golden_fusion_with_a_text_mask_in_the_reference_form():
     g = load("fusion")
-    w = weights(g, "w.b_attn.")
-    text = g["L9_pad4zeros.l"]
-    block = FusionBlock(
-        g["v"].shape[-1], text.shape[-1], width=w["attn.v_proj.bias"].shape[0], heads=8
-    )
-    block.load_state_dict(w)
-    counts = torch.tensor([1] * 5 + [4])
+    block, hidden = fusion_block(g, "masked"), g["masked.mask_true_means_ignored"].bool()
     with torch.inference_mode():
-        v, t = block(g["v"], text[:, :6], counts)
-    close(v, g["L9_pad4zeros.v_out"])
-    close(t.repeat_interleave(counts, 1), g["L9_pad4zeros.l_out"])
+        v, t = block.layer_norm_v(g["v"]), block.layer_norm_l(g["masked.l"])
+        dv, dt = reference.bi_attention(block.attn, v, t, hidden)
+        close(v + block.gamma_v * dv, g["masked.v_out"])
+        close(t + block.gamma_l * dt, g["masked.l_out"])
 
 
 def test_golden_alignment():

@@ -8,21 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from ape_model.config import PRESETS, ApeConfig, VitConfig
-from ape_model.inference.detect import Pass, find_regions
-from ape_model.inference.preprocess import fitted_size, prepare
-from ape_model.inference.selection import pick
-from ape_model.nano_config import NANO
+from ape_model.config import NANO, PRESETS, ApeConfig, VitConfig
+from ape_model.inference.detect import PromptPass, find_regions
+from ape_model.inference.preprocess import fitted_size, make_batch
+from ape_model.inference.selection import select
 from ape_model.network import deformable_attention, layers
 from ape_model.network.align import Align
-from ape_model.network.geometry import Levels, inverse_sigmoid
+from ape_model.network.boxes import box_iou, inverse_sigmoid
+from ape_model.network.geometry import Levels
 from ape_model.network.nano_backbone import NanoBackbone
 from ape_model.network.proposals import candidates_per_level
 from ape_model.reference import modules as reference
-from ape_model.reference.nms import box_iou, nms_keep
+from ape_model.reference.nms import nms_keep
 from ape_model.reference.official_topk import classwise_keep
-from ape_model.reference.patch import as_written
-from ape_model.reference.phrase_padding import collapse_zeros, pad_zeros
+from ape_model.reference.patch import reference_mode
 from ape_model.training.prompts.embedding_queue import EmbeddingQueue
 
 VIT = VitConfig(32, 2, 2, window=3, window_blocks=(0,), pretrain_grid=4)
@@ -60,7 +59,7 @@ def same(first, second):
 @pytest.mark.parametrize("step", [100, 10_000])  # many steps of tokens, or one
 @pytest.mark.parametrize("cost", [0, 10_000])  # project what was sampled, or sample projections
 def test_the_fast_form_computes_what_is_written(model, monkeypatch, words, step, cost):
-    monkeypatch.setattr(layers, "CPU_TOKENS", step)
+    monkeypatch.setattr(layers, "CPU_CHUNK", step)
     monkeypatch.setattr(deformable_attention, "GATHER_COST", cost)
     model.double()
     images = torch.randn(2, 3, 128, 128, dtype=torch.float64)
@@ -68,7 +67,7 @@ def test_the_fast_form_computes_what_is_written(model, monkeypatch, words, step,
     sizes = ((128, 90), (70, 128))
     with torch.inference_mode():
         fast = model(images, prompts, sizes)
-        with as_written(model):
+        with reference_mode(model):
             plain = model(images, prompts, sizes)
     assert torch.equal(fast.proposals.tokens, plain.proposals.tokens)
     for name in ("memory", "text", "logits", "boxes", "mask_feature"):
@@ -109,17 +108,6 @@ def test_names_are_projected_once_and_score_the_same(model, monkeypatch):
     assert model.train().vocabulary(torch.randn(3, 24)).vectors is None
 
 
-def test_equal_zero_phrases_are_one_with_a_count(model):
-    padded = pad_zeros(torch.randn(3, 24), 9)
-    few, counts = collapse_zeros(padded)
-    assert counts.tolist() == [1, 1, 1, 6]
-    with torch.inference_mode():
-        features = model.encode_image(torch.randn(1, 3, 128, 128))
-        all_of_them = model.head(features, model.sentences(padded))
-        one = model.head(features, replace(model.sentences(few), counts=counts))
-    same(one.logits.repeat_interleave(counts, -1), all_of_them.logits)
-
-
 def test_the_backbone_runs_once_for_names_and_sentences(model):
     runs = []
     model.backbone.register_forward_hook(lambda *_: runs.append(1))
@@ -130,7 +118,15 @@ def test_the_backbone_runs_once_for_names_and_sentences(model):
             (model.sentences(torch.randn(1, 24)), torch.tensor([1])),
         ]
         every, none = (
-            [Pass(prompts, ids, torch.full((len(ids),), least)) for prompts, ids in given]
+            [
+                PromptPass(
+                    prompts,
+                    ids,
+                    torch.full((len(ids),), least),
+                    torch.zeros(len(ids), dtype=torch.bool),
+                )
+                for prompts, ids in given
+            ]
             for least in (0.0, 1.0)
         )
         found = find_regions(model, features, every, per_prompt=4)
@@ -184,7 +180,7 @@ def test_suppression_by_prompt_is_the_greedy_one(seed):
 def test_thresholds_are_each_prompts_own():
     boxes = torch.tensor([[0.2, 0.2, 0.1, 0.1], [0.7, 0.7, 0.1, 0.1]])
     logits = torch.tensor([[2.0, 2.0], [1.0, -3.0]])
-    ((picked,),) = pick([(logits[None], boxes[None], torch.tensor([0.5, 0.95]))], per_prompt=5)
+    ((picked,),) = select([(logits[None], boxes[None], torch.tensor([0.5, 0.95]))], per_prompt=5)
     assert list(zip(picked.queries.tolist(), picked.prompts.tolist(), strict=True)) == [
         (0, 0),
         (1, 0),
@@ -207,7 +203,7 @@ def test_the_bank_remembers_the_newest_phrases():
 @pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (333, 1777), (7, 5)])
 def test_frames_of_any_shape_fit_the_canvas(size):
     frame = np.full((*size, 3), 255, np.uint8)
-    batch, (fitted,) = prepare([frame], TINY)
+    batch, (fitted,) = make_batch([frame], TINY)
     assert fitted == fitted_size(size, 128)
     assert max(fitted) == 128
     assert min(fitted) >= 1

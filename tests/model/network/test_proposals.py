@@ -8,7 +8,7 @@ import torch
 
 from ape_model.config import PRESETS
 from ape_model.network.geometry import Levels
-from ape_model.network.proposals import pick_proposals, survivors_per_level
+from ape_model.network.proposals import select_queries, survivors_per_level
 from ape_model.reference import modules as reference
 
 LEVELS = (
@@ -45,8 +45,8 @@ def tokens(levels, random):
 def both(objectness, boxes, levels, **changes):
     config = replace(PRESETS["Ti"], **changes)
     block = SimpleNamespace(config=config)
-    mine = pick_proposals(objectness, boxes.__getitem__, levels, config)
-    return mine, reference.pick_proposals(block, objectness, boxes.__getitem__, levels)
+    mine = select_queries(objectness, boxes.__getitem__, levels, config)
+    return mine, reference.select_queries(block, objectness, boxes.__getitem__, levels)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -91,7 +91,7 @@ def test_every_level_has_its_quota_of_the_survivors():
     boxes[:, 2:] = 0.01  # none touches another
     objectness[:64] += 100
     config = replace(PRESETS["Ti"], pre_nms_topk=64, queries=12, proposal_nms=0.5)
-    chosen = pick_proposals(objectness, boxes.__getitem__, levels, config)
+    chosen = select_queries(objectness, boxes.__getitem__, levels, config)
     level_of = torch.bucketize(chosen, torch.tensor(levels.starts), right=True)
     assert level_of.bincount().tolist() == [0, 4, 4, 4]
     assert (objectness[chosen].diff() <= 0).all()
@@ -104,7 +104,7 @@ def test_nothing_of_the_choice_depends_on_the_scores():
     objectness, boxes = tokens(LEVELS[0], torch.Generator().manual_seed(0))
 
     def choice(objectness, boxes):
-        return pick_proposals(objectness, boxes.__getitem__, LEVELS[0], config)
+        return select_queries(objectness, boxes.__getitem__, LEVELS[0], config)
 
     whole = torch.compile(choice, fullgraph=True, backend="eager", dynamic=False)
     assert torch.equal(whole(objectness, boxes), choice(objectness, boxes))

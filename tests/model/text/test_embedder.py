@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from ape_model.errors import BankError, CheckpointError, PromptTextError
 from ape_model.text.cache import CachedPrompt, EmbeddingCache, EmbeddingSpace, cache_root
 from ape_model.text.clip_tower import ClipTextEncoder, TextConfig, TextTower
-from ape_model.text.embedder import PromptEmbedder, PromptKind, classify
+from ape_model.text.embedder import SENTENCE, VOCABULARY, PromptEmbedder, classify
 from ape_model.text.embedding_file import EmbeddingFile
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SPACE = EmbeddingSpace(tower="ab" * 32, dtype="float32", pooling="eot")
-VOCABULARY, SENTENCE = PromptKind.VOCABULARY, PromptKind.SENTENCE
 
 
 class Letters:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ape_model.nano_config import NANO
+from ape_model.config import NANO
 from ape_model.training.data.augment import (
     Placement,
     View,

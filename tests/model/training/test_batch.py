@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from ape_model.inference.preprocess import prepare
-from ape_model.nano_config import NANO
-from ape_model.network.geometry import corners
-from ape_model.network.nano import Nano
+from ape_model.config import NANO
+from ape_model.inference.preprocess import make_batch
+from ape_model.network.boxes import corners
+from ape_model.network.nano import build_nano
 from ape_model.training.data.batch import Example, collate
 from ape_model.training.data.photometric import photometric
 from ape_model.training.data.world_dataset import Canvas, Phase, WorldBatches
@@ -33,7 +33,7 @@ def example(height, width, seed=0):
 def test_a_batch_is_padded_as_frames_are_in_inference():
     examples = [example(90, 128), example(128, 72)]
     batch = collate(examples, NANO)
-    images, sizes = prepare([e.image for e in examples], replace(NANO.ape, canvas=128))
+    images, sizes = make_batch([e.image for e in examples], replace(NANO.ape, canvas=128))
     assert batch.sizes == sizes == ((90, 128), (128, 72))
     torch.testing.assert_close(batch.images, images)
 
@@ -49,7 +49,7 @@ def test_boxes_and_masks_of_a_padded_batch_lie_where_they_lay():
 
 @pytest.mark.parametrize("canvas", [(96, 256), (224, 384), (480, 480)])
 def test_anchors_reach_every_corner_of_a_canvas(canvas):
-    features = Nano(NANO).eval().encode_image(torch.zeros(1, 3, *canvas))
+    features = build_nano(NANO).eval().encode_image(torch.zeros(1, 3, *canvas))
     centers = features.geometry.anchors[0, :, :2].sigmoid() * NANO.unit_on(canvas)
     assert centers.amax(0).tolist() == pytest.approx([canvas[1] - 4, canvas[0] - 4], abs=1)
     sides = features.geometry.anchors[0, 0, 2:].sigmoid() * NANO.unit_on(canvas)
@@ -58,7 +58,7 @@ def test_anchors_reach_every_corner_of_a_canvas(canvas):
 
 def test_tokens_of_the_padding_are_no_background_to_learn():
     torch.manual_seed(0)
-    model = Nano(NANO).eval()
+    model = build_nano(NANO).eval()
     batch = collate([example(90, 128), example(224, 224)], NANO)
     criterion = Criterion(NANO.ape.hidden, NANO.ape.text_width)
     names = torch.nn.functional.normalize(torch.randn(5, NANO.ape.text_width), dim=-1)
@@ -82,7 +82,7 @@ def test_tokens_of_the_padding_are_no_background_to_learn():
 
 def test_no_query_comes_from_the_padding():
     torch.manual_seed(0)
-    model = Nano(NANO).eval()
+    model = build_nano(NANO).eval()
     batch = collate([example(96, 100), example(256, 256)], NANO)
     features = model.encode_image(batch.images, batch.sizes)
     # An untrained network may love the state of an empty token: it is the only one that is equal.

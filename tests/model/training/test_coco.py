@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ape_model.nano_config import NANO
+from ape_model.config import NANO
 from ape_model.training.data.coco import read_coco
 from ape_model.training.data.coco_dataset import CocoBatches
 from ape_model.training.data.world_dataset import Canvas, Phase

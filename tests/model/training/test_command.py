@@ -9,10 +9,10 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from ape_model.config import NANO
 from ape_model.io.safetensors_io import read_metadata, read_safetensors
 from ape_model.loading import load_network, load_text_encoder
-from ape_model.nano_config import NANO
-from ape_model.network.nano import Nano
+from ape_model.network.nano import build_nano
 from ape_model.perceiver import ApePerceiver
 from ape_model.training.command import train
 from ape_model.training.data.coco import read_coco
@@ -158,7 +158,11 @@ def test_images_that_break_off_while_workers_read_end_it_in_one_line(images, tmp
     for k in range(2):
         (tmp_path / f"{k}.png").unlink()
     trainer = Trainer(
-        Nano(NANO), PromptSampler([], width=128, seed=0), LoopConfig(2), tmp_path / "cut", print
+        build_nano(NANO),
+        PromptSampler([], width=128, seed=0),
+        LoopConfig(2),
+        tmp_path / "cut",
+        print,
     )
     with pytest.raises(DataError, match="cannot be read as an image") as caught:
         trainer.run(batches)

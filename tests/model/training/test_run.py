@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from ape_model.config import NANO
 from ape_model.loading import load_text_encoder
-from ape_model.nano_config import NANO
-from ape_model.network.geometry import corners
-from ape_model.network.nano import Nano
-from ape_model.reference.nms import box_iou
+from ape_model.network.boxes import box_iou, corners
+from ape_model.network.nano import build_nano
 from ape_model.training.command import RECIPES
 from ape_model.training.data.batch import collate
 from ape_model.training.data.coco import read_coco
@@ -48,7 +47,7 @@ def trainer(bank, folder, **changes):
     prompt_sampler = PromptSampler(
         [PromptingConfig(bank, negative_words=96, memory=8, named=True)], width=128, seed=0
     )
-    return Trainer(Nano(NANO), prompt_sampler, config, folder, lambda _: None)
+    return Trainer(build_nano(NANO), prompt_sampler, config, folder, lambda _: None)
 
 
 def scenes(steps=6):
@@ -87,7 +86,7 @@ def test_progress_is_logged_with_losses_and_counts(bank, tmp_path):
 def test_a_nan_loss_ends_the_run_with_an_error(bank, tmp_path):
     broken = trainer(bank, tmp_path)
     with torch.no_grad():
-        broken.model.mask_bias.fill_(float("nan"))
+        broken.model.mask_head.mask_bias.fill_(float("nan"))
     with pytest.raises(TrainingError, match="loss is NaN or infinite at step 0"):
         broken.advance(scenes()[0])
 
@@ -95,7 +94,7 @@ def test_a_nan_loss_ends_the_run_with_an_error(bank, tmp_path):
 def test_an_infinite_gradient_changes_no_weight(bank, tmp_path):
     broken = trainer(bank, tmp_path)
     broken.backward(scenes()[0])
-    broken.model.mask_bias.grad.fill_(float("inf"))
+    broken.model.mask_head.mask_bias.grad.fill_(float("inf"))
     before = weights(broken)
     with pytest.raises(TrainingError, match="gradient is NaN or infinite at step 0"):
         broken.update(2)
@@ -153,7 +152,7 @@ def test_averaged_weights_follow_slowly(bank, tmp_path):
     for _ in range(20):
         run_.step += 1  # past the first steps, whose average is faster
     with torch.no_grad():
-        run_.model.mask_bias.fill_(8.0)
+        run_.model.mask_head.mask_bias.fill_(8.0)
     run_._average()
     torch.testing.assert_close(run_.ema["mask_bias"], (before + 8.0) / 2)
 
@@ -294,7 +293,7 @@ def test_a_fine_tuned_nano_finds_the_new_word(tmp_path, encode):
     text = (RECIPES / "finetune.toml").read_text()
     recipe.write_text(text.replace("height = 256, width = 256", "height = 128, width = 128"))
     options = TrainOptions(recipe, tmp_path / "out", data, init="nano", steps=80, device="cpu")
-    tuned = Nano(NANO)
+    tuned = build_nano(NANO)
     load_weights(tuned, train(options, lambda _: None))
     unseen = read_coco(draw_gizmos(tmp_path / "unseen", 20))
     batches = CocoBatches(unseen, (), seed=0, network=NANO, steps=1)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ape_model.nano_config import NANO
-from ape_model.network.nano import Nano
+from ape_model.config import NANO
+from ape_model.network.nano import build_nano
 from ape_model.training.data.batch import Example, collate
 from ape_model.training.data.mixture import MixedBatches
 from ape_model.training.losses.criterion import choose_region
@@ -63,7 +63,7 @@ def batch_of(*images, dataset=0):
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return Nano(NANO)
+    return build_nano(NANO)
 
 
 def names(encode=encode, negative_words=()):

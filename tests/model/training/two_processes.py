@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import distributed
 
+from ape_model.config import NANO
 from ape_model.loading import load_text_encoder
-from ape_model.nano_config import NANO
-from ape_model.network.nano import Nano
+from ape_model.network.nano import build_nano
 from ape_model.training.data.world_dataset import Canvas, Phase, WorldBatches
 from ape_model.training.prompts.negatives import NegativeSampler
 from ape_model.training.prompts.sampler import PromptingConfig, PromptSampler
@@ -32,7 +32,9 @@ def trainer(folder):
     bank = NegativeSampler(encode, names, truth, [])
     torch.manual_seed(0)
     prompt_sampler = PromptSampler([PromptingConfig(bank, memory=6)], width=128, seed=0)
-    return Trainer(Nano(NANO), prompt_sampler, LoopConfig(STEPS, warm_up=0), folder, lambda _: None)
+    return Trainer(
+        build_nano(NANO), prompt_sampler, LoopConfig(STEPS, warm_up=0), folder, lambda _: None
+    )
 
 
 def weights(run):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ape_model.config import NANO
 from ape_model.errors import (
     BankError,
     CheckpointError,
@@ -18,7 +19,6 @@ from ape_model.errors import (
 from ape_model.io.checkpoint_reader import file_digest
 from ape_model.io.safetensors_io import read_safetensors, write_safetensors
 from ape_model.loading import load_text_encoder, open_embedder, parse_device, parse_pooling
-from ape_model.nano_config import NANO
 from ape_model.text.clip_tower import Pooling
 from ape_model.text.embedding_file import EmbeddingFile
 from ape_model.text.nano_tower import NanoText

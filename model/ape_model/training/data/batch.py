@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ape_model.nano_config import NanoConfig
+    from ape_model.config import NanoConfig
 
 __all__ = ["Batch", "Example", "collate"]
 

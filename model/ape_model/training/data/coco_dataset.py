@@ -31,7 +31,7 @@ from ape_model.training.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ape_model.nano_config import NanoConfig
+    from ape_model.config import NanoConfig
     from ape_model.training.data.coco import CocoData, CocoImage, Shape
     from ape_model.training.data.world_dataset import Phase
 

@@ -18,7 +18,7 @@ from ape_model.world import World
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ape_model.nano_config import NanoConfig
+    from ape_model.config import NanoConfig
     from ape_model.world import Scene
     from ape_model.world.sentences import Phrase
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ape_model.reference.nms import box_iou
+from ape_model.network.boxes import box_iou
 
 __all__ = ["assign_queries", "assign_tokens", "best_queries", "equal_weights"]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ape_model.network.align import Align
-from ape_model.network.geometry import corners
+from ape_model.network.boxes import corners
 from ape_model.training.data.batch import MASK_STRIDE
 from ape_model.training.losses.assignment import (
     assign_queries,
@@ -31,8 +31,7 @@ from ape_model.training.losses.functional import (
 )
 
 if TYPE_CHECKING:
-    from ape_model.network.ape import ImageFeatures, RawOutputs
-    from ape_model.network.nano import Nano
+    from ape_model.network.ape import Ape, ImageFeatures, RawOutputs
     from ape_model.training.data.batch import Batch
 
 __all__ = ["CLASSIFICATIONS", "Criterion", "Targets", "choose_region", "semantic_loss"]
@@ -97,7 +96,7 @@ class Criterion(nn.Module):
 
     def forward(
         self,
-        model: Nano,
+        model: Ape,
         features: ImageFeatures,
         outputs: RawOutputs,
         batch: Batch,
@@ -188,12 +187,12 @@ class Criterion(nn.Module):
         return functional.cross_entropy(logits, wanted, reduction="none")
 
     def _layer(
-        self, model: Nano, outputs: RawOutputs, batch: Batch, targets: Targets, layer: int
+        self, model: Ape, outputs: RawOutputs, batch: Batch, targets: Targets, layer: int
     ) -> dict[str, Tensor]:
         """Second stage: alignment, boxes and (last layer) masks of the queries of one layer."""
         hidden = outputs.decoded.hidden[layer]  # (B, Q, D)
         canvas = (batch.images.shape[2], batch.images.shape[3])
-        boxes = model.to_units(outputs.decoded.boxes[layer], batch.sizes, canvas)
+        boxes = model.coordinates.from_shares(outputs.decoded.boxes[layer], batch.sizes, canvas)
         threshold = THRESHOLDS[min(layer, len(THRESHOLDS) - 1)]
         region, overlap = assign_queries(
             corners(boxes.detach()), corners(batch.boxes), batch.valid, threshold
@@ -223,7 +222,7 @@ class Criterion(nn.Module):
             found |= _masks(model, outputs, batch, region)
             if targets.semantic and targets.names is not None and targets.classes is not None:
                 scores = align(hidden, targets.names[None]).sigmoid()  # (B, Q, C)
-                masks = model.mask_logits(hidden, outputs.mask_feature).sigmoid()
+                masks = model.mask_head.logits(hidden, outputs.mask_feature).sigmoid()
                 loss = semantic_loss(scores, masks, batch, targets.classes)
                 found["semantic"] = targets.semantic * loss
         return found
@@ -263,9 +262,9 @@ def _pool(states: Tensor, batch: Batch) -> Tensor:
     return (pools[0] + pools[1]) / 2
 
 
-def _masks(model: Nano, outputs: RawOutputs, batch: Batch, region: Tensor) -> dict[str, Tensor]:
+def _masks(model: Ape, outputs: RawOutputs, batch: Batch, region: Tensor) -> dict[str, Tensor]:
     """Mask losses of the last layer's assigned queries; every region has the same weight."""
-    logits = model.mask_logits(outputs.decoded.hidden[-1], outputs.mask_feature)
+    logits = model.mask_head.logits(outputs.decoded.hidden[-1], outputs.mask_feature)
     # A region with a box alone has no mask loss.
     positive = (region >= 0) & batch.masked.gather(1, region.clamp(min=0))
     weight = equal_weights(region, batch.boxes.shape[1])[positive]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ape_model.network.geometry import corners
+from ape_model.network.boxes import corners
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,7 +24,7 @@ from ape_model.training.prompts.federated import draw_classes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ape_model.network.nano import Nano
+    from ape_model.network.ape import Ape
     from ape_model.training.data.batch import Batch
     from ape_model.training.prompts.negatives import NegativeSampler
 
@@ -98,7 +98,7 @@ class PromptSampler:
         self.sets, self.width, self.seed = tuple(sets), width, seed
         self.queue = EmbeddingQueue(tuple(s.memory for s in sets), width)
 
-    def __call__(self, model: Nano, batch: Batch, step: int) -> SampledPrompts:
+    def __call__(self, model: Ape, batch: Batch, step: int) -> SampledPrompts:
         """Choose the prompts of a batch.
 
         Args:
@@ -157,7 +157,7 @@ class PromptSampler:
 
 
 def _names(
-    model: Nano, batch: Batch, config: PromptingConfig, generator: torch.Generator
+    model: Ape, batch: Batch, config: PromptingConfig, generator: torch.Generator
 ) -> SampledPrompts:
     """Prompts of a step with names; the image is fused with the zero token alone."""
     device, names = batch.images.device, config.negatives.names

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ape_model.text.nano_tower import NanoText, NanoTextConfig, NanoTokenizer, WordIds, split_words
+from ape_model.text.nano_tower import NanoText, NanoTokenizer, WordIds, split_words
 from ape_model.training.errors import DataError
 from ape_model.training.text_tower.templates import RELATIONS, random_phrase
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from ape_model.config import NanoTextConfig
     from ape_model.training.text_tower.teacher import Teacher
 
 __all__ = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from ape_model.config import NANO
 from ape_model.loading import NanoTextEncoder
-from ape_model.nano_config import NANO
 from ape_model.training.errors import DataError
 from ape_model.training.text_tower.check import check_diversity, measure_diversity
 from ape_model.training.text_tower.distillation import build_corpus, distil, read_cldr
