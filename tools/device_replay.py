@@ -15,8 +15,8 @@ import torch
 
 from ape_cuda_ops.bench import interleaved
 from ape_model.benchmark.frame import make_frame, open_network
-from ape_model.inference.cuda_graphs import FrameGraph
-from ape_model.inference.transfer import UploadRing
+from ape_model.inference.cuda_graphs import CudaGraphRunner
+from ape_model.inference.transfer import PinnedUploader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ def replay(
     frame = make_frame(network, side or network.config.canvas, 1)
     network = network.to(dtype)
     images, prompts = frame.image.to(dtype), network.vocabulary(frame.embeddings.to(dtype))
-    graphs = FrameGraph(network)
+    graphs = CudaGraphRunner(network)
 
     def run(network: Any) -> torch.Tensor:
         return network.head(network.encode_image(images), prompts).logits
@@ -54,7 +54,7 @@ def replay(
 def upload(device: torch.device) -> dict[str, object]:
     """A 1080p frame by pinned buffers that take turns, and from ordinary memory."""
     frame = np.random.default_rng(0).integers(0, 256, FRAME, np.uint8)
-    ring = UploadRing(device)
+    ring = PinnedUploader(device)
     calls = {"ring": lambda: ring(frame), "pageable": lambda: torch.from_numpy(frame).to(device)}
     equal = torch.equal(ring(frame).cpu(), torch.from_numpy(frame))
     return {"milliseconds": medians(calls, device), "equal": equal}

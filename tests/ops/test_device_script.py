@@ -96,8 +96,8 @@ def test_a_frame_is_timed_with_and_without_graphs(monkeypatch):
     spec = importlib.util.spec_from_file_location("device_replay", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "FrameGraph", lambda network: network)
-    monkeypatch.setattr(module, "UploadRing", lambda _: torch.from_numpy)
+    monkeypatch.setattr(module, "CudaGraphRunner", lambda network: network)
+    monkeypatch.setattr(module, "PinnedUploader", lambda _: torch.from_numpy)
     monkeypatch.setattr(module, "ROUNDS", 1)
     found = module.replay("nano", 64, torch.float32, torch.device("cpu"))
     assert set(found["milliseconds"]) == {"eager", "graphs"}
