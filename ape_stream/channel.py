@@ -1,11 +1,11 @@
 """A bounded hand-over between two threads: lossless, or newest-wins with counted drops.
 
 Lossless: `put` waits for room (back-pressure). Newest-wins: `put` never waits; the oldest waiting
-item makes room and is reported as dropped. `end` lets the reader drain what waits; `abort` throws
-it away, reported likewise, and wakes both sides at once. So every item that was offered is either
-taken, waiting, or reported as dropped with its cause: nothing is lost unseen.
+item is dropped for room and reported. `end` lets the reader take what still waits; `abort` drops
+and reports it, and wakes both sides at once. So every item that was put is either taken, waiting,
+or reported as dropped with its cause.
 
-Channels that share one `guard` change together: under it, all their counts are of one moment.
+Channels that share one `guard` change together: whoever holds it sees all counts of one moment.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Aborted(Exception):  # noqa: N818 (a signal between threads, not an error)
 
 
 class Channel(Generic[T]):
-    """One writer's way to one reader.
+    """A queue from one writer to one reader.
 
     Args:
         capacity: How many items may wait, at least 1.
         newest_wins: True: the oldest waiting item is dropped for room. False: `put` waits.
-        guard: Lock and bell shared with other channels; None makes an own one.
+        guard: Condition shared with other channels; None makes a new one.
         on_drop: Called under the guard with every item that is dropped and the cause.
     """
 
@@ -57,8 +57,6 @@ class Channel(Generic[T]):
         self.capacity = capacity
         self.newest_wins = newest_wins
         self.guard = guard if guard is not None else threading.Condition()
-        self.dropped: dict[str, int] = {}
-        """Items dropped so far, by cause."""
         self.put_wait_s = 0.0
         """Seconds that the writer waited for room."""
         self.get_wait_s = 0.0
@@ -70,7 +68,7 @@ class Channel(Generic[T]):
         self._on_drop = on_drop
 
     def __len__(self) -> int:
-        """Items that wait to be taken, with those that a writer still holds for want of room."""
+        """Items that wait to be taken, with the one that a writer holds while it waits for room."""
         with self.guard:
             return len(self._items) + self._offering
 
@@ -99,7 +97,7 @@ class Channel(Generic[T]):
             return self._abort_cause
 
     def put(self, item: T) -> None:
-        """Hand an item over; wait for room, or drop the oldest where the newest wins.
+        """Add an item; wait for room, or drop the oldest one where the newest wins.
 
         Raises:
             Aborted: the channel is aborted; the item counts as dropped by the abort's cause.
@@ -112,6 +110,7 @@ class Channel(Generic[T]):
                 self._make_room()
             else:
                 self._await_room()
+            # Checked after the wait: an abort during it must not leave the item in the queue.
             if self._abort_cause is not None:
                 self._drop(item, self._abort_cause)
                 raise Aborted
@@ -123,6 +122,7 @@ class Channel(Generic[T]):
             self._drop(self._items.popleft(), OVERTAKEN)
 
     def _await_room(self) -> None:
+        # While it waits, the item is counted by `len`: it left the source and is not dropped.
         start = time.monotonic()
         self._offering += 1
         try:
@@ -157,7 +157,7 @@ class Channel(Generic[T]):
             raise TimeoutError(f"nothing came within {timeout_s} s")
 
     def end(self) -> None:
-        """Say that nothing more will be put; what waits can still be taken."""
+        """Declare that no more will be put; what waits can still be taken."""
         with self.guard:
             self._ended = True
             self.guard.notify_all()
@@ -172,6 +172,5 @@ class Channel(Generic[T]):
             self.guard.notify_all()
 
     def _drop(self, item: T, cause: str) -> None:
-        self.dropped[cause] = self.dropped.get(cause, 0) + 1
         if self._on_drop is not None:
             self._on_drop(item, cause)

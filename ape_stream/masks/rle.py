@@ -72,9 +72,9 @@ def encode_rle(mask: Mask, size: tuple[int, int]) -> dict[str, Any]:
 
 def _frame_run_lengths(mask: Mask, size: tuple[int, int]) -> NDArray[np.int64]:
     """Alternating lengths of zeros and ones down the columns of the frame, zeros first."""
-    # A zero is put above and below every column of the crop. Then every run of ones begins and ends
-    # inside its column, and the edges of all columns are found at once: row r of a column is an edge
-    # where its pixel differs from the one above.
+    # A zero is put above and below every column of the crop. Then every run of ones begins and
+    # ends inside its column, and the edges of all columns are found at once: row r of a column is
+    # an edge where its pixel differs from the one above.
     h, w = mask.bitmap.shape
     fenced = np.zeros((w, h + 2), np.uint8)
     fenced[:, 1:-1] = mask.bitmap.T
