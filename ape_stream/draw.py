@@ -39,10 +39,9 @@ def _palette() -> NDArray[np.uint8]:
 
 
 def _colour_keys(found: Instances) -> NDArray[np.int64]:
-    """(N,) rows of the palette: by track, and by prompt where a region has no track yet."""
-    keys = found.prompt_ids
-    if found.track_ids is not None:
-        keys = np.where(found.track_ids > 0, found.track_ids, found.prompt_ids)
+    """(N,) rows of the palette: by track, confirmed or not, and by prompt where there is none."""
+    ids = found.track_ids if found.candidate_ids is None else found.candidate_ids
+    keys = found.prompt_ids if ids is None else np.where(ids > 0, ids, found.prompt_ids)
     return keys % _PALETTE
 
 

@@ -74,12 +74,19 @@ class StreamTracker:
         return np.fromiter(self._classes.values(), np.int64, len(prompts))
 
     def _shifted(self, tracked: Instances) -> Instances:
-        ids = tracked.track_ids
+        ids, candidates = tracked.track_ids, tracked.candidate_ids
         if ids is None or not len(ids):
             return tracked
-        shifted = np.where(ids > 0, ids + self._offset, 0)
-        self._last_id = max(self._last_id, int(shifted.max()))
-        return tracked.with_track_ids(shifted) if self._offset else tracked
+        self._last_id = max(self._last_id, int(ids.max()) + self._offset)
+        if not self._offset:
+            return tracked
+        shifted = None if candidates is None else _shift(candidates, self._offset)
+        return tracked.with_track_ids(_shift(ids, self._offset), shifted)
+
+
+def _shift(ids: NDArray[np.int64], offset: int) -> NDArray[np.int64]:
+    """Ids raised by an offset; 0 stays "none"."""
+    return np.where(ids > 0, ids + offset, 0)
 
 
 def _under_prompt_ids(tracked: Instances, class_ids: NDArray[np.int64]) -> Instances:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
@@ -58,15 +59,17 @@ class _Track:
     mask: Mask
     born_s: float
     seen_s: float
+    candidate_id: int
+    """Its id once it is confirmed, from 1."""
+    confirmed: bool = False
+    hits: int = 1
     velocity: NDArray[np.float32] | None = None
     """(2,) pixels per second of the centre; None before the second sighting."""
-    hits: int = 1
-    track_id: int = 0
-    """From 1; 0 while tentative."""
 
     @classmethod
-    def born(cls, found: Instances, k: int, time_s: float) -> Self:
-        return cls(int(found.prompt_ids[k]), found.boxes[k], found.masks[k], time_s, time_s)
+    def born(cls, found: Instances, k: int, time_s: float, candidate_id: int) -> Self:
+        prompt_id = int(found.prompt_ids[k])
+        return cls(prompt_id, found.boxes[k], found.masks[k], time_s, time_s, candidate_id)
 
     def box_at(self, time_s: float) -> NDArray[np.float32]:
         """The box moved on at constant velocity, (4,)."""
@@ -126,6 +129,8 @@ class IouTracker:
         self._start_score = start_score
         self._tracks: list[_Track] = []
         self._last_id = 0
+        self._free_ids: list[int] = []
+        """Ids of tracks that ended unconfirmed (a heap): no region ever had them."""
         self._time_s = -np.inf
 
     def update(self, found: Instances, time_s: float) -> Instances:
@@ -141,13 +146,15 @@ class IouTracker:
         """
         if not math.isfinite(time_s):
             raise ValueError(f"the time of a frame is {time_s} s")
-        if time_s < self._time_s:
-            self._tracks = []
-        self._time_s = time_s
-        self._tracks = [t for t in self._tracks if time_s - t.seen_s <= self._max_lost_s]
+        restarted, self._time_s = time_s < self._time_s, time_s
+        lost = [t for t in self._tracks if restarted or time_s - t.seen_s > self._max_lost_s]
+        self._end(lost)
         owners = self._associate(found)
-        ids = np.array([self._confirmed_id(owners.get(k)) for k in range(len(found))], np.int64)
-        return found.with_track_ids(ids)
+        ids = np.zeros((2, len(found)), np.int64)  # track ids, candidate ids
+        for k, track in owners.items():
+            self._confirm(track)
+            ids[:, k] = track.candidate_id if track.confirmed else 0, track.candidate_id
+        return found.with_track_ids(*ids)
 
     def _associate(self, found: Instances) -> dict[int, _Track]:
         """Match, start and end tracks; return the track of every region that has one."""
@@ -159,21 +166,35 @@ class IouTracker:
                 track.extend(found, k, self._time_s)
                 owners[k] = track
                 free.remove(track)
-        missed = {id(track) for track in free if track.track_id == 0}
-        self._tracks = [track for track in self._tracks if id(track) not in missed]
+        self._end([track for track in free if not track.confirmed])
         for k in np.flatnonzero(strong).tolist():
             if k not in owners:
-                owners[k] = _Track.born(found, k, self._time_s)
+                owners[k] = _Track.born(found, k, self._time_s, self._new_id())
                 self._tracks.append(owners[k])
         return owners
+
+    def _new_id(self) -> int:
+        """The smallest id that no region has had: ids stay dense though many tracks never last."""
+        if self._free_ids:
+            return heappop(self._free_ids)
+        self._last_id += 1
+        return self._last_id
+
+    def _end(self, tracks: list[_Track]) -> None:
+        for track in tracks:
+            self._tracks.remove(track)
+            if not track.confirmed:
+                heappush(self._free_ids, track.candidate_id)
 
     def _matches(
         self, tracks: list[_Track], found: Instances, group: NDArray[np.intp]
     ) -> Iterator[tuple[_Track, int]]:
         """The best one-to-one pairs of tracks and regions of `group`, each over `min_iou`."""
+        # All tracks and regions are assigned at once, by the Hungarian method: taking the largest
+        # overlap first could leave another track without its region.
         if not tracks or len(group) == 0:
             return
-        overlaps = self._overlaps(tracks, found, group)
+        overlaps = self._overlaps(tracks, found, group)  # (T, G)
         prompts = np.array([track.prompt_id for track in tracks])
         allowed = prompts[:, None] == found.prompt_ids[group][None, :]
         # Zero before the assignment: it must not give up a good pair for two unusable ones.
@@ -191,12 +212,7 @@ class IouTracker:
         predicted = np.array([track.box_at(self._time_s) for track in tracks], np.float32)
         return box_iou(predicted, found.boxes[group])
 
-    def _confirmed_id(self, track: _Track | None) -> int:
-        """The id of a region's track, 0 where it has none; a track of enough hits gets one."""
-        if track is None:
-            return 0
+    def _confirm(self, track: _Track) -> None:
+        """Confirm a track that was found often enough and for long enough."""
         old_enough = self._time_s - track.born_s >= self._confirm_s
-        if track.track_id == 0 and track.hits >= self._min_hits and old_enough:
-            self._last_id += 1
-            track.track_id = self._last_id
-        return track.track_id
+        track.confirmed |= track.hits >= self._min_hits and old_enough

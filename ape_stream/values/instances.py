@@ -55,6 +55,9 @@ class Instances:
     """Height and width of the frame in pixels."""
     track_ids: NDArray[np.int64] | None = None
     """(N,) int64 from 1, never reused in a stream; 0 = not yet confirmed; None before tracking."""
+    candidate_ids: NDArray[np.int64] | None = None
+    """(N,) int64: the track id that a region has, or gets if its track is confirmed; 0 = none. What
+    is coloured by it keeps its colour. None where the tracker does not say."""
 
     def __post_init__(self) -> None:
         """Check that all arrays have the same N regions, and make them read-only."""
@@ -64,8 +67,9 @@ class Instances:
             "scores": checked("scores", self.scores, (n,), np.float32),
             "prompt_ids": checked("prompt_ids", self.prompt_ids, (n,), np.int64),
         }
-        if self.track_ids is not None:
-            arrays["track_ids"] = checked("track_ids", self.track_ids, (n,), np.int64)
+        for name in ("track_ids", "candidate_ids"):
+            if (ids := getattr(self, name)) is not None:
+                arrays[name] = checked(name, ids, (n,), np.int64)
         for name, array in arrays.items():
             object.__setattr__(self, name, array)
 
@@ -90,11 +94,14 @@ class Instances:
             masks=tuple(self.masks[int(k)] for k in keep),
             size=self.size,
             track_ids=None if self.track_ids is None else self.track_ids[keep],
+            candidate_ids=None if self.candidate_ids is None else self.candidate_ids[keep],
         )
 
-    def with_track_ids(self, track_ids: NDArray[np.int64]) -> Instances:
-        """The same regions under these (N,) int64 track ids."""
-        return replace(self, track_ids=track_ids)
+    def with_track_ids(
+        self, track_ids: NDArray[np.int64], candidate_ids: NDArray[np.int64] | None = None
+    ) -> Instances:
+        """The same regions under these (N,) int64 track ids, and ids of unconfirmed tracks."""
+        return replace(self, track_ids=track_ids, candidate_ids=candidate_ids)
 
     def __len__(self) -> int:
         return len(self.masks)

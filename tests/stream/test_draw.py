@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import supervision as sv
@@ -76,6 +78,20 @@ def test_a_track_keeps_its_colour():
         for image, (x, y), k in zip((first, later), inside, (0, 40), strict=True)
     ]
     assert np.abs(colours[0] - colours[1]).max() <= 1
+
+
+def test_a_region_keeps_its_colour_when_its_track_is_confirmed():
+    result = made(size=(240, 320))
+    ids = np.arange(1, len(result.instances) + 1, dtype=np.int64)
+    before, after = (
+        replace(result, instances=result.instances.with_track_ids(given, ids))
+        for given in (np.zeros_like(ids), ids)
+    )
+    x, y = result.instances.boxes[1, :2].astype(int) + 10
+    assert (draw(before)[y, x] == draw(after)[y, x]).all()
+    # Without candidate ids the colour is the prompt's, and changes.
+    unsure = replace(result, instances=result.instances.with_track_ids(np.zeros_like(ids)))
+    assert (draw(unsure)[y, x] != draw(after)[y, x]).any()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (33, 17)])

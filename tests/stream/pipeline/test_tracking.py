@@ -175,3 +175,11 @@ def test_equal_times_are_no_restart():
     )
     assert len(list(pipeline)) == 4
     assert pipeline.stats().streams["0"].restarts == 0
+
+
+def test_colours_stay_when_a_track_is_confirmed_also_after_a_restart():
+    times = [k / 30 for k in (*range(4), *range(4))]
+    source = ListSource(with_times(times))
+    run = Pipeline([source], OraclePerceiver(found), PromptSet.of("car, dog"), tracker=IouTracker)
+    candidates = [r.instances.candidate_ids.tolist() for r in run]
+    assert candidates == [[1, 2]] * 4 + [[3, 4]] * 4

@@ -209,6 +209,23 @@ def test_nothing_found_is_tracked_as_nothing():
     assert result.track_ids.dtype == np.int64
 
 
+def test_a_track_has_its_id_as_a_candidate_from_its_first_region_on():
+    tracker = IouTracker(min_hits=3)
+    seen = [
+        tracker.update(found((10 + k, 10, 40, 40), (150, 10, 40, 40)), k / 30) for k in range(4)
+    ]
+    assert [one.track_ids.tolist() for one in seen] == [[0, 0], [0, 0], [1, 2], [1, 2]]
+    assert [one.candidate_ids.tolist() for one in seen] == [[1, 2]] * 4
+
+
+def test_ids_of_tracks_that_were_never_confirmed_are_given_to_others():
+    tracker = IouTracker()
+    for step in range(20):  # regions that flicker, each seen once
+        assert ids(tracker, step / 10, (10 + 100 * (step % 2), 10, 40, 40)) == [0]
+    ids(tracker, 2.0, (10, 100, 40, 40))
+    assert ids(tracker, 2.1, (10, 100, 40, 40)) == [1]
+
+
 # ------------------------------------------------------------------------------------- bad values
 
 
