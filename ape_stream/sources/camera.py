@@ -58,11 +58,6 @@ class CameraSource:
         self._reading = threading.Lock()
         self._device = spec.removeprefix("camera://")
 
-    @property
-    def frame_count(self) -> None:
-        """Nobody knows."""
-        return
-
     def __enter__(self) -> Self:
         """Open the device."""
         numbered = self._device.isdecimal()

@@ -45,11 +45,6 @@ class PushSource:
         """How often times stepped back."""
         return self._clock.restarts
 
-    @property
-    def frame_count(self) -> None:
-        """Nobody knows."""
-        return
-
     def push(self, image: NDArray[np.uint8], time_s: float, origin: str | None = None) -> bool:
         """Hand an image over.
 

@@ -94,11 +94,6 @@ class Ros2Source(Closing):
             if node is not None:
                 node.close()
 
-    @property
-    def frame_count(self) -> int | None:
-        """None: a topic has no end."""
-        return None
-
     def __iter__(self) -> Iterator[RosFrame]:
         """Yield the images as they arrive.
 

@@ -107,11 +107,6 @@ class ZmqSource(Closing):
         """Where it is bound or connected to, with the port that the system chose."""
         return self._receiver.connection.endpoint.address
 
-    @property
-    def frame_count(self) -> int | None:
-        """None: the sender may go on for ever."""
-        return None
-
     def stats(self) -> dict[str, int]:
         """Counts of what arrived (see `ReceiverStats`), and `time_restarts`."""
         return {**self._receiver.stats.as_dict(), "time_restarts": self._stream.clock.restarts}
