@@ -1,4 +1,4 @@
-"""Any object of the right shape fits in: here a model and an output of our own."""
+"""Any object of the right shape is a part of a pipeline: here an own model and an own output."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -10,16 +10,16 @@ import ape_stream
 
 
 class Brightest:
-    """A "model" that finds the brightest tenth of a frame, whatever the prompt says."""
+    """A "model" that finds the brightest tenth of a frame, for every prompt."""
 
     def prepare(self, prompts: ape_stream.PromptSet) -> None:
         """Nothing to encode."""
 
     def perceive(self, frames: Sequence[ape_stream.Frame]) -> list[ape_stream.Instances]:
         """One region per frame."""
-        return [self._look(frame) for frame in frames]
+        return [self._find(frame) for frame in frames]
 
-    def _look(self, frame: ape_stream.Frame) -> ape_stream.Instances:
+    def _find(self, frame: ape_stream.Frame) -> ape_stream.Instances:
         grey = cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY)
         bright = grey >= np.quantile(grey, 0.9)
         height, width = frame.size

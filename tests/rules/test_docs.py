@@ -57,7 +57,7 @@ def test_commands_have_the_verbs_and_options_that_are_shown(words):
             return
         name, command, words = group.resolve_command(context, words)
         if len(words) == 0 or all(word.isupper() for word in words):
-            return  # told by its name alone
+            return  # mentioned by its name alone
         group = command
     group.make_context(name, list(words))
 

@@ -1,4 +1,4 @@
-"""Small clips made on the spot, whose every frame tells its own number."""
+"""Small clips made by the tests; every frame shows its own number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RATE = 30
 
 
 def picture(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """A grey picture whose left eight bars spell the number in binary; survives any codec."""
+    """A grey image whose left eight bars spell the number in binary; survives any codec."""
     image = np.full((*size, 3), 40, np.uint8)
     bar = size[1] // 8
     for bit in range(8):
@@ -24,7 +24,7 @@ def picture(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
 
 
 def number_of(image: np.ndarray) -> int:
-    """The number that a picture spells."""
+    """The number that an image spells."""
     bar = image.shape[1] // 8
     row = image[image.shape[0] // 2, bar // 2 :: bar, 1][:8]
     return sum(1 << bit for bit, value in enumerate(row) if value > 125)
@@ -44,7 +44,7 @@ def write_clip(
     mux_options=None,
     first=0,
 ):
-    """Encode numbered pictures; `times` are milliseconds, default 30 frames a second."""
+    """Encode numbered images; `times` are milliseconds, default 30 frames a second."""
     with av.open(str(path), "w", format=container, options=mux_options or {}) as output:
         stream = output.add_stream(codec, rate=RATE, options=options or {})
         stream.height, stream.width = size

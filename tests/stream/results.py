@@ -17,7 +17,7 @@ def disc(size, x, y, radius):
 
 
 def made(k=0, *, size=(90, 120), found=2, stream="cam", time_s=None, origin=None):
-    """The k-th result: grey picture, `found` discs that move with k."""
+    """The k-th result: grey image, `found` discs that move with k."""
     regions = tuple(disc(size, 20 + k + 30 * n, 30 + 10 * n, 14 - 3 * n) for n in range(found))
     image = np.full((*size, 3), 60 + k % 100, np.uint8)
     return FrameResult(

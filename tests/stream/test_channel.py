@@ -60,7 +60,7 @@ def test_an_item_that_waits_for_room_counts_as_waiting():
     assert not writer.is_alive()
 
 
-def test_newest_wins_drops_the_oldest_and_tells_which():
+def test_newest_wins_drops_the_oldest_and_reports_which():
     lost = []
     channel = Channel(2, newest_wins=True, on_drop=lambda item, cause: lost.append((item, cause)))
     for item in range(5):
@@ -115,7 +115,7 @@ def test_abort_after_end_throws_away_what_waits():
         channel.get()
 
 
-def test_a_writer_that_puts_after_its_end_is_told():
+def test_put_after_the_end_is_an_error():
     channel = Channel(1)
     channel.end()
     with pytest.raises(RuntimeError, match="put after end"):
@@ -147,7 +147,7 @@ def test_every_item_is_taken_waiting_or_dropped(steps, capacity):
 
 
 @pytest.mark.parametrize("newest_wins", [False, True])
-def test_two_threads_keep_the_books(newest_wins):
+def test_two_threads_lose_no_item(newest_wins):
     channel, dropped = counted(2, newest_wins=newest_wins)
 
     def write():

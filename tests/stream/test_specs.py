@@ -1,4 +1,4 @@
-"""A string goes to the plugin that its look names."""
+"""The form of a string decides which plugin it goes to."""
 
 import pytest
 

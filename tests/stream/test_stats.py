@@ -88,7 +88,7 @@ def test_totals_are_sums_over_streams_and_json():
     assert json.loads(json.dumps(stats.as_dict()))["streams"]["a"]["dropped"] == {"stopped": 1}
 
 
-@pytest.mark.skipif(not stats._STATM.exists(), reason="only Linux tells")
+@pytest.mark.skipif(not stats._STATM.exists(), reason="only Linux has /proc")
 def test_resident_memory_grows_with_what_is_kept():
     before = resident_bytes()
     kept = mmap.mmap(-1, 64 << 20)
@@ -118,13 +118,13 @@ class Watching(CollectSink):
         super().write(result)
 
 
-def test_the_devices_memory_is_told_and_a_sink_may_watch_the_run():
+def test_the_devices_memory_is_reported_and_a_sink_may_watch_the_run():
     sink = Watching()
     run = Pipeline([ListSource(frames(3))], OnGpu(), PromptSet.of("cat"), sinks=[sink])
     assert sum(1 for _ in run) == 3
-    told = run.stats()
-    assert told.device_memory == DeviceMemory("cuda:1", 3, 2, 3)
-    assert json.loads(json.dumps(told.as_dict()))["device_memory"]["allocated"] == 3
+    snapshot = run.stats()
+    assert snapshot.device_memory == DeviceMemory("cuda:1", 3, 2, 3)
+    assert json.loads(json.dumps(snapshot.as_dict()))["device_memory"]["allocated"] == 3
     assert (sink.seen.published, sink.seen.in_flight) == (2, 1)  # the third was underway
 
 

@@ -74,7 +74,7 @@ def test_every_stream_has_its_own_tracker():
         ({"device": "cuda"}, ConfigError, "a ready perceiver takes no options, got device"),
     ],
 )
-def test_what_cannot_be_used_is_told_at_once(change, error, says):
+def test_what_cannot_be_used_is_an_error_at_once(change, error, says):
     given = {"source": source(), "prompts": "cup", "model": OraclePerceiver(), **change}
     with pytest.raises(error) as caught:
         ape_stream.open(given.pop("source"), given.pop("prompts"), **given)

@@ -26,7 +26,7 @@ PLAN = EvaluationPlan(seed=50, scenes=4, sizes=((128, 128), (96, 160)), videos=1
 
 
 class Recording:
-    """The world, and a note of every picture that it drew."""
+    """The world, and a record of every image that it drew."""
 
     def __init__(self):
         self.world = World()
@@ -67,7 +67,7 @@ class Oracle:
     world: Recording
     fusing: bool = True
     blind: bool = False
-    babbling: bool = False
+    everywhere: bool = False
 
     def prepare(self, prompts):
         self.prompts = prompts
@@ -80,7 +80,7 @@ class Oracle:
         scene = self.world.drawn[key]
         found = []
         for p, prompt in enumerate(self.prompts):
-            if self.babbling:
+            if self.everywhere:
                 found.append((p, scene.mask(scene.instances[0])))
             elif not self.blind:
                 found += [(p, mask) for mask in self._masks(key, scene, prompt)]
@@ -179,7 +179,7 @@ def test_a_blind_model_scores_zero_and_says_nothing_false():
 
 
 def test_a_model_that_says_yes_to_all_is_found_out():
-    report = _report(babbling=True)
+    report = _report(everywhere=True)
     assert report["absent_fp_per_image"] == 100
     assert report["unknown_word_rate"] == 1
     assert report["precision"] < 0.05
@@ -196,8 +196,8 @@ def test_the_same_plan_gives_the_same_figures():
 # ------------------------------------------------------------------------- worked by hand
 
 
-def _picture(*, ignored=False):
-    """Class 0 at columns 0..9, class 1 at 10..19, in a 10 x 30 picture; the rest is class 2."""
+def _truth(*, ignored=False):
+    """Class 0 at columns 0..9, class 1 at 10..19, in a 10 x 30 image; the rest is class 2."""
     ids = np.full((10, 30), 1, np.int32)
     ids[:, :10], ids[:, 10:20] = 2, 3
     regions = [
@@ -227,7 +227,7 @@ def _found(*items, tracks=None):
 
 
 def _judged(*items, ignored=False):
-    return ImageResult.of(_picture(ignored=ignored), _found(*items))
+    return ImageResult.of(_truth(ignored=ignored), _found(*items))
 
 
 def test_average_precision_by_hand():
@@ -272,7 +272,7 @@ def test_tracks_by_hand():
     # Four frames, two things; thing 3 changes its track after two frames.
     log = TrackLog()
     for second in (8, 8, 9, 9):
-        log.add(_picture(), _found((0, 0, 10, 0.9), (1, 10, 20, 0.9), tracks=[7, second]))
+        log.add(_truth(), _found((0, 0, 10, 0.9), (1, 10, 20, 0.9), tracks=[7, second]))
     score = score_tracks([log])
     assert score.switches == 1
     assert score.mota == pytest.approx(1 - 1 / 8)
@@ -281,20 +281,20 @@ def test_tracks_by_hand():
 
 def test_a_track_of_another_class_is_no_match_and_an_unconfirmed_one_counts_not():
     log = TrackLog()
-    log.add(_picture(), _found((1, 0, 10, 0.9), (1, 10, 20, 0.9), tracks=[7, 0]))
+    log.add(_truth(), _found((1, 0, 10, 0.9), (1, 10, 20, 0.9), tracks=[7, 0]))
     assert log.overlaps[0].tolist() == [[0.0], [0.0]]
 
 
 def test_a_track_on_what_shows_too_little_counts_neither_way():
     log = TrackLog()
-    log.add(_picture(ignored=True), _found((0, 0, 10, 0.9), (1, 10, 20, 0.9), tracks=[7, 8]))
+    log.add(_truth(ignored=True), _found((0, 0, 10, 0.9), (1, 10, 20, 0.9), tracks=[7, 8]))
     assert log.track_ids[0].tolist() == [7]
     assert score_tracks([log]).mota == pytest.approx(1.0)
 
 
 def test_regions_without_track_ids_are_refused():
     with pytest.raises(ValueError, match="track ids"):
-        TrackLog().add(_picture(), _found((0, 0, 10, 0.9)))
+        TrackLog().add(_truth(), _found((0, 0, 10, 0.9)))
 
 
 @pytest.mark.parametrize(

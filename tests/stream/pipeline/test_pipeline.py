@@ -86,7 +86,7 @@ def test_timings_are_milliseconds_by_stage():
     assert 20 <= result.timings["perceive"] < 2000
 
 
-# -- live: the newest frame, exact books -------------------------------------------------
+# -- live: the newest frame, exact counters -------------------------------------------------
 
 
 def test_a_slow_model_on_a_live_source_drops_old_frames_and_counts_them():
@@ -119,7 +119,7 @@ def test_a_slow_sink_drops_before_the_model():
     assert run.stats().streams["0"].dropped["overtaken"] > 20
 
 
-def test_the_books_balance_at_any_moment():
+def test_the_counters_balance_at_any_moment():
     sources = [endless("live"), ListSource(frames(10**9, stream="file"), name="file")]
     with Pipeline(sources, OraclePerceiver(delay_s=0.002), PROMPTS) as run:
         seen, done = [], threading.Event()
@@ -238,7 +238,7 @@ def test_ten_thousand_prompts_pass():
     assert len(result.prompts) == 10_000
 
 
-def test_wishes_after_the_end_are_refused():
+def test_prompts_after_the_end_are_refused():
     with Pipeline([ListSource(list(frames(2)))], OraclePerceiver(), PROMPTS) as run:
         list(run)
     with pytest.raises(Exception, match="the run is over"):

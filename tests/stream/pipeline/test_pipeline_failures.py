@@ -1,4 +1,4 @@
-"""The first stage that fails is named, the rest ends, and the books still balance."""
+"""The first stage that fails is named, the rest ends, and the counters still balance."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What sinks are told when they are closed: whether results are missing, and why."""
+"""The reason that sinks are closed with: whether results are missing, and why."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Endless(ListSource):
         super().__init__(frames(10**9, stream=name), name=name, live=live, period_s=0.001)
 
 
-def told(sources, end, sink=None):
+def reason(sources, end, sink=None):
     """The error that a sink sees when the run is ended at frame 3 by `end(run)`."""
     sink = CollectSink() if sink is None else sink
     with Pipeline(sources, OraclePerceiver(), PROMPTS, sinks=[sink]) as run:
@@ -32,32 +32,32 @@ def told(sources, end, sink=None):
 
 
 def test_a_whole_run_is_no_error():
-    assert told([ListSource(list(frames(9)))], lambda _run: False) is None
+    assert reason([ListSource(list(frames(9)))], lambda _run: False) is None
 
 
 def test_a_file_that_is_stopped_is_an_error():
-    assert isinstance(told([Endless(live=False)], lambda run: run.stop()), StoppedError)
+    assert isinstance(reason([Endless(live=False)], lambda run: run.stop()), StoppedError)
 
 
 def test_a_live_stream_that_is_stopped_is_whole():
     whole = ListSource(list(frames(2, stream="a")), name="a")
-    assert told([whole, Endless(live=True)], lambda run: run.stop()) is None
+    assert reason([whole, Endless(live=True)], lambda run: run.stop()) is None
 
 
 def test_leaving_the_loop_is_the_callers_own_choice():
-    assert told([Endless(live=False)], lambda _run: True) is None
+    assert reason([Endless(live=False)], lambda _run: True) is None
 
 
-def test_a_source_that_breaks_off_is_told():
+def test_a_source_that_breaks_off_is_the_reason():
     source = ListSource(list(frames(9)), error=TruncatedError("5 of 9 frames"))
-    assert isinstance(told([source], lambda _run: False), TruncatedError)
+    assert isinstance(reason([source], lambda _run: False), TruncatedError)
 
 
-def test_a_source_that_fails_is_told():
+def test_a_source_that_fails_is_the_reason():
     sink = CollectSink()
     source = ListSource(list(frames(9)), error=SourceError("cable pulled"))
     with pytest.raises(PipelineError):
-        told([source], lambda _run: False, sink)
+        reason([source], lambda _run: False, sink)
     assert isinstance(sink.seen_error, PipelineError)
 
 
@@ -69,7 +69,7 @@ def test_an_interrupt_cuts_a_file_short_and_ends_a_live_stream(live, kind):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        told([Endless(live=live)], interrupt, sink)
+        reason([Endless(live=live)], interrupt, sink)
     assert isinstance(sink.seen_error, kind)
 
 
