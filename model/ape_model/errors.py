@@ -6,9 +6,9 @@
     ├── CheckpointError       a file of weights cannot be read, written or does not fit
     ├── PromptTextError       a prompt cannot be encoded with what is here
     ├── BankError             a file of prompt embeddings cannot be read or does not fit
-    └── HubError              a published file cannot be fetched
+    └── HubError              a published file cannot be downloaded
 
-All of them are mended by another value, another file or an installed extra, and every message is
+The user can fix all of them, by another value, another file or an installed extra; every message is
 one line that says which. The perceiver and the commands turn them into the core's usage errors.
 """
 
@@ -50,4 +50,4 @@ class BankError(ModelError):
 
 
 class HubError(ModelError):
-    """A published file cannot be fetched."""
+    """A published file cannot be downloaded."""

@@ -1,4 +1,4 @@
-"""What the verbs share: errors as one line, tables, progress."""
+"""What the commands share: errors in one line, tables, progress."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _USAGE_ERROR: Final = 2
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Print an error that the user can mend as one line on stderr and exit with 2."""
+    """Print an error that the user can fix as one line on stderr, and exit with 2."""
     try:
         yield
     except ModelError as error:
@@ -53,7 +53,7 @@ def size(count: int | None) -> str:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show (done, of how many) on stderr, where that is a terminal."""
+    """Show a progress bar on stderr if it is a terminal; yields a function of (done, total)."""
     console = Console(stderr=True)
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:

@@ -1,4 +1,4 @@
-"""`ape-stream models`: what is here, and how more gets here."""
+"""`ape-stream models`: the models on this machine, and how to get more."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ __all__ = [
 ]
 
 app = typer.Typer(
-    no_args_is_help=True, help="List, import and fetch the weights of models.", add_completion=False
+    no_args_is_help=True,
+    help="List, import and download the weights of models.",
+    add_completion=False,
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Name = Annotated[
-    str | None, typer.Option("--name", help="What to call the model; its variant by default.")
+    str | None, typer.Option("--name", help="Name of the model; its variant by default.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace a model that is already here.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a model that exists already.")]
 
 
 @app.command("list")
 def list_(*, as_json: Json = False) -> None:
-    """List the models that are here and those that can be fetched."""
+    """List the models on this machine and those that can be downloaded."""
     from ape_model.weights.registry import list_models  # noqa: PLC0415 (torch takes seconds)
 
     lines = list_models()
@@ -56,7 +58,7 @@ def info(
     *,
     as_json: Json = False,
 ) -> None:
-    """Say where a model's files are and what they were made from."""
+    """Show where a model's files are stored and what they were made from."""
     from ape_model.io.safetensors_io import read_metadata  # noqa: PLC0415 (torch takes seconds)
     from ape_model.weights.registry import find_model  # noqa: PLC0415
 
@@ -87,17 +89,17 @@ def import_(
     variant: Annotated[str, typer.Option(help="Which released model it is: A, B, C, D or Ti.")],
     name: Name = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for the files, instead of the model store.")
+        Path | None, typer.Option(help="Folder for the files, instead of the folder of models.")
     ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Import an official checkpoint: checked, without its optimizer, text tower apart.
+    """Import an official checkpoint: checked, without its optimizer, vision and text in two files.
 
     The file is read without running anything in it.
     """
     with one_line_errors():
-        _import(checkpoint, variant, output or _place(name or variant), force, as_json)
+        _import(checkpoint, variant, output or _folder_of(name or variant), force, as_json)
 
 
 @app.command()
@@ -108,17 +110,17 @@ def pull(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch a released checkpoint (2 to 6 GB, resumable) and import it."""
+    """Download a released checkpoint (2 to 6 GB, resumable) and import it."""
     from ape_model.weights.hub import fetch  # noqa: PLC0415
     from ape_model.weights.import_official import check_target  # noqa: PLC0415 (torch takes seconds)
 
     with one_line_errors():
-        folder = _place(name or variant)
-        check_target(folder, replace=force)  # before gigabytes are fetched for nothing
+        folder = _folder_of(name or variant)
+        check_target(folder, replace=force)  # before gigabytes are downloaded in vain
         _import(fetch(variant), variant, folder, force, as_json)
 
 
-def _place(name: str) -> Path:
+def _folder_of(name: str) -> Path:
     from ape_model.weights.registry import check_name, models_root  # noqa: PLC0415 (torch takes seconds)
 
     return models_root() / check_name(name)
@@ -143,6 +145,6 @@ def _print_report(report: ImportReport) -> None:
             f" parameters, {size(part.bytes)}"
         )
     typer.echo(
-        f"  {report.aliases} keys were second names, {report.ignored} are recomputed or of training"
-        f" alone; dropped: {', '.join(report.dropped) or 'nothing'}"
+        f"  {report.aliases} keys were second names, {report.ignored} are recomputed or for"
+        f" training only; dropped: {', '.join(report.dropped) or 'nothing'}"
     )

@@ -1,4 +1,4 @@
-"""`ape-stream prompts`: embeddings made ahead of time, for machines without a text tower."""
+"""`ape-stream prompts`: embeddings made in advance, for machines without a text tower."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 app = typer.Typer(
-    no_args_is_help=True, help="Embed prompts ahead of time and list them.", add_completion=False
+    no_args_is_help=True, help="Embed prompts in advance, and list them.", add_completion=False
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -31,24 +31,29 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 @app.command()
 def embed(
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The bank to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File of embeddings (bank) to write.")
+    ],
     prompt: Annotated[
         list[str] | None,
         typer.Option("--prompt", "-p", help="Prompts, separated by commas; may be repeated."),
     ] = None,
     prompts_file: Annotated[
-        Path | None, typer.Option(help="A text file of one prompt a line; commas stay.")
+        Path | None, typer.Option(help="A text file, one prompt per line; commas are kept.")
     ] = None,
     model: Annotated[str, typer.Option(help="Name or folder of a model.")] = "nano",
     pooling: Annotated[
-        str, typer.Option(help="eot, as the released models; mean, over the states of all words.")
+        str,
+        typer.Option(
+            help="eot: state of the end token, as the released models; mean: of all tokens."
+        ),
     ] = "eot",
     device: Annotated[
         str, typer.Option(help="Where the text tower runs: cpu, cuda; auto takes a GPU if any.")
     ] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Write a bank: the embeddings of prompts, to run a model without its text weights."""
+    """Write a file of embeddings (bank), to run a model without its text weights."""
     from ape_model.loading import open_embedder, parse_device, parse_pooling  # noqa: PLC0415
     from ape_model.text.clip_tokenizer import clean_text  # noqa: PLC0415
     from ape_model.text.embedding_file import EmbeddingFile  # noqa: PLC0415 (torch takes seconds)
@@ -74,12 +79,13 @@ def embed(
 @app.command("list")
 def list_(
     bank: Annotated[
-        Path | None, typer.Argument(help="A bank; without one, the cache of this user.")
+        Path | None,
+        typer.Argument(help="A file of embeddings; without it, the cache of this user."),
     ] = None,
     *,
     as_json: Json = False,
 ) -> None:
-    """List the prompts of a bank, or those the cache knows."""
+    """List the prompts of a file of embeddings, or of the cache."""
     from ape_model.text.cache import (  # noqa: PLC0415
         CachedPrompt,
         EmbeddingCache,
@@ -117,6 +123,6 @@ def _read_lines(path: Path | None) -> list[str]:
         return []
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise PromptTextError(f"{path} cannot be read as text: {error}") from error
     return [line.strip() for line in lines if line.strip()]

@@ -2,10 +2,9 @@
 
     <root>/<first two hex digits of key>/<key>.safetensors
 
-A file is written beside its place and renamed into it, so that a reader sees all of it or nothing
-and nobody needs a lock. Two processes that encode the same prompt write the same content. A file
-carries the SHA-256 of its vector: whatever a crash or a bad disk left there is noticed, encoded
-anew and replaced.
+A file is written under a temporary name and renamed, so that a reader sees all of it or nothing,
+without a lock. Two processes that encode the same prompt write the same content. A file holds the
+SHA-256 of its vector: one that a crash or a bad disk has damaged is noticed, and replaced.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ _log = logging.getLogger(__name__)
 
 
 def cache_root() -> Path:
-    """Return where embeddings are kept: `$XDG_CACHE_HOME/ape_stream/prompts`, or `~/.cache/...`."""
+    """Return the folder of embeddings: `$XDG_CACHE_HOME/ape_stream/prompts`, or `~/.cache/...`."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "ape_stream" / "prompts"
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingSpace:
-    """Everything but the text that decides an embedding."""
+    """Everything except the text that decides an embedding."""
 
     tower: str
     """SHA-256 (hex) of the text tower's weights."""
@@ -60,7 +59,7 @@ class EmbeddingSpace:
 
 @dataclass(frozen=True, slots=True)
 class CachedPrompt:
-    """What the label of a file says."""
+    """The metadata of a file."""
 
     text: str
     """The clean text."""
@@ -83,9 +82,9 @@ class EmbeddingCache:
         self._writable = True
 
     def get(self, space: EmbeddingSpace, text: str) -> Tensor | None:
-        """Return the (D,) float32 embedding of a clean text, or None where there is none.
+        """Return the (D,) float32 embedding of a clean text, or None if it is not cached.
 
-        A damaged file counts as none, and a warning names it.
+        A damaged file counts as not cached; a warning names it.
         """
         path = self._path(space, text)
         try:
@@ -93,16 +92,16 @@ class EmbeddingCache:
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError, ValueError) as error:
-            _log.warning("the cached prompt %s is damaged (%s): encoding it anew", path, error)
+            _log.warning("the cached prompt %s is damaged (%s): encoding it again", path, error)
             return None
-        with suppress(OSError):  # a cache that may only be read serves all the same
+        with suppress(OSError):  # a read-only cache is still of use
             os.utime(path)
         return vector
 
     def put(self, space: EmbeddingSpace, text: str, vector: Tensor) -> None:
-        """Keep the (D,) float32 embedding of a clean text.
+        """Store the (D,) float32 embedding of a clean text.
 
-        A disk that is full or write-protected costs a warning, once, and no result.
+        If the disk is full or write-protected, one warning is logged and nothing is stored.
         """
         if not self._writable:
             return
@@ -113,10 +112,10 @@ class EmbeddingCache:
             _log.warning("prompts are not cached, %s cannot be written: %s", self.root, error)
 
     def prune(self) -> int:
-        """Remove the files used longest ago until the limit holds; return how many went."""
+        """Remove the files used longest ago, down to the limit; return how many were removed."""
         aged = []
         for path in self._files():
-            with suppress(FileNotFoundError):  # another process prunes too
+            with suppress(FileNotFoundError):  # another process has removed it
                 aged.append((path.stat().st_mtime_ns, path))
         doomed = sorted(aged)[: max(0, len(aged) - self.limit)]
         for _, path in doomed:
@@ -125,7 +124,7 @@ class EmbeddingCache:
         return len(doomed)
 
     def __iter__(self) -> Iterator[CachedPrompt]:
-        """Yield what is kept, by text; damaged files are left out."""
+        """Yield what is cached, sorted by text; damaged files are left out."""
         labels = []
         for path in self._files():
             with suppress(OSError, SafetensorError, KeyError, TypeError):
@@ -158,7 +157,7 @@ def _read(path: Path, space: EmbeddingSpace, text: str) -> Tensor:
     if vector.dtype != torch.float32 or vector.ndim != 1:
         raise ValueError(f"holds {tuple(vector.shape)} {vector.dtype}")
     if label != _metadata(space, text, vector):
-        raise ValueError("its label does not fit its content")
+        raise ValueError("its metadata does not match its content")
     return vector
 
 
@@ -176,7 +175,7 @@ def _metadata(space: EmbeddingSpace, text: str, vector: Tensor) -> dict[str, str
 def _write(path: Path, space: EmbeddingSpace, text: str, vector: Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = save({"embedding": vector}, metadata=_metadata(space, text, vector))
-    # No fsync: ten thousand of them take minutes, and a torn file is noticed when read.
+    # No fsync: ten thousand of them take minutes, and a torn file is noticed by its checksum.
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=".part-")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -1,10 +1,10 @@
 """The byte-pair tokenizer of CLIP (Radford et al. 2021, section 2.4): text to token ids.
 
-Text is cleaned and lowered, cut into words by a pattern, each word is spelled in bytes, and pairs
-of neighbouring symbols are merged, the pair learnt earliest first. Everything that can be typed has
-an encoding, since single bytes are in the vocabulary.
+Text is cleaned, made lower case and split into words by a pattern; each word is spelled in bytes,
+and pairs of neighbouring symbols are merged, the pair learnt earliest first. Any text has an
+encoding, since single bytes are in the vocabulary.
 
-Two things are unusual and kept, because the released towers were trained so: the last byte of a
+Two unusual things are kept, because the released towers were trained with them: the last byte of a
 word carries the mark "</w>", and a typed "<end_of_text>" IS the end-of-text token.
 """
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["CONTEXT_LENGTH", "VOCABULARY_SIZE", "ClipTokenizer", "clean_text"]
 
 CONTEXT_LENGTH: Final = 77
-"""Tokens a tower reads at most, the start and the end among them."""
+"""Largest number of tokens of a text, with start and end."""
 VOCABULARY_SIZE: Final = 49_408
-"""256 bytes, the same ending a word, 48,894 merges and two marks."""
+"""256 bytes, 256 bytes that end a word, 48,894 merges, start and end."""
 _MERGES: Final = VOCABULARY_SIZE - 2 * 256 - 2
 _START: Final = "<start_of_text>"
 _END: Final = "<end_of_text>"
@@ -43,18 +43,19 @@ _WORD_PATTERN: Final = regex.compile(
 
 
 def clean_text(text: str) -> str:
-    """Return `text` as towers see it: mended Unicode, no HTML escapes, single spaces, lower case.
+    """Return `text` as towers see it: repaired Unicode, no HTML escapes, single spaces, lower case.
 
-    Two texts with the same clean form have the same tokens, so the clean form names an embedding.
+    Two texts with the same clean form have the same tokens, so the clean form identifies an
+    embedding.
     """
-    mended = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return " ".join(mended.split()).lower()
+    repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(repaired.split()).lower()
 
 
 def _byte_letters() -> dict[int, str]:
     """Return a printable letter for each of the 256 bytes, in the vocabulary's own order.
 
-    Bytes that print stand for themselves; the others take the letters from U+0100 on.
+    Printable bytes are their own letter; the others get the letters from U+0100 on.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     letters = {byte: chr(byte) for byte in printable}
@@ -71,7 +72,7 @@ def _read_merges() -> list[tuple[str, str]]:
 
 
 class ClipTokenizer:
-    """Turns text into CLIP token ids; reads its vocabulary once, safe to share between threads."""
+    """Turns text into CLIP token ids; may be shared between threads."""
 
     def __init__(self) -> None:
         self._letters = _byte_letters()
@@ -93,7 +94,7 @@ class ClipTokenizer:
         return self._ids[_END]
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of `text`, uncut and without start and end."""
+        """Return the ids of `text`, not truncated, without start and end."""
         ids: list[int] = []
         for word in _WORD_PATTERN.findall(clean_text(text)):
             ids += self._spell(word)
@@ -102,7 +103,7 @@ class ClipTokenizer:
     def __call__(self, texts: Sequence[str], context_length: int = CONTEXT_LENGTH) -> torch.Tensor:
         """Return (P, context_length) int64 ids: start, words, end, zeros.
 
-        A text of more tokens is cut so that the end mark is its last.
+        A longer text is truncated; its last token is the end mark.
         """
         rows = torch.zeros(len(texts), context_length, dtype=torch.int64)
         for row, text in zip(rows, texts, strict=True):

@@ -40,7 +40,7 @@ class Pooling(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextConfig:
-    """The numbers in which text towers differ."""
+    """The sizes in which text towers differ."""
 
     width: int
     """Channels of a token."""
@@ -51,21 +51,21 @@ class TextConfig:
     out_width: int = 1024
     """Channels D of the projected states."""
     context_length: int = CONTEXT_LENGTH
-    """Tokens a text may have."""
+    """Largest number of tokens of a text."""
     vocabulary_size: int = VOCABULARY_SIZE
     """Rows of the token table."""
     scale_in_text: bool
-    """Whether the (here unused) contrastive temperature is `net.text.logit_scale` in the
-    state_dict, or `net.logit_scale`."""
+    """Whether the contrastive temperature, which is not used here, is called `net.text.logit_scale`
+    in the state_dict, or `net.logit_scale`."""
 
     def __post_init__(self) -> None:
-        """Refuse a width that the heads do not divide.
+        """Check that the heads divide the width.
 
         Raises:
-            ValueError: `width` is no multiple of `heads`.
+            ValueError: `width` is not a multiple of `heads`.
         """
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
+            raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
 
 
 TEXT_TOWERS: Final = {
@@ -76,7 +76,7 @@ TEXT_TOWERS: Final = {
 
 
 class _CausalAttention(nn.Module):
-    """Multi-head attention in which a token sees itself and the tokens before it."""
+    """Multi-head attention in which a token attends to itself and the tokens before it."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -92,8 +92,7 @@ class _CausalAttention(nn.Module):
         qkv = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = qkv.view(texts, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(texts, tokens, width))
-        return out
+        return self.out_proj(mixed.transpose(1, 2).reshape(texts, tokens, width))
 
 
 class _Mlp(nn.Module):
@@ -103,8 +102,7 @@ class _Mlp(nn.Module):
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.c_proj(functional.gelu(self.c_fc(x)))
-        return out
+        return self.c_proj(functional.gelu(self.c_fc(x)))
 
 
 class _Block(nn.Module):
@@ -117,8 +115,7 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.ln_1(x))
-        out: Tensor = x + self.mlp(self.ln_2(x))
-        return out
+        return x + self.mlp(self.ln_2(x))
 
 
 class _Transformer(nn.Module):
@@ -147,12 +144,11 @@ class _TextTransformer(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]
-        states: Tensor = self.ln_final(self.transformer(x))
-        return states @ self.text_projection
+        return self.ln_final(self.transformer(x)) @ self.text_projection  # (P, T, D)
 
 
 class _Net(nn.Module):
-    """The level of the official tower that held its picture half too."""
+    """The level of the official module that held the image tower too."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -173,14 +169,13 @@ class TextTower(nn.Module):
         """Return the projected state of every token.
 
         Args:
-            ids: (P, T) int64 token ids, T at most the context length. As no token sees a later one,
-                columns after the last end mark may be left out without changing any other state.
+            ids: (P, T) int64 token ids, T at most the context length. No token attends to a later
+                one, so that columns after the last end mark may be left out.
 
         Returns:
             (P, T, D) states in the dtype of the weights, not normalised.
         """
-        states: Tensor = self.net.text(ids)
-        return states
+        return self.net.text(ids)
 
 
 def pool(states: Tensor, ids: Tensor, pooling: Pooling) -> Tensor:
@@ -199,7 +194,7 @@ def pool(states: Tensor, ids: Tensor, pooling: Pooling) -> Tensor:
         return states[torch.arange(len(ids), device=ids.device), end]
     inside = torch.arange(ids.shape[1], device=ids.device) <= end[:, None]
     kept = states * inside[..., None].to(states.dtype)
-    # The small addend is the official code's; it is kept for equality.
+    # 1e-6 as in the official code.
     return kept.sum(dim=1) / (inside.sum(dim=1, keepdim=True).to(states.dtype) + 1e-6)
 
 
@@ -215,12 +210,12 @@ class ClipTextEncoder:
     def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> Tensor:
         """Encode any number of texts in bounded memory.
 
-        Texts of like length go together, cut to the longest of them: a name of three tokens costs
-        three tokens and not seventy-seven.
+        Texts of similar length share a batch, truncated to the longest of them: a name of three
+        tokens costs three tokens, not seventy-seven.
 
         Args:
             texts: P texts of any content; an empty one has the vector of "no words".
-            progress: called with the number of texts done after every batch.
+            progress: called after every batch with the number of texts done.
 
         Returns:
             (P, D) float32 on the CPU, not normalised.
@@ -238,7 +233,7 @@ class ClipTextEncoder:
         return out
 
     def _next_batch(self, rest: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Split (R,) text numbers, shortest first, into what is left and the longest few."""
+        """Split (R,) rows of texts, shortest first, into the remaining ones and the longest few."""
         count = max(1, _TOKENS_PER_BATCH // int(lengths[rest[-1]]))
         return rest[:-count], rest[-count:]
 

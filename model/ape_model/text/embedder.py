@@ -1,9 +1,9 @@
-"""From prompts to what the network reads: a kind and an embedding for every prompt on its own.
+"""From prompts to what the network takes: a kind and an embedding of every prompt on its own.
 
 A prompt is a *vocabulary* name, which meets the image only when regions are named, or a *sentence*,
-which is fused with the image first (Shen et al. 2024, section 3.2). Embeddings are looked up in a
-bank, in memory and on disk; only what none of them knows is encoded, and only then is the text
-tower loaded.
+which is fused with the image first (Shen et al. 2024, section 3.2). Embeddings are looked up in an
+embedding file (bank), in memory and on disk; only the others are encoded, and only then the text
+tower is loaded.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ SENTENCE: Final = "sentence"
 """A description: fused with the image before alignment."""
 
 _MEMORY_LIMIT: Final = 16_384  # embeddings of 4 KB: 64 MB
-_CHUNK: Final = 256  # prompts between two saves: what an interruption can cost
-_NAMED: Final = 3  # prompts that an error message spells out
+_CHUNK: Final = 256  # prompts between two saves: an interruption loses at most these
+_NAMED: Final = 3  # prompts listed in an error message
 
 
 class TextEncoder(Protocol):
-    """Whatever turns texts into vectors."""
+    """Turns texts into vectors."""
 
     def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> Tensor:
-        """Return (P, D) float32 on the CPU for P texts; `progress` hears how many are done."""
+        """Return (P, D) float32 on the CPU for P texts; `progress` gets how many are done."""
         ...
 
 
@@ -66,10 +66,10 @@ def classify(
 
     Args:
         texts: P prompts.
-        given: P kinds that the user chose, None where they leave it to us.
+        given: P kinds that the user chose, None where the text decides.
         vocabulary: clean texts of the names that the model was trained on.
-        official: follow the official code instead, where one space in any prompt makes all of
-            them sentences.
+        official: classify as the official code: one space in any prompt makes all of them
+            sentences.
 
     Raises:
         PromptTextError: there is no such kind, or one is given in official mode, which has none.
@@ -78,7 +78,7 @@ def classify(
         for text, kind in zip(texts, given, strict=True):
             if kind is not None:
                 raise PromptTextError(
-                    f"official mode classes all prompts as one: leave out the kind of {text!r}"
+                    f"official mode classifies all prompts as one: leave out the kind of {text!r}"
                 )
         spaced = any(" " in text.strip() for text in texts)
         return (SENTENCE if spaced else VOCABULARY,) * len(texts)
@@ -105,11 +105,11 @@ class PromptEmbedder:
     """Finds or makes the embedding of any text; called from one thread.
 
     Args:
-        space: what the tower is; names entries of the cache and must match the bank.
-        load: loads the text tower, called at most once and only for a text nobody knows; None
-            where there are no text weights.
-        cache: embeddings on disk; None keeps them in memory alone.
-        bank: embeddings that came with the model.
+        space: of the model's text tower; a key of the cache, and checked against the bank.
+        load: loads the text tower; called at most once, and only for an unknown text. None if there
+            are no text weights.
+        cache: embeddings on disk; None: in memory only.
+        bank: embeddings from a file.
 
     Raises:
         BankError: the bank was made by another text tower.
@@ -141,9 +141,8 @@ class PromptEmbedder:
         """Return the (P, D) float32 embeddings of P >= 1 texts, on the CPU, not normalised.
 
         Args:
-            texts: prompts of any content but nothing; the same text in other case or spacing
-                has the same embedding.
-            progress: called with (done, of how many) while unknown texts are encoded.
+            texts: prompts, not empty; case and spacing make no difference.
+            progress: called with (done, total) while unknown texts are encoded.
 
         Raises:
             PromptTextError: a text has no words, or is unknown and there is no text tower.
@@ -171,13 +170,13 @@ class PromptEmbedder:
         self, texts: list[str], progress: Callable[[int, int], None] | None
     ) -> dict[str, Tensor]:
         encoder = self._tower(texts)
-        # Neighbours of like length share a batch of the tower.
+        # Neighbours of similar length share a batch of the tower.
         texts = sorted(texts, key=len)
         made: dict[str, Tensor] = {}
         for first in range(0, len(texts), _CHUNK):
             chunk = texts[first : first + _CHUNK]
             for text, vector in zip(chunk, encoder.encode(chunk), strict=True):
-                made[text] = vector.clone()  # a row of its own, so that the batch can go
+                made[text] = vector.clone()  # a view would keep the whole batch in memory
                 if self._cache is not None:
                     self._cache.put(self.space, text, made[text])
             if progress is not None:

@@ -1,11 +1,11 @@
-"""Nano's text tower: words and pieces of words in, one meaning vector a prompt out.
+"""Nano's text tower: words and pieces of words in, one vector per prompt out.
 
 What is unusual about it:
-  * a word is its own row of a small table plus the mean of its hashed 3- and 4-letter pieces, so
-    that plurals, compounds and misspellings land near what they come from;
-  * the sentence is the mean over word states (the paper's sentence-level embedding);
-  * it is trained alone, by distillation (`ape_model.training.text_tower`), and
-    frozen ever after: a tower that trains together with the vision side collapses on a small world.
+  * a word is its own row of a small table plus the mean of its hashed 3- and 4-letter pieces
+    (Bojanowski et al. 2017), so that plurals, compounds and misspellings are near the word;
+  * the vector of a prompt is the mean over its word states (the paper's sentence-level embedding);
+  * it is trained alone, by distillation (`ape_model.training.text_tower`), and then frozen: trained
+    together with the network, it collapses on a small world.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _WORD = re.compile(r"[^\W_]+")
 
 @dataclass(frozen=True, slots=True)
 class WordIds:
-    """Prompts as numbers."""
+    """Prompts as ids."""
 
     words: Tensor
-    """(P, T) int64: row of the word table, 0 for a word it does not know."""
+    """(P, T) int64: row of the word table, 0 for an unknown word."""
     pieces: Tensor
     """(P, T, G) int64: rows of the piece table, 0 is padding."""
     mask: Tensor
@@ -68,8 +68,8 @@ class NanoTokenizer:
     """Turns prompts into `WordIds`.
 
     Args:
-        words: the words that own a row, in row order from row 1.
-        config: sizes of the tower the ids are for.
+        words: the words with a row of their own, in row order from row 1.
+        config: sizes of the tower.
     """
 
     def __init__(self, words: Sequence[str], config: NanoTextConfig) -> None:
@@ -122,10 +122,9 @@ class _Layer(nn.Module):
         P, T, D = x.shape
         qkv = self.qkv(self.norm1(x)).view(P, T, 3, self.heads, D // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
-        x = x + self.proj(seen.transpose(1, 2).reshape(P, T, D))
-        out: Tensor = x + self.fc2(functional.gelu(self.fc1(self.norm2(x))))
-        return out
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
+        x = x + self.proj(mixed.transpose(1, 2).reshape(P, T, D))
+        return x + self.fc2(functional.gelu(self.fc1(self.norm2(x))))
 
 
 class NanoText(nn.Module):
@@ -150,7 +149,7 @@ class NanoText(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Start small; row 0 of both tables is zero: no word and padding add nothing."""
+        """Small weights; row 0 of both tables is zero, so that it adds nothing."""
         for table in (self.words, self.pieces):
             nn.init.normal_(table.weight, std=0.1)
             with torch.no_grad():
@@ -163,7 +162,7 @@ class NanoText(nn.Module):
         pieces = functional.embedding_bag(
             ids.pieces.view(P * T, G), self.pieces.weight, mode="mean", padding_idx=0
         ).view(P, T, -1)
-        own: Tensor = self.words(ids.words) * (ids.words > 0).unsqueeze(-1)
+        own = self.words(ids.words) * (ids.words > 0).unsqueeze(-1)  # (P, T, width)
         return own + pieces
 
     def forward(self, ids: WordIds) -> Tensor:
@@ -178,6 +177,6 @@ class NanoText(nn.Module):
         x = self.lift(self.embed_words(ids)) + self.positions[: ids.words.shape[1]]
         for layer in self.layers:
             x = layer(x, ids.mask)
-        weight = ids.mask.unsqueeze(-1).to(x.dtype)
+        weight = ids.mask.unsqueeze(-1).to(x.dtype)  # (P, T, 1)
         pooled = (self.norm(x) * weight).sum(1) / weight.sum(1)
         return functional.normalize(self.out(pooled), dim=-1)

@@ -6,16 +6,16 @@ __all__ = ["DataError", "RecipeError", "TextTowerError", "TrainingError"]
 
 
 class TrainingError(ModelError):
-    """A run cannot go on."""
+    """A run cannot continue."""
 
 
 class DataError(TrainingError):
-    """A data set cannot be trained on; the message names the file and what is wrong in it."""
+    """A data set cannot be trained on; the message names the file and the fault."""
 
 
 class RecipeError(TrainingError):
-    """A recipe has a key or a value that does not exist."""
+    """A recipe has an unknown key or a value that is not allowed."""
 
 
 class TextTowerError(TrainingError):
-    """A text tower does not tell names apart, so that no vision can be trained on it."""
+    """A text tower does not tell names apart, so that no network can be trained on it."""

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ape_model.training.recipe import Recipe
-    from ape_model.training.task import ValidationSet
+    from ape_model.training.task import Task, ValidationSet
     from ape_model.training.text_tower.check import EmbeddingDiversity
+    from ape_model.weights.registry import ModelFiles
 
 __all__ = ["TrainOptions", "train"]
 
@@ -71,20 +72,13 @@ def train(options: TrainOptions, report: Callable[[str], None]) -> Path:
     Raises:
         ModelError: recipe, data or weights cannot be used, or the loss is NaN or infinite.
     """
-    recipe = _with_data(
-        read_recipe(options.recipe, steps=options.steps, seed=options.seed), options
-    )
-    device, folder = parse_device(options.device), options.recipe.parent
-    files = find_model(options.init or "nano")
-    if recipe.loop.text:
-        files = replace(files, text=folder / recipe.loop.text)
-    if files.variant != "nano" or files.text is None:
-        raise RecipeError(
-            f"{files.name} is not a nano with its text tower: only those can be trained"
-        )
+    recipe = read_recipe(options.recipe, steps=options.steps, seed=options.seed)
+    recipe = _with_data(recipe, options)
+    device = parse_device(options.device)
+    files, text = _initial_files(options, recipe)
     encode = load_text_encoder(files, torch.device("cpu"), torch.float32).encode
     diversity = _check_tower(encode, report)
-    task = build_task(recipe, folder, encode, files.text, report)
+    task = build_task(recipe, options.recipe.parent, encode, text, report)
     torch.manual_seed(recipe.loop.seed)
     model = build_nano(NANO)
     if options.init is not None:
@@ -93,32 +87,43 @@ def train(options: TrainOptions, report: Callable[[str], None]) -> Path:
     if trainer.load():
         report(f"resuming at step {trainer.step}")
     elif trainer.is_main_process:
-        trainer.log(
-            {
-                "step": 0,
-                "text_rank": diversity.effective_rank,
-                "text_cosine": diversity.nearest_cosine,
-            }
-        )
+        rank, cosine = diversity.effective_rank, diversity.nearest_cosine
+        trainer.log({"step": 0, "text_rank": rank, "text_cosine": cosine})
     trainer.run(task.data, lambda done: _validate(done, task.validation_sets, report))
-    if not trainer.is_main_process:
-        return options.out / VISION_FILE
+    if trainer.is_main_process:
+        _export(trainer, task, recipe, options, files, text)
+        report(f"wrote {options.out / VISION_FILE}; use it with --model {options.out}")
+    return options.out / VISION_FILE
+
+
+def _initial_files(options: TrainOptions, recipe: Recipe) -> tuple[ModelFiles, Path]:
+    """Return the model that the run starts from, and the file of its text tower."""
+    files = find_model(options.init or "nano")
+    if recipe.loop.text:
+        files = replace(files, text=options.recipe.parent / recipe.loop.text)
+    if files.variant != "nano" or files.text is None:
+        raise RecipeError(
+            f"{files.name} is not a nano with its text tower: only those can be trained"
+        )
+    return files, files.text
+
+
+def _export(
+    trainer: Trainer,
+    task: Task,
+    recipe: Recipe,
+    options: TrainOptions,
+    files: ModelFiles,
+    text: Path,
+) -> None:
+    """Write the averaged weights as a model; it knows the names of the one it started from too."""
     facts = {"seed": recipe.loop.seed, "steps": trainer.step, "images": trainer.images}
-    known, stuff = set(task.words), set(task.stuff)
+    names, stuff = set(task.words), set(task.stuff)
     if options.init is not None:
-        known |= files.vocabulary
+        names |= files.vocabulary
         stuff |= files.stuff
-    path = export_model(
-        options.out,
-        trainer.model,
-        trainer.ema,
-        files.text,
-        known,
-        stuff,
-        facts | {"recipe": recipe_hash(recipe)},
-    )
-    report(f"wrote {path}; use it with --model {options.out}")
-    return path
+    label = facts | {"recipe": recipe_hash(recipe)}
+    export_model(options.out, trainer.model, trainer.ema, text, names, stuff, label)
 
 
 def _with_data(recipe: Recipe, options: TrainOptions) -> Recipe:

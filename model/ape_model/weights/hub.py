@@ -1,7 +1,7 @@
-"""Fetches the released checkpoints from the Hugging Face hub, where their authors keep them.
+"""Downloads the released checkpoints from the Hugging Face hub, where their authors keep them.
 
-`huggingface_hub` does the transfer: it resumes what broke off and keeps finished files in its own
-cache. The hub names a large file by its SHA-256, and what arrived is compared with that name.
+`huggingface_hub` does the transfer: it resumes interrupted downloads and keeps finished files in
+its cache, large ones under their SHA-256. The content of the file is compared with that name.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ HUB_FILES: Final = {
     "Ti": f"{_D_DATA}"
     "ape_deta_vitt_eva02_vlf_lsj1024_cp_16x4_1080k_mdl_20240203_230000/model_final.pth",
 }
-"""Where each variant lies in the repository."""
+"""Path of each variant in the repository."""
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 def fetch(variant: str) -> Path:
-    """Bring the checkpoint of a variant here and return its path in the hub's cache.
+    """Download the checkpoint of a variant and return its path in the hub's cache.
 
     The environment variable HF_ENDPOINT names another hub than https://huggingface.co.
 
     Raises:
         VariantError: there is no such variant.
-        HubError: the extra is not installed, or the file cannot be fetched or arrived damaged.
+        HubError: the extra is not installed, or the file cannot be downloaded or is damaged.
     """
     if variant not in HUB_FILES:
         raise VariantError(
@@ -55,7 +55,9 @@ def fetch(variant: str) -> Path:
     blob = path.resolve()
     if _SHA256.fullmatch(blob.name) and file_digest(blob) != blob.name:
         blob.unlink()
-        raise HubError(f"{path.name} of {variant} arrived damaged and was removed: pull it again")
+        raise HubError(
+            f"{path.name} of {variant} was damaged in transfer and is removed: pull it again"
+        )
     return path
 
 
@@ -77,7 +79,7 @@ def _download(hub: ModuleType, file: str) -> str:
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise HubError(
-            f"{REPOSITORY} cannot be fetched ({reason}): check the network and pull again, what"
-            " has arrived is kept"
+            f"{REPOSITORY} cannot be downloaded ({reason}): check the network and pull again, which"
+            " resumes"
         ) from error
     return found

@@ -1,11 +1,11 @@
-"""Official training checkpoints to our two files, vision and text apart.
+"""Official training checkpoints to our two files, one for vision and one for text.
 
     model_final.pth  {"model": weights, "trainer": optimizer, ...}
-      -> <folder>/vision.safetensors   what runs on every frame
-      -> <folder>/text.safetensors     what runs once per prompt; a robot with a bank needs none
+      -> <folder>/vision.safetensors   runs on every frame
+      -> <folder>/text.safetensors     runs once per prompt; not needed with an embedding file
 
-Every key and shape is compared with the variant's modules, both ways. Optimizer, rope tables and
-the buffers of the training losses are dropped, and the report says so.
+Keys and shapes must be exactly those of the variant's modules. Optimizer, rope tables and the
+buffers of the training losses are dropped, and reported.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class PartReport:
     """One of the two files."""
 
     file: str
-    """Where it lies."""
+    """Its path."""
     tensors: int
     """Tensors written."""
     parameters: int
@@ -115,7 +115,7 @@ class PartReport:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import read, wrote and left out."""
+    """What an import has read, written and left out."""
 
     variant: str
     """Official variant."""
@@ -147,9 +147,9 @@ def import_checkpoint(
     Args:
         path: `model_final.pth` of a released model.
         variant: which of the released models it is.
-        folder: where the two files go; must hold no model yet, unless `replace`.
+        folder: for the two files; must hold no model yet, unless `replace`.
         layout: keys and shapes to expect; None for those of the variant.
-        replace: put the new files in the place of those in `folder`.
+        replace: replace the files in `folder`.
 
     Raises:
         VariantError: there is no such variant.
@@ -165,9 +165,9 @@ def import_checkpoint(
     origin = {"origin": path.name, "origin_sha256": file_digest(path)}
     shared = {"format": FORMAT, "variant": variant, "text_tower": layout.text_tower, **origin}
     shared["text_sha256"] = content_digest(text)
-    with _staged(folder) as stage:
-        save_weights(stage / VISION_FILE, vision, layout.aliases, {**shared, "part": "vision"})
-        save_weights(stage / TEXT_FILE, text, {}, {**shared, "part": "text"})
+    with _all_or_nothing(folder) as part:
+        save_weights(part / VISION_FILE, vision, layout.aliases, {**shared, "part": "vision"})
+        save_weights(part / TEXT_FILE, text, {}, {**shared, "part": "text"})
     kept = {key: value for key, value in vision.items() if key not in layout.aliases}
     return ImportReport(
         variant=variant,
@@ -184,9 +184,13 @@ def check_target(folder: Path, *, replace: bool) -> None:
     """Refuse a folder that holds a model already.
 
     Raises:
-        CheckpointError: it does, and `replace` is False.
+        CheckpointError: it does, and `replace` is False; or it cannot be a folder.
     """
-    if (folder / VISION_FILE).exists() and not replace:
+    try:
+        is_taken = (folder / VISION_FILE).exists()
+    except OSError as error:  # such as a name of over 255 bytes
+        raise CheckpointError(f"{folder} cannot be used: {error.strerror}") from error
+    if is_taken and not replace:
         raise CheckpointError(
             f"{folder} holds a model: --force replaces it, or choose another name"
         )
@@ -198,7 +202,7 @@ def _shapes(module: nn.Module) -> Shapes:
 
 
 def _read_state(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Return the weights under their official names, and what else the file holds."""
+    """Return the weights under their official names, and the names of the file's other entries."""
     content = read_checkpoint(path)
     dropped: tuple[str, ...] = ()
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
@@ -206,9 +210,9 @@ def _read_state(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         content = content["model"]
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"{path} holds no weights: name the model_final.pth of a release")
-    strange = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
-    if strange:
-        raise CheckpointError(f"{path} holds {strange[0]!r} where weights should be")
+    other = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
+    if other:
+        raise CheckpointError(f"{path} holds {other[0]!r} where weights should be")
     return {str(key).removeprefix("module."): value for key, value in content.items()}, dropped
 
 
@@ -246,18 +250,19 @@ def _describe(file: Path, tensors: Mapping[str, Tensor]) -> PartReport:
 
 
 @contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """Lend a folder beside `folder`; its files go over there when all went well, and only then."""
-    stage: Path | None = None
+def _all_or_nothing(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder; its files move to `folder` if the body succeeds, and only then."""
+    part: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        yield stage
+        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        yield part
         folder.mkdir(exist_ok=True)
-        for file in sorted(stage.iterdir()):
+        for file in sorted(part.iterdir()):
             file.replace(folder / file.name)
-    except OSError as error:
-        raise CheckpointError(f"{folder} cannot be written: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # pathlib answers a null character with ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{str(folder)!r} cannot be written: {reason}") from error
     finally:
-        if stage is not None:
-            shutil.rmtree(stage, ignore_errors=True)
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _RECOMPUTED: Final = re.compile(r"(^|\.)rope(_win|_glb)?\.freqs_(cos|sin)$|(^|\.)criterion\.\d+\.")
-_NAMED: Final = 3  # keys that an error message spells out
+_NAMED: Final = 3  # keys listed in an error message
 
 
 def is_recomputed(key: str) -> bool:
@@ -43,7 +43,7 @@ def is_recomputed(key: str) -> bool:
 
 
 def aliases_of(module: nn.Module) -> dict[str, str]:
-    """Return every second name of a parameter in the state_dict, with its first."""
+    """Return second names of parameters in the state_dict, each with the first name."""
     first: dict[int, str] = {}
     aliases: dict[str, str] = {}
     for key, value in module.state_dict(keep_vars=True).items():

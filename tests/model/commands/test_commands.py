@@ -129,7 +129,7 @@ def test_help_needs_no_torch() -> None:
 
 def test_embed_writes_a_bank_that_needs_no_text_weights(imported: Path, tmp_path: Path) -> None:
     bank = tmp_path / "bank.safetensors"
-    (tmp_path / "prompts.txt").write_text("left, of the tree\n\n  cat \n", encoding="utf-8")
+    (tmp_path / "prompts.txt").write_text("left, of the tree\n\n  cat \n", encoding="utf-8-sig")
     said = run(
         prompts.app, "embed", "--model", "D", "-p", "Red Apple, dog", "-p", "cat",
         "--prompts-file", tmp_path / "prompts.txt", "--output", bank, "--device", "cpu",

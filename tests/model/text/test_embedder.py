@@ -231,8 +231,8 @@ def test_a_damaged_file_is_replaced_with_a_warning(
     (path,) = cache._files()
     damage(path)
     with caplog.at_level(logging.WARNING):
-        mended = PromptEmbedder(SPACE, lambda: tower, cache=cache).embed(["cat"])
-    assert torch.equal(whole, mended)
+        replaced = PromptEmbedder(SPACE, lambda: tower, cache=cache).embed(["cat"])
+    assert torch.equal(whole, replaced)
     assert tower.asked == ["cat", "cat"]
     assert str(path) in caplog.text
     caplog.clear()

@@ -121,7 +121,7 @@ def test_what_broke_off_is_resumed(hub: Hub) -> None:
 
 def test_what_arrived_damaged_is_removed(hub: Hub) -> None:
     hub.content = CONTENT[:-1] + b"x"
-    with pytest.raises(HubError, match="arrived damaged and was removed"):
+    with pytest.raises(HubError, match="damaged in transfer and is removed"):
         fetch("D")
     hub.content = CONTENT
     assert file_digest(fetch("D")) == hub.name
@@ -130,7 +130,7 @@ def test_what_arrived_damaged_is_removed(hub: Hub) -> None:
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
 def test_refusal_is_one_line(status: int, hub: Hub) -> None:
     hub.status = status
-    with pytest.raises(HubError, match=r"cannot be fetched .*pull again") as error:
+    with pytest.raises(HubError, match=r"cannot be downloaded .*pull again") as error:
         fetch("D")
     assert "\n" not in str(error.value)
 

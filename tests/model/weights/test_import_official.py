@@ -257,6 +257,14 @@ def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
         read_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_folders_that_cannot_be(name: str, tiny, released: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as error:
+        import_checkpoint(released, "D", tmp_path / name, layout=tiny.layout)
+    assert "\n" not in str(error.value)
+    assert "\0" not in str(error.value)
+
+
 def test_unknown_variant_names_the_known(released: Path, tmp_path: Path) -> None:
     with pytest.raises(VariantError, match="A, B, C, D, Ti"):
         import_checkpoint(released, "E", tmp_path / "E")

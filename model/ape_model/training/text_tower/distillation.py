@@ -1,8 +1,8 @@
 """Distil a sentence encoder into Nano's text tower.
 
-The tower learns three things at once: the teacher's (whitened) vector of names, keywords and common
-words; which of a batch's vectors is its own (contrast); and, for sentences of size and place, the
-relation and both nouns, which a linear probe must be able to read from the one vector.
+The tower is trained on three losses at once: the distance to the teacher's whitened vector, of
+names, keywords and common words; a contrastive loss in the batch; and, for sentences of size and
+position, the relation and both nouns, which linear probes read from the one vector.
 """
 
 from __future__ import annotations
@@ -38,36 +38,37 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class DistilConfig:
-    """The recipe."""
+    """Length, optimizer and corpus of a distillation."""
 
     steps: int = 3000
     batch: int = 384
     learning_rate: float = 1e-3
     whitening: float = 0.7
-    """0 keeps the teacher's spectrum, 1 makes it flat."""
+    """Exponent of the whitening: 0 keeps the teacher's spectrum, 1 makes it flat."""
     temperature: float = 0.07
+    """Of the contrastive loss (as CLIP's initial value)."""
     forget: float = 0.15
-    """Share of words whose own row is hidden, so that pieces alone learn too."""
+    """Probability that a word's own row is hidden, so that its pieces learn to replace it."""
     phrases: int = 16000
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """What the tower learns from."""
+    """Texts, and the vectors that the tower is trained on."""
 
     texts: list[str]
-    """N names, keywords, words and sentences."""
+    """N names, keywords, words and sentences, in this order."""
     targets: Tensor
     """(N, hidden) float32 of length one."""
     relation: Tensor
-    """(N,) int64, row of `RELATIONS`; -1 where the text is no sentence."""
+    """(N,) int64, row of `RELATIONS`; -1 where the text is not a sentence."""
     meant: Tensor
-    """(N, hidden): target of the noun that is meant, zero where there is none."""
+    """(N, hidden): target of the noun that a sentence describes, zero where there is none."""
     landmark: Tensor
-    """(N, hidden): target of the second noun, zero where there is none."""
+    """(N, hidden): target of its second noun, zero where there is none."""
     words: list[str]
-    """Words that own a row in the tower."""
+    """Words with a row of their own in the tower."""
 
 
 def read_cldr(path: Path) -> dict[str, list[str]]:
@@ -79,7 +80,7 @@ def read_cldr(path: Path) -> dict[str, list[str]]:
     names: dict[str, str] = {}
     keywords: dict[str, list[str]] = {}
     try:
-        nodes = list(ET.parse(path).getroot().iter("annotation"))  # noqa: S314 - a system's file
+        nodes = list(ET.parse(path).getroot().iter("annotation"))  # noqa: S314 (a file of the user's own system)
     except (OSError, ET.ParseError) as error:
         raise DataError(f"{path} is no CLDR annotations file: {error}") from error
     for node in nodes:
@@ -95,7 +96,11 @@ def read_cldr(path: Path) -> dict[str, list[str]]:
 
 
 def _whitener(vectors: Tensor, width: int, power: float) -> Callable[[Tensor], Tensor]:
-    """Learn a projection to `width` axes with a flatter spectrum; its results have length one."""
+    """Fit a projection of (N, D) vectors to `width` axes with a flatter spectrum.
+
+    A sentence encoder's vectors have a few strong axes, which make all names alike. Scaling axis k
+    by (value_k / value_0) ** -power weakens them. The projected vectors have length one.
+    """
     mean = vectors.mean(0)
     _, values, axes = torch.linalg.svd(vectors - mean, full_matrices=False)
     scale = (values[:width] / values[0]) ** -power
@@ -110,7 +115,7 @@ def _whitener(vectors: Tensor, width: int, power: float) -> Callable[[Tensor], T
 def _synonym_targets(
     cldr: dict[str, list[str]], texts: list[str], targets: Tensor, pull: float = 0.4
 ) -> Tensor:
-    """Move keywords that belong to one or two names towards them."""
+    """Move the targets of keywords of one or two names towards the targets of those names."""
     rows = {text: row for row, text in enumerate(texts)}
     owners: dict[str, list[str]] = {}
     for name, keywords in cldr.items():
@@ -126,7 +131,7 @@ def _synonym_targets(
 
 
 def _collect(cldr: dict[str, list[str]], frequent: list[str]) -> list[str]:
-    """List names, keywords, plurals and frequent words once each, in that order."""
+    """Return names, keywords, plurals and frequent words, each once, in this order."""
     named = [*cldr, *(k for ks in cldr.values() for k in ks if split_words(k))]
     plurals = [f"{n}s" for n in named if n.isalpha() and not n.endswith("s")]
     return list(dict.fromkeys(t.casefold() for t in [*named, *plurals, *frequent]))
@@ -139,17 +144,17 @@ def build_corpus(
     sizes: NanoTextConfig,
     drawn: Sequence[str],
 ) -> Corpus:
-    """Gather texts and the teacher's vectors of them.
+    """Collect texts and the teacher's vectors of them.
 
     Args:
         cldr: name -> keywords.
         teacher: the sentence encoder.
-        config: the recipe.
+        config: length, optimizer and corpus.
         sizes: the tower's sizes.
-        drawn: names in `cldr` or its keywords that sentences are mostly about.
+        drawn: names or keywords in `cldr` that are things of the drawn world.
 
     Returns:
-        the corpus; half of its sentences are about `drawn` alone.
+        the corpus; half of its sentences are about `drawn` only.
     """
     rng = random.Random(config.seed)  # noqa: S311 - a seed, not a secret
     cldr = {n.casefold(): [k.casefold() for k in ks] for n, ks in cldr.items()}
@@ -173,14 +178,14 @@ def build_corpus(
 
 
 def _noun_targets(nouns: Sequence[str | None], texts: list[str], targets: Tensor) -> Tensor:
-    """Look up each noun's target; zero where there is none."""
+    """(N, hidden) target of each noun, zero where there is none."""
     rows = {text: row for row, text in enumerate(texts)}
     zero = torch.zeros(targets.shape[1])
     return torch.stack([zero if n is None else targets[rows[n]] for n in nouns])
 
 
 class _Probes(nn.Module):
-    """Linear readers of relation, meant noun and landmark: they exist in training only."""
+    """Linear probes of relation, described noun and landmark, for training only."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -189,7 +194,7 @@ class _Probes(nn.Module):
         self.landmark = nn.Linear(hidden, hidden)
 
     def loss(self, vectors: Tensor, corpus: Corpus, rows: Tensor) -> Tensor:
-        """Mean loss over the batch's sentences; `vectors` are (B, hidden)."""
+        """Return the mean loss over the batch's sentences; `vectors` are (B, hidden)."""
         sentence = corpus.relation[rows] >= 0
         vectors, rows = vectors[sentence], rows[sentence]
         relation = functional.cross_entropy(8 * self.relation(vectors), corpus.relation[rows])
@@ -200,7 +205,7 @@ class _Probes(nn.Module):
 
 
 def _loss(vectors: Tensor, corpus: Corpus, rows: Tensor, config: DistilConfig) -> Tensor:
-    """Distance to the teacher's vector plus contrast within the batch."""
+    """Distance to the teacher's vector plus the contrastive loss; sentences weigh less."""
     targets = corpus.targets[rows]
     weight = torch.where(corpus.relation[rows] >= 0, 0.3, 1.0)
     near = ((1 - (vectors * targets).sum(1)) * weight).mean()
@@ -219,7 +224,7 @@ def distil(
 
     Args:
         corpus: texts and targets.
-        config: the recipe.
+        config: length, optimizer and corpus.
         sizes: the tower's sizes.
         report: called every 100 steps with the step and the loss.
 
@@ -249,7 +254,7 @@ def distil(
 
 
 def _start(corpus: Corpus, sizes: NanoTextConfig) -> NanoText:
-    """Make a tower whose known words begin at the teacher's vectors and pass through unchanged."""
+    """Make a tower whose words start at the teacher's vectors, and its layers near identity."""
     tower = NanoText(sizes)
     rows = {text: row for row, text in enumerate(corpus.texts)}
     with torch.no_grad():
@@ -266,7 +271,7 @@ def _start(corpus: Corpus, sizes: NanoTextConfig) -> NanoText:
 
 
 def _take(ids: WordIds, rows: Tensor, forget: float) -> WordIds:
-    """Take some prompts, cut to their longest, and forget some words' own rows."""
+    """Take some prompts, truncated to their longest, and hide some words' own rows."""
     mask = ids.mask[rows]
     T = int(mask.sum(1).max())
     words = ids.words[rows, :T]

@@ -1,4 +1,4 @@
-"""The sentences of size and place that the text tower must be able to tell apart."""
+"""Sentences of size and position, which the text tower must tell apart."""
 
 from __future__ import annotations
 
@@ -25,22 +25,25 @@ RELATIONS: dict[str, tuple[str, ...]] = {
     "below": ("the {x} below the {y}", "{x} below {y}", "the {x} under the {y}"),
     "next to": ("the {x} next to the {y}", "the {x} beside the {y}", "the {x} nearest the {y}"),
 }
-"""Relation -> the ways to report it; `{x}` is meant, `{y}` is the landmark."""
+"""Relation to the ways to express it; `{x}` is described, `{y}` is the landmark."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """One sentence and what it means."""
+    """A sentence and its parts."""
 
     text: str
+    """The sentence."""
     relation: int
     """Row of `RELATIONS`."""
     meant: str
+    """The noun that it describes."""
     landmark: str | None
+    """The noun that it refers to, if any."""
 
 
 def random_phrase(names: Sequence[str], rng: random.Random) -> Phrase:
-    """Draw a sentence about one or two of the names."""
+    """Draw a random sentence about one or two of the names."""
     relation = rng.randrange(len(RELATIONS))
     template = rng.choice(list(RELATIONS.values())[relation])
     meant, landmark = rng.choice(names), rng.choice(names)
