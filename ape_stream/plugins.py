@@ -179,6 +179,8 @@ def _read_options(
 
 def _type_of(parameter: inspect.Parameter, factory: Callable[..., Any]) -> Any:
     """The annotation of a parameter as a type; Any where it names what only a checker imports."""
+    # One parameter at a time: another one may be annotated with a name that is imported for type
+    # checkers only, which would fail all of them together.
     made_by = factory.__init__ if inspect.isclass(factory) else factory
     holder = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
     try:

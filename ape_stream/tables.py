@@ -70,6 +70,7 @@ def read_table(
     own = {key: value for key, value in given.items() if key in known and key != rest}
     other = {key: value for key, value in given.items() if key not in own}
     _check_keys(known, own, other if rest is None else {}, where, error)
+    # Annotations are text in modules with `from __future__ import annotations`: make them types.
     hints = get_type_hints(kind)
     values = {key: read_value(own[key], hints[key], f"{key!r} in {where}", error) for key in own}
     if rest is not None:

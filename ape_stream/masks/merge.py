@@ -38,6 +38,7 @@ def suppress_duplicates(found: Instances, containment: float = DUPLICATE_CONTAIN
     Returns:
         The regions that stay, by descending score where any was dropped; else `found` itself.
     """
+    # By descending score: what is kept is stronger than what is compared with it.
     kept: list[int] = []
     for index in np.argsort(-found.scores, kind="stable").tolist():
         same = [k for k in kept if found.prompt_ids[k] == found.prompt_ids[index]]

@@ -110,6 +110,7 @@ def polygons(mask: Mask) -> list[Polygon]:
         cv2.CHAIN_APPROX_SIMPLE,
         offset=(mask.x, mask.y),
     )
+    # RETR_CCOMP has two levels: parts without a parent, and the holes of a part as its children.
     points = [np.asarray(outline, np.int32).reshape(-1, 2) for outline in outlines]
     parents = tree[0, :, 3]
     return [

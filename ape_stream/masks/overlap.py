@@ -30,6 +30,7 @@ def containment_matrix(a: Sequence[Mask], b: Sequence[Mask]) -> NDArray[np.float
 
     Unlike intersection over union it is 1 for a mask that is a part of another, however small.
     """
+    # Intersection over the area of one mask, both ways round: the larger one has the smaller area.
     return np.maximum(_overlaps(a, b, crowd=True), _overlaps(b, a, crowd=True).T)
 
 
@@ -37,6 +38,7 @@ def _overlaps(a: Sequence[Mask], b: Sequence[Mask], *, crowd: bool) -> NDArray[n
     """(N, M) intersections over the union, or over the area of `a` where `b` is a crowd (COCO)."""
     if not a or not b:
         return np.zeros((len(a), len(b)), np.float32)
+    # Run lengths need a frame: the smallest that holds all masks, not the real one.
     corners = boxes([*a, *b])
     size = (max(int(corners[:, 3].max()), 1), max(int(corners[:, 2].max()), 1))
     rles = [encode_rle(mask, size) for mask in (*a, *b)]

@@ -53,6 +53,8 @@ def from_logits(
     filled_rows, filled_cols = filled or (height, width)
     if not (0 < filled_rows <= height and 0 < filled_cols <= width):
         raise ValueError(f"filled {filled} is not inside the map {(height, width)}")
+    # Only pixels that read a cell above the threshold can be above it: find the box of such cells
+    # in the map, then the pixels of the frame that read it, and upsample no others.
     x, y, w, h = cv2.boundingRect((logits > threshold).view(np.uint8))
     if w == 0:
         return empty()
@@ -82,6 +84,7 @@ def from_bits(words: NDArray[np.int32], width: int) -> Mask:
     columns = np.flatnonzero(words.any(axis=0))
     if len(rows) == 0:
         return empty()
+    # Whole words first, then single pixels of the few that are left.
     top, left = int(rows[0]), int(columns[0])
     some = np.ascontiguousarray(words[top : rows[-1] + 1, left : columns[-1] + 1])
     bits = np.unpackbits(some.view(np.uint8), axis=1, bitorder="little")
@@ -114,6 +117,8 @@ class _Axis(NamedTuple):
 
 @lru_cache(maxsize=16)  # a stream keeps its geometry
 def _axis(pixels: int, filled: float, cells: int) -> _Axis:
+    # Pixel i reads the map at (i + 0.5) * filled / n - 0.5: centres of pixels and cells agree. All
+    # in float32, as the GPU kernel does it.
     scale, half = np.float32(filled / pixels), np.float32(0.5)
     at = np.maximum((np.arange(pixels, dtype=np.float32) + half) * scale - half, 0)
     lower = np.minimum(at.astype(np.intp), cells - 1)

@@ -65,7 +65,7 @@ class InferenceThread:
         threshold: float | None,
         guard: threading.Condition,
     ) -> None:
-        # One batch waits for the sinks while the next is worked on.
+        # One batch waits for the sinks while the next is perceived.
         self.results: Channel[tuple[SourceStream, FrameResult]] = Channel(
             2 * len(streams) - 1, guard=guard, on_drop=_lost
         )
@@ -141,12 +141,15 @@ class InferenceThread:
                 self._wait_for_work()
                 if self.results.abort_cause is not None:
                     raise Aborted
+                # Changes come first: the frames that wait are then perceived with the new prompts.
                 if not self._pending:
                     return self._take()
                 change = self._pending[0]
             self._apply(change)
 
     def _wait_for_work(self) -> None:
+        # Waiting counts as blocked where frames are ready but their results would have no room, and
+        # as starved where no frame is ready.
         start = time.monotonic()
         blocked = sum(stream.channel.ready > 0 for stream in self._streams) > self.results.room
         self._guard.wait_for(self._has_work)
@@ -158,6 +161,8 @@ class InferenceThread:
 
     def _has_work(self) -> bool:
         ready = sum(stream.channel.ready > 0 for stream in self._streams)
+        # A batch is taken only if all its results fit: then `results.put` never waits, and what is
+        # taken is the newest at that moment.
         return bool(
             self._pending
             or self.results.abort_cause is not None
@@ -183,6 +188,7 @@ class InferenceThread:
             self._restore()
             self._answer(change, error)
             return
+        # Without the guard until here: encoding prompts may take seconds, sources go on reading.
         with self._guard:
             self._given, self._threshold, self._active = given, threshold, effective
             self._prepared = True
@@ -232,6 +238,7 @@ class InferenceThread:
             except BaseException:
                 self._lose(batch[done:])
                 raise
+            # One step under the guard: the counters add up at any moment, for any thread.
             with self._guard:
                 stream.counters.leave("perceiving")
                 stream.counters.enter("ready")

@@ -142,14 +142,10 @@ class Pipeline(Closing):
     @property
     def frame_count(self) -> int | None:
         """How many frames all sources together will deliver; None where this is not known."""
-        total = 0
-        for stream in self._streams:
-            source = stream.source
-            count = source.frame_count if isinstance(source, KnowsFrameCount) else None
-            if count is None:
-                return None
-            total += count
-        return total
+        sources = [stream.source for stream in self._streams]
+        counts = [s.frame_count if isinstance(s, KnowsFrameCount) else None for s in sources]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
 
     def set_prompts(
         self, prompts: str | Iterable[str | Prompt] | PromptSet, timeout_s: float | None = None
@@ -224,6 +220,8 @@ class Pipeline(Closing):
             raise UsageError("a pipeline runs once: make another one")
         self._entered = True
         try:
+            # Prompts first: for a typing error no camera is opened and no file made. In the model's
+            # thread, because a perceiver is called from one thread only.
             self._threads.start("model", self._run_model, None)
             self._model.request().result()
             self._resources.enter("source", [(s.name, s.source) for s in self._streams])
@@ -260,6 +258,8 @@ class Pipeline(Closing):
 
     def _close(self, error: BaseException | None) -> list[PipelineError]:
         self._closed = True
+        # The outcome is read first: the abort below sets it, too. Threads end before sources and
+        # sinks are closed, so that no thread uses what is closed.
         stopped = self.outcome == "stopped"
         self._abort(STOPPED, "stopped")
         self._threads.join(self._release)
@@ -329,6 +329,7 @@ class Pipeline(Closing):
         except Ended:
             self._finish()
         except Aborted:
+            # Without a failure the run was stopped: the loop over results just ends.
             failure = self._state.failure
             if failure is not None:
                 raise failure from failure.__cause__
@@ -360,6 +361,7 @@ class Pipeline(Closing):
     def _guarded(self, name: str, work: Callable[[], None], stream: SourceStream | None) -> None:
         try:
             work()
+            # Reached only if the source ended by itself, not by an abort.
             if stream is not None:
                 with self._guard:
                     self._state.read_to_end.add(stream.name)

@@ -76,6 +76,7 @@ class SourceStream:
         guard = self.channel.guard
         start = time.monotonic()
         for frame in self.source:
+            # Under one guard from here to the channel: a frame is never captured and in no stage.
             with guard:
                 self.reading.work.add(time.monotonic() - start)
                 self.counters.capture()

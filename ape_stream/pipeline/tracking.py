@@ -64,6 +64,7 @@ class StreamTracker:
     def _class_ids(self, prompts: PromptSet) -> NDArray[np.int64]:
         """(P,) int64 class id of every prompt."""
         if prompts is not self._prompts:
+            # Rebuilt, not extended: a prompt that left loses its number, and its tracks with it.
             before, self._classes, self._prompts = self._classes, {}, prompts
             for prompt in prompts:
                 key = (prompt.text, prompt.kind)
@@ -95,6 +96,8 @@ def _under_prompt_ids(tracked: Instances, class_ids: NDArray[np.int64]) -> Insta
     A tracker may return fewer regions than it was given, or regions of its own; those of a class
     that is not asked for any more are left out.
     """
+    # Position of each class id among the prompts, by bisection in their sorted order; an id that is
+    # not among them finds a neighbour and is sorted out by the comparison.
     order = np.argsort(class_ids)
     at = np.searchsorted(class_ids[order], tracked.prompt_ids)
     prompt_ids = order[np.minimum(at, len(order) - 1)]

@@ -80,6 +80,8 @@ class _Track:
     def extend(self, found: Instances, k: int, time_s: float) -> None:
         box = found.boxes[k]
         if time_s > self.seen_s:
+            # Movement of the centre, averaged over time (an exponential mean): boxes jitter by a
+            # few pixels, which at 30 frames per second reads as a hundred pixels per second.
             moved = (box - self.box).reshape(2, 2).mean(axis=0)
             newest = moved / np.float32(time_s - self.seen_s)
             past = newest if self.velocity is None else self.velocity
@@ -158,6 +160,8 @@ class IouTracker:
 
     def _associate(self, found: Instances) -> dict[int, _Track]:
         """Match, start and end tracks; return the track of every region that has one."""
+        # ByteTrack's two rounds: strong regions choose among all tracks, weak ones among those that
+        # are left. A weak region alone is more often wrong than a new thing.
         owners: dict[int, _Track] = {}
         free = list(self._tracks)
         strong = found.scores >= self._start_score

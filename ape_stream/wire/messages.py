@@ -351,6 +351,8 @@ def _masks(head: Head, n: int, size: tuple[int, int], limits: WireLimits) -> tup
         raise WireError("a mask reaches over its image's edge")
     if int((boxes[:, 2] * boxes[:, 3]).sum()) > limits.mask_pixels:
         raise WireError(f"the masks have more than {limits.mask_pixels} pixels")
+    # All sizes are checked above, before any mask is decoded: nothing is allocated on a sender's
+    # word alone.
     ends = np.cumsum(lengths)
     masks = []
     for (x, y, w, h), form, start, end in zip(
