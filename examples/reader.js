@@ -5,7 +5,7 @@ const fs = require("fs"), net = require("net");
 
 function unpack(b) { // msgpack: the forms that a head can hold
   let at = 0;
-  const take = (n) => { at += n; if (at > b.length) throw Error("head breaks off"); return at - n; };
+  const take = (n) => { at += n; if (at > b.length) throw Error("the head is cut off"); return at - n; };
   const text = (n) => { const p = take(n); return b.toString("utf8", p, p + n); };
   const bytes = (n) => { const p = take(n); return b.subarray(p, p + n); };
   const list = (n) => Array.from({ length: n }, value);
