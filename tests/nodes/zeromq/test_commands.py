@@ -89,13 +89,14 @@ def test_serve_answers_while_it_runs(monkeypatch, tmp_path):
 
 
 SERVER = """
-import sys
+import signal, sys
 from ape_stream.cli import execute, main
 from ape_stream.pipeline import Pipeline
 from ape_stream.sinks.coco import CocoSink
 from ape_stream.testing import ListSource, OraclePerceiver, frames
 from ape_stream.types import PromptSet
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs of a shell script
 config, output = sys.argv[1:]
 execute.build_pipeline = lambda _: Pipeline(
     [ListSource(frames(10**9), live=True, period_s=0.01)],
@@ -120,5 +121,8 @@ def test_a_second_signal_does_not_cut_the_outputs_of_serve_off(tmp_path, number)
         server.send_signal(number)
         time.sleep(0.005)
         server.send_signal(number)
-        assert server.wait(20) == 128 + number
+        try:
+            assert server.wait(20) == 128 + number
+        finally:
+            server.kill()
     assert len(json.loads(output.read_text())["images"]) >= 5
