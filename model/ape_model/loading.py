@@ -19,6 +19,7 @@ from ape_model.text.clip_tower import TEXT_TOWERS, ClipTextEncoder, Pooling, Tex
 from ape_model.text.embedder import PromptEmbedder
 from ape_model.text.embedding_file import EmbeddingFile
 from ape_model.text.nano_tower import NanoText, NanoTokenizer
+from ape_model.weights.registry import BUILT_IN, find_model
 from ape_model.weights.state_dict import load_weights
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NanoTextEncoder",
+    "load",
     "load_network",
     "load_text_encoder",
     "open_embedder",
@@ -119,6 +121,23 @@ class NanoTextEncoder:
             if progress is not None:
                 progress(min(first + _BATCH, len(texts)))
         return torch.cat(rows)
+
+
+def load(model: str = BUILT_IN, device: str = "auto") -> Ape:
+    """Load a network by name, in float32, ready for inference.
+
+    Example:
+        >>> network = ape_model.load("nano", "cpu")
+        >>> features = network.encode_image(torch.zeros(1, 3, 256, 256))
+
+    Args:
+        model: "nano", a model that was imported or pulled, or the path of one.
+        device: "auto" (the first GPU, else the CPU), "cpu", "cuda:1" ...
+
+    Raises:
+        ModelError: the model is not here, cannot be read, or the device is not.
+    """
+    return load_network(find_model(model), parse_device(device))
 
 
 def load_network(files: ModelFiles, device: torch.device) -> Ape:

@@ -1,9 +1,11 @@
-"""A tiny model in the shape of a released one, for whatever reads and writes weights."""
+"""A tiny model in the shape of a released one, for tests that read and write weights."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +18,7 @@ from ape_model.text.clip_tower import TEXT_TOWERS, TextConfig, TextTower
 from ape_model.weights.import_official import Layout
 from ape_model.weights.state_dict import aliases_of, is_recomputed
 
-if TYPE_CHECKING:
-    from pathlib import Path
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode: the helpers of the tests
 
 CONFIG = ApeConfig(
     "tiny",

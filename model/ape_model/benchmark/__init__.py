@@ -1,1 +1,1 @@
-"""Cost of a whole frame, stage by stage: all forms of the network in one run."""
+"""Cost of a whole frame: frame compares forms of a model, profiler times its stages."""
