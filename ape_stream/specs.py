@@ -4,7 +4,7 @@ Sources (entry-point name <- string):
     <scheme>    `<scheme>://...`: rtsp, http, udp, tcp, synthetic, camera, or any plugin's
     camera      a device number (`0`) or `/dev/video0`
     images      a directory, a glob (`shots/*.png`), a numbered sequence (`frame_%04d.png`), a
-                picture, or a list of pictures (`.txt`)
+                image, or a list of images (`.txt`)
     video       any other file
     a `.streams` file is a list: each of its lines is a source of its own
 
@@ -25,10 +25,10 @@ from pathlib import Path
 from ape_stream.errors import UsageError
 from ape_stream.text import read_text
 
-__all__ = ["PICTURE_SUFFIXES", "expand", "sink_plugin", "source_plugin", "stream_name"]
+__all__ = ["IMAGE_SUFFIXES", "expand", "sink_plugin", "source_plugin", "stream_name"]
 
-PICTURE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
-"""Suffixes of files that are one picture each."""
+IMAGE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+"""Suffixes of files that are one image each."""
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _SINK_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)
@@ -58,8 +58,8 @@ def _file_plugin(spec: str) -> str:
         return "images"
     if not spec or not path.exists():
         raise UsageError(f"no such source: {spec!r} is no file, directory, pattern, device or URL")
-    pictures = path.is_dir() or path.suffix.lower() in {*PICTURE_SUFFIXES, ".txt"}
-    return "images" if pictures else "video"
+    images = path.is_dir() or path.suffix.lower() in {*IMAGE_SUFFIXES, ".txt"}
+    return "images" if images else "video"
 
 
 def _path(spec: str) -> Path:
@@ -93,13 +93,13 @@ def expand(spec: str) -> list[str]:
         lines = [line.strip() for line in read_text(path).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the list of sources {spec}: {error}") from error
-    found = [_beside(path, line) for line in lines if line and not line.startswith("#")]
+    found = [_relative_to(path, line) for line in lines if line and not line.startswith("#")]
     if not found:
         raise UsageError(f"the list of sources {spec} names nothing: write one source a line")
     return found
 
 
-def _beside(listing: Path, line: str) -> str:
+def _relative_to(listing: Path, line: str) -> str:
     if _SCHEME.match(line) or line.isdecimal():
         return line
     return str(listing.parent / line)

@@ -10,19 +10,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-
+from ape_stream.closing import Closing
 from ape_stream.errors import SourceError, TruncatedError
-from ape_stream.specs import PICTURE_SUFFIXES
+from ape_stream.sources.pixels import read_image
+from ape_stream.specs import IMAGE_SUFFIXES
 from ape_stream.text import read_text
 from ape_stream.types import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
-
-    from numpy.typing import NDArray
 
 __all__ = ["ImagesSource"]
 
@@ -33,7 +29,7 @@ _NAMED: Final = 5
 _log = logging.getLogger("ape_stream")
 
 
-class ImagesSource:
+class ImagesSource(Closing):
     """Images in natural order (frame2 before frame10), one every `1 / fps` seconds.
 
     Args:
@@ -69,17 +65,11 @@ class ImagesSource:
         """Find the images."""
         self._paths = _paths(self.spec)
         if not self._paths:
-            kinds = ", ".join(sorted(PICTURE_SUFFIXES))
+            kinds = ", ".join(sorted(IMAGE_SUFFIXES))
             raise SourceError(f"{self.spec} holds no images ({kinds})")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    def close(self, error: BaseException | None = None, /) -> None:
         """Nothing is held open."""
 
     def __iter__(self) -> Iterator[Frame]:
@@ -92,7 +82,7 @@ class ImagesSource:
         problems = []
         for index, path in enumerate(self._paths):
             try:
-                image = _read(path)
+                image = read_image(path)
             except SourceError as error:
                 problems.append(error)
                 if len(problems) > _NAMED:  # the others are named at the end
@@ -112,7 +102,7 @@ class ImagesSource:
 def _paths(spec: str) -> list[Path]:
     path = Path(spec)
     if path.is_dir():
-        inside = [p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES]
+        inside = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
         return sorted(inside, key=_natural)
     if path.suffix.lower() == ".txt" and path.is_file():
         return _listed(path)
@@ -135,27 +125,3 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
     """Numbers inside a name count as numbers."""
     parts = _DIGITS.split(str(path))
     return [(1, int(p), "") if p.isdecimal() else (0, 0, p) for p in parts]
-
-
-def _read(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 blue-green-red, turned as its EXIF says; alpha is dropped.
-
-    Pillow refuses an image that is cut short, where OpenCV would fill up with grey.
-    """
-    try:
-        with Image.open(path) as picture:
-            return _pixels(ImageOps.exif_transpose(picture))
-    except UnidentifiedImageError as error:
-        raise SourceError(f"{path} is no image that can be read") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SourceError(f"cannot read the image {path}: {reason}") from error
-
-
-def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
-    if picture.mode.startswith("I"):  # 16-bit grey: keep the high byte, as for 16-bit colour
-        high = np.clip(np.asarray(picture), 0, 0xFFFF).astype(np.uint16) >> 8
-        return np.repeat(high.astype(np.uint8)[..., None], 3, axis=2)
-    if picture.mode in {"P", "PA"}:  # a palette may hold colours with transparency
-        picture = picture.convert("RGBA")
-    return np.ascontiguousarray(np.asarray(picture.convert("RGB"), np.uint8)[..., ::-1])

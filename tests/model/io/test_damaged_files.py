@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-MUTANTS = 500  # 20,000 were tried once; every kind of cause occurs among the first 500
+MUTANTS = 500  # 1,500 were tried once; every kind of cause occurs among the first 500
 SPACE = EmbeddingSpace(tower="ab" * 32, dtype="float32", pooling="eot")
 STATE = {"model": {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(2).half()}, "step": 3}
 
