@@ -3,6 +3,7 @@
 import contextlib
 import math
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -54,6 +55,8 @@ def test_a_sender_that_starts_again_begins_a_new_segment(out, into):
 
         def senders():
             send(endpoint, frames)
+            while source.stats()["received"] < 10:  # else both may be read in turns
+                time.sleep(0.01)
             send(endpoint, frames, ends=True)
 
         sending = threading.Thread(target=senders)
