@@ -1,4 +1,4 @@
-"""Pillow's antialiased bilinear resize of bytes in integers, for pictures that are on a GPU.
+"""Pillow's antialiased bilinear resize of bytes in integers, for images that are on a GPU.
 
 Equal to Pillow's to the byte: weights of 22 bits after the point, one axis after the other, rounded
 to bytes in between. Pillow 13 turns from columns first to rows first for some sizes, which rounds

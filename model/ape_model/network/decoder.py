@@ -1,4 +1,4 @@
-"""The decoder: queries look at each other and at the memory, boxes are refined layer by layer."""
+"""The decoder: queries attend to each other and to the memory; boxes are refined by layer."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Multi-scale deformable attention (Deformable DETR, section 4.1).
 
-Every query looks at a few points per head and level instead of at all tokens. Coordinates are
-float32 or wider whatever the precision of the values: places rounded to 16 bit lose up to half a
-pixel on the finest level.
+Every query samples a few points per head and level instead of reading all tokens. Coordinates are
+float32 or wider, also where values have 16 bits: rounded, they are off by up to half a pixel on the
+finest level.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["DeformableAttention", "Unprojected"]
 
 GATHER_COST = 8
-"""How much dearer a number is that is gathered than one that a matrix product makes."""
+"""Cost of gathering one value over that of computing one in a matrix product, on a CPU."""
 
 
 class Unprojected(NamedTuple):
@@ -99,18 +99,18 @@ class DeformableAttention(nn.Module):
         return self.output_proj(sampled)
 
     def _gather_then_project(
-        self, value: Unprojected, places: Tensor, offsets: Tensor, logits: Tensor, levels: Levels
+        self, value: Unprojected, reference: Tensor, offsets: Tensor, logits: Tensor, levels: Levels
     ) -> Tensor:
         """Sampling is linear: project what was sampled, (B, Q, C), instead of all that might be.
 
         Every head becomes a query of its own, which samples all channels of the tokens.
         """
         B, Q, M = logits.shape[:3]
-        places = places.repeat_interleave(M, dim=1)  # (B, Q * M, L, axes)
+        reference = reference.repeat_interleave(M, dim=1)  # (B, Q * M, L, axes)
         offsets, logits = (t.flatten(1, 2).unsqueeze(2) for t in (offsets, logits))
         tokens, inside = value.tokens[:, :, None], value.inside[:, :, None, None]
-        seen = msda_fused(tokens, places, offsets, logits, levels.shapes).view(B, Q, M, -1)
-        share = msda_fused(inside, places, offsets, logits, levels.shapes).view(B, Q, M, 1)
+        seen = msda_fused(tokens, reference, offsets, logits, levels.shapes).view(B, Q, M, -1)
+        share = msda_fused(inside, reference, offsets, logits, levels.shapes).view(B, Q, M, 1)
         weight = self.value_proj.weight.unflatten(0, (M, -1))  # (M, D, C)
         projected = torch.einsum("bqmc,mdc->bqmd", seen, weight)
         return (projected + share * self.value_proj.bias.view(M, -1)).flatten(2)

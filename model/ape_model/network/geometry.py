@@ -89,7 +89,7 @@ class Geometry:
 
 
 def _frequencies(features: int, device: torch.device) -> Tensor:
-    """(features,) float32 whatever the angles are: so the official code has them."""
+    """(features,) float32 for angles of any dtype, as in the official code."""
     index = torch.arange(features, dtype=torch.float32, device=device)
     return TEMPERATURE ** (2 * (index // 2) / features)
 

@@ -1,4 +1,4 @@
-"""Small layers that several boxes of the figure share, under their official key names."""
+"""Small layers that several modules share, under their official key names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FFN_CHUNK = 8192
 """Tokens per step of the encoder's feed-forward net: its hidden activations stay small."""
 CPU_CHUNK = 2048
 """Tokens per step on a CPU: what a step makes stays in the cache and in memory already mapped.
-Tensors of all 87,296 tokens are mapped and zeroed by the system page by page, each time anew."""
+Tensors of all 87,296 tokens are mapped and zeroed by the system page by page, every time."""
 
 
 def token_chunks(tokens: Tensor) -> list[slice]:

@@ -1,7 +1,7 @@
 """Nano's backbone: a light convolutional stem, EVA-02 blocks at stride 16, a small pyramid.
 
-What is unusual beside the released models' backbones: convolutions give small things their detail
-for little work, rope turns by whole tokens instead of stretched positions, so that pictures of any
+What differs from the released models' backbones: convolutions give small things their detail
+for little work, rope turns by whole tokens instead of stretched positions, so that images of any
 size and shape look alike to a token, and there is no absolute position table.
 """
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 __all__ = ["NanoBackbone", "TokenRope"]
 
 ROPE_SIDE = 64
-"""Sides of token grids that the rope's table covers: pictures of up to 1024 pixels."""
+"""Sides of token grids that the rope's table covers: images of up to 1024 pixels."""
 
 
 class TokenRope(Rope):
-    """Rope whose positions are token numbers, 0, 1, 2 ..., whatever the grid."""
+    """Rope whose positions are token numbers, 0, 1, 2 ..., for every grid."""
 
     def __init__(self, head_dim: int) -> None:
         super().__init__(ROPE_SIDE, head_dim, ROPE_SIDE)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Turn (B, heads, rows * cols, D) queries or keys by their place in `grid`."""
+        """Turn (B, heads, rows * cols, D) queries or keys by their position in `grid`."""
         rows, cols = grid
         if max(grid) > self.side:
             raise ValueError(f"a grid of {grid} tokens is over the rope's {self.side}")

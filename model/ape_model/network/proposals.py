@@ -1,7 +1,7 @@
 """Which tokens become queries: per-level top-k, NMS, a quota per level (DETA, section 3.2).
 
-Every size here is known beforehand, whatever the scores are: the host never waits for a GPU, and
-a CUDA graph can hold it. `ape_model.reference.modules` has the choice as the paper tells it.
+No shape here depends on the scores: the host never waits for a GPU, and a CUDA graph can
+capture it. `ape_model.reference.modules` has the choice as the paper tells it.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def _fill_quota(survivors: Tensor, quota: int, total: int) -> Tensor:
 
     Args:
         survivors: (L, K) bool, best candidate first, each True in its level if it survived.
-        quota: places sure for each level.
-        total: places in all, K at most.
+        quota: positions reserved for each level.
+        total: positions in all, K at most.
 
     Returns:
         (total,) int64 positions, ascending; only where survivors are too few, of others as well.

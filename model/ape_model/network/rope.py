@@ -72,7 +72,7 @@ class Rope(nn.Module):
         self.register_buffer("freqs_sin", sin)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Turn (B, heads, rows * cols, D) queries or keys by their place in `grid`."""
+        """Turn (B, heads, rows * cols, D) queries or keys by their position in `grid`."""
         if grid == (self.side, self.side):
             return rotate(x, self.freqs_cos, self.freqs_sin)
         return rotate(x, *_table_on(grid, self.head_dim, self.reference, x.dtype, x.device))
