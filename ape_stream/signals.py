@@ -13,6 +13,7 @@ import signal
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = ["Ending", "deferred", "on_first_signal", "polite_end"]
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 _SIGNALS = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name))
 _KILLS_AT = 3
+_OVER = 0  # no signal has this number
 
 
 @dataclass(slots=True)
@@ -34,8 +36,10 @@ class Ending:
     """Every signal, in order."""
     by: int | None = None
     """The signal that asked for the end; None while none did."""
-    stop: Callable[[], None] | None = None
-    """Called by the first signal, in the main thread; None raises there instead."""
+    stops: bool = False
+    """Whether the first signal wakes a thread that stops the run, instead of raising."""
+    wake: SimpleQueue[int] = field(default_factory=SimpleQueue)
+    """Wakes that thread. Its `put` may be called from a signal handler."""
 
     def take(self, number: int) -> bool:
         """Count a signal; True for the first one."""
@@ -50,10 +54,13 @@ _current: Ending | None = None
 
 
 @contextmanager
-def polite_end() -> Iterator[Ending]:
+def polite_end(*, last: bool = False) -> Iterator[Ending]:
     """Let the first signal end the block, and no other one disturb how it ends.
 
-    The first calls what `on_first_signal` was given, or raises KeyboardInterrupt (SIGINT) or
+    Args:
+        last: The process ends after the block: a late signal must not disturb that either.
+
+    The first has what `on_first_signal` was given called, or raises KeyboardInterrupt (SIGINT) or
     SystemExit(128 + number). A signal that was ignored before (`nohup`) stays ignored. Outside the
     main thread, where Python handles no signals, the block just runs.
     """
@@ -67,8 +74,8 @@ def polite_end() -> Iterator[Ending]:
         if not ending.take(number):
             return
         ending.by = number
-        if ending.stop is not None:
-            ending.stop()
+        if ending.stops:
+            ending.wake.put(number)
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:
@@ -80,16 +87,28 @@ def polite_end() -> Iterator[Ending]:
         yield ending
     finally:
         _current = outer
-        _restore(before)
+        ending.wake.put(_OVER)
+        # At the very end the interpreter puts back the default action, but keeps what is ignored.
+        _restore(dict.fromkeys(before, signal.SIG_IGN) if last and ending.received else before)
 
 
 def on_first_signal(stop: Callable[[], None]) -> None:
-    """Have the first signal from now on call `stop` (in the main thread) and raise nothing.
+    """Have the first signal from now on call `stop` and raise nothing.
 
-    For a loop that ends by itself after `stop`; without a `polite_end` around it does nothing.
+    It is called from a thread of its own: a signal handler runs between any two steps of the main
+    thread, also while that holds the lock which `stop` needs. For a loop that ends by itself after
+    `stop`; without a `polite_end` around it does nothing.
     """
-    if _current is not None:
-        _current.stop = stop
+    ending = _current
+    if ending is None:
+        return
+
+    def wait() -> None:
+        if ending.wake.get() != _OVER:
+            stop()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+    ending.stops = True
 
 
 @contextmanager

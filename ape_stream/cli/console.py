@@ -42,12 +42,14 @@ class Stderr(io.TextIOBase):
         return sys.stderr.fileno()
 
 
-def stdout_problem() -> OSError | None:
-    """Why standard output takes no more, or None where it does."""
+def stdout_problem(error: Exception) -> OSError | None:
+    """Why standard output takes no more, if that is what an error is about."""
+    if not isinstance(error, OSError) or error.filename is not None:
+        return None
     try:
-        sys.stdout.flush()
-    except OSError as error:
-        return error
+        print(flush=True)  # noqa: T201 (what failed before is no longer in its buffer)
+    except OSError as again:
+        return again
     return None
 
 

@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     show_warnings()
-    with polite_end() as ending:
+    with polite_end(last=argv is None) as ending:
         try:
             code = _run([word for word in words if word != "--debug"])
         except (KeyboardInterrupt, SystemExit):
@@ -98,14 +98,13 @@ def _run(args: list[str]) -> int:
         code = command.main(args, prog_name="ape-stream", standalone_mode=False)
     except typer.Abort as error:  # click's word for two different things
         raise error.__cause__ or KeyboardInterrupt from error
-    if (problem := stdout_problem()) is not None:
-        raise problem
+    sys.stdout.flush()
     return code if isinstance(code, int) else 0
 
 
 def _report(error: Exception, *, debug: bool) -> int | None:
     """Print an error as one line and return its exit code; None for one that needs a traceback."""
-    if (problem := stdout_problem()) is not None:
+    if (problem := stdout_problem(error)) is not None:
         discard_stdout()
         if isinstance(problem, BrokenPipeError):  # the reader has gone, as in `| head`
             return 1

@@ -11,17 +11,21 @@ class Endless(ListSource):
     frame_count = None
 
 def source(spec, *, name, stream: int = 0):
-    """fake://5, fake://5/cut, fake://5/broken, fake://endless"""
+    """fake://5, fake://5/cut, fake://5/broken, fake://endless, fake://film (as long, a file)"""
     what, _, end = spec.removeprefix("fake://").partition("/")
-    if what == "endless":
-        return Endless(frames(10**9, stream=name), name=name, live=True, period_s=0.01)
+    if what in {"endless", "film"}:
+        live = what == "endless"
+        return Endless(frames(10**9, stream=name), name=name, live=live, period_s=0.01)
     if what == "dead":
         raise SourceError("camera fake does not answer")
     errors = {
         "cut": TruncatedError(f"{name} ends early: {what} of 30 frames were read"),
         "broken": SourceError("cable pulled"),
     }
-    return ListSource(list(frames(int(what), stream=name)), name=name, error=errors.get(end))
+    slow = 0.05 if end == "broken" else 0.0  # its first frames go through before it fails
+    return ListSource(
+        list(frames(int(what), stream=name)), name=name, error=errors.get(end), period_s=slow
+    )
 
 class Sink(CollectSink):
     def __init__(self, spec, *, full_at: int = -1):
@@ -41,8 +45,11 @@ class Sink(CollectSink):
         self.file.close()
 
 class Model(OraclePerceiver):
-    def __init__(self, *, model: str = "nano", device: str = "auto"):
+    def __init__(
+        self, *, model: str = "nano", device: str = "auto", canvas: int = 0, dtype: str = ""
+    ):
         super().__init__()
+        self.given = (model, device, canvas, dtype)
         if model == "gone":
             raise ValueError("no model is called 'gone'")
     def prepare(self, prompts):

@@ -35,13 +35,29 @@ def test_the_first_signal_raises_and_the_second_is_counted(number, error):
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_with_a_way_to_stop_nothing_is_raised(number):
-    stops = []
+    lock, stops, stopped = threading.Lock(), [], threading.Event()
+
+    def stop():
+        with lock:
+            stops.append(number)
+        stopped.set()
+
     with polite_end() as ending:
-        on_first_signal(lambda: stops.append(threading.current_thread()))
-        signal.raise_signal(number)
-        signal.raise_signal(number)
-    assert stops == [threading.main_thread()]
+        on_first_signal(stop)
+        with lock:  # as a pipeline's main thread may, when the signal comes
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+        assert stopped.wait(10)
+    assert stops == [number]
     assert ending.by == number
+
+
+def test_no_thread_is_left_where_no_signal_came():
+    with polite_end():
+        on_first_signal(lambda: None)
+        (thread,) = [t for t in threading.enumerate() if t.name == "signals"]
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_deferred_signals_act_after_the_block():

@@ -1,11 +1,7 @@
 """The command line: outputs, exit codes, one-line errors, machine output."""
 
 import importlib.metadata
-import importlib.util
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,25 +13,6 @@ from servers import web
 
 import ape_stream
 from ape_stream.cli.main import main
-
-HERE = Path(__file__).parents[1]
-ROOT = HERE.parents[1]
-
-
-def _fakes():
-    spec = importlib.util.spec_from_file_location("fake_plugins", HERE / "fake_plugins.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    _fakes().install(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    sys.modules.pop("ape_fakes", None)
 
 
 def annotate(*more):
@@ -214,37 +191,6 @@ def test_list_shows_what_works_and_what_is_broken(capsys):
     assert "division by zero" in plugins["commands", "heavy"]["problem"]
     assert main(["list"]) == 0
     assert "cannot be used: command 'heavy'" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_closes_the_outputs(folder, number, code):
-    path = os.pathsep.join([str(folder), str(ROOT)])
-    words = ["annotate", "fake://endless", "--config", "fake.toml", "--output", "fake:out.txt"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ape_stream", *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not (folder / "out.txt").exists() or "endless 3 " not in (folder / "out.txt").read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == code
-    assert "Traceback" not in err
-    assert (folder / "out.txt").read_text().endswith("closed\n")
-
-
-@pytest.mark.usefixtures("folder")
-def test_a_reader_that_goes_away_is_no_error():
-    command = f"{sys.executable} -m ape_stream doctor | head -n 1"
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=env, check=True)
-    assert done.stdout.startswith("ape-stream ")
-    assert done.stderr == ""
 
 
 def test_the_version_is_that_of_the_package(capsys):
