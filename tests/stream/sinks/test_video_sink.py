@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from ape_stream.errors import ConfigError, SinkError, TruncatedError
 from ape_stream.protocols import Sink
 from ape_stream.sinks.sheet import GAP, SheetSink
 from ape_stream.sinks.video import VideoSink
-from ape_stream.sinks.window import WindowSink
 from ape_stream.sources.video import VideoSource
 
 
@@ -220,26 +218,3 @@ def test_a_short_run_and_pictures_of_any_shape_make_a_sheet(tmp_path):
     write(SheetSink(str(tmp_path / "s.png"), width=100), results)
     sheet = cv2.imread(str(tmp_path / "s.png"))
     assert sheet.shape == (100 + 2 * GAP, 4 * (100 + GAP) + GAP, 3)
-
-
-# ----------------------------------------------------------------------------------------- window
-
-
-def test_a_window_without_a_display_is_refused(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "linux")
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(SinkError, match="no display"), WindowSink("window"):
-        pass
-
-
-def test_a_window_shows_the_overlay_of_every_stream(monkeypatch):
-    shown = {}
-    monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.setattr(cv2, "imshow", shown.setdefault)
-    monkeypatch.setattr(cv2, "waitKey", lambda _delay: time.sleep(0))
-    monkeypatch.setattr(cv2, "destroyAllWindows", lambda: shown.setdefault("closed", None))
-    results = [made(0, stream="a"), made(0, stream="b")]
-    write(WindowSink("live"), results)
-    assert list(shown) == ["live a", "live b", "closed"]
-    np.testing.assert_array_equal(shown["live b"], draw(results[1]))
