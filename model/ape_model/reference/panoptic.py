@@ -25,7 +25,7 @@ __all__ = [
 
 # Values of the official `panoptic_configs` (temperature .06, object mask .01, prob .1, overlap .4).
 TEMPERATURE = 0.06
-"""Divides scores before the softmax over classes: small, so that the best class nearly takes all."""
+"""Divides scores before the softmax over classes: small: the best class takes nearly all."""
 OBJECT_SCORE = 0.01
 """Queries below this score paint nothing."""
 MASK_SCORE = 0.1
