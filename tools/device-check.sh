@@ -12,10 +12,14 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 LIMIT_S=470
-parts() {  # name | most seconds | command; "$bin" is the environment's folder of programs
+parts() {  # name | most seconds | command; "$bin" is the environment's folder of programs,
+         # "$cuda" the major version of torch's CUDA
     cat <<'EOF'
+cupy|60|"${pip[@]}" install --progress-bar off --retries 1 "${index[@]}" "cupy-cuda${cuda}x>=14"
 doctor|30|"$bin/ape-stream" doctor
 tests|100|"$bin/python" -m pytest -q -p no:cacheprovider -m "gpu and not slow" tests/ops tests/model
+ops-cupy|50|env APE_STREAM_LAUNCHER=cupy "$bin/python" -m pytest -q -p no:cacheprovider -k cuda tests/ops/backends
+ops-driver|50|env APE_STREAM_LAUNCHER=driver "$bin/python" -m pytest -q -p no:cacheprovider -k cuda tests/ops/backends
 ops-float32|30|"$bin/ape-stream" bench ops --json --case all --device cuda --dtype float32
 ops-bfloat16|30|"$bin/ape-stream" bench ops --json --case all --device cuda --dtype bfloat16
 model-Ti|50|"$bin/ape-stream" bench model --json --model Ti --device cuda --dtype float32 --dtype bfloat16
@@ -44,9 +48,7 @@ sees_cuda() { "$1" -c 'import sys, torch; sys.exit(not torch.cuda.is_available()
 sees_cuda "$python" || nvidia-smi -L >/dev/null 2>&1 || stop "no CUDA device found, nothing was run"
 
 set_up() {  # a virtual environment in $out/venv, on top of a torch that sees the device
-    bin=$out/venv/bin
-    local index=() known=() pip=("$python" -m pip --python "$bin/python" --no-input)
-    [ -n "${WHEELS:-}" ] && index=(--no-index --find-links "$WHEELS")
+    local known=()
     "$python" -m venv --without-pip "$out/venv" || return
     if sees_cuda "$python"; then  # keep that torch
         site() { "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
@@ -54,13 +56,16 @@ set_up() {  # a virtual environment in $out/venv, on top of a torch that sees th
         known=("torch==$("$python" -c 'import torch; print(torch.__version__)')")
     fi
     timeout 150 "${pip[@]}" install --progress-bar off "${index[@]}" \
-        "${known[@]}" -e '.[cuda13]' pytest pytest-timeout hypothesis ||
+        "${known[@]}" -e . 'cuda-bindings>=13,<14' 'nvidia-cuda-nvrtc>=13,<14' \
+        pytest pytest-timeout hypothesis ||
         "${pip[@]}" install --no-deps --no-build-isolation --no-index -e . || return
     sees_cuda "$bin/python" && "$bin/ape-stream" --help >/dev/null
 }
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+bin=$out/venv/bin pip=("$python" -m pip --python "$out/venv/bin/python" --no-input) index=()
+[ -z "${WHEELS:-}" ] || index=(--no-index --find-links "$WHEELS")
 rm -f "$out"/*.json "$out"/*.log "$out"/*.txt "$out"/parts.tsv
 SECONDS=0
 set_up >"$out/setup.log" 2>&1 || stop "setting up failed: see $out/setup.log"
@@ -68,6 +73,7 @@ set_up >"$out/setup.log" 2>&1 || stop "setting up failed: see $out/setup.log"
 nvrtc=$("$bin/python" -c 'import glob, sys; print(*[file for path in sys.path
     for file in glob.glob(f"{path}/nvidia/**/lib/libnvrtc.so.1?", recursive=True)][:1])')
 [ -z "$nvrtc" ] || export LD_LIBRARY_PATH=${nvrtc%/*}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+cuda=$("$bin/python" -c 'import torch; print((torch.version.cuda or "").partition(".")[0])')
 printf 'setup\t0\t%s\n' "$SECONDS" >"$out/parts.tsv"
 export APE_STREAM_CACHE=$out/cache PYTHONUNBUFFERED=1
 

@@ -21,6 +21,7 @@ _LIBRARIES = {
     "supervision": ("supervision", ("supervision",), "result.detections, overlays"),
     "torch": ("torch", ("torch",), "the APE models"),
     "cuda-bindings": ("cuda", ("cuda-bindings",), "kernels on NVIDIA GPUs"),
+    "CuPy": ("cupy", ("cupy-cuda13x", "cupy-cuda12x", "cupy"), "starts these kernels"),
     "numba": ("numba", ("numba",), "faster kernels on the CPU"),
     "pyzmq": ("zmq", ("pyzmq",), "zmq: outputs and control"),
     "rclpy": ("rclpy", ("rclpy",), "ROS 2 nodes, beside a ROS installation"),

@@ -2,9 +2,9 @@
 
     check_once("kernels", device, run, sources)    # `run` raises DeviceCheckError or RuntimeError
 
-The result is kept with the compiled kernels, in one file per check, device, driver and sources: a
-check that passed is not run again, and one that failed, or during which the process died, is not
-tried again. ``APE_STREAM_SKIP_DEVICE_CHECK=1`` skips all checks.
+The result is kept with the compiled kernels, in one file per check, device, driver, launcher and
+sources: a check that passed is not run again, and one that failed, or during which the process
+died, is not tried again. ``APE_STREAM_SKIP_DEVICE_CHECK=1`` skips all checks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import torch
 from ape_cuda_ops.backends import reference
 from ape_cuda_ops.backends.embedding_bag import EMBEDDING_BAG
 from ape_cuda_ops.build import cache as store
-from ape_cuda_ops.build.launcher import driver_version
+from ape_cuda_ops.build.launch_driver import driver_version
+from ape_cuda_ops.build.launcher import chosen
 from ape_cuda_ops.errors import BackendError, CompileError, DeviceCheckError
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Record:
     """Name of the GPU."""
     driver: str
     """CUDA version of its driver."""
+    launcher: str
+    """What starts kernels there: ``cupy``, ``driver`` or ``none``."""
     state: str
     """``passed``, ``failed`` or ``running``."""
     detail: str = ""
@@ -61,7 +64,7 @@ class Record:
 def check_once(
     check: str, device: torch.device, run: Callable[[], None], sources: Sequence[Path]
 ) -> None:
-    """Run a check, unless its result is known for this device, driver and these sources.
+    """Run a check, unless its result is known for this device, driver, launcher and sources.
 
     Does nothing inside a CUDA graph capture, where nothing can be compared.
 
@@ -76,9 +79,10 @@ def check_once(
     """
     if os.environ.get(SKIP) or _is_capturing(device):
         return
-    new = Record(check, *_identity(device), RUNNING, str(os.getpid()))
+    identity = _identity(device)
+    new = Record(check, *identity, RUNNING, str(os.getpid()))
     digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
-    file = store.file_for("device-check", ".json", check, new.device, new.driver, digest)
+    file = store.file_for("device-check", ".json", check, *identity, digest)
     old = _read(file)
     if old is not None and old.state == PASSED:
         return
@@ -95,19 +99,23 @@ def check_once(
             file.unlink(missing_ok=True)
             raise
         why = f"{str(error).partition(chr(10))[0]}{_context_loss(device)}"
-        _write(file, Record(check, new.device, new.driver, FAILED, why))
+        _write(file, Record(check, *identity, FAILED, why))
         raise DeviceCheckError(f"the {check} check failed on {new.device}: {why}") from error
     except BaseException:  # Ctrl-C: the record must not look like a crash
         file.unlink(missing_ok=True)
         raise
-    _write(file, Record(check, new.device, new.driver, PASSED))
+    _write(file, Record(check, *identity, PASSED))
 
 
 def records(device: torch.device) -> list[Record]:
-    """All results that are kept for this device and driver."""
+    """All results that are kept for this device, driver and launcher."""
     found = map(_read, sorted(store.directory().glob("device-check-*.json")))
     identity = _identity(device)
-    return [record for record in found if record and (record.device, record.driver) == identity]
+    return [
+        record
+        for record in found
+        if record and (record.device, record.driver, record.launcher) == identity
+    ]
 
 
 def compare(what: str, got: Tensor, expected: Tensor, tolerance: float = 0.0) -> None:
@@ -190,16 +198,20 @@ def _check_masks(kernels: Kernels, device: torch.device) -> None:
     )
 
 
-def _identity(device: torch.device) -> tuple[str, str]:
-    """Name of the device and version of its driver."""
+def _identity(device: torch.device) -> tuple[str, str, str]:
+    """Name of the device, version of its driver, and the launcher of kernels."""
     if device.type != "cuda":
-        return device.type, "none"
+        return device.type, "none", "none"
     major, minor = torch.cuda.get_device_capability(device)
     try:
         driver = driver_version()
     except BackendError:  # graphs and uploads work without the bindings
         driver = f"of torch {torch.__version__}"
-    return f"{torch.cuda.get_device_name(device)} (sm_{major}{minor})", driver
+    try:
+        launcher = chosen().launcher.name
+    except BackendError:
+        launcher = "none"
+    return f"{torch.cuda.get_device_name(device)} (sm_{major}{minor})", driver, launcher
 
 
 def _is_capturing(device: torch.device) -> bool:

@@ -10,6 +10,7 @@ import torch
 from ape_cuda_ops import device_check
 from ape_cuda_ops.build import cxx, nvrtc
 from ape_cuda_ops.build.cache import directory
+from ape_cuda_ops.build.launcher import chosen
 from ape_cuda_ops.errors import BackendError
 from ape_cuda_ops.registry import backend_in_use
 
@@ -30,6 +31,14 @@ def _in_use(device: str) -> str:
     return "; ".join([name, *(str(warning.message) for warning in caught)])
 
 
+def _launcher() -> str:
+    """The launcher in use, and why."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the reason is shown
+        choice = chosen()
+    return f"{choice.launcher.name} ({choice.why})"
+
+
 def _result(call: Callable[[], str]) -> str:
     """What a call returns, or why it cannot."""
     try:
@@ -46,6 +55,7 @@ def findings() -> list[tuple[str, str]]:
         found += checks(torch.device("cuda"))
     else:
         found.append(("kernels on cuda", "torch sees no CUDA device"))
+    found.append(("kernel launcher", _result(_launcher)))
     found.append(("c++ compiler", _result(cxx.compiler)))
     found.append(("c++ flags", " ".join(cxx.architecture_flags()) or "none needed"))
     found.append(("nvrtc", _result(lambda: ".".join(map(str, nvrtc.version())))))
@@ -58,8 +68,8 @@ def checks(device: torch.device) -> list[tuple[str, str]]:
     return [
         (
             f"{record.check} check",
-            f"{record.state} on {record.device}, driver {record.driver}"
-            + (f": {record.detail}" if record.detail else ""),
+            f"{record.state} on {record.device}, driver {record.driver}, "
+            f"launcher {record.launcher}" + (f": {record.detail}" if record.detail else ""),
         )
         for record in device_check.records(device)
     ]

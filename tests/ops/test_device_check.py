@@ -12,7 +12,9 @@ from cases import fused
 
 import ape_cuda_ops
 from ape_cuda_ops import device_check, doctor, registry
+from ape_cuda_ops.backends.cuda import CudaKernels
 from ape_cuda_ops.backends.embedding_bag import EMBEDDING_BAG, EmbeddingBagKernels
+from ape_cuda_ops.build.launcher import LAUNCHERS, Choice
 from ape_cuda_ops.errors import BackendError, CompileError, DeviceCheckError
 
 CPU = torch.device("cpu")
@@ -106,7 +108,9 @@ def test_a_failure_is_remembered_and_shown_by_the_doctor(chosen):
     assert any("failed on cpu before" in line and "delete" in line for line in warned)
     ((what, finding),) = doctor.checks(CPU)
     assert what == "kernels check"
-    assert finding.startswith("failed on cpu, driver none: CUDA error: an illegal memory")
+    assert finding.startswith(
+        "failed on cpu, driver none, launcher none: CUDA error: an illegal memory"
+    )
 
 
 def test_a_forced_backend_that_fails_is_an_error(chosen, monkeypatch):
@@ -162,6 +166,21 @@ def test_what_says_nothing_about_the_device_is_not_remembered(error):
     assert device_check.records(CPU) == []
 
 
+def test_another_launcher_is_checked_again(monkeypatch):
+    runs, device = [], torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "GPU")
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(device_check, "driver_version", lambda: "13.0")
+    for name in ("driver", "cupy", "driver"):
+        choice = Choice(LAUNCHERS[name], "test")
+        monkeypatch.setattr(device_check, "chosen", lambda choice=choice: choice)
+        device_check.check_once("kernels", device, lambda: runs.append(1), [])
+        ((_, finding),) = doctor.checks(device)
+        assert finding == f"passed on GPU (sm_90), driver 13.0, launcher {name}"
+    assert len(runs) == 2
+
+
 def test_changed_sources_are_checked_again(tmp_path):
     source, runs = tmp_path / "any.cu", []
     for text in ("one", "one", "two"):
@@ -181,7 +200,8 @@ def test_a_cache_that_cannot_be_written_checks_again(monkeypatch, tmp_path):
 
 def test_the_sources_are_those_of_the_kernels():
     names = {path.name for path in device_check.kernel_sources()}
-    assert {"msda.cu", "post.cu", "device.cuh", "cuda.py", "launcher.py", "nvrtc.py"} <= names
+    assert {"msda.cu", "post.cu", "device.cuh", "cuda.py", "nvrtc.py"} <= names
+    assert {"launcher.py", "launch_cupy.py", "launch_driver.py"} <= names
 
 
 @pytest.mark.skipif(not emulated.has_compiler(), reason="no g++")
@@ -194,6 +214,19 @@ def test_a_fault_in_the_cuda_source_is_found():
     fault = ("__fmul_rn(high_weight, high)", "__fmul_rn(high_weight, low)")
     with pytest.raises(BackendError, match="mask packing differs"):
         device_check._check_masks(emulated.kernels(edit=fault), CPU)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_this_gpu_passes_by_each_launcher(name):
+    if name == "cupy":
+        pytest.importorskip("cupy")
+    kernels = CudaKernels(LAUNCHERS[name])
+    kernels.prepare()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        device_check.check_kernels(kernels, torch.device("cuda", torch.cuda.current_device()))
 
 
 @pytest.mark.gpu

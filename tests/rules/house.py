@@ -25,7 +25,7 @@ def runtime_nodes(tree):
 
 
 def imported_libraries(tree):
-    """Top-level names of what a file imports at run time, also by `library("name", ...)`."""
+    """Top-level names of what a file imports at run time, also by `library` or `import_module`."""
     roots = set()
     for node in runtime_nodes(tree):
         match node:
@@ -33,6 +33,9 @@ def imported_libraries(tree):
                 roots |= {alias.name.split(".")[0] for alias in names}
             case ast.ImportFrom(module=str(module), level=0):
                 roots.add(module.split(".")[0])
-            case ast.Call(func=ast.Name(id="library"), args=[ast.Constant(value=str(name)), *_]):
+            case ast.Call(
+                func=ast.Name(id="library") | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
                 roots.add(name.split(".")[0])
     return roots

@@ -15,6 +15,7 @@ SOURCES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("
 DOORS = {
     "av": ("ape_stream/sources/", "ape_stream/sinks/"),
     "cuda": ("cuda_ops/",),
+    "cupy": ("cuda_ops/",),
     "cyclonedds": ("nodes/ape_nodes/ros2/dds/",),
     "ftfy": ("model/ape_model/text/",),
     "huggingface_hub": ("model/ape_model/weights/",),
@@ -105,7 +106,7 @@ def test_launch_is_no_package():
 def test_core_imports_no_torch():
     code = (
         "import sys, ape_stream, ape_stream.config.build, ape_stream.cli.main;"
-        "heavy = {'torch', 'zmq', 'rclpy', 'cuda', 'ape_model'} & set(sys.modules);"
+        "heavy = {'torch', 'zmq', 'rclpy', 'cuda', 'cupy', 'ape_model'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

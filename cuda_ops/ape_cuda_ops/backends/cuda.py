@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ape_cuda_ops.backends.base import Kernels
-from ape_cuda_ops.build.launcher import DriverLauncher, Kernel, Launcher
+from ape_cuda_ops.build.launcher import Kernel, Launcher, chosen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,13 +124,17 @@ def _arguments(
 
 
 class CudaKernels(Kernels):
-    """The operators as CUDA kernels."""
+    """The operators as CUDA kernels, started by a launcher: the chosen one if none is given."""
 
-    def __init__(self, launcher: Launcher) -> None:
-        self._launcher = launcher
+    def __init__(self, launcher: Launcher | None = None) -> None:
+        self._given = launcher
+
+    @property
+    def _launcher(self) -> Launcher:
+        return self._given or chosen().launcher
 
     def prepare(self) -> None:
-        """Check for a device and a compiler.
+        """Check for a device, a compiler and a launcher.
 
         Raises:
             BackendError: One of them is missing.
@@ -233,4 +237,4 @@ class CudaKernels(Kernels):
         return words
 
 
-CUDA = CudaKernels(DriverLauncher())
+CUDA = CudaKernels()

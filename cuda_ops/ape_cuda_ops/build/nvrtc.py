@@ -9,10 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ape_cuda_ops.build import cache as store
 from ape_cuda_ops.errors import CompileError
 
-__all__ = ["Compiled", "compile_kernel", "version"]
+__all__ = ["Compiled", "architecture", "compile_kernel", "version"]
 
 FOLDER = Path(__file__).parents[1] / "csrc"
 PRELUDE = FOLDER / "device.cuh"
@@ -72,6 +74,12 @@ def version() -> tuple[int, int]:
     """
     _, major, minor = _nvrtc().nvrtcVersion()
     return major, minor
+
+
+def architecture(index: int) -> int:
+    """Compute capability of a device times ten, such as 90."""
+    major, minor = torch.cuda.get_device_capability(index)
+    return major * 10 + minor
 
 
 def _result(answer: tuple[Any, ...]) -> Any:

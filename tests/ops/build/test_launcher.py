@@ -1,81 +1,89 @@
-"""The launcher, on a driver that runs the emulated kernel: bindings, cubin and structure are real.
+"""Which launcher is chosen, and why."""
 
-The driver must be on the library path when a process starts, so each test runs a program.
-"""
+import warnings
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import emulated
 import pytest
-
-from ape_cuda_ops.build import nvrtc
-from ape_cuda_ops.build.launcher import Kernel
-
-pytestmark = [
-    pytest.mark.skipif(not emulated.has_compiler(), reason="no g++"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("cuda") is None, reason="cuda-bindings is not installed"
-    ),
-]
-
-PROGRAM = """
-import contextlib, types, sys
 import torch
-from cases import TOLERANCE, exact, fused, relative
 
-stream = types.SimpleNamespace(cuda_stream=0x55)
-torch.cuda.is_available = lambda: True
-torch.cuda.device = lambda device: contextlib.nullcontext()
-torch.cuda.current_device = lambda: 3
-torch.cuda.current_stream = lambda: stream
-torch.cuda.get_device_capability = lambda index: (9, 0)
-
-from ape_cuda_ops.backends import reference
-from ape_cuda_ops.backends.cuda import CUDA
-from ape_cuda_ops.build.launcher import driver_version
-CUDA.prepare()
-value, points, offsets, logits = fused(queries=9)
-shapes = ((7, 5), (4, 3))
-out = CUDA.forward(value, shapes, offsets, logits, points)
-expected = reference.msda_fused(*exact((value, points, offsets, logits)), shapes)
-print(relative(out, expected) < TOLERANCE[torch.float32], driver_version())
-"""
+from ape_cuda_ops import doctor
+from ape_cuda_ops.build import launcher, nvrtc
+from ape_cuda_ops.errors import BackendError, CompileError
 
 
-def run(tmp_path, **environment):
-    kernel = Kernel("msda.cu", "msda_forward<float, float, 16, 2, 3, 2>", (1, 1, 1), 128)
-    nvrtc.compile_kernel(kernel.source, kernel.name, 90)  # NVRTC itself asks the real driver
-    library = emulated.build(emulated.source_of(kernel))
-    source = Path(__file__).with_name("fake_driver.cpp")
-    driver = tmp_path / "libcuda.so.1"
-    subprocess.run(
-        ["g++", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", str(source), "-o", str(driver)],
-        check=True,
-    )
-    paths = os.pathsep.join([str(Path(emulated.__file__).parent), *sys.path])
-    given = {"LD_LIBRARY_PATH": str(tmp_path), "LAUNCH": str(library), "PYTHONPATH": paths}
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env={**os.environ, **given, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def refuse():
+    raise BackendError("refused by the test")
 
 
-def test_a_kernel_gets_its_structure_grid_stream_and_context(tmp_path):
-    done = run(tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
-    launch, result = done.stdout.splitlines()
-    assert launch.startswith("_Z12msda_forwardI")
-    assert launch.endswith("context 0x103 stream 0x55 shared 0 extra (nil)")
-    assert result == "True 13.0"
+@pytest.fixture
+def here(monkeypatch):
+    """A machine: does CuPy seem installed, and which launchers refuse to work there?"""
+
+    def set_up(*, installed, refusing=()):
+        monkeypatch.setattr(launcher, "find_spec", lambda _: object() if installed else None)
+        for name, one in launcher.LAUNCHERS.items():
+            action = refuse if name in refusing else lambda: None
+            monkeypatch.setattr(one, "prepare", action)
+
+    monkeypatch.delenv("APE_STREAM_LAUNCHER", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(nvrtc, "version", lambda: (13, 0))
+    launcher._choose.cache_clear()
+    yield set_up
+    launcher._choose.cache_clear()
 
 
-def test_a_refused_launch_names_the_error(tmp_path):
-    done = run(tmp_path, FAIL="1")
-    assert "BackendError: CUDA driver error 701: made by the test" in done.stderr
+@pytest.mark.parametrize(
+    ("installed", "forced", "name", "why"),
+    [
+        (True, "", "cupy", "CuPy is installed"),
+        (False, "", "driver", "CuPy is not installed"),
+        (True, "driver", "driver", "APE_STREAM_LAUNCHER=driver"),
+        (False, "cupy", "cupy", "APE_STREAM_LAUNCHER=cupy"),
+    ],
+)
+def test_cupy_comes_first_where_it_is_installed(here, monkeypatch, installed, forced, name, why):
+    here(installed=installed)
+    monkeypatch.setenv("APE_STREAM_LAUNCHER", forced)
+    choice = launcher.chosen()
+    assert (choice.launcher.name, choice.why) == (name, why)
+    assert choice.launcher is launcher.LAUNCHERS[name]
+    assert doctor._launcher() == f"{name} ({why})"
+
+
+def test_a_cupy_that_cannot_work_is_reported_and_the_driver_used(here):
+    here(installed=True, refusing=["cupy"])
+    with pytest.warns(UserWarning, match="CuPy cannot be used: refused by the test; kernels start"):
+        assert launcher.chosen().launcher.name == "driver"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no second warning
+        assert launcher.chosen().why == "CuPy cannot be used: refused by the test"
+
+
+@pytest.mark.parametrize("name", ["cupy", "driver"])
+def test_a_forced_launcher_that_cannot_work_is_an_error(here, monkeypatch, name):
+    here(installed=True, refusing=[name])
+    monkeypatch.setenv("APE_STREAM_LAUNCHER", name)
+    with pytest.raises(BackendError, match="refused by the test"):
+        launcher.chosen()
+
+
+@pytest.mark.usefixtures("here")
+def test_an_unknown_launcher_lists_what_exists(monkeypatch):
+    monkeypatch.setenv("APE_STREAM_LAUNCHER", "nonsense")
+    with pytest.raises(BackendError, match="'nonsense' does not exist: there is cupy, driver"):
+        launcher.chosen()
+
+
+def test_what_every_launcher_needs_is_not_blamed_on_cupy(here, monkeypatch):
+    here(installed=True)
+
+    def missing():
+        raise CompileError("NVRTC cannot be loaded")
+
+    monkeypatch.setattr(nvrtc, "version", missing)
+    with pytest.raises(CompileError, match="NVRTC"):  # and no warning, which would be an error
+        launcher.chosen()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BackendError, match="torch sees no CUDA device"):
+        launcher.chosen()
+    assert doctor._result(doctor._launcher) == "none: torch sees no CUDA device"
