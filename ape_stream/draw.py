@@ -7,6 +7,7 @@ and labels are supervision's.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -75,12 +76,20 @@ def tint(
     cv2.addWeighted(painted, opacity, part, 1 - opacity, 0, dst=part)
 
 
+# Symbols and emoji, and what joins and varies them: OpenCV's font draws "?" for each.
+_NO_GLYPH = re.compile(
+    "[\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\u200d\u20e3\ufe00-\ufe0f]+"
+)
+
+
 def _label(result: FrameResult, index: int) -> str:
+    """What is written at a region: track, words, score; emoji are left out."""
     found = result.instances
     name = result.prompts[int(found.prompt_ids[index])].text
     track = 0 if found.track_ids is None else int(found.track_ids[index])
-    mark = f"#{track} " if track else ""
-    return f"{mark}{name} {found.scores[index]:.2f}"
+    words = " ".join(_NO_GLYPH.sub(" ", name).split())
+    mark = f"#{track}" if track > 0 else ""
+    return " ".join(filter(None, [mark, words, f"{found.scores[index]:.2f}"]))
 
 
 def draw(result: FrameResult) -> NDArray[np.uint8]:

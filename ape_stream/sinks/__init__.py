@@ -1,1 +1,8 @@
-"""Where results go."""
+"""Where results go.
+
+files      the base of all that write files: temporary names, locks, overwriting
+conflicts  outputs against sources and each other, before anything is opened
+coco, jsonl, labels, sheet, video    one kind of output each
+window     a window with keys
+recover    whole files from what a run left that was cut short
+"""

@@ -10,8 +10,8 @@ import supervision as sv
 from results import disc, made
 
 from ape_stream import masks
-from ape_stream.draw import draw, tint
-from ape_stream.types import Instances
+from ape_stream.draw import _label, draw, tint
+from ape_stream.types import Instances, PromptSet
 
 SIZE = (120, 160)
 
@@ -99,3 +99,27 @@ def test_frames_of_any_size_are_drawn(size):
     assert draw(made(size=size, found=1)).shape == (*size, 3)
     empty = made(size=size, found=0)
     np.testing.assert_array_equal(draw(empty), empty.frame.image)
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [
+        ("🍎 red apple", "red apple"),
+        ("dog 👨‍👩‍👧 face", "dog face"),
+        ("heart ❤️", "heart"),
+        ("苹果", "苹果"),
+        ("𠀀", "𠀀"),
+    ],
+)
+def test_emoji_in_labels_are_left_out(text, drawn):
+    def labelled(words):
+        result = made(size=(240, 320), found=1)
+        return draw(type(result)(result.frame, result.instances, PromptSet.of([words])))
+
+    np.testing.assert_array_equal(labelled(text), labelled(drawn))
+
+
+def test_a_label_of_emoji_alone_is_its_score():
+    result = made(size=(240, 320), found=1)
+    result = type(result)(result.frame, result.instances, PromptSet.of(["🍎"]))
+    assert _label(result, 0) == "0.90"
