@@ -55,6 +55,8 @@ class CameraSource:
             cv2.CAP_PROP_FPS: fps,
         }
         self._closed = threading.Event()
+        # `_reading` is held by the thread that reads: no device is released in the middle of a
+        # read.
         self._reading = threading.Lock()
         self._device = spec.removeprefix("camera://")
 
@@ -65,11 +67,13 @@ class CameraSource:
         if Path("/dev").is_dir() and not path.exists():
             raise SourceError(f"there is no camera {self._device} ({path} does not exist)")
         device: int | str = int(self._device) if numbered else self._device
+        # V4L2 by name: OpenCV's own choice may open a camera through GStreamer or FFmpeg instead.
         self._capture = cv2.VideoCapture(device, cv2.CAP_V4L2)
         if not self._capture.isOpened():
             raise SourceError(f"camera {path} cannot be opened: another program may use it")
         for wish, value in self._wishes.items():
             if value is not None:
+                # Only a wish: a camera takes the nearest mode that it has.
                 self._capture.set(wish, value)
         return self
 
@@ -82,6 +86,8 @@ class CameraSource:
     ) -> None:
         """Give the device back, or have the thread that reads it do so after its frame."""
         self._closed.set()
+        # Not waiting here: a camera that hangs in `read` would keep the lock. Its thread then finds
+        # `_closed` set and releases the device itself.
         if self._reading.acquire(blocking=False):
             self._capture.release()
             self._reading.release()
@@ -92,6 +98,8 @@ class CameraSource:
             try:
                 yield from self._frames()
             finally:
+                # Closed meanwhile: `__exit__` did not get the lock and left the device to this
+                # thread.
                 if self._closed.is_set():
                     self._capture.release()
 
@@ -99,13 +107,14 @@ class CameraSource:
         start_ns = heard_ns = time.monotonic_ns()
         index = 0
         while not self._closed.is_set():
-            good, image = self._capture.read()
+            good, image = self._capture.read()  # (H, W, 3) uint8, blue-green-red
             now_ns = time.monotonic_ns()
             if not good:
                 if now_ns - heard_ns > SILENT_S * 1e9:
                     raise SourceError(
                         f"camera {self._device} gives no more frames: is it plugged in?"
                     )
+                # A failed read returns at once: wait, or the loop takes a whole core.
                 self._closed.wait(0.01)
                 continue
             heard_ns = now_ns

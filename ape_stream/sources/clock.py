@@ -72,9 +72,10 @@ class StreamClock:
         self._step_s = step_s or 1 / 30
         self._live = live
         self._jitter_s = jitter_s
+        # A slow sender (a time lapse of one frame a minute) steps further than `leap_s` each time.
         self._leap_s = max(leap_s, 10 * self._step_s)
         self._agree_s = agree_s
-        self._shift_s = 0.0
+        self._shift_s = 0.0  # stream's time = sender's time + shift
         self._last_s: float | None = None
         self._arrived_s = 0.0
         self._delays = _Delays()
@@ -99,11 +100,13 @@ class StreamClock:
         """
         given_s = None if given_s is None else checked_s(given_s)
         time_s = self._placed_s(given_s, arrived_s, awaited=awaited)
+        # Without a nominal rate, the newest step is the best guess of the next one.
         if self._last_s is not None and self._nominal_s is None and time_s > self._last_s:
             self._step_s = time_s - self._last_s
         self._last_s = time_s
         if arrived_s is not None:
             self._arrived_s = arrived_s
+            # Measured on the stream's clock, so delays before and after a restart can be compared.
             self._delays.add(arrived_s - time_s, awaited=awaited)
         return time_s
 
@@ -122,19 +125,25 @@ class StreamClock:
 
     def _placed_s(self, given_s: float | None, arrived_s: float | None, *, awaited: bool) -> float:
         last_s = self._last_s
+        # The first frame defines the clock; nothing is there yet to compare it with.
         if last_s is None:
             return given_s or 0.0
         if given_s is None:
+            # `_resumed_s` takes the outage as settled. But its time came from the arrival, not from
+            # the sender, so the sender's next time must be checked against the arrival again.
             time_s = self._resumed_s(last_s, arrived_s, awaited=awaited)
             self._interrupted = True
             return time_s
         time_s = given_s + self._shift_s
         if self._is_broken(last_s, time_s, arrived_s, awaited=awaited):
+            # A new time line: shift it so that this frame lands where the stream goes on.
             resumed_s = self._resumed_s(last_s, arrived_s, awaited=awaited)
             self._shift_s += resumed_s - time_s
             self._delays.freeze()
             self.restarts += 1
             return resumed_s
+        # Disorder within the jitter: rise, but by so little that the frames after it need no
+        # change.
         if time_s <= last_s and self._jitter_s:
             return last_s + self._step_s / 10
         return time_s
@@ -144,10 +153,14 @@ class StreamClock:
         if arrived_s is None:
             return last_s + self._step_s
         if not self._live:
+            # Read or pushed: arrivals say only how long the sender was away, not when it captured.
             return last_s + max(self._step_s, arrived_s - self._arrived_s)
+        # Live: the frame was captured at its arrival less the least delay ever seen. After an
+        # outage the first frame counts as "awaited" only because of the outage, so compare it with
+        # all.
         least_s = self._delays.least_s(awaited=awaited and not self._interrupted)
         self._interrupted = False
-        return max(last_s + self._step_s / 10, arrived_s - least_s)
+        return max(last_s + self._step_s / 10, arrived_s - least_s)  # rises in any case
 
     def _is_broken(
         self, last_s: float, time_s: float, arrived_s: float | None, *, awaited: bool
@@ -157,11 +170,15 @@ class StreamClock:
             return True
         if arrived_s is None or not self._live:
             return False
+        # Lateness against the least delayed frame: above 0 it came late, below 0 earlier than any
+        # frame before on the same clock.
         expected = awaited and not self._interrupted
         late_s = arrived_s - time_s - self._delays.least_s(awaited=expected)
         if self._interrupted:
+            # Over an outage a clock that agrees with the arrival went on meanwhile: not broken.
             self._interrupted = abs(late_s) > self._agree_s
             return self._interrupted
+        # It claims to be captured over a second after it arrived, and leapt there in one step.
         return awaited and late_s < -_AHEAD_S and time_s > last_s + _AHEAD_S
 
 
@@ -191,4 +208,5 @@ class _Delays:
 
     def least_s(self, *, awaited: bool) -> float:
         """The least delay, of all frames or of those that were waited for."""
+        # None was awaited so far: the least of all frames is the next best.
         return min((self._awaited if awaited else None) or self._all)

@@ -85,6 +85,7 @@ class ImagesSource(Closing):
                 image = read_image(path)
             except SourceError as error:
                 problems.append(error)
+                # A frame's index is its position in the list, so an unreadable image leaves a gap.
                 if len(problems) > _NAMED:  # the others are named at the end
                     _log.warning("%s", error)
                 continue
@@ -108,6 +109,7 @@ def _paths(spec: str) -> list[Path]:
         return _listed(path)
     if path.is_file():
         return [path]
+    # A numbered sequence is no glob: brackets in its folder's name stand for themselves.
     pattern = glob.escape(spec) if _NUMBERED.search(spec) else spec
     found = [Path(p) for p in glob.glob(_NUMBERED.sub("[0-9]*", pattern))]  # noqa: PTH207 (absolute patterns)
     return sorted((p for p in found if p.is_file()), key=_natural)
@@ -123,5 +125,6 @@ def _listed(path: Path) -> list[Path]:
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
     """Numbers inside a name count as numbers."""
+    # Every part becomes (is a number, number, text): tuples of one shape compare without TypeError.
     parts = _DIGITS.split(str(path))
     return [(1, int(p), "") if p.isdecimal() else (0, 0, p) for p in parts]

@@ -62,6 +62,7 @@ class MemorySource(Closing):
         for index, item in enumerate(self._images):
             if self._closed:
                 return
+            # Checked between images only: an iterable that blocks cannot be interrupted from here.
             yield self._frame(index, item)
 
     def _frame(self, index: int, item: Item) -> Frame:

@@ -54,13 +54,14 @@ def from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
         UsageError: another shape or dtype, or no pixel.
     """
     if array.ndim == 2:
-        array = np.repeat(array[..., None], 3, axis=2)
+        array = np.repeat(array[..., None], 3, axis=2)  # (H, W, 3)
     fits = array.ndim == 3 and array.shape[2] in (3, 4) and array.dtype == np.uint8
     if not fits or 0 in array.shape:
         raise UsageError(
             "an image array is (H, W, 3) uint8, blue-green-red, and not empty;"
             f" got {array.shape} {array.dtype}"
         )
+    # Without alpha; a view of the caller's array, no copy.
     return array[..., :3]
 
 
@@ -71,6 +72,7 @@ def from_pil(image: Image.Image) -> NDArray[np.uint8]:
         return np.repeat(high.astype(np.uint8)[..., None], 3, axis=2)
     if image.mode in {"P", "PA"}:  # a palette may hold colours with transparency
         image = image.convert("RGBA")
+    # Reversed channels are a view with negative strides, which OpenCV refuses: copy.
     return np.ascontiguousarray(np.asarray(image.convert("RGB"), np.uint8)[..., ::-1])
 
 
@@ -87,6 +89,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             return from_pil(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
         raise SourceError(f"{path} is not an image that can be read") from error
+    # SyntaxError: what Pillow raises for a broken PNG.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SourceError(f"cannot read the image {path}: {reason}") from error

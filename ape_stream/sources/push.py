@@ -36,6 +36,7 @@ class PushSource:
     def __init__(self, name: str, *, live: bool = True) -> None:
         self.name = name
         self.live = live
+        # One frame: the pipeline's own channel decides what waits and what is dropped.
         self._channel: Channel[Frame] = Channel(1)
         self._clock = StreamClock()
         self._count = 0
@@ -60,6 +61,7 @@ class PushSource:
             ValueError: the image is none, or the time is out of range; the run goes on without
                 this frame.
         """
+        # Before the frame is counted: a refused time must not leave a gap in the indices.
         checked_s(time_s)
         frame = Frame(image, self._count, time_s, self.name, time.monotonic_ns(), origin)
         self._count += 1
@@ -80,7 +82,7 @@ class PushSource:
         placed = self._clock.placed(frame, time.monotonic())
         try:
             self._channel.put(placed)
-        except (Aborted, RuntimeError):
+        except (Aborted, RuntimeError):  # RuntimeError: put after `end`
             return False
         return True
 

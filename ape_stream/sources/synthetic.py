@@ -97,6 +97,7 @@ def _number(name: str, text: str, *, whole: bool = False) -> float:
     try:
         value = int(text) if whole else float(text)
     except ValueError:
+        # Refused below, together with negative, infinite and NaN numbers.
         value = -1
     if not (0 <= value < float("inf")):
         raise UsageError(f"{name} of a synthetic source is a number >= 0, not {text!r}")
@@ -164,7 +165,9 @@ class SyntheticSource:
         started = time.monotonic()
         index = 0
         while not self._left.is_set() and (not self._wish.frames or index < self._wish.frames):
+            # From the index, not added up: no rounding error grows, and a late frame catches up.
             due = index / self._wish.fps
+            # `wait` is a sleep that `__exit__` can end: True means that the source was left.
             if self.live and self._left.wait(max(0.0, started + due - time.monotonic())):
                 return
             image = self._video.scene(index).image

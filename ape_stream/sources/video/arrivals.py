@@ -86,6 +86,7 @@ class Seen:
 
     def note(self, packet: Packet[Any]) -> bool:
         """Take note of a packet; True where it was known."""
+        # The time alone would not do: a sender that began again uses the same ones.
         key = (packet.pts, crc32(packet))
         if key in self._known:
             return True
@@ -114,8 +115,10 @@ class Arrivals:
         self._silence_s = max(read_timeout_s, PLAYLIST_SILENCE_S if opened.is_playlist else 0.0)
         self._timestamps = Timestamps(opened.stream)
         self._aspect = PixelAspect(opened.stream)
+        # When each packet came, by its time; the decoder hands the time on to the frame.
         self._came_s: dict[int | None, float] = {}
         self._silent_since_s, self._held_back = 0.0, 0
+        # `_waited_s` counts since the last frame, `_silent_s` since the last packet of our stream.
         self._waited_s = 0.0
         self._silent_s = 0.0
         self._last_s: float | None = None
@@ -142,11 +145,14 @@ class Arrivals:
         while bad <= _BAD_PACKETS:
             started_s = time.monotonic()
             try:
+                # `demux` blocks in the network; each turn of this loop is one packet of any stream.
                 for packet in self._opened.container.demux():
                     waited_s = self._wait(started_s)
                     if packet.stream.index == self._opened.stream.index:
                         self._note(packet, waited_s)
                         yield packet
+                        # A packet ends the silence, unless the wait for it alone was too long: then
+                        # the check raises.
                         self._silent_s, bad = 0.0 if waited_s < self._silence_s else waited_s, 0
                     self._check_silence()
                     started_s = time.monotonic()
@@ -186,6 +192,7 @@ class Arrivals:
             self._silent_since_s, self._held_back = now_s - waited_s, _HELD_BACK
         self._came_s[packet.pts] = self._silent_since_s if self._held_back > 0 else now_s
         self._held_back -= 1
+        # Packets whose frames never came (damaged ones) must not pile up; dicts keep their order.
         while len(self._came_s) > _DELAYED:
             del self._came_s[next(iter(self._came_s))]
         if self._sender.is_playlist and self._seen.note(packet):
@@ -198,11 +205,13 @@ class Arrivals:
             self._channel.put(
                 Arrival(
                     frame,
+                    # Asked at once: the next packet may change it.
                     self._aspect.now(),
                     self._sender,
                     given_s,
                     arrived_s=now_s,
                     waited_s=self._waited_s,
+                    # Less than half a frame is no wait: a backlog comes as fast as it is decoded.
                     awaited=self._waited_s >= self._length_s(given_s) / 2,
                     late=now_s - self._came_s.get(frame.pts, now_s) > SILENCE_S,
                     seen=frame.pts in self._seen_pts,
@@ -216,4 +225,4 @@ class Arrivals:
         if given_s is None or self._last_s is None:
             return nominal_s
         length_s = given_s - self._last_s
-        return length_s if 0 < length_s < 1 else nominal_s
+        return length_s if 0 < length_s < 1 else nominal_s  # a leap of the clock is no length

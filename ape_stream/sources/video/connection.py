@@ -29,7 +29,9 @@ __all__ = ["Connection"]
 QUIET_S: Final = 0.15
 """Nothing arrived for this long: the sender has no more for now."""
 
+# A thread that FFmpeg holds for longer closes its container later, by itself.
 _LEAVE_S: Final = 0.5
+# Frames: few, so that a slow reader slows the network down instead of filling the memory.
 _WAITING: Final = 4
 
 
@@ -63,6 +65,7 @@ class Connection:
         while not left.is_set():
             try:
                 yield self._channel.get(QUIET_S)
+            # None lets the reader act during a pause: hand out what it held back, or leave.
             except TimeoutError:
                 yield None
             except (Ended, Aborted):
@@ -79,7 +82,7 @@ class Connection:
         opened: Opened | None = None
         try:
             opened = self._opener()
-            with suppress(Aborted):
+            with suppress(Aborted):  # `leave` was called: no end of the sender's
                 Arrivals(opened, self._seen, self._channel, self._read_timeout_s).run()
                 self.ended_well = True
         except SourceError as error:
@@ -87,6 +90,7 @@ class Connection:
         except (av.FFmpegError, OSError) as error:
             self.ended_by = reason(error, silent_s=self._read_timeout_s)
         finally:
+            # Close before `end`: who sees the end may open the device again at once.
             if opened is not None:
                 opened.container.close()
             self._channel.end()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveReader"]
 
+# Between attempts to connect, seconds: doubled each time, as in exponential back-off.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 
 _CATCH_UP_S: Final = 2.0
@@ -62,6 +63,8 @@ class LiveReader:
         self._left = left
         self._seen = Seen()
         self._clock: StreamClock | None = None
+        # False while the backlog after an interruption is skipped: frames are held until the newest
+        # one.
         self._fresh = True
         self._usual_wait_s = 0.0
         self._first: Arrival | None = None
@@ -79,8 +82,10 @@ class LiveReader:
         """
         pause_s = FIRST_PAUSE_S
         while not self._left.is_set():
+            # Only the first container may be open already.
             connection = self._connect(opened)
             opened = None
+            # Compared below: the pause starts over only after a connection that gave a frame.
             begun = self._heard_s
             try:
                 yield from self._handed_out(connection)
@@ -92,6 +97,7 @@ class LiveReader:
             if not self._reconnect_s:
                 return
             pause_s = FIRST_PAUSE_S if self._heard_s > begun else min(2 * pause_s, LONGEST_PAUSE_S)
+            # Jittered, so that many cameras of one server do not all come back at the same moment.
             self._left.wait(pause_s * random.uniform(0.7, 1.3))  # noqa: S311 (not a secret)
 
     def _connect(self, opened: Opened | None) -> Connection:
@@ -114,17 +120,22 @@ class LiveReader:
             if arrival is not None and not arrival.seen:
                 self._first, self._last = self._first or arrival, arrival
                 held.append(arrival)
+                # Skipping ends at the latest here, counted from the backlog's first frame.
                 until_s = until_s or arrival.arrived_s + _CATCH_UP_S
                 if self._notice_stall(arrival):
                     continue
+            # Still in the backlog: hold, and look at the next frame.
             if not held or not (self._fresh or self._caught_up(arrival, until_s)):
                 continue
             self._fresh, until_s = True, None
+            # All older ones are skipped on purpose; the clock accounts for their time.
             newest = held.pop()
             held.clear()
             yield self._timed(newest)
         while held and not self._left.is_set():  # it ended before it caught up
             arrival = held.popleft()
+            # A late frame is from before the silence: stale where the stream goes on, the rest of
+            # the recording where it does not.
             if not (arrival.late and self._reconnect_s):
                 yield self._timed(arrival)
 
@@ -142,6 +153,8 @@ class LiveReader:
 
     def _was_long(self, arrival: Arrival) -> bool:
         """Whether a playlist made wait for longer than from segment to segment."""
+        # Segment lengths vary: twice the longest wait so far, and a second for the request itself.
+        # Before the first wait is known, `inf` makes nothing long.
         if arrival.waited_s > 1 + 2 * (self._usual_wait_s or math.inf):
             return True
         self._usual_wait_s = max(self._usual_wait_s, arrival.waited_s)
@@ -149,7 +162,7 @@ class LiveReader:
 
     def _caught_up(self, arrival: Arrival | None, until_s: float | None) -> bool:
         """Whether the newest frame is as fresh as it gets."""
-        if arrival is None:
+        if arrival is None:  # the sender has no more for now
             return True
         if arrival.awaited and not arrival.sender.is_playlist:
             return True
@@ -161,10 +174,12 @@ class LiveReader:
         if not (self._address.is_web and connection.ended_well and first and last):
             return False
         lasts_s = (last.given_s or 0.0) - (first.given_s or 0.0)
+        # A live stream arrives in the time that it lasts; a download in less than half of it.
         return lasts_s > 2 * (last.arrived_s - first.arrived_s)
 
     def _timed(self, arrival: Arrival) -> TimedFrame:
         if self._clock is None:
+            # One clock over all connections: the stream's time goes on.
             self._clock = _clock(arrival)
         self._heard_s = time.monotonic()
         time_s = self._clock.time_s(arrival.given_s, arrival.arrived_s, awaited=arrival.awaited)

@@ -22,6 +22,7 @@ __all__ = ["Address", "Opened", "reason"]
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _SECRET: Final = re.compile(r"(?<=://)[^/@]*@")
 _PLAYLIST: Final = re.compile(r"\.(m3u8?|mpd)\b", re.IGNORECASE)
+# A guess for before it opens; `_has_end` decides afterwards.
 _FILE_URL: Final = re.compile(r"https?://.*\.(avi|m4v|mkv|mov|mp4|mpg|webm)(\?.*)?", re.IGNORECASE)
 
 PLAYLISTS: Final = frozenset(("hls", "dash"))
@@ -127,6 +128,7 @@ class Address:
             )
         except av.InvalidDataError as error:
             silent_s = time.monotonic() - started
+            # FFmpeg calls it invalid data, too, where the time limit broke off its probing.
             if self.is_url and silent_s >= self._limits[0]:
                 raise SourceError(f"{self.shown} sent no video for {silent_s:.0f} s") from error
             raise SourceError(f"{self.shown} is not a video, or its head is damaged") from error

@@ -33,7 +33,7 @@ class PixelAspect:
 
     def __init__(self, stream: VideoStream) -> None:
         self._stream = stream
-        self._coded = stream.codec_context.sample_aspect_ratio
+        self._coded = stream.codec_context.sample_aspect_ratio  # at the start
         self._declared = stream.sample_aspect_ratio
 
     def now(self) -> Fraction:
@@ -43,6 +43,7 @@ class PixelAspect:
         (a broadcast that goes over to 16:9).
         """
         coded = self._stream.codec_context.sample_aspect_ratio
+        # A codec that still says what it said at the start has no news: the container counts.
         aspect = self._declared if coded == self._coded else coded
         if not aspect or not Fraction(1, _WIDEST) <= aspect <= _WIDEST:
             return Fraction(1)
@@ -76,18 +77,20 @@ class Images:
         if filters:
             frame = self._filtered(frame, filters)
         if any(name == "transpose" for name, _ in filters):
+            # A quarter turn swaps a pixel's width and height.
             aspect = 1 / aspect
         width, height = frame.width, frame.height
         if self._square:
             width, height = _square_size(width, height, aspect)
         if (width, height) == (frame.width, frame.height):
-            return np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
+            return np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)  # (H, W, 3)
         scaled = frame.reformat(width, height, "bgr24", interpolation="BICUBIC")
         return np.asarray(scaled.to_ndarray(), np.uint8)
 
     def _filtered(self, frame: VideoFrame, filters: list[tuple[str, str]]) -> VideoFrame:
         """Turned in its own pixel format, as ffmpeg does: chroma of odd sizes comes out alike."""
         made_for = (frame.width, frame.height, frame.format.name, tuple(filters))
+        # A graph is configured for one format: a stream that changes its size needs a new one.
         if self._graph is None or made_for != self._made_for:
             self._graph, self._made_for = _graph(frame, filters), made_for
         self._graph.vpush(frame)
@@ -118,6 +121,7 @@ def _autorotate(matrix: _Matrix | None) -> list[tuple[str, str]]:
     """
     if matrix is None:
         return []
+    # Fixed-point numbers; only their signs matter, and which of a and b is larger.
     a, b, _, c, d = matrix[:5]
     if abs(b) > abs(a):  # a quarter turn
         if b > 0:

@@ -74,12 +74,14 @@ class VideoSource:
         self.name = name or spec
         self._address = Address(spec, stream, open_timeout_s, read_timeout_s)
         self.live = self._address.looks_live if live is None else live
+        # Until it is open, `live` is a guess by the address; what the user says is never changed.
         self._said_live = live
         self._square = square_pixels
         self._read_timeout_s = read_timeout_s
         self._reconnect_s = reconnect_s
         self._wait_s = wait_s
         self._closed = threading.Event()
+        # `_reading` is held by the thread that reads: it alone may close the container meanwhile.
         self._reading = threading.Lock()
         self._opened: Opened | None = None
         self._frame_count: int | None = None
@@ -108,6 +110,7 @@ class VideoSource:
             try:
                 return self._address.open(live=self._said_live)
             except SourceError:
+                # The wait ends at once when the source is closed meanwhile.
                 if time.monotonic() + _RETRY_S > deadline_s or self._closed.wait(_RETRY_S):
                     raise
 
@@ -120,6 +123,7 @@ class VideoSource:
     ) -> None:
         """Close the container, or have the thread that reads it do so within `read_timeout_s`."""
         self._closed.set()
+        # Never iterated, or its iteration has ended: nobody else closes the container.
         if self._reading.acquire(blocking=False):
             if self._opened is not None:
                 self._opened.container.close()
@@ -129,9 +133,11 @@ class VideoSource:
     def __iter__(self) -> Iterator[Frame]:
         """Yield every frame; see `Source`."""
         with self._reading:
+            # The container now belongs to this thread, which closes it on every way out.
             opened, self._opened = self._opened, None
             images = Images(square=self._square)
             for index, timed in enumerate(self._frames(opened)):
+                # More frames than promised: better no total than a progress bar over 100 %.
                 if self._frame_count is not None and index >= self._frame_count:
                     self._frame_count = None
                 yield Frame(
@@ -139,7 +145,7 @@ class VideoSource:
                     index,
                     timed.time_s,
                     self.name,
-                    int(timed.arrived_s * 1e9),
+                    int(timed.arrived_s * 1e9),  # captured_ns, nanoseconds
                 )
 
     def _frames(self, opened: Opened | None) -> Iterator[TimedFrame]:

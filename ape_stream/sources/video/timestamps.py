@@ -57,8 +57,10 @@ class Timestamps:
 
         A container that begins before 0 is moved to begin at 0.
         """
+        # A missing stamp is replaced by the other one, only so that its series goes on.
         self._dts.see(frame.pts if frame.dts is None else frame.dts, given=frame.dts is not None)
         self._pts.see(frame.dts if frame.pts is None else frame.pts, given=frame.pts is not None)
+        # Presentation time first; decoding time where it is missing or has proven less reliable.
         stamp = frame.pts
         if stamp is None or (frame.dts is not None and self._pts.faults > self._dts.faults):
             stamp = frame.dts
@@ -84,5 +86,5 @@ class _Rising:
         """The next stamp; one that was not given only stands in for it."""
         if stamp is None:
             return
-        self.faults += given and stamp <= self._last
+        self.faults += given and stamp <= self._last  # bool counts as 0 or 1
         self._last = stamp

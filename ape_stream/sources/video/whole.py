@@ -72,6 +72,7 @@ class WholeReader:
         self._read_timeout_s = read_timeout_s
         self._promised = frame_count(opened)
         self._count = 0
+        # End of the latest packet of any stream, on the container's clock.
         self._end_s = -math.inf
         self._damage: str | None = None
 
@@ -89,6 +90,7 @@ class WholeReader:
             self._count += 1
             time_s = clock.time_s(timestamps.time_s(frame))
             yield TimedFrame(frame, aspect.now(), time_s, time.monotonic())
+        # After the last frame, never before: what could be read is delivered first.
         self._check_whole()
 
     def _decoded(self) -> Iterator[VideoFrame]:
@@ -121,7 +123,7 @@ class WholeReader:
         """What a video packet decodes to; a damaged one costs only itself."""
         try:
             return packet.decode()
-        except av.EOFError:
+        except av.EOFError:  # the decoder was flushed before
             return []
         except (av.FFmpegError, OSError) as error:
             self._damage = reason(error)
