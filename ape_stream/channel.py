@@ -62,7 +62,7 @@ class Channel(Generic[T]):
         self.get_wait_s = 0.0
         """Seconds that the reader waited for items."""
         self._items: deque[T] = deque()
-        self._offering = 0
+        self._offering = 0  # 1 while `put` waits for room
         self._ended = False
         self._abort_cause: str | None = None
         self._on_drop = on_drop
@@ -115,6 +115,8 @@ class Channel(Generic[T]):
                 self._drop(item, self._abort_cause)
                 raise Aborted
             self._items.append(item)
+            # All are woken: the guard is shared, and one alone could be a waiter of another
+            # channel.
             self.guard.notify_all()
 
     def _make_room(self) -> None:
@@ -147,6 +149,7 @@ class Channel(Generic[T]):
                 lambda: self._items or self._ended or self._abort_cause is not None, timeout_s
             )
             self.get_wait_s += time.monotonic() - start
+            # Before the items: an abort ends the reader even where something could still be taken.
             if self._abort_cause is not None:
                 raise Aborted
             if self._items:
@@ -166,6 +169,7 @@ class Channel(Generic[T]):
         """Drop what waits and wake both sides; the first cause stays."""
         with self.guard:
             if self._abort_cause is None:
+                # Kept: after a failure, closing aborts once more, as "stopped".
                 self._abort_cause = cause
             while self._items:
                 self._drop(self._items.popleft(), self._abort_cause)

@@ -47,7 +47,7 @@ def to_detections(
     ids = found.track_ids
     texts = np.array(prompts.texts, dtype=np.str_)
     return sv.Detections(
-        xyxy=found.boxes.copy(),
+        xyxy=found.boxes.copy(),  # ours are read-only, and users of supervision write
         mask=_compact(found.masks, found.size),
         confidence=found.scores.copy(),
         class_id=found.prompt_ids.astype(int),
@@ -112,6 +112,7 @@ def _masks(detections: sv.Detections, size: tuple[int, int]) -> list[Mask]:
         return [_box_mask(box, size) for box in detections.xyxy]
     if detections.mask.shape[1:] != size:
         raise ValueError(f"masks are {detections.mask.shape[1:]}, the frame is {size}")
+    # One at a time: a CompactMask makes each dense only when it is asked for.
     return [crop(np.asarray(detections.mask[i], np.bool_)) for i in range(len(detections))]
 
 

@@ -94,7 +94,7 @@ def load(group: str, name: str) -> Any:
     """
     found = find(group)
     if name not in found:
-        kind = group.removesuffix("s")
+        kind = group.removesuffix("s")  # for messages: "sources" -> "source"
         raise PluginError(f"no {kind} is called {name!r}; there are: {', '.join(found) or 'none'}")
     return _import(group, found[name])
 
@@ -172,6 +172,7 @@ def _read_options(
             raise ConfigError(
                 f"unknown option {name!r} of {what}; it has: {', '.join(known) or 'none'}"
             )
+        # What goes into `**options` has no annotation of its own: any type will do.
         hint = _type_of(known[name], factory) if name in known else Any
         read[name] = read_value(value, hint, f"option {name!r} of {what}")
     return read
@@ -181,6 +182,7 @@ def _type_of(parameter: inspect.Parameter, factory: Callable[..., Any]) -> Any:
     """The annotation of a parameter as a type; Any where it names what only a checker imports."""
     # One parameter at a time: another one may be annotated with a name that is imported for type
     # checkers only, which would fail all of them together.
+    # Names in annotations are looked up where the factory was written.
     made_by = factory.__init__ if inspect.isclass(factory) else factory
     holder = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
     try:

@@ -45,6 +45,7 @@ class Ending:
         """Count a signal; True for the first one."""
         self.received.append(number)
         if len(self.received) >= _KILLS_AT:
+            # The default action ends the process at once, as a user who signals three times wants.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         return len(self.received) == 1
@@ -75,6 +76,7 @@ def polite_end(*, last: bool = False) -> Iterator[Ending]:
             return
         ending.by = number
         if ending.stops:
+            # `SimpleQueue.put` takes no lock that the interrupted thread could hold.
             ending.wake.put(number)
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
@@ -82,12 +84,13 @@ def polite_end(*, last: bool = False) -> Iterator[Ending]:
             raise SystemExit(128 + number)
 
     before = _install(handle)
+    # Blocks may nest (a command that runs another): the inner one gives back what it found.
     outer, _current = _current, ending
     try:
         yield ending
     finally:
         _current = outer
-        ending.wake.put(_OVER)
+        ending.wake.put(_OVER)  # the waiting thread, if any, ends
         # At the very end the interpreter puts back the default action, but keeps what is ignored.
         _restore(dict.fromkeys(before, signal.SIG_IGN) if last and ending.received else before)
 
@@ -133,6 +136,7 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         _restore(before)
+    # The handlers from before are set again: the signal acts now, late but once.
     if held and _current is None:
         signal.raise_signal(held[0])
 

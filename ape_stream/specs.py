@@ -31,6 +31,7 @@ IMAGE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 """Suffixes of files that are one image each."""
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+# Two letters at least: `C:` begins a path on Windows.
 _SINK_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)
 _SHOWN = 60
 _LONGEST_NAME = 200
@@ -46,6 +47,7 @@ def source_plugin(spec: str) -> str:
     """
     if scheme := _SCHEME.match(spec):
         return scheme[1].lower()
+    # Before files: a file that is called `0` needs `./0`.
     if spec.isdecimal() or spec.startswith("/dev/video"):
         return "camera"
     return _file_plugin(spec)
@@ -70,6 +72,8 @@ def _path(spec: str) -> Path:
     """
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
+            # `Path.exists` says False, too, for a name that is too long or that nobody may look at:
+            # ask the system for the reason.
             os.lstat(spec)
     except (OSError, ValueError) as error:
         shown = spec if len(spec) <= _SHOWN else f"{spec[:_SHOWN]}..."
@@ -134,6 +138,7 @@ def stream_name(spec: str, taken: set[str]) -> str:
     # What stands before @ is a password: names are written into every output.
     tail = spec[scheme.end() :].rpartition("@")[2].partition("?")[0] if scheme else Path(spec).stem
     base = re.sub(r"[^\w.]+", "-", tail).strip("-.") or (scheme[1] if scheme else "stream")
+    # Cut by bytes; "ignore" drops a character that was cut in half.
     base = base.encode()[:_LONGEST_NAME].decode(errors="ignore")
     name, count = base, 1
     while name in taken:

@@ -33,6 +33,7 @@ FLIGHT_STAGES = ("waiting", "perceiving", "ready", "publishing")
 """Stages of a frame in flight: before the model, in it, before the sinks, in them."""
 
 _STATM = Path("/proc/self/statm")
+# Long enough for a steady number at 1 frame/s, short enough to show a stall soon.
 _RATE_WINDOW_S = 5.0
 _REMEMBERED = 512
 
@@ -136,7 +137,7 @@ class RunStats:
 def resident_bytes() -> int | None:
     """Memory of this process that is in RAM, in bytes; None where this is not known (not Linux)."""
     try:
-        pages = int(_STATM.read_text().split()[1])
+        pages = int(_STATM.read_text().split()[1])  # size, resident, ...: proc(5)
     except OSError:
         return None
     return pages * mmap.PAGESIZE
@@ -161,7 +162,7 @@ class Durations:
         if not self._last:
             return None
         ordered = sorted(self._last)
-        return 1e3 * ordered[round(quantile * (len(ordered) - 1))]
+        return 1e3 * ordered[round(quantile * (len(ordered) - 1))]  # the nearest rank
 
 
 class Rate:
@@ -198,6 +199,7 @@ class StreamCounters:
         self.published = 0
         self.restarts = 0
         self.dropped: dict[str, int] = {}
+        # Without "waiting": the stream's channel counts those.
         self.in_flight: dict[str, int] = dict.fromkeys(FLIGHT_STAGES[1:], 0)
         self.age = Durations()
         self._capture_rate = Rate()

@@ -67,6 +67,7 @@ def read_table(
         wanted = "a table" if short is None else "a text or a table"
         raise error(f"{where} must be {wanted}, got {given!r:.80}")
     known = {field.name: field for field in fields(cast("Any", kind)) if field.init}
+    # With `rest`, the field's own name is no key: it would be an option like any other.
     own = {key: value for key, value in given.items() if key in known and key != rest}
     other = {key: value for key, value in given.items() if key not in own}
     _check_keys(known, own, other if rest is None else {}, where, error)
@@ -121,11 +122,12 @@ def read_value(value: Any, hint: Any, what: str, error: type[Exception] = Config
     if origin is list and isinstance(value, list):
         (item,) = get_args(hint)
         return [read_value(v, item, f"{what}[{k}]", error) for k, v in enumerate(value)]
+    # By value, as users write it; a wrong one falls through to the message below.
     if isinstance(hint, type) and issubclass(hint, Enum) and value in [m.value for m in hint]:
         return hint(value)
     if not _fits(value, hint, origin):
         raise error(f"{what} must be {describe(hint)}, got {value!r:.80}")
-    return float(value) if hint is float else value
+    return float(value) if hint is float else value  # a whole number is a number
 
 
 def _fits(value: Any, hint: Any, origin: Any) -> bool:
@@ -136,7 +138,7 @@ def _fits(value: Any, hint: Any, origin: Any) -> bool:
         return False
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         return isinstance(value, Mapping)
-    if hint not in _NAMES:
+    if hint not in _NAMES:  # `Any`, or a class that tables cannot hold
         return True
     # bool is an int to Python, but `true` in place of a number is a mistake.
     if isinstance(value, bool):
@@ -165,7 +167,7 @@ def _read_tuple(
     what: str,
     error: type[Exception],
 ) -> tuple[Any, ...]:
-    if len(hints) == 2 and hints[1] is Ellipsis:
+    if len(hints) == 2 and hints[1] is Ellipsis:  # tuple[X, ...]
         hints = (hints[0],) * len(value)
     if len(value) != len(hints):
         raise error(f"{what} must be a list of {len(hints)} values, got {list(value)!r:.80}")
@@ -182,6 +184,7 @@ def describe(hint: Any) -> str:
         return "one of " + ", ".join(map(repr, parts))
     if isinstance(hint, type) and issubclass(hint, Enum):
         return "one of " + ", ".join(repr(member.value) for member in hint)
+    # In TOML a tuple is a list and a mapping a table.
     plain = {tuple: list, Mapping: dict}.get(origin, origin)
     if isinstance(hint, type) and is_dataclass(hint):
         plain = dict

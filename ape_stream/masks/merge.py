@@ -59,7 +59,7 @@ def merge_stuff(found: Instances, stuff: NDArray[np.bool_]) -> Instances:
         The things in their order, then one region for each stuff prompt that was found, by prompt
         id: the union of its masks under the highest of its scores. Track ids are lost.
     """
-    things = ~stuff[found.prompt_ids]
+    things = ~stuff[found.prompt_ids]  # (N,)
     if things.all():
         return found
     stuff_ids = np.unique(found.prompt_ids[~things])
@@ -76,11 +76,11 @@ def merge_stuff(found: Instances, stuff: NDArray[np.bool_]) -> Instances:
 
 def _united(regions: Instances) -> Instances:
     """All regions of one prompt as one."""
-    dense = np.any([paste(mask, regions.size) for mask in regions.masks], axis=0)
+    dense = np.any([paste(mask, regions.size) for mask in regions.masks], axis=0)  # (H, W)
     union = (crop(dense),)
     return Instances(
         boxes=boxes(union),
-        scores=regions.scores.max(keepdims=True),
+        scores=regions.scores.max(keepdims=True),  # (1,)
         prompt_ids=regions.prompt_ids[:1],
         masks=union,
         size=regions.size,

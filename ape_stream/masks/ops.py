@@ -46,7 +46,9 @@ class Polygon:
 
 def crop(dense: NDArray[np.bool_]) -> Mask:
     """Cut a (H, W) bool mask to the box of its true pixels; all false gives the empty mask."""
+    # OpenCV knows no bool; the bytes are the same, so a view will do.
     x, y, w, h = cv2.boundingRect(np.ascontiguousarray(dense).view(np.uint8))
+    # A copy: a view would keep the whole dense mask in memory.
     return Mask(np.array(dense[y : y + h, x : x + w]), x, y) if w else empty()
 
 
@@ -93,7 +95,7 @@ def box(mask: Mask) -> tuple[int, int, int, int]:
 
 def boxes(masks: Sequence[Mask]) -> NDArray[np.float32]:
     """The boxes of N masks, (N, 4) float32, x1 y1 x2 y2 in pixels."""
-    return np.array([box(mask) for mask in masks], np.float32).reshape(-1, 4)
+    return np.array([box(mask) for mask in masks], np.float32).reshape(-1, 4)  # (0, 4) for none
 
 
 def polygons(mask: Mask) -> list[Polygon]:
@@ -112,7 +114,7 @@ def polygons(mask: Mask) -> list[Polygon]:
     )
     # RETR_CCOMP has two levels: parts without a parent, and the holes of a part as its children.
     points = [np.asarray(outline, np.int32).reshape(-1, 2) for outline in outlines]
-    parents = tree[0, :, 3]
+    parents = tree[0, :, 3]  # (outlines,) index of the parent, -1 for none
     return [
         Polygon(points[k], tuple(points[j] for j in np.flatnonzero(parents == k)))
         for k in np.flatnonzero(parents < 0)
@@ -124,6 +126,7 @@ def paint_order(masks: Sequence[Mask]) -> NDArray[np.intp]:
 
     Of two equal ones the later is painted first, as ``supervision`` does.
     """
+    # Flipped, not sorted by the negative area: only so the later of two equal ones comes first.
     return np.flip(np.argsort([area(mask) for mask in masks], kind="stable")).astype(np.intp)
 
 

@@ -29,9 +29,11 @@ async def results_of(
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(1, "results") as thread:
         try:
+            # `next` with a default: a StopIteration cannot be set on a future.
             while (result := await loop.run_in_executor(thread, next, results, None)) is not None:
                 yield result
         finally:
             stop()  # so that a result that is still waited for ends at once
             close = getattr(results, "close", lambda: None)
+            # Shielded: a cancelled task still closes its outputs.
             await asyncio.shield(loop.run_in_executor(thread, close))

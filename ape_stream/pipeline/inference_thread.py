@@ -65,7 +65,8 @@ class InferenceThread:
         threshold: float | None,
         guard: threading.Condition,
     ) -> None:
-        # One batch waits for the sinks while the next is perceived.
+        # One batch waits for the sinks while the next is perceived: once the first of its S results
+        # is taken, S - 1 wait, and the next batch finds room for S.
         self.results: Channel[tuple[SourceStream, FrameResult]] = Channel(
             2 * len(streams) - 1, guard=guard, on_drop=_lost
         )
@@ -75,10 +76,12 @@ class InferenceThread:
         self._perceiver = perceiver
         self._streams = streams
         self._guard = guard
+        # `_given` as the user wrote them; `_active` with the threshold filled in. Both are kept,
+        # because a later threshold applies again only to prompts without one of their own.
         self._given = prompts
         self._threshold = threshold
         self._active = prompts.with_threshold(threshold)
-        self._prepared = False
+        self._prepared = False  # whether the model knows `_active`
         self._pending: list[_PromptChange] = []
         self._over = False
 
@@ -103,6 +106,7 @@ class InferenceThread:
     def cancel_pending(self) -> None:
         """Refuse all changes that still wait: the run is over."""
         with self._guard:
+            # From here on `request` refuses by itself: nothing is added that nobody would answer.
             self._over = True
             for change in self._pending:
                 change.answer.set_exception(
@@ -144,6 +148,8 @@ class InferenceThread:
                 # Changes come first: the frames that wait are then perceived with the new prompts.
                 if not self._pending:
                     return self._take()
+                # It stays in the list until it is answered, so that `cancel_pending` finds it
+                # meanwhile.
                 change = self._pending[0]
             self._apply(change)
 
@@ -151,6 +157,7 @@ class InferenceThread:
         # Waiting counts as blocked where frames are ready but their results would have no room, and
         # as starved where no frame is ready.
         start = time.monotonic()
+        # Read before the wait: why it begins, not what ends it.
         blocked = sum(stream.channel.ready > 0 for stream in self._streams) > self.results.room
         self._guard.wait_for(self._has_work)
         waited = time.monotonic() - start
@@ -171,6 +178,7 @@ class InferenceThread:
         )
 
     def _take(self) -> Batch:
+        # `get` does not wait: the guard has been held since `ready` was read.
         batch = [(stream, stream.channel.get()) for stream in self._streams if stream.channel.ready]
         for stream, _ in batch:
             stream.counters.enter("perceiving")
@@ -221,9 +229,11 @@ class InferenceThread:
             with _named(f"perceiver, on {_list(frames)},"), self._timed(self.perceiving):
                 found = _one_each(frames, self._perceiver.perceive(frames))
         except BaseException:
+            # The frames were counted as "perceiving": every way out must count them somewhere else.
             self._lose(batch)
             raise
         model_ms = (time.monotonic_ns() - start_ns) / 1e6
+        # From capture to the start of the call.
         waits_ms = [(start_ns - frame.captured_ns) / 1e6 for frame in frames]
         return [
             (instances, {"wait": wait_ms, "perceive": model_ms})

@@ -92,7 +92,7 @@ class Pipeline(Closing):
         _check(sources, policy)
         if threshold is not None:
             check_threshold(threshold)
-        self._guard = threading.Condition()
+        self._guard = threading.Condition()  # of all channels and counts; reentrant
         self._streams = [
             SourceStream(
                 source,
@@ -181,7 +181,7 @@ class Pipeline(Closing):
 
     def stats(self) -> RunStats:
         """What the run did so far; all numbers are of one moment."""
-        device_memory = self._model.device_memory()
+        device_memory = self._model.device_memory()  # may ask the driver: not under the guard
         with self._guard:
             return RunStats(
                 elapsed_s=self._elapsed_s(),
@@ -198,7 +198,7 @@ class Pipeline(Closing):
 
     def _stop_clock(self) -> None:
         with self._guard:
-            self._ended_s = self._ended_s or time.monotonic()
+            self._ended_s = self._ended_s or time.monotonic()  # the first end counts
 
     def _meters(self) -> dict[str, StageMeter]:
         for stream in self._streams:
@@ -226,7 +226,7 @@ class Pipeline(Closing):
             self._model.request().result()
             self._resources.enter("source", [(s.name, s.source) for s in self._streams])
             for stream in self._streams:
-                stream.settle()
+                stream.settle()  # an open source knows if it is live
             for sink in self._sinks:
                 if isinstance(sink, WatchesRun):
                     sink.watch(self.stats)
@@ -251,7 +251,7 @@ class Pipeline(Closing):
         """
         with signals.deferred():
             problems = self._close(error)
-        for problem in problems if error is not None else problems[1:]:
+        for problem in problems if error is not None else problems[1:]:  # the first is raised
             _log.warning("%s", problem)
         if problems and error is None:
             raise problems[0]
@@ -265,7 +265,7 @@ class Pipeline(Closing):
         self._threads.join(self._release)
         reason = error
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            reason = error if self._unread() else None
+            reason = error if self._unread() else None  # nothing is missing of a live stream
         elif error is None or isinstance(error, GeneratorExit):
             reason = self._incomplete(stopped=stopped)
         problems = self._resources.leave(reason)
@@ -332,7 +332,7 @@ class Pipeline(Closing):
             # Without a failure the run was stopped: the loop over results just ends.
             failure = self._state.failure
             if failure is not None:
-                raise failure from failure.__cause__
+                raise failure from failure.__cause__  # `from`: keep the stage's own error
         except PipelineError as error:
             self._fail(error)
             raise
@@ -350,7 +350,7 @@ class Pipeline(Closing):
         try:
             self._guarded(f"source {stream.name}", stream.ingest, stream)
         finally:
-            stream.channel.end()
+            stream.channel.end()  # the model takes what waits, then sees the end
 
     def _run_model(self) -> None:
         try:
@@ -382,7 +382,7 @@ class Pipeline(Closing):
 
     def _abort(self, cause: str, outcome: Outcome) -> None:
         with self._guard:
-            self._state.end(outcome)
+            self._state.end(outcome)  # nothing happens where the run had ended before
             for stream in self._streams:
                 stream.channel.abort(cause)
             self._model.results.abort(cause)

@@ -57,6 +57,7 @@ class Publisher:
         except BaseException as error:
             with self._guard:
                 stream.counters.leave("publishing")
+                # Anything but a failed sink is the end of the run (Ctrl-C inside a sink).
                 stream.counters.drop(FAILED if isinstance(error, PipelineError) else STOPPED)
             raise
         with self._guard:

@@ -34,12 +34,14 @@ class Resources:
             Exception: what the first that cannot be opened raised.
         """
         for name, resource in named:
+            # Listed only once it is open: what could not be opened must not be closed.
             resource.__enter__()
             self._open.append((f"{kind} {name}", resource))
 
     def release(self, resources: Iterable[Source]) -> None:
         """Close these now, from another thread than the one that reads them."""
         released = list(resources)
+        # By identity: a source may define `==` on its own.
         for entry in [e for e in self._open if any(e[1] is source for source in released)]:
             self._open.remove(entry)
             if (problem := _close(entry, None)) is not None:

@@ -37,10 +37,12 @@ class RunState:
 
     def fail(self, error: PipelineError) -> None:
         """Keep the first failure, unless the run has ended otherwise before."""
+        # After a stop, threads may fail because their source was closed: that is no failure.
         if self.failure is None and self.outcome == "running":
             self.failure = error
         self.end("failed")
 
     def finish(self) -> None:
         """All results were published."""
+        # May overwrite "stopped": a stop that came after the last result changed nothing.
         self.outcome = "truncated" if self.truncated else "finished"

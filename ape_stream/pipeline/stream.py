@@ -56,6 +56,7 @@ class SourceStream:
             buffer, guard=guard, on_drop=lambda _frame, cause: self.counters.drop(cause)
         )
         self._newest_wins = newest_wins
+        # Of the newest frame that the source gave: by these a step back is noticed.
         self._last_time_s = 0.0
         self._source_segment = 0
 
@@ -64,6 +65,7 @@ class SourceStream:
         chosen = self.source.live if self._newest_wins is None else self._newest_wins
         self.channel.newest_wins = chosen
         if chosen:
+            # Only the newest is of use; a longer queue would only make results older.
             self.channel.capacity = 1
 
     def ingest(self) -> None:
@@ -106,6 +108,7 @@ class SourceStream:
             self.counters.restarts += 1
             _log.info("%s: the clock stepped back before #%d; tracks end", self.name, frame.index)
         self._last_time_s, self._source_segment = frame.time_s, frame.segment
+        # A source that knows better (a network source) has set it; 0 means that it did not.
         captured_ns = frame.captured_ns or time.monotonic_ns()
         segment = self.counters.restarts
         if (captured_ns, segment) == (frame.captured_ns, frame.segment):

@@ -30,6 +30,7 @@ class Threads:
 
     def start(self, name: str, work: Callable[[], None], stream: SourceStream | None) -> None:
         """Run `work` in a thread of this name; `stream` is the one that it reads, if any."""
+        # Daemon: a thread stuck in a driver must not keep the process alive.
         thread = threading.Thread(target=work, name=f"ape_stream {name}", daemon=True)
         self._threads[thread] = stream
         thread.start()
@@ -56,5 +57,6 @@ class Threads:
     def _join(self, within_s: float) -> bool:
         deadline = time.monotonic() + within_s
         for thread in self._threads:
+            # One deadline for all: each thread gets what the ones before have left.
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)

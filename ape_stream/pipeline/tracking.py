@@ -40,7 +40,7 @@ class StreamTracker:
         self._offset = 0
         self._last_id = 0
         self._prompts: PromptSet | None = None
-        self._classes: dict[tuple[str, PromptKind | None], int] = {}
+        self._classes: dict[tuple[str, PromptKind | None], int] = {}  # in the prompts' order
         self._next_class = 0
 
     def update(self, found: Instances, prompts: PromptSet, frame: Frame) -> Instances:
@@ -79,7 +79,7 @@ class StreamTracker:
         if ids is None or not len(ids):
             return tracked
         self._last_id = max(self._last_id, int(ids.max()) + self._offset)
-        if not self._offset:
+        if not self._offset:  # the first segment: ids are the tracker's own
             return tracked
         shifted = None if candidates is None else _shift(candidates, self._offset)
         return tracked.with_track_ids(_shift(ids, self._offset), shifted)

@@ -68,6 +68,7 @@ class TrackersTracker:
         self._by_prompt: dict[int, _PromptTracks] = {}
         self._last_id = 0
         try:
+            # Made to be thrown away: a wrong option is an error now, not with the first region.
             self._make(**options)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"tracker {algorithm!r}: {error}") from error
@@ -98,10 +99,11 @@ class TrackersTracker:
         )
         seen = tracks.tracker.update(given, timestamp=time_s)
         if len(found):
+            # Only with regions: `_FORGET_S` counts from the last one.
             tracks.seen_s = time_s
         ids = [0] * len(found)
         for row, inner in zip(seen.data.get("row", ()), seen.tracker_id, strict=True):
-            if inner >= 0:
+            if inner >= 0:  # -1: not confirmed
                 ids[int(row)] = self._public_id(tracks, int(inner))
         return ids
 

@@ -39,12 +39,14 @@ _NEWEST = 0.5
 
 def box_iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     """Intersection over union of (N, 4) and (M, 4) boxes x1 y1 x2 y2: (N, M) float32, 0..1."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    low = np.maximum(a[:, None, :2], b[None, :, :2])  # (N, M, 2)
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
+    common = np.clip(high - low, 0, None).prod(axis=2)  # (N, M)
+    # Clipped: a box whose corners are swapped has no area.
     sizes = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1) for boxes in (a, b)]
     union = sizes[0][:, None] + sizes[1][None, :] - common
     overlap: NDArray[np.float32] = np.zeros_like(common)
+    # Two boxes without area have no overlap, not 0 / 0.
     np.divide(common, union, out=overlap, where=union > 0)
     return overlap
 
@@ -75,6 +77,7 @@ class _Track:
         """The box moved on at constant velocity, (4,)."""
         if self.velocity is None:
             return self.box
+        # Both corners move alike: the size is not predicted.
         return self.box + np.tile(self.velocity * np.float32(time_s - self.seen_s), 2)
 
     def extend(self, found: Instances, k: int, time_s: float) -> None:
@@ -82,7 +85,7 @@ class _Track:
         if time_s > self.seen_s:
             # Movement of the centre, averaged over time (an exponential mean): boxes jitter by a
             # few pixels, which at 30 frames per second reads as a hundred pixels per second.
-            moved = (box - self.box).reshape(2, 2).mean(axis=0)
+            moved = (box - self.box).reshape(2, 2).mean(axis=0)  # (2,): mean of both corners
             newest = moved / np.float32(time_s - self.seen_s)
             past = newest if self.velocity is None else self.velocity
             self.velocity = np.float32(_NEWEST) * newest + np.float32(1 - _NEWEST) * past
@@ -149,6 +152,7 @@ class IouTracker:
         if not math.isfinite(time_s):
             raise ValueError(f"the time of a frame is {time_s} s")
         restarted, self._time_s = time_s < self._time_s, time_s
+        # Before the matching: a track that was lost for too long must not take a region.
         lost = [t for t in self._tracks if restarted or time_s - t.seen_s > self._max_lost_s]
         self._end(lost)
         owners = self._associate(found)
@@ -166,10 +170,12 @@ class IouTracker:
         free = list(self._tracks)
         strong = found.scores >= self._start_score
         for group in (np.flatnonzero(strong), np.flatnonzero(~strong)):
+            # A list: `free` shrinks while the pairs are taken.
             for track, k in list(self._matches(free, found, group)):
                 track.extend(found, k, self._time_s)
                 owners[k] = track
                 free.remove(track)
+        # One miss ends a track that is not confirmed; the others stay, lost, for `max_lost_s`.
         self._end([track for track in free if not track.confirmed])
         for k in np.flatnonzero(strong).tolist():
             if k not in owners:
@@ -200,7 +206,7 @@ class IouTracker:
             return
         overlaps = self._overlaps(tracks, found, group)  # (T, G)
         prompts = np.array([track.prompt_id for track in tracks])
-        allowed = prompts[:, None] == found.prompt_ids[group][None, :]
+        allowed = prompts[:, None] == found.prompt_ids[group][None, :]  # (T, G)
         # Zero before the assignment: it must not give up a good pair for two unusable ones.
         overlaps = np.where(allowed & (overlaps >= self._min_iou), overlaps, 0)
         rows, cols = linear_sum_assignment(overlaps, maximize=True)
@@ -213,7 +219,7 @@ class IouTracker:
     ) -> NDArray[np.float32]:
         if self._overlap == "mask":
             return iou_matrix([track.mask for track in tracks], [found.masks[k] for k in group])
-        predicted = np.array([track.box_at(self._time_s) for track in tracks], np.float32)
+        predicted = np.array([track.box_at(self._time_s) for track in tracks], np.float32)  # (T, 4)
         return box_iou(predicted, found.boxes[group])
 
     def _confirm(self, track: _Track) -> None:

@@ -39,6 +39,7 @@ class Frame:
         shape, dtype = self.image.shape, self.image.dtype
         if len(shape) != 3 or shape[2] != 3 or dtype != np.uint8 or 0 in shape:
             raise ValueError(f"a frame is (H, W, 3) uint8 and not empty, got {shape} {dtype}")
+        # The one way to set a field of a frozen dataclass while it is made.
         object.__setattr__(self, "image", read_only(self.image))
 
     @property

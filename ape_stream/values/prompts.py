@@ -67,6 +67,8 @@ class Prompt:
                 f"a prompt has {len(text)} characters, more than {MAX_PROMPT_CHARS}: shorten it"
                 f" ({text[:40]!r}...)"
             )
+        # Lone surrogates come from command lines that are not UTF-8; no file or message can hold
+        # them.
         if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
             raise PromptError(f"prompt {text!r} cannot be written in any output")
         if self.threshold is not None:
@@ -139,6 +141,8 @@ class PromptSet:
     @property
     def digest(self) -> str:
         """Stable name of the whole set (first 16 hex digits of a SHA-256)."""
+        # No text holds a zero byte or a line end (see `Prompt`), so two sets never give the same
+        # lines.
         lines = (f"{p.text}\0{p.kind}\0{p.stuff}\0{p.threshold}" for p in self.prompts)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 

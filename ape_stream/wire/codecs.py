@@ -52,9 +52,10 @@ def _pack_leb128(values: NDArray[np.int64]) -> bytes:
     shifts = 7 * np.arange(MAX_RUN_BYTES)
     groups = values[:, None] >> shifts  # (R, 5): the value without its lower groups
     used = groups > 0
-    used[:, 0] = True
-    more = groups >= 128
+    used[:, 0] = True  # 0 takes a byte, too
+    more = groups >= 128  # (R, 5): a higher group follows
     packed = (groups & 0x7F) | np.where(more, 0x80, 0)
+    # Boolean indexing goes row by row: the bytes of a value stay together, lowest first.
     return packed[used].astype(np.uint8).tobytes()
 
 
@@ -65,7 +66,7 @@ def _unpack_leb128(data: bytes | memoryview) -> NDArray[np.int64]:
         WireError: it breaks off inside a value, or a value is longer than five bytes.
     """
     raw = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(raw < 0x80)
+    ends = np.flatnonzero(raw < 0x80)  # (R,) last byte of each value
     if raw.size == 0 or ends.size == 0 or ends[-1] != raw.size - 1:
         raise WireError("a mask's run lengths break off inside a number")
     starts = np.concatenate(([0], ends[:-1] + 1))
@@ -74,7 +75,7 @@ def _unpack_leb128(data: bytes | memoryview) -> NDArray[np.int64]:
         raise WireError("a mask's run length has more than five bytes")
     # A byte's position inside its value says by how much its 7 bits are shifted.
     position = np.arange(raw.size) - np.repeat(starts, sizes)
-    digits = (raw & 0x7F).astype(np.int64) << (7 * position)
+    digits = (raw & 0x7F).astype(np.int64) << (7 * position)  # (bytes,)
     return np.add.reduceat(digits, starts)
 
 
@@ -103,6 +104,7 @@ def decode_mask(form: int, data: bytes | memoryview, height: int, width: int) ->
         if len(data) != (pixels + 7) // 8:
             raise WireError(f"a packed mask of {pixels} pixels has {len(data)} bytes")
         bits = np.unpackbits(np.frombuffer(data, np.uint8), count=pixels)
+        # unpackbits gives 0 and 1 only, as bools are stored: a view, no copy.
         return bits.view(np.bool_).reshape(height, width)
     if form != RUNS:
         raise WireError(f"mask form {form} is unknown, this version reads 0 (bits) and 1 (runs)")
@@ -163,6 +165,7 @@ def _expand_lz4(data: bytes | memoryview, expected: int) -> bytes:
         raise WireError("the label map is too short for the size of the image")
     reader = frame.LZ4FrameDecompressor()
     try:
+        # One byte more than expected, so that too much data is seen and not just cut.
         raw = bytes(reader.decompress(data, max_length=expected + 1))
     except (RuntimeError, ValueError, EOFError) as error:
         raise WireError(f"the label map is broken: {error}") from error
@@ -184,7 +187,7 @@ def encode_image(image: NDArray[np.uint8], codec: str, quality: int = 80) -> byt
     """
     if codec == "bgr8":
         return image.tobytes()
-    if max(image.shape) > 65_535:
+    if max(image.shape) > 65_535:  # JPEG has 16 bits for a side
         raise WireError(f"an image of shape {image.shape} is too large for JPEG: send it as bgr8")
     done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
@@ -208,6 +211,7 @@ def decode_image(
         raise WireError(f"image codec {codec!r} is unknown, this version reads {IMAGE_CODECS}")
     if jpeg_size(data) != (height, width):  # before OpenCV allocates what the header asks for
         raise WireError(f"the JPEG does not have the announced size {width}x{height}")
+    # Without EXIF's rotation: it could swap the announced height and width.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None or image.shape != (height, width, 3):
@@ -219,14 +223,17 @@ def jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:
     """Height and width from a JPEG's frame header (ITU-T T.81, B.2.2), None where it has none."""
     if bytes(data[:2]) != b"\xff\xd8":
         return None
+    # Segment after segment, each: 0xFF, its marker, two bytes of length (which count themselves).
     at = 2
     while at + 9 <= len(data):
         if data[at + 1] == 0xFF:  # a fill byte before a marker
             at += 1
             continue
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        # 0xDA begins the compressed data: no frame header came before it.
         if data[at] != 0xFF or marker == 0xDA or length < 2:
             return None
+        # SOF0..SOF15, without DHT (C4), JPG (C8) and DAC (CC), which are no frame headers.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height = int.from_bytes(data[at + 5 : at + 7], "big")
             return height, int.from_bytes(data[at + 7 : at + 9], "big")

@@ -78,7 +78,7 @@ class Head:
     """
 
     def __init__(self, data: bytes | memoryview, limits: WireLimits) -> None:
-        view = memoryview(data).cast("B")
+        view = memoryview(data).cast("B")  # so that offsets count bytes
         self.kind, start, end = _check_prefix(view, limits)
         self.values = _unpack_head(view[start:end])
         self.parts = self._find_parts(view[end:])
@@ -98,7 +98,7 @@ class Head:
 
     def _typed(self, key: str, kind: type) -> Any:
         value = self.values.get(key)
-        if type(value) is not kind:
+        if type(value) is not kind:  # not isinstance: True would pass for an int
             raise WireError(f"{key!r} is missing or not of type {kind.__name__}")
         return value
 
@@ -122,7 +122,7 @@ class Head:
         raw = self._typed(key, bytes)
         if len(raw) != dtype.itemsize * math.prod(shape):
             raise WireError(f"column {key!r} has {len(raw)} bytes, not those of shape {shape}")
-        return np.frombuffer(raw, dtype).reshape(shape)
+        return np.frombuffer(raw, dtype).reshape(shape)  # a read-only view, no copy
 
     def listed(self, key: str) -> list[Any]:
         """A list of anything."""
@@ -159,6 +159,7 @@ def _check_prefix(view: memoryview, limits: WireLimits) -> tuple[int, int, int]:
             f"the message has format version {version}, this program reads {FORMAT_VERSION}:"
             " bring both ends to the same release"
         )
+    # Before msgpack sees it: its own objects take many times the bytes of the head.
     if length > min(limits.head_bytes, len(view) - _PREFIX.size):
         raise WireError(f"a head of {length} bytes does not fit the message")
     return kind, _PREFIX.size, _PREFIX.size + length
@@ -167,6 +168,7 @@ def _check_prefix(view: memoryview, limits: WireLimits) -> tuple[int, int, int]:
 def _unpack_head(packed: memoryview) -> dict[str, Any]:
     msgpack = library("msgpack", "zmq")
     try:
+        # Text as str, keys text or bytes, no extension types (they could stand for any object).
         head = msgpack.unpackb(packed, raw=False, strict_map_key=True, max_ext_len=0)
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
         raise WireError(f"the head is not msgpack: {error}") from error

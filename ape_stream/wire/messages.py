@@ -42,6 +42,7 @@ __all__ = [
     "peek",
 ]
 
+# Little-endian on the wire, on every machine.
 _U32: Final = np.dtype("<u4")
 _F32: Final = np.dtype("<f4")
 _I64: Final = np.dtype("<i8")
@@ -69,6 +70,7 @@ class Envelope:
 class WireResult(FrameResult):
     """A result that came over the wire: usable wherever a FrameResult is."""
 
+    # Defaults only because a field of `FrameResult` has one; `decode_result` gives them all.
     envelope: Envelope = Envelope("", "", 0)
     """Who sent it."""
     has_image: bool = False
@@ -276,6 +278,7 @@ def decode_frame(data: bytes | memoryview, limits: WireLimits = DEFAULT_LIMITS) 
 
 def _size(head: Head, limits: WireLimits) -> tuple[int, int]:
     pair = head.listed("size")
+    # `type() is`, not isinstance: True is an int to Python.
     if len(pair) != 2 or any(type(side) is not int or side < 1 for side in pair):
         raise WireError("'size' is not [height, width] in pixels")
     if pair[0] * pair[1] > limits.frame_pixels:
@@ -328,6 +331,7 @@ def _instances(head: Head, size: tuple[int, int], prompts: int, limits: WireLimi
     n = head.whole("n", 0, limits.instances)
     boxes = head.column("boxes", _F32, (n, 4)).astype(np.float32, copy=False)
     scores = head.column("scores", _F32, (n,)).astype(np.float32, copy=False)
+    # NaN makes every comparison false, so no later check would find it.
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise WireError("a box or a score is not a finite number")
     prompt_ids = head.column("prompt_ids", _U32, (n,)).astype(np.int64)
@@ -340,6 +344,7 @@ def _instances(head: Head, size: tuple[int, int], prompts: int, limits: WireLimi
 
 
 def _masks(head: Head, n: int, size: tuple[int, int], limits: WireLimits) -> tuple[Mask, ...]:
+    # int64 from here on: sums of 32-bit numbers could wrap around and pass the checks.
     boxes = head.column("mask_boxes", _U32, (n, 4)).astype(np.int64)  # x y width height
     forms = head.column("mask_forms", np.dtype(np.uint8), (n,))
     lengths = head.column("mask_bytes", _U32, (n,)).astype(np.int64)
@@ -353,7 +358,7 @@ def _masks(head: Head, n: int, size: tuple[int, int], limits: WireLimits) -> tup
         raise WireError(f"the masks have more than {limits.mask_pixels} pixels")
     # All sizes are checked above, before any mask is decoded: nothing is allocated on a sender's
     # word alone.
-    ends = np.cumsum(lengths)
+    ends = np.cumsum(lengths)  # (n,) where each mask's bytes end
     masks = []
     for (x, y, w, h), form, start, end in zip(
         boxes.tolist(), forms.tolist(), (ends - lengths).tolist(), ends.tolist(), strict=True
