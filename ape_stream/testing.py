@@ -108,6 +108,7 @@ def one_box_per_prompt(frame: Frame, prompts: PromptSet) -> Instances:
     Squares that would leave the frame are left out.
     """
     height, width = frame.size
+    # Down a row with each frame, and back to the top: predictable for a tracker and for a reader.
     row = frame.index % max(1, height - 4)
     corners = [(5 * k, row) for k in range(len(prompts)) if 5 * k + 4 <= width]
     boxes = [(x, y, x + 4, y + 4) for x, y in corners]
@@ -145,6 +146,7 @@ class OraclePerceiver:
     def prepare(self, prompts: PromptSet) -> None:
         """Take the prompts; only new texts are encoded."""
         known = set(self.encoded)
+        # As a real model with a cache of embeddings does.
         self.encoded += [text for text in prompts.texts if text not in known]
         self._prompts = prompts
 

@@ -78,6 +78,7 @@ def sources(given: GivenSource) -> tuple[list[SourceConfig], list[Source]]:
 def _items(given: Any) -> Sequence[Any]:
     if not isinstance(given, (list, tuple)):
         return [given]
+    # Images in a list are the frames of one stream; names in a list are a stream each.
     return [given] if given and all(map(_in_memory, given)) else given
 
 
@@ -87,6 +88,7 @@ def _in_memory(item: object) -> bool:
 
 def _ready_source(item: Any, taken: set[str]) -> Source:
     images = [item] if _in_memory(item) else item
+    # Every `Source` can be iterated too; only a `Source` has `live`.
     if isinstance(images, Iterable) and not hasattr(images, "live") and not isinstance(item, type):
         name, count = "images", 1
         while name in taken:
@@ -138,6 +140,7 @@ def tracker(
         return given, None
     if isinstance(given, str):
         return PluginConfig(given), None
+    # A class has `update` as well, but it makes trackers and is none.
     if isinstance(given, type) or not hasattr(given, "update"):
         make = given if callable(given) else partial(fits, given, "a tracker")
         return None, lambda: fits(make(), "a tracker")

@@ -46,6 +46,7 @@ class LoadedModel:
     def __init__(self, perceiver: Perceiver) -> None:
         self._perceiver = perceiver
         self._prompts: PromptSet | None = None
+        # A perceiver serves one call at a time, and its prompts must not change in between.
         self._lock = threading.Lock()
 
     @overload
@@ -93,6 +94,7 @@ class LoadedModel:
                 self._perceiver.prepare(wanted)
                 self._prompts = wanted
             for first in range(0, len(images), BATCH):
+                # Indices go on from one call to the next.
                 part = [
                     Frame(to_bgr(image), index, 0.0)
                     for index, image in enumerate(images[first : first + BATCH], first)
@@ -173,6 +175,7 @@ def _keep(model: str, options: dict[str, Any]) -> LoadedModel:
     """The model of earlier calls with the same options, else a new one."""
     key = (model, *sorted(options.items()))
     with _kept_lock:
+        # Loaded under the lock: two threads that ask at once load it once.
         loaded = _kept.pop(key, None) or load(model, **options)
         _kept[key] = loaded  # the newest stands last
         while len(_kept) > KEPT:

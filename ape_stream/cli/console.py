@@ -23,6 +23,7 @@ class Stderr(io.TextIOBase):
     def write(self, text: str, /) -> int:
         """Write if it can be."""
         with suppress(OSError, ValueError):
+            # Looked up at every call: it may be redirected while a run goes on.
             sys.stderr.write(text)
         return len(text)
 
@@ -56,6 +57,7 @@ def stdout_problem(error: Exception) -> OSError | None:
 def discard_stdout() -> None:
     """Throw away what could not be printed, so that the interpreter can end in peace."""
     with suppress(OSError, ValueError):
+        # At its end the interpreter flushes stdout once more and would fail with a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -71,4 +73,5 @@ def show_warnings() -> None:
     logger = logging.getLogger("ape_stream")
     if not any(isinstance(handler, _OneLine) for handler in logger.handlers):
         logger.addHandler(_OneLine(logging.WARNING))
+    # Else handlers of the root logger would print the same line again.
     logger.propagate = False

@@ -47,6 +47,7 @@ def execute(
     """
     pipeline = build_pipeline(plan)
     try:
+        # `serving` is left first: no request comes in while the run closes.
         with pipeline, nullcontext() if serving is None else serving(pipeline):
             found = consume(pipeline, quiet=as_json)
     except BaseException:

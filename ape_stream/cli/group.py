@@ -36,6 +36,8 @@ class PluginGroup(TyperGroup):
         command = _loaded(cmd_name)
         for full in find("commands"):
             group, _, name = full.partition(".")
+            # `_loaded` makes a new group at each call, so nothing is added twice. A single function
+            # has no `add_command`: it takes no subcommands.
             if name and group == cmd_name and hasattr(command, "add_command"):
                 command.add_command(_loaded(full), name)
         return command
@@ -50,9 +52,11 @@ def _loaded(name: str) -> Any:
             name.rpartition(".")[2],
             help=f"Cannot be used: {error}",
             callback=_raiser(error),
+            # Takes any arguments: the reason is shown, and no complaint about an option.
             context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
         )
     if not isinstance(found, typer.Typer):
+        # An app with one command becomes that command itself, not a group.
         wrapped = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         wrapped.command(name)(found)
         found = wrapped

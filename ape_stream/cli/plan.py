@@ -86,6 +86,7 @@ def from_options(given: Options) -> RunConfig:
         outputs=_outputs(given.output, plan.outputs, sources),
         overwrite=plan.overwrite or given.overwrite,
     )
+    # An output must not replace the file that the run was read from.
     read = [path for path in (given.prompts_file, given.config) if path is not None]
     refuse_inputs((Path(output.output) for output in plan.outputs), read)
     return plan
@@ -108,6 +109,7 @@ def _thresholds(given: Sequence[str], plan: RunConfig) -> tuple[float | None, Pr
     """The threshold for all, and the prompts with those for one."""
     general, own = plan.threshold, {}
     for text in given:
+        # At the last sign: a prompt may hold one of its own.
         name, equals, number = text.rpartition("=")
         try:
             value = float(number)
@@ -116,7 +118,7 @@ def _thresholds(given: Sequence[str], plan: RunConfig) -> tuple[float | None, Pr
                 f"threshold {text!r} is no number: give 0.4, or 'dog face=0.6' for one prompt"
             ) from error
         if equals:
-            own[" ".join(name.split())] = value
+            own[" ".join(name.split())] = value  # as `Prompt` normalises its text
         else:
             general = value
     for name in own:

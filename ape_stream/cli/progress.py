@@ -107,6 +107,7 @@ class _Lines:
         total = _total(self._run, stats)
         if total is None or not stats.published:
             return ""
+        # At the mean rate so far.
         left_s = (total - stats.published) * stats.elapsed_s / stats.published
         return f", {left_s:.0f} s left"
 
@@ -187,6 +188,7 @@ def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
 def found_lines(found: Found) -> list[str]:
     """Lines about what was found for each prompt, most regions first, and what was not found."""
     some = sorted((text for text, n in found.regions.items() if n), key=found.regions.__getitem__)
+    # In the order of the prompts.
     none = [text for text, count in found.regions.items() if not count]
     lines = [
         f"  {text}: {found.regions[text]} regions, {found.tracks(text)} tracks"

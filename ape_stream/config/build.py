@@ -69,6 +69,7 @@ def build_pipeline(
 
 def _sources(configs: Iterable[SourceConfig], taken: set[str]) -> list[Source]:
     expanded = [(config, spec) for config in configs for spec in expand(config.source)]
+    # All names that were given come first: a name that is made up must not take one of them.
     taken = taken | {config.name for config, _ in expanded if config.name is not None}
     sources: list[Source] = []
     for config, spec in expanded:
@@ -94,6 +95,7 @@ def _sinks(config: RunConfig, streams: Sequence[str]) -> list[Sink]:
 def _sink(config: OutputConfig, *, overwrite: bool) -> Sink:
     plugin = sink_plugin(config.output)
     options = dict(config.options)
+    # Sinks that write no files have no such option.
     if overwrite and "overwrite" in option_names(load("sinks", plugin), positional=1):
         options.setdefault("overwrite", True)
     sink: Sink = make("sinks", plugin, config.output, options=options)

@@ -188,4 +188,5 @@ def _tracker(item: str | dict[str, Any]) -> PluginConfig | None:
 
 
 def _plugin(what: str, item: dict[str, Any], default: str) -> PluginConfig:
+    # The default comes first: a `plugin` of the user takes its place.
     return read_table(PluginConfig, {"plugin": default, **item}, what, rest="options")

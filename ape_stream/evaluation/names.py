@@ -92,6 +92,7 @@ def judge_names(model: TimedPerceiver, world: World, plan: EvaluationPlan) -> Re
     low = name_prompts(world.names, LOW, world.things)
     default = name_prompts(world.names, None, world.things)
     weak = _judge(model, images, low)
+    # `fps` counts the calls at the model's own threshold, as in a real run.
     before = model.seconds["perceive"]
     sure = _judge(model, images, default)
     seconds = model.seconds["perceive"] - before
@@ -103,6 +104,7 @@ def judge_names(model: TimedPerceiver, world: World, plan: EvaluationPlan) -> Re
     }
     if (shapes := len(plan.sizes)) > 1:
         by_size = {
+            # Images take the sizes in turn: every `shapes`-th one has the same.
             size_name(size): _figures(weak[k::shapes], sure[k::shapes], world)
             for k, size in enumerate(plan.sizes[: len(images)])
         }
@@ -139,8 +141,10 @@ def _absent(results: Sequence[ImageResult], world: World, seed: int) -> float:
     """Masks per image under a random ABSENT of the names that are true of nothing in it."""
     false = 0
     for k, one in enumerate(results):
+        # Regions that need not be found are there all the same: their names are not absent.
         visible = {r.class_id for r in (*one.truth.instances, *one.truth.ignored)}
         absent = np.array([c for c in range(len(world.names)) if c not in visible], np.int64)
+        # By image: the same names are asked for again when other images are added.
         rng = np.random.default_rng((seed, k))
         asked = rng.choice(absent, min(ABSENT, len(absent)), replace=False)
         false += int(np.isin(one.class_ids, asked).sum())
@@ -153,6 +157,7 @@ def judge_synonyms(model: TimedPerceiver, world: World, plan: EvaluationPlan) ->
     texts = list(world.names)
     others: dict[int, list[str]] = {}
     for prompt in world.prompts[len(texts) :]:
+        # A word for several classes (fruit) is no synonym of one.
         if len(prompt.class_ids) == 1:
             others.setdefault(prompt.class_ids[0], []).append(prompt.text)
     for class_id, words in others.items():
@@ -163,6 +168,7 @@ def judge_synonyms(model: TimedPerceiver, world: World, plan: EvaluationPlan) ->
 
 def judge_unknown_words(model: TimedPerceiver, world: World, plan: EvaluationPlan) -> Report:
     """Words that the world does not know: everything that is found under them is wrong."""
+    # By single words: a noun inside of a longer name is known, too.
     known = {word for prompt in world.prompts for word in prompt.text.lower().split()}
     words = [word for word in UNKNOWN_WORDS if word not in known]
     prompts = PromptSet(tuple(Prompt(word, PromptKind.VOCABULARY) for word in words))

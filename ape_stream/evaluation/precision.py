@@ -30,7 +30,7 @@ __all__ = [
     "precision_recall",
 ]
 
-IOU_50 = 0
+IOU_50 = 0  # position of 0.5 among COCO's ten IoU thresholds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +76,7 @@ class Average:
 
 def _mean(values: NDArray[np.float64]) -> float:
     known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else 0.0
+    return float(known.mean()) if known.size else 0.0  # NaN: no truth of that class
 
 
 def _images(results: Sequence[ImageResult]) -> list[dict[str, int]]:
@@ -89,8 +89,10 @@ def _truth(results: Sequence[ImageResult], classes: int) -> COCO:
     annotations: list[dict[str, Any]] = []
     for k, one in enumerate(results):
         annotations += [_annotation(one.truth, r, k, crowd=0) for r in one.truth.instances]
+        # A crowd need not be found, and what is found on it counts neither as right nor as wrong.
         annotations += [_annotation(one.truth, r, k, crowd=1) for r in one.truth.ignored]
     for number, annotation in enumerate(annotations):
+        # From 1: the library takes a match with id 0 for no match.
         annotation["id"] = number + 1
     truth = COCO()
     truth.dataset = {
@@ -112,7 +114,7 @@ def _annotation(
         "category_id": region.class_id,
         "segmentation": encode_rle(mask, (size[0], size[1])),
         "area": area(mask),
-        "bbox": [0, 0, 1, 1],
+        "bbox": [0, 0, 1, 1],  # required, not used for masks
         "iscrowd": crowd,
     }
 
@@ -146,9 +148,10 @@ def _found(results: Sequence[ImageResult]) -> COCO:
 def _run(results: Sequence[ImageResult], classes: int, *, class_agnostic: bool = False) -> COCOeval:
     with contextlib.redirect_stdout(io.StringIO()):  # the library prints its progress
         judge = COCOeval(_truth(results, classes), _found(results), "segm")
+        # One range: small, medium and large in COCO are sizes of its own photos.
         judge.params.areaRng = [[0, 1e10]]
         judge.params.areaRngLbl = ["all"]
-        judge.params.maxDets = [100]
+        judge.params.maxDets = [100]  # in an image, per class; COCO's own number
         judge.params.useCats = 0 if class_agnostic else 1
         judge.evaluate()
         judge.accumulate()
@@ -163,8 +166,8 @@ def average_precision(results: Sequence[ImageResult], classes: int) -> Average:
         classes: How many classes there are.
     """
     precision = _run(results, classes).eval["precision"][..., 0, 0]  # (IoU, recall, class)
-    precision = np.where(precision < 0, np.nan, precision)
-    per_iou = precision.mean(axis=1)
+    precision = np.where(precision < 0, np.nan, precision)  # -1: no truth of that class
+    per_iou = precision.mean(axis=1)  # (IoU, class): mean over 101 recalls
     return Average(ap50=per_iou[IOU_50], ap=per_iou.mean(axis=0))
 
 
@@ -190,9 +193,10 @@ def precision_recall(results: Sequence[ImageResult], classes: int) -> tuple[floa
     """
     right = wrong = asked = 0
     for image in _run(results, classes).evalImgs:
+        # Neither truth nor findings of that class in that image.
         if image is None:
             continue
-        counted = ~image["dtIgnore"][IOU_50].astype(bool)
+        counted = ~image["dtIgnore"][IOU_50].astype(bool)  # (N,) not on a crowd
         matched = image["dtMatches"][IOU_50] > 0
         right += int((matched & counted).sum())
         wrong += int((~matched & counted).sum())

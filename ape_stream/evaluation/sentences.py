@@ -40,6 +40,7 @@ def judge_sentences(model: TimedPerceiver, world: World, plan: EvaluationPlan) -
         "sentences": len(phrases),
         "sentence_accuracy": float(np.mean(fused)),
         "sentence_accuracy_unfused": float(np.mean(unfused)),
+        # A guess among the target and the things that the phrase could be mistaken for.
         "sentence_chance": float(np.mean([1 / (1 + len(p.distractors)) for p in phrases])),
         "sentence_accuracy_by_relation": {
             relation: float(np.mean(right)) for relation, right in sorted(by_relation.items())
@@ -75,6 +76,6 @@ def _is_right(truth: AnnotatedImage, found: Instances, prompt_id: int, target: i
     regions = np.flatnonzero(found.prompt_ids == prompt_id)
     if len(regions) == 0:
         return False
-    best = int(regions[found.scores[regions].argmax()])
+    best = int(regions[found.scores[regions].argmax()])  # highest score of that prompt
     wanted = crop(truth.instance_map == target)
     return bool(iou_matrix([wanted], [found.masks[best]])[0, 0] >= RIGHT_IOU)

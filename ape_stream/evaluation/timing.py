@@ -32,6 +32,7 @@ class TimedPerceiver:
     def timed(self, stage: str) -> Iterator[None]:
         """Time the block as one call of this stage."""
         start = time.perf_counter()
+        # No `finally`: a call that failed says nothing about the time of one.
         yield
         self.seconds[stage] += time.perf_counter() - start
         self.calls[stage] += 1

@@ -50,12 +50,13 @@ class TrackLog:
         if found.track_ids is None:
             raise ValueError("the regions have no track ids")
         asked = [r for r in truth.instances if not r.stuff]
-        regions = [*asked, *(r for r in truth.ignored if not r.stuff)]
+        regions = [*asked, *(r for r in truth.ignored if not r.stuff)]  # (R,): asked first
         masks = [crop(truth.instance_map == r.id) for r in regions]
         keep = np.flatnonzero(found.track_ids > 0)
-        overlap = iou_matrix(masks, [found.masks[k] for k in keep]).astype(np.float64)
+        overlap = iou_matrix(masks, [found.masks[k] for k in keep]).astype(np.float64)  # (R, N)
         classes = np.array([r.class_id for r in regions], np.int64)
         overlap[classes[:, None] != found.prompt_ids[keep][None]] = 0
+        # (N,): tracks that cover what need not be found; they are left out.
         ignored = overlap[len(asked) :].max(axis=0, initial=0.0) >= MATCH
         self.true_ids.append(np.array([r.id for r in asked], np.int64))
         self.track_ids.append(found.track_ids[keep][~ignored])

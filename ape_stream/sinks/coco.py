@@ -46,7 +46,7 @@ class CocoSink(FileSink):
         super().__init__(spec, overwrite=overwrite)
         self._images = 0
         self._annotations = 0
-        self._categories: dict[str, int] = {}
+        self._categories: dict[str, int] = {}  # ids from 1, by text
 
     def __enter__(self) -> Self:
         """Open the part."""
@@ -64,6 +64,7 @@ class CocoSink(FileSink):
         """
         self._images += 1
         line: dict[str, Any] = {"image": self._image(result)}
+        # With the first frame that has them: prompts may change while the run goes on.
         if new := self._new_categories(result):
             line["categories"] = new
         line["annotations"] = self._regions(result)
@@ -114,6 +115,7 @@ class CocoSink(FileSink):
         with self.file.finishing(whole=whole):
             self._lines.close()
             if whole:
+                # The document takes the final name; of the part nothing is left to be renamed.
                 write_document(self.file.path, lambda: _read(self.file.part), info(error))
                 with written(self.file.part):
                     self.file.part.unlink()
@@ -148,10 +150,12 @@ def write_document(
     Raises:
         SinkError: it cannot be written.
     """
+    # Not `.part`: that is what `frames` reads meanwhile.
     whole = path.with_name(f"{path.name}.new")
     with written(whole):
         with whole.open("w", encoding="utf-8") as document:
             document.write('{"info": ' + json.dumps(about, ensure_ascii=False))
+            # One pass over the part for each list, so that none has to fit in memory.
             for key in ("categories", "images", "annotations"):
                 document.write(f',\n"{key}": [')
                 _write_list(document, _items(frames(), key))

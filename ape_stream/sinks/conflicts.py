@@ -49,6 +49,7 @@ def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
         return
     for path in inputs:
         try:
+            # By device and inode: links and other spellings of a name are found, too.
             same = existing.get(_identity(path))
         except (OSError, ValueError):  # the source says so itself, when it is opened
             continue
@@ -65,6 +66,7 @@ def _refuse_twice(files: Sequence[Path]) -> None:
     names = []
     for path in files:
         with written(path):
+            # By name: most of these files do not exist yet.
             names.append(os.path.realpath(path))
     for name, path in zip(names, files, strict=True):
         if names.count(name) > 1 and not _may_be_shared(path):

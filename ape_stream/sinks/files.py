@@ -34,11 +34,13 @@ __all__ = [
 PART = ".part"
 """Added to the name of what is not whole yet."""
 _UNSAFE = re.compile(r"[^\w.-]+")
+# Systems allow 255 bytes for a name; a suffix and `.part` are added to this.
 _NAME_BYTES = 200
 
 
 def file_name(stream: str) -> str:
     """The name of a stream as one part of a path: it may be a path itself, or a stranger's."""
+    # No dot at the ends: neither a hidden file nor "..".
     name = _UNSAFE.sub("-", stream).strip("-.") or "stream"
     return name.encode()[:_NAME_BYTES].decode(errors="ignore")
 
@@ -76,7 +78,7 @@ class PartFile:
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
         self.path = Path(path)
         self.overwrite = overwrite
-        self._lock: int | None = None
+        self._lock: int | None = None  # descriptor of the locked part
         with written(path):
             self.direct = _is_special(self.path)
         self.part = self.path if self.direct else Path(f"{self.path}{PART}")
@@ -106,6 +108,7 @@ class PartFile:
                 )
             size = self.part.stat().st_size if self.part.exists() else 0
         if size and not self.overwrite:
+            # Not with the lock in hand: a second descriptor would find the file locked, by us.
             if self._lock is None:
                 refuse_running(self.part)
             raise ConfigError(
@@ -125,6 +128,7 @@ class PartFile:
             return
         with written(self.part):
             self.part.parent.mkdir(parents=True, exist_ok=True)
+            # Emptied only under the lock: until then the part may be that of another run.
             self._lock = _locked(self.part, create=True)
             try:
                 self.refuse_loss()  # the process that held the lock may have finished meanwhile
@@ -150,6 +154,7 @@ class PartFile:
             with written(self.path):
                 if self.part.exists():
                     if whole:
+                        # Atomic: at any moment the old file or the new one is there.
                         self.part.replace(self.path)
                     elif not self.part.stat().st_size:
                         self.part.unlink()

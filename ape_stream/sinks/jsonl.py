@@ -62,6 +62,7 @@ class LineFile:
         """
         with written(self.path):
             self._stream.write(json.dumps(value, ensure_ascii=False) + "\n")
+            # To the system, not to the disk (fsync): enough to survive a kill of this process.
             self._stream.flush()
 
     def close(self) -> None:

@@ -85,6 +85,7 @@ class LabelsSink(Closing):
     def __enter__(self) -> Self:
         """Open the legend."""
         self.claim(())
+        # Read before `open` empties the legend's part: the maps that it names are removed below.
         older = [name for legend in self._legend.files for name in _named(legend)]
         self._legend.open()
         with written(self.part):
@@ -120,11 +121,13 @@ class LabelsSink(Closing):
                 zip(found.prompt_ids, tracks, strict=True), start=1
             )
         ]
+        # After the image: every file that the legend names is whole.
         self._lines.write({"file": name, "time_s": frame.time_s, "regions": regions})
 
     def close(self, error: BaseException | None = None) -> None:
         """Move what was written to its folder; a run that was cut short leaves the part."""
         whole = is_whole(error)
+        # The legend's own part is renamed first; then the folder as a whole can be moved.
         with self._legend.finishing(whole=whole):
             self._lines.close()
         if whole:

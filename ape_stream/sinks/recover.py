@@ -56,6 +56,7 @@ def recover(part: str | Path, *, overwrite: bool = False) -> tuple[Path, str]:
 
 def _json(part: Path, final: Path) -> str:
     with held(part):
+        # Counted in a pass of its own: nothing is made of a part without a whole line.
         count = sum(1 for _ in _whole_lines(part))
         _refuse_empty(part, count)
         write_document(final, lambda: _whole_lines(part), info(_CUT_SHORT))
@@ -79,6 +80,7 @@ def _jsonl(part: Path, final: Path) -> str:
 
 def _video(part: Path, final: Path) -> str:
     """Copy every packet that can be read; nothing is encoded again."""
+    # The suffix stays last: `_copy` chooses the container by it.
     new = final.with_name(f"{final.stem}.new{final.suffix}")
     with held(part), encoded(part):
         try:
@@ -120,6 +122,7 @@ def _labels(part: Path, final: Path) -> str:
     with held(legend.part), written(part):
         count = sum(1 for _ in _whole_lines(legend.part))
         _refuse_empty(part, count)
+        # The lock is on the open file and stays with it under its new name.
         legend.part.replace(legend.path)
         move_label_maps(part, final)
     return f"{count} frames"

@@ -67,6 +67,7 @@ class SheetSink(FileSink):
             overlay = draw(result)
             self._only = overlay if self._seen == 0 else None
             self._kept.append(self._small(overlay))
+            # Halved at twice the cells, so that there are always enough for all of them.
             if len(self._kept) == 2 * self.columns * self.rows:
                 self._kept = self._kept[::2]
                 self._stride *= 2

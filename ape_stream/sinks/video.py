@@ -167,6 +167,7 @@ class _Writer:
         frame.pts, frame.time_base = self._clock.ticks(time_s), CLOCK
         if frame.pts >= self._next_key:
             frame.pict_type = PictureType.I
+            # Set by us and not by the encoder's count: frame rates vary and frames are dropped.
             self._next_key = frame.pts + round(KEY_FRAME_S / CLOCK)
         with encoded(self.path):
             self._container.mux(self._stream.encode(frame))
@@ -174,7 +175,7 @@ class _Writer:
     def close(self) -> None:
         with encoded(self.path):
             try:
-                self._container.mux(self._stream.encode(None))
+                self._container.mux(self._stream.encode(None))  # what the encoder still holds
             finally:
                 self._container.close()
 
@@ -212,6 +213,7 @@ class _Clock:
         else:  # also where one of them is no number
             self._at_s += self._step_s
         self._given_s = time_s
+        # At least one tick further: encoders refuse a time that does not rise.
         self._tick = max(self._tick + 1, round(self._at_s / CLOCK))
         return self._tick
 

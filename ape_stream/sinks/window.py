@@ -75,6 +75,7 @@ class WindowSink(Closing):
             self._end()
             return
         cv2.imshow(name, image)
+        # OpenCV draws, and sees keys, only while it waits for one; 1 ms is the shortest wait.
         paused = self._obey(cv2.waitKey(1), result, image)
         while paused and not self._ended:
             paused = not self._obey(cv2.waitKey(_PAUSED_MS), result, image)
@@ -116,7 +117,7 @@ class WindowSink(Closing):
 
 
 def _is_closed(name: str) -> bool:
-    return cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1
+    return cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1  # 0 or -1: closed by its button
 
 
 def _silence_qt() -> None:
