@@ -117,7 +117,10 @@ class WindowSink(Closing):
 
 
 def _is_closed(name: str) -> bool:
-    return cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1  # 0 or -1: closed by its button
+    try:
+        return cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1  # 0 or -1: by its button
+    except cv2.error:  # Qt: the last window is gone
+        return True
 
 
 def _silence_qt() -> None:

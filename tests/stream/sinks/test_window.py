@@ -24,6 +24,11 @@ class Screen:
         self.shown, self.sizes, self.titles, self.keys, self.calls = {}, {}, {}, [], []
         self.visible = 1.0
 
+    def is_visible(self):
+        if self.visible is None:  # as Qt does once the last window is gone
+            raise cv2.error("NULL guiReceiver (please create a window)")
+        return self.visible
+
     def wait(self, delay):
         self.calls.append(delay)
         return self.keys.pop(0) if self.keys else -1
@@ -40,7 +45,7 @@ def screen(monkeypatch):
     monkeypatch.setattr(cv2, "imshow", screen.shown.__setitem__)
     monkeypatch.setattr(cv2, "setWindowTitle", screen.titles.__setitem__)
     monkeypatch.setattr(cv2, "waitKey", screen.wait)
-    monkeypatch.setattr(cv2, "getWindowProperty", lambda _name, _what: screen.visible)
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda _name, _what: screen.is_visible())
     monkeypatch.setattr(cv2, "destroyAllWindows", lambda: screen.shown.setdefault("closed", None))
     return screen
 
@@ -83,13 +88,17 @@ def test_a_key_ends_the_run(screen, key, live):
     assert len(screen.calls) == 3
 
 
-def test_closing_the_window_ends_the_run(screen):
+@pytest.mark.parametrize("closed", [0.0, -1.0, None])
+def test_closing_the_window_ends_the_run(screen, closed):
     run = ape_stream.open(
-        ListSource(frames(10**9), live=True), "cup", model=OraclePerceiver(), outputs=["window"]
+        ListSource(frames(10**9), live=True, period_s=0.001),
+        "cup",
+        model=OraclePerceiver(),
+        outputs=["window"],
     )
     for result in run:
-        if result.frame.index == 3:
-            screen.visible = 0.0
+        if result.frame.index >= 3:
+            screen.visible = closed
         assert result.frame.index < 10_000
     assert run.outcome == "stopped"
 
