@@ -1,11 +1,15 @@
 """Words in, tracked masks out, on any video.
 
-    open, find, load     a run, or single images, in one call (`ape_stream.api`)
-    Pipeline             a run from ready parts (`ape_stream.pipeline`)
-    Frame, Prompt, ...   what moves through it (`ape_stream.types`)
-    Source, Sink, ...    the shapes of own parts (`ape_stream.protocols`)
-    RunConfig, ...       a run as data or TOML (`ape_stream.config`)
-    ApeStreamError, ...  all errors (`ape_stream.errors`)
+    api                           open, find, load: a run, or single images, in one call
+    pipeline, config              Pipeline: a run from ready parts; RunConfig: as data or TOML
+    types, values, result         Frame, Prompt, ...: what moves through it
+    protocols, testing            Source, Sink, ...: the shapes of own parts; fakes of them
+    sources, sinks, trackers      where frames come from, where results go, lasting identities
+    masks, wire, draw, interop    masks; results as bytes, as an overlay, for `supervision`
+    plugins, specs                parts by name; which part a user's string means
+    cli, evaluation               the command `ape-stream`; how good a model is
+    channel, stats, signals       hand-over between threads; counts and times; Ctrl-C
+    errors, tables, text, closing, optional    what all of them use
 
 Public as modules: `masks`, `wire`, `testing`, `plugins`, `evaluation`.
 """

@@ -7,7 +7,7 @@
     │   ├── PluginError       a name has no plugin, or an extra is not installed
     │   └── ModelError        a model cannot be found or read
     ├── SourceError           a source cannot be opened or read
-    │   └── TruncatedError    a source ended before its own header said so (exit code 3)
+    │   └── TruncatedError    a source ended before the end in its header (exit code 3)
     ├── SinkError             an output cannot be written
     ├── StoppedError          a run was stopped before its files were read to their end
     ├── WireError             bytes are not a message of ours

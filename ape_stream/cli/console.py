@@ -18,7 +18,7 @@ def say(line: str) -> None:
 
 
 class Stderr(io.TextIOBase):
-    """Whatever standard error is now, without its errors."""
+    """Standard error as it is at each call, without its errors."""
 
     def write(self, text: str, /) -> int:
         """Write if it can be."""
@@ -62,7 +62,7 @@ def discard_stdout() -> None:
 
 
 class _OneLine(logging.Handler):
-    """Writes to whatever standard error is now, so that redirection works."""
+    """Writes to standard error as it is at each call, so that redirection works."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(f"{record.levelname.lower()}: {record.getMessage()}")

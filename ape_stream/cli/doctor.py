@@ -24,7 +24,7 @@ _LIBRARIES = {
     "CuPy": ("cupy", ("cupy-cuda13x", "cupy-cuda12x", "cupy"), "starts these kernels"),
     "numba": ("numba", ("numba",), "faster kernels on the CPU"),
     "pyzmq": ("zmq", ("pyzmq",), "zmq: outputs and control"),
-    "rclpy": ("rclpy", ("rclpy",), "ROS 2 nodes, beside a ROS installation"),
+    "rclpy": ("rclpy", ("rclpy",), "ROS 2 nodes, with a ROS installation"),
     "cyclonedds": ("cyclonedds", ("cyclonedds",), "ROS 2 topics without a ROS installation"),
     "rosbags": ("rosbags", ("rosbags",), "bags, and ROS 2 messages without ROS"),
     "trackers": ("trackers", ("trackers",), "other trackers than iou"),

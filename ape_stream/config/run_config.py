@@ -83,7 +83,7 @@ class RunConfig:
     tracker: PluginConfig | None = field(default_factory=lambda: PluginConfig("iou"))
     """What gives lasting ids; None gives none."""
     outputs: tuple[OutputConfig, ...] = ()
-    """Where results go besides the caller."""
+    """Where results go, in addition to the caller."""
     threshold: float | None = None
     """Lowest score kept, 0..1, for prompts without their own; None leaves it to the model."""
     policy: Policy = "auto"

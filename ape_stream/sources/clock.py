@@ -7,7 +7,7 @@ still (an encoder that was paused), or say nothing at all. The stream's clock go
     as the sender was away;
   * for a live stream, the arrival of the frames is a second clock. `arrived - time` is least for
     the frames that were delayed least; after an outage the first frame is put on that line, so
-    that the outage counts once, in full, whatever the sender's clock did meanwhile.
+    that the outage counts once, in full, however the sender's clock went on.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Importing this package compiles nothing: the first call of an operator does, once per machine.
 
     ops.py           the operators torch knows: msda, msda_fused, nms_grouped, mask_pack
-    checks.py        checks of their arguments
+    checks.py        checks of their arguments; errors: what they raise
     registry.py      chooses the backend of a device
     device_check.py  compares kernels with their references at the first use of a GPU
     backends/        one implementation per file: CUDA, C++, numba, torch

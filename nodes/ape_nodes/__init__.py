@@ -1,8 +1,8 @@
 """Sources and sinks over ZeroMQ and ROS 2; they know messages, never the network.
 
-zeromq           results, frames and control over ZeroMQ (extra `zmq`)
-ros2             topics, bags and the lifecycle node of ROS 2 (extras `dds`, `bags`, `rclpy`)
-benchmark_data   images and results that the benchmarks of both send
+zeromq       results, frames and control over ZeroMQ (extra `zmq`)
+ros2         topics, bags and the lifecycle node of ROS 2 (extras `dds`, `bags`, `rclpy`)
+benchmarks   what the benchmarks of both share
 
 `ape_nodes.subscribe` reads results that another process sends over ZeroMQ.
 """

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import re
 import subprocess
 import sys
 import tomllib
@@ -45,6 +46,9 @@ DOORS = {
 """Where each outside library may be imported: one door, so that another can take its place."""
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
+MAX_MAP_LINES = 10
+MAP_LINE = re.compile(r" *(?P<names>[\w./]+(?:, [\w./]+)*)  +(?P<what>\S.*)")
+"""A line of a package's map: names, at least two spaces, and what they hold."""
 
 
 def relative(path: Path) -> str:
@@ -70,6 +74,35 @@ def test_a_file_is_a_room_of_modest_size(path):
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, node.name
+
+
+def map_of(docstring: str) -> list[tuple[list[str], list[str]]]:
+    """The names that begin each line of a map, and those inside it: `...; name: what it holds`."""
+    lines = []
+    for line in docstring.splitlines():
+        if found := MAP_LINE.fullmatch(line):
+            heads = [name.rstrip("/").removesuffix(".py") for name in found["names"].split(", ")]
+            inside = re.findall(r"; (\w+(?:, \w+)*): ", found["what"])
+            lines.append((heads, [name for group in inside for name in group.split(", ")]))
+    return lines
+
+
+def modules_beneath(folder: Path) -> set[str]:
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
+    return files | {path.parent.name for path in folder.glob("*/__init__.py")}
+
+
+@pytest.mark.parametrize(
+    "init", [path for path in SOURCES if path.name == "__init__.py"], ids=relative
+)
+def test_a_package_has_a_map_of_its_modules(init):
+    lines = map_of(ast.get_docstring(ast.parse(init.read_text()), clean=False) or "")
+    heads = {name for names, _ in lines for name in names}
+    named = heads | {name for _, names in lines for name in names}
+    assert len(lines) <= MAX_MAP_LINES
+    assert modules_beneath(init.parent) <= named
+    gone = {name for name in heads if not (init.parent / name).is_dir()}
+    assert gone <= modules_beneath(init.parent), "no such file"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)

@@ -43,7 +43,7 @@ class PixelAspect:
         (a broadcast that goes over to 16:9).
         """
         coded = self._stream.codec_context.sample_aspect_ratio
-        # A codec that still says what it said at the start has no news: the container counts.
+        # A codec with the same value as at the start has no news: the container counts.
         aspect = self._declared if coded == self._coded else coded
         if not aspect or not Fraction(1, _WIDEST) <= aspect <= _WIDEST:
             return Fraction(1)
@@ -116,7 +116,7 @@ def _autorotate(matrix: _Matrix | None) -> list[tuple[str, str]]:
     """The filters, by name and arguments, that ffmpeg inserts for a display matrix.
 
     The matrix holds a b u, c d v, x y w row by row; a point (x, y) of the stored image is shown
-    at (ax + cy, bx + dy). Mirrored ones are told from rotations by the signs, as in ffmpeg's
+    at (ax + cy, bx + dy). Signs distinguish mirrored ones from rotations, as in ffmpeg's
     fftools/ffmpeg_filter.c.
     """
     if matrix is None:

@@ -1,1 +1,5 @@
-"""Cost of a whole frame: frame compares forms of a model, profiler times its stages."""
+"""Cost of a whole frame.
+
+frame     forms of a model, compared in one run
+profiler  time of every stage of the network
+"""

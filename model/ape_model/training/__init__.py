@@ -5,6 +5,6 @@ task, trainer             data sets of a run; the loop, which resumes at any ste
 validate, export          AP while training; a model that `--model` takes
 data                      batches of the drawn world and of COCO files, augmentation
 prompts                   which prompts a step has
-losses                    assignment of predictions, and all losses
+losses, errors            assignment of predictions, and all losses; DataError and others
 text_tower                distillation of nano's text tower
 """

@@ -6,6 +6,7 @@
     sentences   phrases of size and position that fit one region of a scene
     sprites, textures     how things and stuff are drawn
     words, coco, command  the vocabulary, export as COCO, `ape-stream world`
+    build_atlas           makes the sprites in `assets`, for developers
 
 Sprites: Noto Color Emoji (OFL-1.1, `assets/LICENSE.world`). Needs numpy and OpenCV, not torch.
 """

@@ -6,6 +6,6 @@ types                message definitions without ROS; vision_msgs.msg: those tha
 source, sink         the `ros2` source and sink; diagnostics: the values of /diagnostics
 bag, mcap            the `bag` source and sink, and recordings that were cut off
 backend              the interface of both ways to the graph:
-dds/                 Cyclone DDS from pip, without ROS; benchmark: `ape-stream bench dds`
+dds/, commands       Cyclone DDS from pip, without ROS; `ape-stream bench dds`
 rclpy_node/          rclpy: the lifecycle node `ape_node`, and the same source and sink
 """
