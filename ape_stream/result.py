@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
-
 from ape_stream.errors import SinkError
 
 if TYPE_CHECKING:
@@ -57,6 +55,8 @@ class FrameResult:
         Raises:
             SinkError: the file cannot be written, or OpenCV has no such format.
         """
+        import cv2  # noqa: PLC0415 (see above)
+
         try:
             done, data = cv2.imencode(Path(path).suffix or ".png", self.plot())
         except cv2.error:
@@ -70,6 +70,8 @@ class FrameResult:
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""
+        import cv2  # noqa: PLC0415 (see above)
+
         return cv2.imencode(".png", self.plot())[1].tobytes()
 
     def __repr__(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,8 @@ async def results_of(
         results: The run's own iterator.
         stop: Ends the run from any thread.
     """
+    import asyncio  # noqa: PLC0415 (a fifth of the package's import time, for those who use it)
+
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(1, "results") as thread:
         try:
