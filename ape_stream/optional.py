@@ -25,6 +25,7 @@ def library(name: str, extra: str) -> ModuleType:
     """
     try:
         return importlib.import_module(name)
+    # Not only ModuleNotFoundError: a library may be there and lack one of its own parts.
     except ImportError as error:
         raise PluginError(
             f"{name} is not installed: pip install 'ape-stream[{extra}]' ({error})"

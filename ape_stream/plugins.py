@@ -70,6 +70,7 @@ class Plugin:
 
 def find(group: str) -> dict[str, EntryPoint]:
     """The plugins of a group by name, in alphabetical order; nothing is imported."""
+    # From the metadata of installed packages: a plugin's own code does not run.
     found = entry_points(group=f"ape_stream.{group}")
     return {entry.name: entry for entry in sorted(found, key=lambda entry: entry.name)}
 

@@ -176,7 +176,7 @@ class Rate:
         """Count an event at `now` (monotonic seconds)."""
         self._first = now if self._first is None else self._first
         self._times.append(now)
-        self._forget(now)
+        self._forget(now)  # also where nobody asks for the rate
 
     def hz(self, now: float) -> float:
         """Events per second at `now`; it falls to 0 when nothing comes any more."""

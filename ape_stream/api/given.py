@@ -144,6 +144,7 @@ def tracker(
     if isinstance(given, type) or not hasattr(given, "update"):
         make = given if callable(given) else partial(fits, given, "a tracker")
         return None, lambda: fits(make(), "a tracker")
+    # Given out once: a second stream would be tracked with the regions of the first.
     ready: Tracker = fits(given, "a tracker")
     return None, partial(_take, [ready])
 

@@ -52,6 +52,7 @@ def _display() -> str:
 
 
 def _library(module: str, distributions: tuple[str, ...], purpose: str) -> str:
+    # Found, not imported: torch alone takes seconds, and a broken library would end the report.
     if find_spec(module) is None:
         return f"not installed ({purpose})"
     return f"{_version(distributions) or 'present'} ({purpose})"

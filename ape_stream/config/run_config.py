@@ -126,6 +126,7 @@ def load(path: Path, *, prompts: PromptSet | None = None) -> RunConfig:
     try:
         return parse(given, prompts=prompts)
     except (ConfigError, PromptError) as error:
+        # The same kind of error, with the name of the file.
         raise type(error)(f"{path}: {error}") from error
 
 

@@ -89,7 +89,7 @@ def _tables(model: str, report: Report) -> Iterator[Table]:
             table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
             continue
         for part, figure in value.items():
-            if not isinstance(figure, dict):
+            if not isinstance(figure, dict):  # figures by size get a table of their own
                 table.add_row(f"{name}: {part}", f"{figure:.3g}")
     yield table
     by_size: Any = report.get("by_size")

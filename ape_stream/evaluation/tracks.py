@@ -106,6 +106,7 @@ def judge_tracks(
     logs = []
     for k in range(plan.videos):
         video = world.video(plan.seed + k, plan.size(k), fps=plan.fps)
+        # A tracker for each video: a track must not go on from one into the next.
         log, follow = TrackLog(), tracker()
         for index in range(plan.frames):
             truth = video.scene(index)

@@ -52,6 +52,7 @@ class SourceStream:
         self.name = source.name
         self.counters = StreamCounters()
         self.reading = StageMeter()
+        # Drops are reported under the guard: the counters change in one step with the channel.
         self.channel: Channel[Frame] = Channel(
             buffer, guard=guard, on_drop=lambda _frame, cause: self.counters.drop(cause)
         )

@@ -54,6 +54,7 @@ class StreamTracker:
         if frame.segment != self._segment:
             self._segment = frame.segment
             self._tracker = self._make()
+            # The new tracker counts from 1 again.
             self._offset = self._last_id
         class_ids = self._class_ids(prompts)
         tracked = self._tracker.update(

@@ -91,6 +91,7 @@ class LabelsSink(Closing):
         with written(self.part):
             for name in older:
                 (self.part / name).unlink(missing_ok=True)
+            # Without `.part`: of a run that was killed while its maps were moved.
             self._legend.path.unlink(missing_ok=True)
         self._lines = LineFile(self._legend.part, self._legend.stream("w"))
         return self
@@ -144,7 +145,7 @@ def move_label_maps(part: Path, folder: Path) -> None:
     """
     with written(folder):
         if not folder.exists():
-            part.rename(folder)
+            part.rename(folder)  # all of them in one step
             return
         _remove_label_maps(folder)
         for name in (*_named(part / LEGEND), LEGEND):

@@ -140,6 +140,7 @@ _KINDS = {
 
 def _whole_lines(part: Path) -> Iterator[dict[str, Any]]:
     """The lines of a part up to the first that was cut off."""
+    # A line that was cut inside a character is no UTF-8; replaced, it fails as JSON below.
     with part.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:

@@ -65,6 +65,7 @@ class SheetSink(FileSink):
         """Keep this frame's overlay, if it is its turn."""
         if self._seen % self._stride == 0:
             overlay = draw(result)
+            # In full size, as long as it is the only one.
             self._only = overlay if self._seen == 0 else None
             self._kept.append(self._small(overlay))
             # Halved at twice the cells, so that there are always enough for all of them.
@@ -95,6 +96,7 @@ class SheetSink(FileSink):
         if self._only is not None:
             return self._only
         cells = self.columns * self.rows
+        # Evenly spread, with the first and the last.
         spread = np.linspace(0, len(self._kept) - 1, min(cells, len(self._kept))).round()
         return self._grid([self._kept[int(k)] for k in spread])
 

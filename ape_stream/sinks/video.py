@@ -85,7 +85,7 @@ class VideoSink(FileSink):
             "preset": preset, "crf": str(crf), "tune": "zerolatency", "g": "100000"
         }  # fmt: skip
         self._stream: str | None = None
-        self._writer: _Writer | None = None
+        self._writer: _Writer | None = None  # made with the first frame, which has the size
 
     def __enter__(self) -> Self:
         """Make sure that the file can be written."""

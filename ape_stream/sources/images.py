@@ -91,6 +91,7 @@ class ImagesSource(Closing):
                 continue
             yield Frame(image, index, index / self._fps, self.name, time.monotonic_ns(), str(path))
         if len(problems) == len(self._paths):
+            # Not "truncated": of a stream without any frame nothing was processed.
             raise problems[0]
         if problems:
             named = "; ".join(str(problem) for problem in problems[:_NAMED])

@@ -68,5 +68,6 @@ class MemorySource(Closing):
     def _frame(self, index: int, item: Item) -> Frame:
         now = time.monotonic_ns()
         if isinstance(item, Frame):
+            # The stream's name is that of the source; a capture time of its own stays.
             return replace(item, stream=self.name, captured_ns=item.captured_ns or now)
         return Frame(to_bgr(item), index, index / self._fps, self.name, now)

@@ -277,7 +277,7 @@ def decode_frame(data: bytes | memoryview, limits: WireLimits = DEFAULT_LIMITS) 
 
 
 def _size(head: Head, limits: WireLimits) -> tuple[int, int]:
-    pair = head.listed("size")
+    pair = head.listed("size")  # [height, width]
     # `type() is`, not isinstance: True is an int to Python.
     if len(pair) != 2 or any(type(side) is not int or side < 1 for side in pair):
         raise WireError("'size' is not [height, width] in pixels")
@@ -328,6 +328,7 @@ def _prompt(entry: Any) -> Prompt:
 
 
 def _instances(head: Head, size: tuple[int, int], prompts: int, limits: WireLimits) -> Instances:
+    # All columns must have `n` rows: the limit holds for every one of them.
     n = head.whole("n", 0, limits.instances)
     boxes = head.column("boxes", _F32, (n, 4)).astype(np.float32, copy=False)
     scores = head.column("scores", _F32, (n,)).astype(np.float32, copy=False)
