@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
     from ape_model.config import ApeConfig
 
-__all__ = ["fitted_size", "group_by_canvas", "make_batch", "normalise", "resize_rgb"]
+__all__ = [
+    "fitted_size",
+    "group_by_canvas",
+    "make_batch",
+    "normalise",
+    "padded_size",
+    "resize_rgb",
+]
 
 
 def fitted_size(size: tuple[int, int], canvas: int) -> tuple[int, int]:
@@ -85,7 +92,7 @@ def make_batch(
         else resize_bytes(upload(frame), size).flip(-1)
         for frame, size in zip(frames, sizes, strict=True)
     ]
-    shape = len(frames), 3, *_padded(sizes, config)
+    shape = len(frames), 3, *padded_size(sizes, config)
     batch = torch.zeros(shape, dtype=dtype, device=fitted[0].device)
     for canvas, rgb, (height, width) in zip(batch, fitted, sizes, strict=True):
         canvas[:, :height, :width] = normalise(rgb.permute(2, 0, 1).float(), config)
@@ -102,13 +109,16 @@ def group_by_canvas(
     """
     groups: dict[tuple[int, int], list[int]] = {}
     for index, frame in enumerate(frames):
-        canvas = _padded([fitted_size(frame.shape[:2], config.canvas)], config)
+        canvas = padded_size([fitted_size(frame.shape[:2], config.canvas)], config)
         groups.setdefault(canvas, []).append(index)
     return [tuple(group) for group in groups.values()]
 
 
-def _padded(sizes: Sequence[tuple[int, int]], config: ApeConfig) -> tuple[int, int]:
-    """The whole square, or the least multiples of `size_divisor` that hold all sizes."""
+def padded_size(sizes: Sequence[tuple[int, int]], config: ApeConfig) -> tuple[int, int]:
+    """Rows and columns of the canvas for images of these sizes (height, width).
+
+    It is the whole square, or the least multiples of `size_divisor` that hold all of them.
+    """
     if config.size_divisor is None:
         return config.canvas, config.canvas
     rows, cols = (

@@ -110,11 +110,17 @@ class FeedForward(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention with one packed input matrix."""
+    """Multi-head attention with one packed input matrix.
 
-    def __init__(self, width: int, heads: int) -> None:
+    Args:
+        width: C, channels of a token.
+        heads: attention heads; they divide the width.
+        causal: a token attends only to itself and the tokens before it.
+    """
+
+    def __init__(self, width: int, heads: int, *, causal: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
@@ -136,5 +142,5 @@ class SelfAttention(nn.Module):
         q, k = F.linear(query_key, weight[: 2 * C], bias[: 2 * C]).chunk(2, dim=-1)
         v = F.linear(value, weight[2 * C :], bias[2 * C :])
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))

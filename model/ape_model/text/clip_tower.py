@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ape_model.network.layers import SelfAttention
 from ape_model.text.clip_tokenizer import CONTEXT_LENGTH, VOCABULARY_SIZE, ClipTokenizer
 
 if TYPE_CHECKING:
@@ -75,26 +76,6 @@ TEXT_TOWERS: Final = {
 """Towers of the released models: EVA_CLIP_g_14_X of A, B, C; EVA02-CLIP-bigE-14-plus of D, Ti."""
 
 
-class _CausalAttention(nn.Module):
-    """Multi-head attention in which a token attends to itself and the tokens before it."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
-        nn.init.xavier_uniform_(self.in_proj_weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Mix tokens, (P, T, C) to (P, T, C)."""
-        texts, tokens, width = x.shape
-        qkv = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = qkv.view(texts, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.out_proj(mixed.transpose(1, 2).reshape(texts, tokens, width))
-
-
 class _Mlp(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -109,12 +90,13 @@ class _Block(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(width)
-        self.attn = _CausalAttention(width, heads)
+        self.attn = SelfAttention(width, heads, causal=True)
         self.ln_2 = nn.LayerNorm(width)
         self.mlp = _Mlp(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x))
+        normed = self.ln_1(x)  # (P, T, C)
+        x = x + self.attn(normed, normed)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -143,7 +125,7 @@ class _TextTransformer(nn.Module):
         nn.init.normal_(self.text_projection, std=config.width**-0.5)
 
     def forward(self, ids: Tensor) -> Tensor:
-        x = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]
+        x = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]  # (P, T, C)
         return self.ln_final(self.transformer(x)) @ self.text_projection  # (P, T, D)
 
 
@@ -153,6 +135,7 @@ class _Net(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.text = _TextTransformer(config)
+        # Not used; its key must exist, so that official weights load strictly.
         holder = self.text if config.scale_in_text else self
         holder.logit_scale = nn.Parameter(torch.zeros(()))
 
@@ -189,10 +172,10 @@ def pool(states: Tensor, ids: Tensor, pooling: Pooling) -> Tensor:
     Returns:
         (P, D) vectors in the dtype of `states`, not normalised.
     """
-    end = ids.argmax(dim=1)
+    end = ids.argmax(dim=1)  # (P,); the end mark has the largest id of all
     if pooling is Pooling.EOT:
         return states[torch.arange(len(ids), device=ids.device), end]
-    inside = torch.arange(ids.shape[1], device=ids.device) <= end[:, None]
+    inside = torch.arange(ids.shape[1], device=ids.device) <= end[:, None]  # (P, T)
     kept = states * inside[..., None].to(states.dtype)
     # 1e-6 as in the official code.
     return kept.sum(dim=1) / (inside.sum(dim=1, keepdim=True).to(states.dtype) + 1e-6)
@@ -224,6 +207,7 @@ class ClipTextEncoder:
         ids = self.tokenizer(texts, config.context_length)
         lengths = ids.argmax(dim=1) + 1
         out = torch.empty(len(texts), config.out_width)
+        # From the longest down: the batch that needs the most memory comes first.
         rest = lengths.argsort(stable=True)
         while len(rest):
             rest, batch = self._next_batch(rest, lengths)

@@ -10,20 +10,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ape_model.inference.preprocess import normalise, padded_size
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from ape_model.config import NanoConfig
+    from ape_model.config import ApeConfig, NanoConfig
 
 __all__ = ["Batch", "Example", "collate"]
 
 MASK_STRIDE = 4
-GRAIN = 32
-"""Sides of a padded batch are multiples of the coarsest stride, pixels."""
-_MEAN = (123.675, 116.28, 103.53)
-_STD = (58.395, 57.12, 57.375)
+"""Pixels per cell of a mask, as in the network's mask feature."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +85,7 @@ class Batch:
 
 
 def _pad(rows: Sequence[NDArray[np.generic]], length: int) -> Tensor:
+    """B arrays (G_b, ...) as one (B, length, ...) tensor, zero behind each."""
     out = np.zeros((len(rows), length, *rows[0].shape[1:]), rows[0].dtype)
     for row, values in zip(out, rows, strict=True):
         row[: len(values)] = values
@@ -94,25 +94,23 @@ def _pad(rows: Sequence[NDArray[np.generic]], length: int) -> Tensor:
 
 def _masks(ids: Tensor, regions: int) -> Tensor:
     """(B, H, W) ids to (B, G, H / 4, W / 4) shares."""
-    member = ids[:, None] == torch.arange(1, regions + 1)[:, None, None]
+    member = ids[:, None] == torch.arange(1, regions + 1)[:, None, None]  # (B, G, H, W)
     return functional.avg_pool2d(member.float(), MASK_STRIDE)
 
 
-def _stack(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-    """Pad to the least multiple of the grain that holds all images, as `preprocess.prepare`.
+def _stack(examples: Sequence[Example], config: ApeConfig) -> tuple[Tensor, Tensor]:
+    """Normalise images and pad them to one canvas, as `preprocess.make_batch` does with frames.
 
     Returns:
         (B, 3, H, W) float32 normalised RGB, and (B, H, W) int32 ids.
     """
-    sides = zip(*(e.image.shape[:2] for e in examples), strict=True)
-    canvas = [-(-max(side) // GRAIN) * GRAIN for side in sides]
+    canvas = padded_size([e.image.shape[:2] for e in examples], config)
     images = torch.zeros(len(examples), 3, *canvas)
     ids = torch.zeros(len(examples), *canvas, dtype=torch.int32)
-    mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
     for example, image, mask in zip(examples, images, ids, strict=True):
         height, width = example.image.shape[:2]
-        rgb = torch.from_numpy(example.image[..., ::-1].copy()).float()
-        image[:, :height, :width] = ((rgb - mean) / std).permute(2, 0, 1)
+        rgb = torch.from_numpy(example.image[..., ::-1].copy()).permute(2, 0, 1).float()
+        image[:, :height, :width] = normalise(rgb, config)
         mask[:height, :width] = torch.from_numpy(example.ids)
     return images, ids
 
@@ -124,11 +122,11 @@ def collate(examples: Sequence[Example], config: NanoConfig) -> Batch:
         examples: B images, at least one.
         config: of the network that will see them.
     """
-    longest = max(1, *(len(e.classes) for e in examples))
-    pixels, ids = _stack(examples)
+    longest = max(1, *(len(e.classes) for e in examples))  # G: losses need at least one column
+    pixels, ids = _stack(examples, config.ape)
     unit = config.unit_on((pixels.shape[2], pixels.shape[3]))
-    rectangles = _pad([e.boxes for e in examples], longest) / unit
-    low, high = rectangles.chunk(2, dim=-1)
+    rectangles = _pad([e.boxes for e in examples], longest) / unit  # (B, G, 4) x1, y1, x2, y2
+    low, high = rectangles.chunk(2, dim=-1)  # (B, G, 2) each: x, y of two corners
     counts = torch.tensor([len(e.classes) for e in examples])
     masked = [np.ones(len(e.classes), np.bool_) if e.masked is None else e.masked for e in examples]
     return Batch(
