@@ -102,7 +102,7 @@ class ApeConfig:
     mask_margin: float | None = None
     """The mask of a thing ends at its box grown by this share of its sides; None: nowhere."""
     knows_drawn_stuff: bool = False
-    """Stuff names of the drawn world are stuff although the user does not say so."""
+    """Stuff names of the drawn world are stuff without the user's declaration."""
     spare_core: bool = False
     """On a CPU, leave one core to decoding and writing."""
 

@@ -60,7 +60,7 @@ class ApePerceiver:
         official: classify prompts as the official code does: a space in one makes all sentences.
         bank: file of prompt embeddings made by `ape-stream prompts embed`.
         dtype: arithmetic of the network: "float32", or "bfloat16" or "float16", which are faster
-            where the hardware has them and round (`ape-stream bench model` tells how much).
+            where the hardware has them and round (`ape-stream bench model` measures how much).
         per_prompt: most regions of one prompt in one frame.
 
     Raises:

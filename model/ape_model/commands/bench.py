@@ -54,22 +54,24 @@ def model(  # noqa: PLR0913 (typer reads a command's options from its parameters
         str, typer.Option("--model", help="nano, A, B, C, D, Ti; weights not here are random.")
     ] = "nano",
     size: Annotated[
-        int | None, typer.Option(help="Side of the square picture, pixels; the model's own.")
+        int | None, typer.Option(help="Side of the square image, pixels; default: the model's own.")
     ] = None,
     dtype: Annotated[
         list[str] | None,
         typer.Option(help="float32 (the usual one), bfloat16, float16; repeatable."),
     ] = None,
-    prompts: Annotated[int, typer.Option(min=1, help="How many are looked for.")] = 1,
+    prompts: Annotated[int, typer.Option(min=1, help="Number of prompts.")] = 1,
     sentences: Annotated[
-        bool, typer.Option("--sentences", help="Prompts are sentences, fused with the picture.")
+        bool, typer.Option("--sentences", help="Prompts are sentences, fused with the image.")
     ] = False,
     vocabulary: Annotated[
         bool,
         typer.Option("--vocabulary", help="Compare 1, 1,203 and 10,000 names instead of forms."),
     ] = False,
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median is told.")] = 3,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; torch's own.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median is reported.")] = 3,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads; default: torch's own.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda; auto takes a GPU if any.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:

@@ -97,7 +97,8 @@ class _CapturedShape:
 class CudaGraphRunner:
     """A network whose image and head passes are captured once for every size and replayed.
 
-    Where a pass cannot be captured, a warning says why, once, and kernels are launched one by one.
+    Where a pass cannot be captured, one warning gives the reason, and kernels are launched one by
+    one.
 
     Args:
         network: in evaluation, on a GPU; its weights stay where they are.

@@ -1,6 +1,6 @@
 """Replays a CUDA graph and uploads frames once on a GPU never used before, and compares.
 
-What differs or fails is not used on that GPU: a warning says what, and `ape-stream doctor` shows
+What differs or fails is not used on that GPU: a warning names it, and `ape-stream doctor` shows
 it. Results are kept with those of the kernels, see `ape_cuda_ops.device_check`.
 """
 

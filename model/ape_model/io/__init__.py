@@ -1,6 +1,6 @@
 """Files of weights, read without running anything in them.
 
-checkpoint_reader  PyTorch checkpoints from strangers
+checkpoint_reader  PyTorch checkpoints of unknown origin
 safetensors_io     safetensors, written whole or not at all
-read_errors        whatever a damaged file raises, as one line
+read_errors        all errors of a damaged file, as one line
 """

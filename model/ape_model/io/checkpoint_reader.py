@@ -1,4 +1,4 @@
-"""Reads PyTorch checkpoints from strangers without running anything in them.
+"""Reads PyTorch checkpoints of unknown origin without running anything in them.
 
 A pickle may name any function and have it called. `torch.load(weights_only=True)` knows a short
 list of harmless ones and refuses the rest; what it refuses is named here and never loaded. Tensors
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["file_digest", "read_checkpoint"]
 
-# Training loops log NumPy scalars, which are plain numbers and cannot run anything.
+# Training loops log NumPy scalars, which are plain numbers and cannot run anything. A pickle of one
+# calls NumPy's `scalar`, whose module was renamed in NumPy 2, with a dtype and encoded bytes.
 _REBUILD_SCALAR: Final = np.float64(0).__reduce__()[0]
 _NUMPY_SCALARS: Final[list[Any]] = [
     np.dtype,
@@ -83,12 +84,13 @@ def _check_archive(path: Path) -> None:
         # torch.save never compresses; a few kilobytes that unpack to terabytes are no checkpoint.
         if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
             raise CheckpointError(f"{path} is damaged (a record is compressed): {_ADVICE}")
-        wrong = archive.testzip()
+        wrong = archive.testzip()  # reads every record once: the first with a wrong CRC-32
     if wrong is not None:
         raise CheckpointError(f"{path} is damaged (checksum of {wrong!r}): {_ADVICE}")
 
 
 def _refusal(path: Path, error: Exception) -> str:
+    # Lists names by reading the pickle's opcodes; nothing is imported.
     found = get_unsafe_globals_in_checkpoint(path)
     if found:
         return f"{path} asks to run {', '.join(sorted(found))}: it is not loaded"

@@ -1,4 +1,4 @@
-"""Whatever a damaged file makes its reader raise, as one error in one line."""
+"""Every error that a reader raises on a damaged file, as one error in one line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_errors(path: Path, kind: type[ModelError], advice: str) -> Iterator[Non
 
     Readers of pickles, zip archives, JSON and safetensors raise nearly anything on damaged bytes:
     IndexError, TypeError, UnicodeDecodeError, RecursionError, BadZipFile ... A list of them was
-    incomplete whenever more files were tried, so this is the one place that catches `Exception`.
+    incomplete whenever more files were tried, so that only this function catches `Exception`.
     Keep the body small: a mistake of our own in it would be reported as a damaged file.
 
     Args:
@@ -51,5 +51,6 @@ def _describe(path: Path, error: Exception, advice: str) -> str:
         pass
     if isinstance(error, OSError) and error.strerror:
         return f"{path} cannot be read: {error.strerror}"
+    # Other messages may have many lines, of which the first one is the cause.
     reason = " ".join(str(error).partition("\n")[0].split()) or type(error).__name__
     return f"{path} is damaged ({reason}): {advice}"

@@ -63,7 +63,7 @@ def write_safetensors(
     part: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _check_space(path, size)
+        _check_space(path, size)  # before gigabytes are written in vain
         handle, named = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         part = Path(named)
         with os.fdopen(handle, "wb") as file:
@@ -71,7 +71,7 @@ def write_safetensors(
             for name in names:
                 file.write(raw_bytes(tensors[name]))
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # else a power cut after the rename may leave an empty file
         part.chmod(0o644)  # mkstemp's 0600 would shut out the other users of a shared model
         part.replace(path)
     except OSError as error:
@@ -131,7 +131,7 @@ def _header(
         }
         offset += tensor.nbytes
     text = json.dumps(entries, ensure_ascii=False).encode()
-    text += b" " * (-len(text) % _ALIGNMENT)
+    text += b" " * (-len(text) % _ALIGNMENT)  # the eight bytes of length keep the alignment
     return len(text).to_bytes(8, "little") + text
 
 

@@ -27,7 +27,7 @@ PRIOR_BIAS = -4.595  # logit of 0.01: an untrained token is hardly an object
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoded:
-    """What every decoder layer says of the queries."""
+    """What every decoder layer computes of the queries."""
 
     hidden: Tensor
     """(layers, B, Q, C) states."""

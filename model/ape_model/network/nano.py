@@ -104,7 +104,7 @@ class PixelCoordinates:
     """The unit of nano: a number of pixels, the same for images of every size."""
 
     config: NanoConfig
-    """Says how many."""
+    """Its `unit_on` gives that number."""
 
     def geometry(
         self,

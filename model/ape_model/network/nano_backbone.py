@@ -71,7 +71,7 @@ class _Residual(nn.Module):
 
     def fold_norms(self) -> None:
         _fold(self.first)
-        assert isinstance(self.norm, nn.BatchNorm2d)  # noqa: S101 (tells the type checker)
+        assert isinstance(self.norm, nn.BatchNorm2d)  # noqa: S101 (for the type checker)
         self.second = fuse_conv_bn_eval(self.second, self.norm)
         self.norm = nn.Identity()
 

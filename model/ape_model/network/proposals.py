@@ -1,7 +1,7 @@
 """Which tokens become queries: per-level top-k, NMS, a quota per level (DETA, section 3.2).
 
 No shape here depends on the scores: the host never waits for a GPU, and a CUDA graph can
-capture it. `ape_model.reference.modules` has the choice as the paper tells it.
+capture it. `ape_model.reference.modules` has the choice as the paper describes it.
 """
 
 from __future__ import annotations

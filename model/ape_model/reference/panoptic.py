@@ -41,7 +41,7 @@ class Vocabulary:
     """Which columns of the logits are things and which are stuff."""
 
     things: tuple[int, ...]
-    """Columns of countable classes, the first ones; none if nobody said."""
+    """Columns of countable classes, the first ones; none if it is not known."""
     columns: int
     """All columns."""
     overlapping: bool = False

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CachedPrompt", "EmbeddingCache", "EmbeddingSpace", "cache_root"]
 
-_FORMAT: Final = "1"
+_FORMAT: Final = "1"  # part of every key: another format never reads these files
 _LIMIT: Final = 65_536
 _log = logging.getLogger(__name__)
 
@@ -94,6 +94,8 @@ class EmbeddingCache:
         except (OSError, SafetensorError, ValueError) as error:
             _log.warning("the cached prompt %s is damaged (%s): encoding it again", path, error)
             return None
+        # The time of change is the time of last use, by which `prune` sorts: many file systems do
+        # not keep access times.
         with suppress(OSError):  # a read-only cache is still of use
             os.utime(path)
         return vector
@@ -108,7 +110,7 @@ class EmbeddingCache:
         try:
             _write(self._path(space, text), space, text, vector)
         except OSError as error:
-            self._writable = False
+            self._writable = False  # one warning, not one for each prompt
             _log.warning("prompts are not cached, %s cannot be written: %s", self.root, error)
 
     def prune(self) -> int:
@@ -117,11 +119,11 @@ class EmbeddingCache:
         for path in self._files():
             with suppress(FileNotFoundError):  # another process has removed it
                 aged.append((path.stat().st_mtime_ns, path))
-        doomed = sorted(aged)[: max(0, len(aged) - self.limit)]
-        for _, path in doomed:
+        oldest = sorted(aged)[: max(0, len(aged) - self.limit)]
+        for _, path in oldest:
             with suppress(OSError):
                 path.unlink()
-        return len(doomed)
+        return len(oldest)
 
     def __iter__(self) -> Iterator[CachedPrompt]:
         """Yield what is cached, sorted by text; damaged files are left out."""
@@ -156,6 +158,7 @@ def _read(path: Path, space: EmbeddingSpace, text: str) -> Tensor:
         label = file.metadata() or {}
     if vector.dtype != torch.float32 or vector.ndim != 1:
         raise ValueError(f"holds {tuple(vector.shape)} {vector.dtype}")
+    # Compares the checksum, and that the file under this key is of this text and tower.
     if label != _metadata(space, text, vector):
         raise ValueError("its metadata does not match its content")
     return vector
@@ -181,6 +184,6 @@ def _write(path: Path, space: EmbeddingSpace, text: str, vector: Tensor) -> None
         with os.fdopen(handle, "wb") as file:
             file.write(content)
         Path(part).replace(path)
-    except BaseException:
+    except BaseException:  # also an interruption must leave no part behind
         Path(part).unlink(missing_ok=True)
         raise

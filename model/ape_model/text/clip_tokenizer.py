@@ -48,6 +48,7 @@ def clean_text(text: str) -> str:
     Two texts with the same clean form have the same tokens, so the clean form identifies an
     embedding.
     """
+    # Twice, as in the official code: web captions hold "&amp;amp;".
     repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
     return " ".join(repaired.split()).lower()
 
@@ -67,6 +68,7 @@ def _read_merges() -> list[tuple[str, str]]:
     packed = (
         resources.files("ape_model").joinpath("assets/bpe_simple_vocab_16e6.txt.gz").read_bytes()
     )
+    # The first line is a comment; merges beyond the vocabulary's size are not used.
     lines = gzip.decompress(packed).decode("utf-8").split("\n")[1 : 1 + _MERGES]
     return [(first, second) for first, second in map(str.split, lines)]
 
@@ -77,6 +79,7 @@ class ClipTokenizer:
     def __init__(self) -> None:
         self._letters = _byte_letters()
         merges = _read_merges()
+        # The order of symbols is the vocabulary: a symbol's id is its position.
         symbols = [*self._letters.values(), *(f"{x}{_WORD_END}" for x in self._letters.values())]
         symbols += [*("".join(pair) for pair in merges), _START, _END]
         self._ids = {symbol: number for number, symbol in enumerate(symbols)}
@@ -114,6 +117,8 @@ class ClipTokenizer:
     def _spell_word(self, word: str) -> tuple[int, ...]:
         if word in (_START, _END):
             return (self._ids[word],)
+        # Merges are ranked by when they were learnt. The earliest one that occurs is applied until
+        # none is left; an unknown pair ranks behind all (`_MERGES`).
         symbols = [self._letters[byte] for byte in word.encode("utf-8")]
         symbols[-1] += _WORD_END
         while len(symbols) > 1:

@@ -80,7 +80,7 @@ def classify(
                 raise PromptTextError(
                     f"official mode classifies all prompts as one: leave out the kind of {text!r}"
                 )
-        spaced = any(" " in text.strip() for text in texts)
+        spaced = any(" " in text.strip() for text in texts)  # "traffic light" makes all sentences
         return (SENTENCE if spaced else VOCABULARY,) * len(texts)
     return tuple(
         _kind_of(clean_text(text), vocabulary) if kind is None else _checked_kind(kind)
@@ -149,6 +149,7 @@ class PromptEmbedder:
             ModelError: the text tower cannot be loaded.
         """
         clean = [_checked(text) for text in texts]
+        # All vectors are collected first: `_remember` may drop some of them from memory again.
         found: dict[str, Tensor] = {}
         for text in dict.fromkeys(clean):
             vector = self._find(text)
@@ -200,7 +201,7 @@ class PromptEmbedder:
     def _remember(self, found: dict[str, Tensor]) -> None:
         for text, vector in found.items():
             self._memory[text] = vector
-            self._memory.move_to_end(text)
+            self._memory.move_to_end(text)  # the least recently used one is at the front
         while len(self._memory) > _MEMORY_LIMIT:
             self._memory.popitem(last=False)
 

@@ -98,6 +98,7 @@ class EmbeddingFile:
                 if label.get("format") != _FORMAT:
                     raise BankError(f"{path} is no bank: {_ADVICE}")
                 rows = file.get_tensor("embeddings")
+            # `read_errors` turns a missing key or a wrong JSON below into the same error.
             if "sha256" in label and label["sha256"] != _digest(label, rows):
                 raise BankError(f"{path} is damaged (its checksum is wrong): {_ADVICE}")
             space = EmbeddingSpace(label["tower"], label["dtype"], label["pooling"])
@@ -113,6 +114,7 @@ class EmbeddingFile:
 
 def _digest(label: Mapping[str, str], rows: Tensor) -> str:
     """SHA-256 (hex) of everything that decides what the prompts find."""
+    # Shape and dtype too: the same bytes in another shape are other vectors.
     digest = hashlib.sha256()
     for key in ("tower", "dtype", "pooling", "texts"):
         digest.update(f"{key} {label[key]}\n".encode())

@@ -52,6 +52,7 @@ def split_words(text: str) -> list[str]:
     Returns:
         the words in order; empty where the text holds no letter or digit.
     """
+    # NFKD splits "é" into "e" and an accent, which is then left out.
     plain = unicodedata.normalize("NFKD", text.casefold())
     return _WORD.findall("".join(c for c in plain if not unicodedata.combining(c)))
 
@@ -59,6 +60,8 @@ def split_words(text: str) -> list[str]:
 @lru_cache(maxsize=65536)
 def _pieces(word: str, buckets: int, limit: int) -> tuple[int, ...]:
     """Hash the 3- and 4-letter pieces of `<word>` to rows 1..buckets."""
+    # The brackets make a prefix or suffix another piece than the same letters inside a word. CRC-32
+    # is the same on every machine and in every process; Python's own hash is not.
     marked = f"<{word}>"
     grams = [marked[i : i + n] for n in (3, 4) for i in range(len(marked) - n + 1)]
     return tuple(1 + zlib.crc32(g.encode()) % buckets for g in grams[:limit])
@@ -121,7 +124,7 @@ class _Layer(nn.Module):
         """Map (P, T, D) states to the same shape; `mask` (P, T) is True on words."""
         P, T, D = x.shape
         qkv = self.qkv(self.norm1(x)).view(P, T, 3, self.heads, D // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (P, heads, T, D / heads) each
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
         x = x + self.proj(mixed.transpose(1, 2).reshape(P, T, D))
         return x + self.fc2(functional.gelu(self.fc1(self.norm2(x))))
@@ -159,6 +162,7 @@ class NanoText(nn.Module):
     def embed_words(self, ids: WordIds) -> Tensor:
         """Sum each word's own row and the mean of its pieces: (P, T, width)."""
         P, T, G = ids.pieces.shape
+        # With `padding_idx`, the mean is over the real pieces alone.
         pieces = functional.embedding_bag(
             ids.pieces.view(P * T, G), self.pieces.weight, mode="mean", padding_idx=0
         ).view(P, T, -1)
@@ -174,9 +178,9 @@ class NanoText(nn.Module):
         Returns:
             (P, hidden) float, each of length one.
         """
-        x = self.lift(self.embed_words(ids)) + self.positions[: ids.words.shape[1]]
+        x = self.lift(self.embed_words(ids)) + self.positions[: ids.words.shape[1]]  # (P, T, D)
         for layer in self.layers:
             x = layer(x, ids.mask)
         weight = ids.mask.unsqueeze(-1).to(x.dtype)  # (P, T, 1)
-        pooled = (self.norm(x) * weight).sum(1) / weight.sum(1)
+        pooled = (self.norm(x) * weight).sum(1) / weight.sum(1)  # (P, D)
         return functional.normalize(self.out(pooled), dim=-1)

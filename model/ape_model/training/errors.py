@@ -18,4 +18,4 @@ class RecipeError(TrainingError):
 
 
 class TextTowerError(TrainingError):
-    """A text tower does not tell names apart, so that no network can be trained on it."""
+    """A text tower does not distinguish names, so that no network can be trained on it."""

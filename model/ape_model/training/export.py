@@ -42,6 +42,7 @@ def export(
     Raises:
         CheckpointError: the file cannot be written.
     """
+    # Counters of batch norms are integers and stay so.
     halves = {
         key: value.half() if value.is_floating_point() else value for key, value in averaged.items()
     }
@@ -75,6 +76,7 @@ def export_model(
     Raises:
         CheckpointError: a file cannot be read or written.
     """
+    # The header repeats what `models import` writes, so that both kinds of folder read alike.
     tensors, label = read_safetensors(text)
     shared = {
         "format": FORMAT,

@@ -51,9 +51,11 @@ def read_recipe(path: Path, **changes: Any) -> Recipe:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"{path} is not a recipe: {error}") from error
+    # Phases and data sets are taken out first: what remains are the keys of `LoopConfig`.
     _rename_keys(table, _FORMER_KEYS, str(path))
     phases = [_phase(row, path, k) for k, row in enumerate(_rows(table, "phase", path))]
     data = [_data(row, path, k) for k, row in enumerate(_rows(table, "data", path))]
+    # Before the table is checked, so that values of the command line are checked as well.
     table |= {key: value for key, value in changes.items() if value is not None}
     loop = read_table(LoopConfig, table, str(path), error=RecipeError)
     first = [phase.first for phase in phases]

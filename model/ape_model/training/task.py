@@ -73,7 +73,7 @@ class Task:
     words: tuple[str, ...]
     """Every name and synonym that is learnt as a name."""
     stuff: tuple[str, ...]
-    """Those of them that COCO data say to be stuff."""
+    """Those of them that are stuff in COCO data."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +94,7 @@ class _Builder:
         self, recipe: Recipe, encode: Callable[[Sequence[str]], Tensor], negative_words: list[str]
     ) -> None:
         self.recipe, self.encode, self.negative_words = recipe, encode, negative_words
-        self.rank = int(os.environ.get("RANK", "0"))
+        self.rank = int(os.environ.get("RANK", "0"))  # set by torchrun
 
     def world(self, config: DataConfig) -> _Part:
         """Make the data set of the drawn world."""
@@ -125,6 +125,7 @@ class _Builder:
             rank=self.rank,
         )
         words, truth = _prompts(coco.names, coco.synonyms)
+        # Negatives are drawn evenly from one list: a word that is in it n times comes n-fold.
         known = [prompt.text for prompt in World().prompts] * WORLD_REPEATS
         negatives = NegativeSampler(self.encode, words, truth, known + self.negative_words)
         prompting = PromptingConfig(
@@ -188,6 +189,7 @@ def build_task(
 
 def _prompts(names: Sequence[str], synonyms: Sequence[Sequence[str]]) -> tuple[list[str], Tensor]:
     """Return P prompts of a data set, main names first, and their (P, C) truth."""
+    # A synonym is true of the class that it names, as the main name is.
     further = [(word, k) for k, words in enumerate(synonyms) for word in words]
     truth = torch.zeros(len(names) + len(further), len(names), dtype=torch.bool)
     for row, k in enumerate([*range(len(names)), *(k for _, k in further)]):

@@ -79,7 +79,7 @@ def train(options: TrainOptions, report: Callable[[str], None]) -> Path:
     encode = load_text_encoder(files, torch.device("cpu"), torch.float32).encode
     diversity = _check_tower(encode, report)
     task = build_task(recipe, options.recipe.parent, encode, text, report)
-    torch.manual_seed(recipe.loop.seed)
+    torch.manual_seed(recipe.loop.seed)  # of the network's initial weights
     model = build_nano(NANO)
     if options.init is not None:
         load_weights(model, files.vision)
@@ -152,6 +152,7 @@ def _validate(
     trainer: Trainer, sets: Sequence[ValidationSet], report: Callable[[str], None]
 ) -> None:
     """Validate the averaged weights on every data set with names; report and log."""
+    # A network of its own: the one that is trained keeps its weights, mode and device.
     model = build_nano(NANO)
     model.load_state_dict({key: value.cpu() for key, value in trainer.ema.items()})
     for one in sets:

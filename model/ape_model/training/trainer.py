@@ -143,7 +143,7 @@ class Trainer:
         folder: Path,
         report: Callable[[str], None],
     ) -> None:
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.seed)  # of the criterion's own weights
         self.report = report
         self.device = next(model.parameters()).device
         self.model, self.prompt_sampler = model, prompt_sampler
@@ -164,6 +164,7 @@ class Trainer:
     def _groups(self) -> list[dict[str, Any]]:
         """Parameter groups by weight decay and learning rate; the criterion's come last."""
         groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+        # The order of the groups is part of a saved state: the optimizer restores them by position.
         for name, p in self.model.named_parameters():
             groups.setdefault((p.ndim >= 2, self._scale(name)), []).append(p)
         decay = self.config.weight_decay
@@ -181,6 +182,8 @@ class Trainer:
         """Factor of a weight's learning rate."""
         if "sampling_offsets" in name:
             return 0.1  # as in Deformable DETR and the official configurations
+        # Layer-wise decay (as in BEiT): the last block is one step below the rest of the network,
+        # the stem depth + 1 steps.
         depth = self.model.config.backbone.depth
         if name.startswith("backbone.blocks."):
             return self.config.layer_decay ** (depth - int(name.split(".")[2]))
@@ -192,7 +195,7 @@ class Trainer:
         c = self.config
         if step < c.warm_up:
             return c.learning_rate * (step + 1) / c.warm_up
-        part = max(0.0, (step / c.steps - c.decay_from) / (1 - c.decay_from))
+        part = max(0.0, (step / c.steps - c.decay_from) / (1 - c.decay_from))  # of the decay
         return c.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
 
     def run(self, data: Dataset[Batch], on_save: Callable[[Trainer], None] | None = None) -> None:
@@ -206,9 +209,10 @@ class Trainer:
             DataError: a batch cannot be made.
             TrainingError: a loss or a gradient is NaN or infinite.
         """
+        # Batch k is a function of seed and k, so resuming only means to begin at a later step.
         loader = DataLoader(
             ErrorsAsItems(data),
-            batch_size=None,
+            batch_size=None,  # items are whole batches
             sampler=StepRange(self.step, self.config.steps),
             num_workers=self.config.workers,
             prefetch_factor=4 if self.config.workers else None,
@@ -260,13 +264,14 @@ class Trainer:
                 norm.eval()
         batch = batch.to(self.device)
         sampled = self.prompt_sampler(self.model, batch, self.step)
+        # Only the backbone is cut off: what follows it still trains on its features.
         with torch.set_grad_enabled(sampled.trains_backbone):
             features = self.model.encode_image(batch.images, batch.sizes)
         outputs = self.model.head(features, sampled.prompts)
         apart = self.step < self.config.heads_first
         losses = self.criterion(self.model, features, outputs, batch, sampled.targets, apart=apart)
         total = torch.stack(list(losses.values())).sum()
-        self._raise_if_nonfinite(total)
+        self._raise_if_nonfinite(total)  # before a step could spoil the weights
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         prefix = "s/" if sampled.targets.names is None else ""  # losses of sentences, in the log
@@ -281,10 +286,12 @@ class Trainer:
         Raises:
             TrainingError: a gradient is NaN or infinite.
         """
+        # "scale" and "head" are ours: the optimizer keeps what it does not know in its groups.
         for group in self.optimizer.param_groups:
             alone = group["head"] and self.step < self.config.heads_first
             group["lr"] = HEAD_RATE if alone else self.rate(self.step) * group["scale"]
         try:
+            # Without the criterion's class head, whose gradients must not shrink the network's.
             norm = nn.utils.clip_grad_norm_(
                 self.model.parameters(), self.config.clip, error_if_nonfinite=True
             )
@@ -311,6 +318,8 @@ class Trainer:
         if not distributed.is_initialized():
             return
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        # One flat tensor needs one collective; it must have the same length in every process, also
+        # where a process did not use some weights in this step.
         for p in parameters:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
@@ -322,8 +331,10 @@ class Trainer:
 
     def _average(self) -> None:
         """Move the averaged weights towards the current ones, faster in the first steps."""
+        # Early weights are poor: the average forgets them within a few steps.
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         current = self.model.state_dict()
+        # Not the counters of batch norms, which are whole numbers and not used.
         floats = [k for k, v in current.items() if v.is_floating_point()]
         average = get_ema_multi_avg_fn(decay)
         average([self.ema[k] for k in floats], [current[k] for k in floats], self.step)

@@ -52,10 +52,11 @@ def validate(
     for index, example in enumerate(examples, start=1):
         batch = collate([example], NANO)
         outputs = model(batch.images, model.vocabulary(names), batch.sizes)
-        boxes = corners(outputs.boxes[0]) * _scale(example)
-        best = box_iou(torch.from_numpy(example.boxes), boxes).amax(1)
+        boxes = corners(outputs.boxes[0]) * _scale(example)  # (Q, 4) pixels
+        best = box_iou(torch.from_numpy(example.boxes), boxes).amax(1)  # (G,)
         hits, total = hits + int((best >= 0.5).sum()), total + len(best)
-        scores = outputs.logits[0].sigmoid()
+        scores = outputs.logits[0].sigmoid()  # (Q, C)
+        # Names that the network claims with confidence, though no region has them.
         claimed = set((scores > 0.5).any(0).nonzero()[:, 0].tolist())
         absent += len(claimed - set(example.classes.tolist()))
         found += _rows(index, boxes, scores)
@@ -74,6 +75,7 @@ def _scale(example: Example) -> Tensor:
 
 def _rows(index: int, boxes: Tensor, scores: Tensor) -> list[list[float]]:
     """The best (query, name) pairs as rows of image, x, y, w, h, score, class (COCO results)."""
+    # A query may answer for several names, as in the final selection: pairs compete, not queries.
     best = scores.flatten().topk(min(CANDIDATES, scores.numel()))
     query, name = best.indices // scores.shape[1], best.indices % scores.shape[1]
     sides = torch.cat([boxes[query, :2], boxes[query, 2:] - boxes[query, :2]], dim=1)
@@ -104,7 +106,7 @@ def _truth(examples: Sequence[Example], classes: int) -> COCO:
         "annotations": annotations,
         "categories": [{"id": k} for k in range(classes)],
     }
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth.createIndex()
     return truth
 
@@ -118,6 +120,7 @@ def _ap50(truth: COCO, found: list[list[float]], classes: list[int]) -> float:
         evaluator.params.iouThrs = np.array([0.5])
         evaluator.evaluate()
         evaluator.accumulate()
-    precision = evaluator.eval["precision"][0, :, :, 0, -1]
-    seen = precision[precision > -1]
+    # (IoU, recall, class, area, detections): the one IoU, all areas, the most detections.
+    precision = evaluator.eval["precision"][0, :, :, 0, -1]  # (101, classes)
+    seen = precision[precision > -1]  # -1: the class does not occur
     return float(seen.mean()) if seen.size else 0.0

@@ -52,6 +52,7 @@ def fetch(variant: str) -> Path:
             f"no variant {variant!r} on the hub: choose one of {', '.join(HUB_FILES)}"
         )
     path = Path(_download(_import_hub(), HUB_FILES[variant]))
+    # The cache links file names to blobs, which are named by the SHA-256 of large files.
     blob = path.resolve()
     if _SHA256.fullmatch(blob.name) and file_digest(blob) != blob.name:
         blob.unlink()
@@ -77,7 +78,7 @@ def _download(hub: ModuleType, file: str) -> str:
     try:
         found: str = hub.hf_hub_download(REPOSITORY, file, endpoint=endpoint)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())  # its messages have several lines
         raise HubError(
             f"{REPOSITORY} cannot be downloaded ({reason}): check the network and pull again, which"
             " resumes"

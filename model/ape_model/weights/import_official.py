@@ -85,7 +85,7 @@ class Layout:
         if variant not in PRESETS:
             raise VariantError(f"no variant {variant!r}: choose one of {', '.join(PRESETS)}")
         config = PRESETS[variant]
-        with torch.device("meta"):
+        with torch.device("meta"):  # shapes without memory or initial values
             network, tower = Ape(config), TextTower(TEXT_TOWERS[config.text_tower])
         return cls(_shapes(network), _shapes(tower), aliases_of(network), config.text_tower)
 
@@ -159,11 +159,13 @@ def import_checkpoint(
     check_target(folder, replace=replace)
     layout = layout or Layout.of(variant)
     state, dropped = _read_state(path)
+    # Nothing is written before every key, shape and alias has been checked.
     used = {key: value for key, value in state.items() if not is_recomputed(key)}
     _check(path, variant, used, layout)
     vision, text = _split(used)
     origin = {"origin": path.name, "origin_sha256": file_digest(path)}
     shared = {"format": FORMAT, "variant": variant, "text_tower": layout.text_tower, **origin}
+    # In both files: it connects cached prompts with the network, also where the tower is not here.
     shared["text_sha256"] = content_digest(text)
     with _all_or_nothing(folder) as part:
         save_weights(part / VISION_FILE, vision, layout.aliases, {**shared, "part": "vision"})
@@ -205,6 +207,7 @@ def _read_state(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return the weights under their official names, and the names of the file's other entries."""
     content = read_checkpoint(path)
     dropped: tuple[str, ...] = ()
+    # Trainers save {"model": weights, "trainer": ...}; a file of weights alone is taken as well.
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         dropped = tuple(sorted(str(key) for key in content if key != "model"))
         content = content["model"]
@@ -213,6 +216,7 @@ def _read_state(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     other = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
     if other:
         raise CheckpointError(f"{path} holds {other[0]!r} where weights should be")
+    # DistributedDataParallel puts "module." before every key.
     return {str(key).removeprefix("module."): value for key, value in content.items()}, dropped
 
 
@@ -220,6 +224,7 @@ def _check(path: Path, variant: str, state: Mapping[str, Tensor], layout: Layout
     have = {key: tuple(value.shape) for key, value in state.items()}
     wrong = mismatch(have, layout.official)
     if wrong is not None:
+        # A wrong --variant is the likely mistake: say which one fits.
         fits = [name for name in PRESETS if mismatch(have, Layout.of(name).official) is None]
         hint = f"; it is variant {' or '.join(fits)}: use --variant {fits[0]}" if fits else ""
         raise CheckpointError(f"{path} does not fit variant {variant}: {wrong}{hint}")
@@ -258,6 +263,7 @@ def _all_or_nothing(folder: Path) -> Iterator[Path]:
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         yield part
         folder.mkdir(exist_ok=True)
+        # The text's file moves first: a folder counts as a model once its vision file is there.
         for file in sorted(part.iterdir()):
             file.replace(folder / file.name)
     except (OSError, ValueError) as error:  # pathlib answers a null character with ValueError

@@ -67,7 +67,7 @@ class ModelFiles:
     vocabulary: frozenset[str]
     """Clean texts of the names that the network learnt as names, not as sentences."""
     stuff: frozenset[str] = frozenset()
-    """Clean texts of the names that it learnt as stuff, beside those of the drawn world."""
+    """Clean texts of the names that it learnt as stuff, without those of the drawn world."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,7 @@ def check_name(name: str) -> str:
     Raises:
         VariantError: it is empty, built in, or no plain file name.
     """
+    # The name becomes a folder: no separators, and no leading dot, which hides it.
     plain = name.replace("-", "").replace("_", "").replace(".", "")
     if not (plain.isalnum() and plain.isascii()) or name.startswith("."):
         raise VariantError(f"a model cannot be called {name!r}: use letters, digits, - _ and .")
@@ -118,13 +119,14 @@ def find_model(model: str | Path) -> ModelFiles:
             `vision.safetensors`.
 
     Raises:
-        ModelMissingError: a known model is not here; the message says how to get it.
+        ModelMissingError: a known model is not here; the message names the command that gets it.
         VariantError: there is no such model.
         CheckpointError: its files cannot be read.
     """
     name = str(model)
     if name.casefold() == BUILT_IN:
         return _built_in()
+    # An imported model wins over a folder of the same name here; "./name" means the folder.
     if os.sep not in name and (folder := _stored(name)) is not None:
         return _from_folder(folder.name, folder / VISION_FILE)
     try:
@@ -174,6 +176,7 @@ def _stored_folders() -> list[Path]:
 
 
 def _stored(name: str) -> Path | None:
+    # Two names may differ in case alone: the exact one wins.
     folders = _stored_folders()
     exact = [folder for folder in folders if folder.name == name]
     loose = [folder for folder in folders if folder.name.casefold() == name.casefold()]
@@ -217,6 +220,7 @@ def _from_folder(name: str, vision: Path) -> ModelFiles:
             vocabulary=_learnt_names(label),
             stuff=_cleaned(json.loads(label.get("stuff", "[]"))),
         )
+    # The header's digest is enough: hashing gigabytes would delay every start.
     if has_text and read_metadata(text).get("text_sha256") != files.text_digest:
         raise CheckpointError(f"{text} belongs to another model than {vision}: import it again")
     return files

@@ -30,6 +30,7 @@ __all__ = [
     "save_weights",
 ]
 
+# `rope`, `rope_win` and `rope_glb` hold tables; `criterion.<layer>.` holds buffers of losses.
 _RECOMPUTED: Final = re.compile(r"(^|\.)rope(_win|_glb)?\.freqs_(cos|sin)$|(^|\.)criterion\.\d+\.")
 _NAMED: Final = 3  # keys listed in an error message
 
@@ -46,6 +47,7 @@ def aliases_of(module: nn.Module) -> dict[str, str]:
     """Return second names of parameters in the state_dict, each with the first name."""
     first: dict[int, str] = {}
     aliases: dict[str, str] = {}
+    # `keep_vars` gives the parameters themselves: equal ids are one parameter under two names.
     for key, value in module.state_dict(keep_vars=True).items():
         if not is_recomputed(key) and first.setdefault(id(value), key) != key:
             aliases[key] = first[id(value)]
@@ -77,7 +79,7 @@ def _count(what: str, keys: list[str]) -> str:
 
 
 def content_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 (hex) of names, dtypes, shapes and values, whatever file they are in."""
+    """Return the SHA-256 (hex) of names, dtypes, shapes and values, independent of the file."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -122,6 +124,7 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, str]:
     wrong = mismatch(_shapes(tensors.items()), _shapes(state.items()))
     if wrong is not None:
         raise CheckpointError(f"{path} does not fit the model: {wrong}")
+    # Not strict only for what is recomputed; `mismatch` has compared all other keys.
     module.load_state_dict(tensors, strict=False)
     return metadata
 

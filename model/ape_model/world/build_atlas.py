@@ -107,7 +107,8 @@ def _atlas(sprites: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 def _warn_of_look_alikes(sprites: list[NDArray[np.uint8]], owners: list[str]) -> None:
     small = np.stack([cv2.resize(s, (24, 24), interpolation=cv2.INTER_AREA) for s in sprites])
     flat = small.reshape(len(sprites), -1).astype(np.float32) / 255
-    distance = np.sqrt(((flat[:, None] - flat[None]) ** 2).mean(-1))
+    distance = np.sqrt(((flat[:, None] - flat[None]) ** 2).mean(-1))  # (N, N)
+    # Each pair once; sprites of one class may look alike.
     for i, j in np.argwhere(np.triu(distance < LOOK_ALIKE_RMS, 1)):
         if owners[i] != owners[j]:
             print(f"look-alikes: {owners[i]} / {owners[j]} {distance[i, j]:.3f}")  # noqa: T201

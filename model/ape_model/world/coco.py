@@ -32,6 +32,7 @@ def write_image(path: Path, scene: Scene) -> None:
 
 def _segmentation(scene: Scene, instance: Instance) -> dict[str, Any]:
     """COCO run-length encoding of an instance's visible pixels, compressed counts."""
+    # pycocotools counts down columns, so it wants them contiguous.
     encoded = rle.encode(np.asfortranarray(scene.mask(instance).astype(np.uint8)))
     return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
 

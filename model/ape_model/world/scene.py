@@ -64,6 +64,7 @@ class Scene:
     def class_map(self) -> NDArray[np.int32]:
         """(H, W) int32: the class id at each pixel (the semantic map)."""
         everything = (*self.instances, *self.ignored)
+        # A table from id to class, applied to all pixels at once.
         lookup = np.full(1 + max(i.id for i in everything), -1, np.int32)
         for instance in everything:
             lookup[instance.id] = instance.class_id
@@ -101,6 +102,7 @@ def random_backdrop(rng: np.random.Generator, words: Vocabulary, regions: int) -
         edges[1:] = [0.35, 0.68]
     backdrop = []
     for class_id, base in zip(stuffs, edges, strict=True):
+        # Two waves of at most 0.05: a border stays within 0.1 of its base.
         waves = tuple(
             (rng.uniform(0.01, 0.05), rng.uniform(0.5, 2.5), rng.uniform(0, 2 * np.pi))
             for _ in range(2)
@@ -114,6 +116,7 @@ def random_backdrop(rng: np.random.Generator, words: Vocabulary, regions: int) -
 def _border(region: Region, size: tuple[int, int], pan: tuple[float, float]) -> NDArray[np.float64]:
     """Row of the region's upper border in each column, (W,) pixels."""
     height, width = size
+    # Border and texture move with the camera: both are functions of the backdrop's own columns.
     x = (np.arange(width) + pan[1]) / width
     line = np.full(width, region.base)
     for amplitude, frequency, phase in region.waves:
@@ -137,7 +140,7 @@ class Compositor:
     """Draws a scene: first the backdrop, then one sprite over the other.
 
     Args:
-        words: the vocabulary that the class ids speak of.
+        words: the vocabulary of the class ids.
         backdrop: regions from far to near; region k gets id k + 1.
         size: height and width of the image in pixels.
         pan: how far the camera has moved down and right over the backdrop, pixels.
@@ -156,6 +159,7 @@ class Compositor:
         self.ids = np.ones(size, np.int32)
         self._actors: dict[int, tuple[Actor, int, int]] = {}  # id: actor, full and visible area
         rows = np.arange(size[0])[:, None]
+        # From far to near, each region covers everything below its own border.
         for k, region in enumerate(backdrop):
             top, left = round(region.top + pan[0]), round(region.left + pan[1])
             pixels = window(words.names[region.class_id], top, left, size, region.light)
@@ -183,7 +187,8 @@ class Compositor:
         shown = int(np.count_nonzero(mask))
         if shown == 0 or shown < least_visible * patch.full_area:
             return False
-        covered = self.ids[patch.window][mask]
+        # First count what every other sprite would lose, and only then draw.
+        covered = self.ids[patch.window][mask]  # (K,)
         hidden = self._hidden_by(covered)
         for id_, loss in hidden.items():
             _, full, visible = self._actors[id_]
@@ -215,7 +220,7 @@ class Compositor:
             if area:
                 (found if shown >= MIN_STUFF else ignored).append(stuff)
         for id_, (actor, full, visible) in self._actors.items():
-            if visible == 0:
+            if visible == 0:  # hidden by later sprites: it has no box
                 continue
             shown = visible / full
             thing = Instance(id_, actor.class_id, False, boxes[id_][0], visible, shown)

@@ -45,7 +45,7 @@ class Phrase:
     distractors: tuple[int, ...]
     """Ids of the other instances of the same name; at least one."""
     relation: str
-    """What tells the target from them: "size", "extreme", "beside" or "on"."""
+    """How it differs from them: by "size", "extreme", "relative" (position) or "on"."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,18 +59,22 @@ class SentenceScene:
 
 
 @dataclass(frozen=True, slots=True)
-class _Placed:
+class _Thing:
+    """A thing with its measures, pixels."""
+
     id: int
     class_id: int
     name: str
     x: float
     y: float
+    """Centre of the box of what is visible."""
     side: float
+    """Longer side of that box."""
     ground: int | None
     """Class id of the stuff that it is on, None where it is on several."""
 
 
-def _placed(scene: Scene, ground: NDArray[np.int32], words: Vocabulary) -> list[_Placed]:
+def _things(scene: Scene, ground: NDArray[np.int32], words: Vocabulary) -> list[_Thing]:
     """The things of a scene, measured by what is visible of them.
 
     Args:
@@ -86,7 +90,7 @@ def _placed(scene: Scene, ground: NDArray[np.int32], words: Vocabulary) -> list[
         stuffs, counts = np.unique(ground[scene.mask(instance)], return_counts=True)
         on = int(stuffs[counts.argmax()]) if counts.max() >= STANDS_ON * counts.sum() else None
         found.append(
-            _Placed(
+            _Thing(
                 id=instance.id,
                 class_id=instance.class_id,
                 name=words.names[instance.class_id],
@@ -101,20 +105,21 @@ def _placed(scene: Scene, ground: NDArray[np.int32], words: Vocabulary) -> list[
 
 def _ahead(values: list[float], gap: float) -> int | None:
     """Index of the largest value, where it is at least `gap` above the second largest."""
-    second, first = np.argsort(values)[-2:]
+    second, first = np.argsort(values)[-2:]  # ascending
     return int(first) if values[first] - values[second] >= gap else None
 
 
-def _size_phrases(same: list[_Placed]) -> Iterator[tuple[str, _Placed]]:
+def _size_phrases(same: list[_Thing]) -> Iterator[tuple[str, _Thing]]:
     name = same[0].name
     more = ("bigger", "smaller") if len(same) == 2 else ("biggest", "smallest")
     for word, sign in zip(more, (1, -1), strict=True):
+        # On a logarithmic scale, a ratio of sides is a difference.
         found = _ahead([sign * log(p.side) for p in same], log(SIZE_RATIO))
         if found is not None:
             yield f"the {word} {name}", same[found]
 
 
-def _extreme_phrases(same: list[_Placed], size: tuple[int, int]) -> Iterator[tuple[str, _Placed]]:
+def _extreme_phrases(same: list[_Thing], size: tuple[int, int]) -> Iterator[tuple[str, _Thing]]:
     name = same[0].name
     height, width = size
     for word, (dx, dy) in EXTREMES.items():
@@ -123,15 +128,16 @@ def _extreme_phrases(same: list[_Placed], size: tuple[int, int]) -> Iterator[tup
             yield f"the {word} {name}", same[found]
 
 
-def _beside_phrases(
-    same: list[_Placed], others: list[_Placed], size: tuple[int, int]
-) -> Iterator[tuple[str, _Placed]]:
+def _relative_phrases(
+    same: list[_Thing], others: list[_Thing], size: tuple[int, int]
+) -> Iterator[tuple[str, _Thing]]:
     """Relations to another thing, which must be the only one of its name."""
     height, width = size
     for other in others:
         if sum(o.class_id == other.class_id for o in others) > 1:
             continue
         for words, (dx, dy) in SIDES.items():
+            # How far each thing is on that side of the other one, in parts of the frame's side.
             ahead = {
                 p.id: dx * (p.x - other.x) / width + dy * (p.y - other.y) / height for p in same
             }
@@ -142,7 +148,8 @@ def _beside_phrases(
                 yield f"the {same[0].name} {words} the {other.name}", right[0]
 
 
-def _on_phrases(same: list[_Placed], words: Vocabulary) -> Iterator[tuple[str, _Placed]]:
+def _on_phrases(same: list[_Thing], words: Vocabulary) -> Iterator[tuple[str, _Thing]]:
+    # A thing on the border of two stuffs might count as being on either.
     if any(p.ground is None for p in same):
         return
     for ground in sorted({p.ground for p in same if p.ground is not None}):
@@ -152,13 +159,13 @@ def _on_phrases(same: list[_Placed], words: Vocabulary) -> Iterator[tuple[str, _
 
 
 def _about(
-    same: list[_Placed], others: list[_Placed], words: Vocabulary, size: tuple[int, int]
+    same: list[_Thing], others: list[_Thing], words: Vocabulary, size: tuple[int, int]
 ) -> Iterator[Phrase]:
     """All phrases about the things of one name."""
     by_relation = {
         "size": _size_phrases(same),
         "extreme": _extreme_phrases(same, size),
-        "beside": _beside_phrases(same, others, size),
+        "relative": _relative_phrases(same, others, size),
         "on": _on_phrases(same, words),
     }
     for relation, pairs in by_relation.items():
@@ -175,11 +182,11 @@ def phrases_of(scene: Scene, ground: NDArray[np.int32], words: Vocabulary) -> tu
         ground: (H, W) int32 class ids of the stuff, as if there were no things.
         words: the vocabulary.
     """
-    placed = _placed(scene, ground, words)
+    things = _things(scene, ground, words)
     phrases: list[Phrase] = []
-    for class_id in sorted({p.class_id for p in placed}):
-        same = [p for p in placed if p.class_id == class_id]
-        others = [p for p in placed if p.class_id != class_id]
+    for class_id in sorted({p.class_id for p in things}):
+        same = [p for p in things if p.class_id == class_id]
+        others = [p for p in things if p.class_id != class_id]
         if len(same) > 1:
             phrases += _about(same, others, words, scene.instance_map.shape)
     return tuple(phrases)

@@ -84,9 +84,10 @@ def _pyramid() -> tuple[NDArray[np.uint8], ...]:
     if atlas is None or atlas.ndim != 3 or atlas.shape[2] != 4:
         raise ValueError(f"{ASSETS / 'world.png'} is not an RGBA image: reinstall the package")
     rows, columns = atlas.shape[0] // CELL, atlas.shape[1] // CELL
+    # (rows * CELL, columns * CELL, 4) image -> (rows * columns, CELL, CELL, 4), row by row.
     cells = atlas.reshape(rows, CELL, columns, CELL, 4).swapaxes(1, 2).reshape(-1, CELL, CELL, 4)
-    alpha = cells[..., 3:].astype(np.uint16)
-    premultiplied = np.concatenate([(cells[..., :3] * alpha + 127) // 255, alpha], -1)
+    alpha = cells[..., 3:].astype(np.uint16)  # products of two bytes need 16 bits
+    premultiplied = np.concatenate([(cells[..., :3] * alpha + 127) // 255, alpha], -1)  # rounded
     levels = [premultiplied.astype(np.uint8)]
     for _ in range(LEVELS - 1):
         half = levels[-1].shape[1] // 2
@@ -103,6 +104,7 @@ def cell_count() -> int:
 def _bounds(pose: Pose) -> tuple[int, int, int, int]:
     """x1, y1, x2, y2 of the frame pixels that the rotated cell can cover."""
     turn = radians(pose.angle)
+    # Half the side of the upright square around a turned one, and a pixel for interpolation.
     half = pose.side / 2 * (abs(cos(turn)) + abs(sin(turn))) + 1
     return (
         int(np.floor(pose.x - half)),
@@ -125,7 +127,7 @@ def draw(pose: Pose, size: tuple[int, int]) -> Patch | None:
     mirror = -1.0 if pose.flip else 1.0
     centre = (cell.shape[0] - 1) / 2
     # Cell to frame: mirror, then scale and rotate about the cell's centre, then move.
-    linear = np.array([[c * mirror, s], [-s * mirror, c]])
+    linear = np.array([[c * mirror, s], [-s * mirror, c]])  # rows point down, so -s turns left
     offset = np.array([pose.x - x1, pose.y - y1]) - linear @ (centre, centre)
     matrix = np.column_stack([linear, offset])
     warped = np.asarray(cv2.warpAffine(cell, matrix, (x2 - x1, y2 - y1)), np.uint8)
@@ -145,6 +147,7 @@ def draw(pose: Pose, size: tuple[int, int]) -> Patch | None:
 
 def paste(image: NDArray[np.uint8], patch: Patch) -> None:
     """Lay a patch over a (H, W, 3) BGR image, in place."""
+    # Porter and Duff's "over": premultiplied colour + what the alpha leaves of the image.
     target = image[patch.window]
     clear = 255 - patch.alpha.astype(np.uint16)
     target[:] = patch.colour + ((target * clear[..., None] + 127) // 255).astype(np.uint8)

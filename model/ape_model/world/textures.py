@@ -29,7 +29,8 @@ TILE = 256
 
 def _noise(rng: np.random.Generator, scale_x: float, scale_y: float) -> Plane:
     """Smooth periodic noise, (TILE, TILE) float32 in 0..1; scales are sizes of blobs in pixels."""
-    # White noise under a Gaussian low-pass; the 1st and 99th percentile become 0 and 1.
+    # White noise under a Gaussian low-pass; the 1st and 99th percentile become 0 and 1. A product
+    # of spectra is a circular convolution: the filtered noise wraps around.
     spectrum = np.fft.fft2(rng.standard_normal((TILE, TILE)))
     fy = np.fft.fftfreq(TILE)[:, None] * scale_y
     fx = np.fft.fftfreq(TILE)[None, :] * scale_x
@@ -64,8 +65,11 @@ def _cells(rng: np.random.Generator, count: int) -> tuple[Plane, NDArray[np.int6
     dx = np.abs(x[..., None] - seeds[:, 1])
     # The shorter way around in each axis: the tile is a torus.
     distance = np.hypot(np.minimum(dy, TILE - dy), np.minimum(dx, TILE - dx))
-    two = np.partition(distance, 1, axis=-1)
+    two = np.partition(distance, 1, axis=-1)  # [..., 0] and [..., 1]: the two smallest, in order
     return (two[..., 1] - two[..., 0]).astype(np.float32), distance.argmin(-1)
+
+
+# Painters: colours are BGR, 0..255; sizes of blobs and patterns are pixels.
 
 
 def _sky(rng: np.random.Generator) -> Plane:
@@ -79,7 +83,7 @@ def _clouds(rng: np.random.Generator) -> Plane:
 
 def _night_sky(rng: np.random.Generator) -> Plane:
     image = _blend(_noise(rng, 90, 90), (44, 16, 10), (92, 40, 26))
-    for y, x in rng.integers(4, TILE - 4, (90, 2)):
+    for y, x in rng.integers(4, TILE - 4, (90, 2)):  # no star touches the edge of the tile
         radius, light = int(rng.integers(0, 2)), float(rng.uniform(170, 255))
         cv2.circle(image, (int(x), int(y)), radius, (light, light, light), -1)
     return image
@@ -98,9 +102,10 @@ def _water(rng: np.random.Generator) -> Plane:
 
 
 def _sand(rng: np.random.Generator) -> Plane:
-    y, x = _grid()
+    y, _ = _grid()
     bend = 26 * _noise(rng, 90, 60)
-    ripples = 0.5 + 0.5 * np.sin(2 * np.pi * (y * 9 + bend * 4 + 0 * x) / TILE)
+    # Nine whole waves down the tile, bent by noise.
+    ripples = 0.5 + 0.5 * np.sin(2 * np.pi * (y * 9 + bend * 4) / TILE)
     return _blend(
         (0.7 * ripples + 0.3 * _noise(rng, 2, 2)).astype(np.float32),
         (120, 180, 214),
@@ -116,7 +121,7 @@ def _snow(rng: np.random.Generator) -> Plane:
 
 def _brick_wall(rng: np.random.Generator) -> Plane:
     y, x = _grid()
-    row = y // 16
+    row = y // 16  # bricks are 32 x 16 pixels
     along = (x + 16 * (row % 2)) % TILE  # every other row is shifted by half a brick
     shade = rng.uniform(0, 1, (TILE // 16, TILE // 32)).astype(np.float32)
     mix = 0.7 * shade[row.astype(int), (along // 32).astype(int)] + 0.3 * _noise(rng, 4, 4)
@@ -139,7 +144,7 @@ def _road(rng: np.random.Generator) -> Plane:
         0.8 * _noise(rng, 2, 2) + 0.2 * _noise(rng, 60, 60), (58, 54, 54), (108, 104, 102)
     )
     y, x = _grid()
-    image[(np.abs(y % 128 - 64) < 4) & (x % 64 < 38)] = (232, 236, 236)
+    image[(np.abs(y % 128 - 64) < 4) & (x % 64 < 38)] = (232, 236, 236)  # dashed white lines
     return image
 
 
@@ -159,6 +164,7 @@ def _leaves(rng: np.random.Generator) -> Plane:
 
 def _carpet(rng: np.random.Generator) -> Plane:
     y, x = _grid()
+    # Distance to the centre of each 64 px field in the taxicab norm, whose circles are diamonds.
     diamonds = np.abs(x % 64 - 32) + np.abs(y % 64 - 32)
     image = _blend(
         0.5 + 0.3 * np.sin(x * np.pi / 2) + 0.2 * _noise(rng, 2, 2), (70, 22, 104), (104, 40, 150)
@@ -169,7 +175,7 @@ def _carpet(rng: np.random.Generator) -> Plane:
 
 
 def _stone(rng: np.random.Generator) -> Plane:
-    gap, seed = _cells(rng, 70)
+    gap, seed = _cells(rng, 70)  # a stone is a cell, its joint where the gap is small
     shade = rng.uniform(0, 1, 70).astype(np.float32)[seed]
     image = _blend(0.75 * shade + 0.25 * _noise(rng, 5, 5), (118, 122, 124), (182, 184, 186))
     image[gap < 4] = (62, 66, 70)
@@ -191,6 +197,7 @@ def _tiles(rng: np.random.Generator) -> Plane:
 
 def _lava(rng: np.random.Generator) -> Plane:
     gap, _ = _cells(rng, 45)
+    # Hot along the borders of cells, cold crust inside them.
     heat = np.clip(1 - gap / 16, 0, 1) * (0.6 + 0.4 * _noise(rng, 20, 20))
     image = _blend(heat.astype(np.float32), (18, 14, 42), (20, 70, 240))
     image[heat > 0.72] = (70, 190, 255)
@@ -225,7 +232,7 @@ def texture(name: str) -> NDArray[np.uint8]:
     Raises:
         KeyError: no stuff has this name.
     """
-    rng = np.random.default_rng(list(name.encode()))
+    rng = np.random.default_rng(list(name.encode()))  # every process paints the same tile
     tile = np.clip(PAINTERS[name](rng), 0, 255).astype(np.uint8)
     tile.flags.writeable = False
     return tile

@@ -58,6 +58,7 @@ def _truth(prompts: tuple[WorldPrompt, ...], classes: int) -> NDArray[np.bool_]:
 def load_vocabulary() -> Vocabulary:
     """Read the vocabulary that ships with the package."""
     table = json.loads((ASSETS / "world.json").read_text(encoding="utf-8"))
+    # Class k is prompt k: losses and truth rely on the main names being first.
     classes = [*table["things"], *table["stuffs"]]
     names = tuple(c["name"] for c in classes)
     prompts = [WorldPrompt(name, (k,)) for k, name in enumerate(names)]

@@ -85,7 +85,7 @@ class World:
         return compositor.scene()
 
     def sentence_scene(self, seed: int, size: tuple[int, int] = (256, 256)) -> SentenceScene:
-        """Draw a scene with two or three things of one name, and phrases that tell them apart.
+        """Draw a scene with two or three things of one name, and phrases that mean one of them.
 
         Args:
             seed: any integer >= 0.
@@ -111,6 +111,7 @@ class World:
         """A scene with several things of one name, and the (H, W) class ids of its stuff alone."""
         backdrop = random_backdrop(rng, self.words, int(rng.integers(1, 4)))
         compositor = Compositor(self.words, backdrop, size)
+        # Taken before things are drawn: the map holds only regions, whose ids are 1, 2, ...
         ground = np.asarray([region.class_id for region in backdrop], np.int32)[compositor.ids - 1]
         noun, *others = rng.choice(self.things, int(rng.integers(2, 4)), replace=False).tolist()
         cast = [noun] * int(rng.integers(2, 4)) + others

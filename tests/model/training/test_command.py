@@ -234,5 +234,5 @@ def test_a_text_tower_that_tells_nothing_apart_is_refused_before_any_step(recipe
     )
     path = recipe('text = "flat.safetensors"')
     line = refused(call("--config", path, "--data", images(), "--out", tmp_path / "out"))
-    assert "the text tower does not tell names apart: effective rank" in line
+    assert "the text tower does not distinguish names: effective rank" in line
     assert not (tmp_path / "out").exists()

@@ -100,7 +100,7 @@ def test_a_tower_whose_vectors_are_all_alike_is_refused_and_not_written(
 ):
     monkeypatch.setattr(text_run, "distil", collapsed(text_run.distil))
     out, said = tmp_path / "tower.safetensors", []
-    with pytest.raises(TextTowerError, match="does not tell names apart: effective rank"):
+    with pytest.raises(TextTowerError, match="does not distinguish names: effective rank"):
         train_tower(*given, out, TINY, said.append)
     assert any(line.startswith("text tower: effective rank") for line in said)
     assert not out.exists()

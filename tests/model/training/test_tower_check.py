@@ -1,4 +1,4 @@
-"""The gate before vision training: the shipped text tower tells names apart and knows words."""
+"""The gate before vision training: the shipped text tower distinguishes names and knows words."""
 
 import pytest
 import torch

@@ -53,7 +53,7 @@ def test_equal_sizes_and_level_places_are_not_spoken_of(world):
     assert set(said) == {"the leftmost fox", "the rightmost fox"}
 
 
-def test_beside_needs_one_clearly_on_that_side_and_the_rest_on_the_other(world):
+def test_relative_position_needs_one_clearly_on_that_side_and_the_rest_on_the_other(world):
     said = _said(world, [("fox", 30, 60, 40), ("fox", 170, 60, 40), ("drum", 100, 150, 40)])
     assert said["the fox left of the drum"] == 10
     assert said["the fox right of the drum"] == 11
@@ -62,7 +62,7 @@ def test_beside_needs_one_clearly_on_that_side_and_the_rest_on_the_other(world):
     assert "the fox left of the drum" not in level
 
 
-def test_beside_two_drums_says_nothing(world):
+def test_relative_position_to_two_drums_makes_no_phrase(world):
     placed = [
         ("fox", 30, 60, 40),
         ("fox", 170, 60, 40),
@@ -95,7 +95,7 @@ def test_generated_sentences_have_a_target_and_same_noun_distractors(world):
             same = {i.id for i in spoken.scene.instances if i.class_id == noun}
             assert set(phrase.distractors) == same - {phrase.target}
             assert phrase.distractors
-    assert relations == {"size", "extreme", "beside", "on"}
+    assert relations == {"size", "extreme", "relative", "on"}
 
 
 def test_sentences_are_deterministic(world):

@@ -39,8 +39,11 @@ LEAST_AREA = 16
 """A region that shows fewer pixels than this in a training image is not asked for."""
 EDGE = 1.0
 """Standard deviation of the soft rim of a pasted thing, pixels."""
+# "left" and "right" as words, also in "leftmost"; not in "bright" or "righteous".
 _SIDES = re.compile(r"\b(left|right)(?=most\b|\b)", re.IGNORECASE)
 _OTHER = {"left": "right", "right": "left"}
+# Words of position and rank; "est" finds superlatives. A word too many ("forest") costs only a
+# crop that could have been.
 _COMPARING = re.compile(
     r"\b(left|right|top|bottom|upper|lower|middle|center|centre|front|back|first|second|third"
     r"|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|leftmost|rightmost|topmost|\w{3,}est)\b",
@@ -95,6 +98,7 @@ def jittered(
     corner = []
     for side, room in zip(given, size, strict=True):
         spare = room - round(factor * side)
+        # A smaller image lies anywhere inside the canvas (spare > 0), a larger one covers it all.
         corner.append(round(rng.uniform(min(0, spare), max(0, spare))))
     return Placement(factor, corner[0], corner[1], rng.random() < 0.5)
 
@@ -114,6 +118,8 @@ def place(
     if where.mirrored:
         resized = resized[:, ::-1]
     canvas = np.full((*size, *plane.shape[2:]), fill, plane.dtype)
+    # The part of the canvas that the image covers; the same part in the image's own rows is less
+    # its offset, which is negative where the image begins outside.
     top, left = max(0, where.top), max(0, where.left)
     bottom, right = min(size[0], where.top + height), min(size[1], where.left + width)
     shown = resized[top - where.top : bottom - where.top, left - where.left : right - where.left]
@@ -132,18 +138,18 @@ def paste(under: View, over: View, rows: Collection[int]) -> View:
     Returns:
         the sum; regions of `over` come after those of `under`.
     """
-    mask = np.isin(over.ids, [1 + row for row in rows])
-    share = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), EDGE)[..., None]
+    mask = np.isin(over.ids, [1 + row for row in rows])  # (H, W)
+    share = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), EDGE)[..., None]  # (H, W, 1)
     image = under.image * (1 - share) + over.image * share
     ids = np.where(mask, over.ids + len(under.regions), under.ids)
     return View(image.round().astype(np.uint8), ids.astype(np.int32), under.regions + over.regions)
 
 
 def split_regions(view: View, things: int) -> tuple[NDArray[np.int32], list[Region]]:
-    """Keep what shows, number it afresh, and take stuff apart into its connected parts.
+    """Keep what shows, number it from 1 on, and take stuff apart into its connected parts.
 
     Two ponds are two regions of their own, so that a query answers for what hangs together, and
-    each part weighs as much as a thing does (`assign.equal_weights`).
+    each part weighs as much as a thing does (`assignment.equal_weights`).
 
     Args:
         view: an image.
@@ -152,6 +158,7 @@ def split_regions(view: View, things: int) -> tuple[NDArray[np.int32], list[Regi
     Returns:
         (H, W) int32, 1 + position in the list, 0 for none; and the region of each kept part.
     """
+    # A thing stays one region though something in front may cut it in two.
     ids = np.zeros_like(view.ids)
     kept: list[Region] = []
     for row, region in enumerate(view.regions, start=1):
@@ -159,7 +166,7 @@ def split_regions(view: View, things: int) -> tuple[NDArray[np.int32], list[Regi
         parts, labels = 1, mask.astype(np.int32)
         if region.class_id >= things:
             parts, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
-            parts -= 1
+            parts -= 1  # label 0 is the background
         areas = np.bincount(labels.ravel(), minlength=parts + 1)
         for part in range(1, parts + 1):
             if areas[part] >= LEAST_AREA:
@@ -169,10 +176,10 @@ def split_regions(view: View, things: int) -> tuple[NDArray[np.int32], list[Regi
 
 
 def mirror_words(text: str) -> str:
-    """Exchange left and right: what is said of an image, said of its mirror image."""
+    """Exchange left and right, so that a description of an image is true of its mirror image."""
     return _SIDES.sub(lambda found: _OTHER[found[0].lower()], text)
 
 
 def compares(texts: Sequence[str]) -> bool:
-    """Whether a text places or ranks a region among others, so that no crop may hide those."""
+    """Whether a text compares a region with others, so that no crop may hide those."""
     return any(_COMPARING.search(text) for text in texts)

@@ -102,6 +102,7 @@ class _Row:
             DataError: it is missing or of another type.
         """
         value = self.content.get(key)
+        # `True` is an int in Python, and no number in a file.
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise DataError(f"{self.where} needs {key!r}, {what}; it is {value!r}")
         return value
@@ -125,6 +126,7 @@ def read_coco(path: Path, folder: Path | None = None) -> CocoData:
     categories = [_Row(f"{path}: category row {k}", c) for k, c in enumerate(table["categories"])]
     words = [(_words(row), row.content.get("isthing", 1) != 0) for row in categories]
     _refuse_shared_names(categories, [w for w, _ in words])
+    # Class ids are ours, things before stuffs; a file's own ids may be any numbers.
     order = sorted(range(len(words)), key=lambda k: not words[k][1])
     ids = [row.get("id", (int, str), "a number") for row in categories]
     class_of = {ids[k]: position for position, k in enumerate(order)}
@@ -231,6 +233,7 @@ def _region(row: _Row, class_id: int, size: tuple[int, int], skips: Skips) -> Re
     """Parse one annotation; None, and counted, where it cannot be trained on."""
     box = _box(row, size)
     shape = row.content.get("segmentation")
+    # pycocotools raises these on a shape that it cannot parse.
     try:
         fault = _fault(row.content, box, shape, size)
     except (TypeError, ValueError, KeyError) as error:
@@ -292,6 +295,7 @@ def _polygon_fault(shape: list[list[float]], size: tuple[int, int]) -> str | Non
             raise ValueError(f"a polygon is x, y, x, y, ..., not {part!r}")
     if all(len(part) < 6 for part in shape):
         return "outline of fewer than three points"
+    # In place: pycocotools refuses a polygon of fewer than three points, and the shape is kept.
     shape[:] = [part for part in shape if len(part) >= 6]
     xs, ys = [v for part in shape for v in part[::2]], [v for part in shape for v in part[1::2]]
     if min(xs) >= size[1] or min(ys) >= size[0] or max(xs) <= 0 or max(ys) <= 0:
@@ -304,6 +308,7 @@ def _code_fault(shape: dict[str, Any], size: tuple[int, int]) -> str | None:
         return "mask of another size than its image"
     counts = shape["counts"]
     if isinstance(counts, list):
+        # Runs of background and region in turn, background first.
         if sum(counts) != size[0] * size[1]:
             return "mask of another size than its image"
         return None if sum(counts[1::2]) > 0 else "mask without area"

@@ -96,6 +96,7 @@ class CocoBatches(Dataset["Batch"]):
             DataError: an image cannot be read.
         """
         rng = random.Random(f"{self.seed}/{step}")  # noqa: S311 - a seed, not a secret
+        # All processes draw the same canvas, so that their steps cost the same, then own images.
         canvas = [s for s in self.phases if s.first <= step][-1].choose(rng)
         rng = random.Random(f"{self.seed}/{step}/{self.rank}")  # noqa: S311
         examples = [self._draw(canvas.draw(rng), rng) for _ in range(canvas.batch)]
@@ -142,8 +143,10 @@ class CocoBatches(Dataset["Batch"]):
         return paste(view, _view(other, where, size), chosen) if chosen else view
 
     def _finish(self, view: View, *, mirrored: bool) -> Example:
+        # Class ids from `parts_from` on are split; one above all of them splits none.
         parts_from = self.data.things if self.config.stuff_in_parts else len(self.data.names)
         ids, regions = split_regions(view, parts_from)
+        # Boxes of what still shows after crop and paste; those of the file no longer fit.
         boxes = [cv2.boundingRect((ids == 1 + k).view(np.uint8)) for k in range(len(regions))]
         follow = mirror_words if mirrored else str
         sentences = [(follow(p), k) for k, region in enumerate(regions) for p in region.phrases]
@@ -161,9 +164,10 @@ class CocoBatches(Dataset["Batch"]):
 
 def _view(entry: CocoImage, where: Placement, size: tuple[int, int]) -> View:
     """Read an image and put it on a canvas."""
+    # Masks of COCO files may overlap, and `ids` has one region for each pixel.
     ids = np.zeros(entry.size, np.int32)
     masks = [_mask(region.shape, entry.size) for region in entry.regions]
-    # Large regions first: a small one in front of them then keeps its pixels.
+    # Large regions first: a small one, most likely in front of them, then keeps its pixels.
     for row in sorted(range(len(masks)), key=lambda k: -int(masks[k].sum())):
         ids[masks[row] > 0] = row + 1
     image = place(_read(entry), where, size, GREY)

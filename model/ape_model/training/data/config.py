@@ -57,6 +57,7 @@ class DataConfig:
             raise ValueError("copy_paste and photometric must be 0..1")
         if min(self.federated, self.memory, self.semantic) < 0:
             raise ValueError("federated, memory and semantic must be 0 or more")
+        # Each of these options changes only one kind of step: with another it would do nothing.
         if self.federated and (self.uses_phrases or self.source == WORLD):
             raise ValueError("federated is for the vocabulary of COCO data")
         if self.semantic and (self.uses_phrases or self.federated or self.source == WORLD):

@@ -61,7 +61,8 @@ def _lit(image: NDArray[np.uint8], rng: random.Random) -> NDArray[np.uint8]:
 def _coloured(image: NDArray[np.uint8], rng: random.Random) -> NDArray[np.uint8]:
     """Saturation and hue."""
     hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2HSV))
-    turned = (np.arange(256) + round(rng.uniform(-HUE, HUE))) % 180
+    # Tables of all 256 values, which OpenCV looks up: each is computed once and not per pixel.
+    turned = (np.arange(256) + round(rng.uniform(-HUE, HUE))) % 180  # hue is a circle
     scaled = (np.arange(256) * rng.uniform(*SATURATION)).round().clip(0, 255)
     parts = [
         cv2.LUT(hue, turned.astype(np.uint8)),

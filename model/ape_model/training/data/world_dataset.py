@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["Canvas", "Phase", "WorldBatches", "taking_turns"]
 
 SEEDS_PER_STEP = 1024
+"""Seeds set aside for the scenes of one step, in all processes: no two steps share a scene."""
 LEAST_SIDE = 96
-"""The world speaks of no smaller image, pixels."""
+"""Smallest side, pixels: `World.sentence_scene` draws no smaller image."""
 FIRST_SEED = 1_000_000_000
 """Training scenes begin here: lower seeds are for validation and tests."""
 
@@ -72,6 +73,7 @@ class Canvas:
         if not self.vary:
             return self.height, self.width
         sides = (self.height, self.width)
+        # A canvas that is itself smaller than LEAST_SIDE keeps its size.
         least = [min(side, max(LEAST_SIDE, (1 - self.vary) * side)) for side in sides]
         height, width = (
             round(rng.uniform(low, side)) for low, side in zip(least, sides, strict=True)
@@ -88,7 +90,7 @@ class Phase:
     canvases: tuple[Canvas, ...]
     """Drawn from at random, one for each batch."""
     sentence_share: float = 0.0
-    """Share of the world's batches that speak in sentences, 0..1."""
+    """Share of the world's batches whose prompts are sentences, 0..1."""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -140,12 +142,14 @@ class WorldBatches(Dataset["Batch"]):
         """Draw the batch of one step."""
         rng = random.Random(f"{self.seed}/{step}")  # noqa: S311 - a seed, not a secret
         phase = [s for s in self.phases if s.first <= step][-1]
-        speaking = rng.random() < phase.sentence_share
-        canvas = phase.choose(rng, sentences=speaking)
+        sentences = rng.random() < phase.sentence_share
+        canvas = phase.choose(rng, sentences=sentences)
         world = self._world(canvas.most)
+        # A scene's seed holds the run's seed, the step, the process and the image, in this order.
         first = FIRST_SEED * (self.seed + 1) + step * SEEDS_PER_STEP + self.rank * canvas.batch
         seeds = range(first, first + canvas.batch)
-        make = _speaking if speaking else _naming
+        make = _with_sentences if sentences else _with_names
+        # Sizes and zooms differ between processes; the kind of batch, above, must not.
         shapes = random.Random(f"{self.seed}/{step}/{self.rank}")  # noqa: S311
         examples = [
             _drawn(make, world, seed, canvas.draw(shapes), shapes.uniform(1, canvas.zoom))
@@ -156,7 +160,7 @@ class WorldBatches(Dataset["Batch"]):
     def unseen(self, seed: int) -> Example:
         """A scene that no run trains on, on the last phase's first canvas."""
         canvas = self.phases[-1].canvases[0]
-        return _naming(World(), seed, (canvas.height, canvas.width))
+        return _with_names(World(), seed, (canvas.height, canvas.width))
 
     def _world(self, most: int) -> World:
         if most not in self.worlds:
@@ -176,7 +180,7 @@ def _drawn(
         return make(world, seed, size)
     large = round(size[0] * zoom), round(size[1] * zoom)
     example = make(world, seed, large)
-    share = np.array([size[1] / large[1], size[0] / large[0]] * 2, np.float32)
+    share = np.array([size[1] / large[1], size[0] / large[0]] * 2, np.float32)  # of x, y, x, y
     return replace(
         example,
         image=resize_rgb(example.image, size)[..., ::-1],
@@ -187,7 +191,7 @@ def _drawn(
     )
 
 
-def _naming(world: World, seed: int, size: tuple[int, int]) -> Example:
+def _with_names(world: World, seed: int, size: tuple[int, int]) -> Example:
     return _example(world.scene(seed, size))
 
 
@@ -205,18 +209,19 @@ def taking_turns(phrases: Sequence[Phrase], rng: random.Random) -> list[Phrase]:
     return [phrase for turn in rounds for phrase in turn if phrase is not None]
 
 
-def _speaking(world: World, seed: int, size: tuple[int, int], most: int = 6) -> Example:
-    spoken = world.sentence_scene(seed, size)
-    example = _example(spoken.scene)
-    rows = {instance.id: row for row, instance in enumerate(spoken.scene.instances)}
+def _with_sentences(world: World, seed: int, size: tuple[int, int], most: int = 6) -> Example:
+    described = world.sentence_scene(seed, size)
+    example = _example(described.scene)
+    rows = {instance.id: row for row, instance in enumerate(described.scene.instances)}
     rng = random.Random(seed)  # noqa: S311
-    said = taking_turns(spoken.phrases, rng)[: rng.randint(1, most)]
-    sentences = tuple((p.text, rows[p.target]) for p in said)
+    chosen = taking_turns(described.phrases, rng)[: rng.randint(1, most)]
+    sentences = tuple((p.text, rows[p.target]) for p in chosen)
     return Example(example.image, example.ids, example.boxes, example.classes, sentences)
 
 
 def _example(scene: Scene) -> Example:
     """Number a scene's instances by row."""
+    # A table from id to row; ignored instances stay 0, which is no region.
     rows = np.zeros(1 + int(scene.instance_map.max()), np.int32)
     for row, instance in enumerate(scene.instances, start=1):
         rows[instance.id] = row

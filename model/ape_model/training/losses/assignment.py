@@ -15,6 +15,9 @@ __all__ = ["assign_queries", "assign_tokens", "best_queries", "equal_weights"]
 
 UNASSIGNED = -1
 
+# Every function compares all predictions of an image with all its regions in one (B, K, G) matrix.
+# Padded regions get a value below every IoU, so that they are never the maximum.
+
 
 def assign_tokens(
     anchors: Tensor,
@@ -33,7 +36,7 @@ def assign_tokens(
         valid: (B, G) bool, False for padding.
         padded: (B, N) bool, anchors that are never assigned; None for none.
         threshold: an anchor of at least this IoU is assigned in any case.
-        least: best anchors of each region, assigned whatever their IoU.
+        least: best anchors of each region, assigned at any IoU.
 
     Returns:
         (B, N) int64: the region of each anchor, -1 for none. An anchor that several regions claim
@@ -45,12 +48,12 @@ def assign_tokens(
         (center[:, None] > boxes[:, None, :, :2]) & (center[:, None] < boxes[:, None, :, 2:])
     ).all(-1)  # (B, N, G)
     usable = valid[:, None] if padded is None else valid[:, None] & ~padded[..., None]
-    iou = torch.where(usable, iou, -2.0)
+    iou = torch.where(usable, iou, -2.0)  # stays below all usable ones when 1 is added
     # IoU is at most 1: anchors with their centre inside come first, each group by overlap.
     rank = iou + inside
-    kth = rank.topk(min(least, rank.shape[1]), dim=1).values[:, -1:]
+    kth = rank.topk(min(least, rank.shape[1]), dim=1).values[:, -1:]  # (B, 1, G)
     claimed = ((rank >= kth) | (iou >= threshold)) & usable
-    best, region = torch.where(claimed, iou, -1.0).max(-1)
+    best, region = torch.where(claimed, iou, -1.0).max(-1)  # (B, N) each
     return torch.where(best >= 0, region, UNASSIGNED)
 
 
@@ -69,13 +72,14 @@ def assign_queries(
         (B, Q) int64 region of each query, -1 for none, and (B, Q) its IoU with its best region.
     """
     iou = torch.where(valid[:, None], box_iou(predicted, boxes), -1.0)  # (B, Q, G)
-    overlap, region = iou.max(-1)
+    overlap, region = iou.max(-1)  # (B, Q) each
     region = torch.where(overlap >= threshold, region, UNASSIGNED)
     # The best query of a region is assigned to it, even below the threshold and even if it overlaps
     # another region more; of several such claims the one with the largest IoU wins.
     best = iou.argmax(1)  # (B, G)
     forced = torch.zeros_like(iou, dtype=torch.bool).scatter_(1, best[:, None], 1)
-    forced &= valid[:, None] & (iou > 0)
+    # A region that no query touches forces none: argmax would give it query 0.
+    forced &= valid[:, None] & (iou > 0)  # (B, Q, G)
     claim, claimed_by = torch.where(forced, iou, -1.0).max(-1)
     region = torch.where(claim > 0, claimed_by, region)
     return region, overlap.clamp(min=0)
@@ -95,7 +99,7 @@ def best_queries(predicted: Tensor, boxes: Tensor) -> Tensor:
 
 
 def equal_weights(region: Tensor, regions: int) -> Tensor:
-    """Weights that give every region the same total, whatever the number of its predictions.
+    """Weights that give every region the same total, for any number of its predictions.
 
     This is the paper's thing-stuff equalisation: a sky of a hundred tokens weighs one region.
 
@@ -108,4 +112,4 @@ def equal_weights(region: Tensor, regions: int) -> Tensor:
     """
     member = region[..., None] == torch.arange(regions, device=region.device)  # (B, K, G)
     share = member / member.sum(1, keepdim=True).clamp(min=1)
-    return share.sum(-1)
+    return share.sum(-1)  # a prediction belongs to one region at most: the sum selects its share

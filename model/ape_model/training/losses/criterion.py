@@ -41,6 +41,10 @@ CLASSIFICATIONS = ("quality", "focal")
 true (focal loss, as in the official criterion)."""
 
 EPSILON = 1e-6  # keeps logarithms and divisions of the semantic map finite
+MASK_MARGIN = 1.3
+"""Sides of the box in which mask cells count fully, over those of the region's box."""
+OUTSIDE_WEIGHT = 0.1
+"""Weight of the mask cells outside that box."""
 THRESHOLDS = (0.5, 0.6, 0.6)
 """IoU from which a query is assigned to a region, by decoder layer; the last one for the rest."""
 WEIGHTS = {
@@ -90,6 +94,8 @@ class Criterion(nn.Module):
     def __init__(self, width: int, text_width: int, classification: str = "quality") -> None:
         super().__init__()
         self.classification = classification
+        # Used in training alone: it makes the tokens themselves separate the names, before any
+        # query has learnt to find them.
         self.token_align = Align(width, text_width)
         nn.init.orthogonal_(self.token_align.dot_product_projection_text.weight)
         nn.init.constant_(self.token_align.log_scale, -1.0)
@@ -137,16 +143,19 @@ class Criterion(nn.Module):
         N tokens of all levels; K of them, in all images, are assigned to regions.
         """
         padded = features.geometry.padded  # (B, N)
-        anchors = features.geometry.anchors[0].sigmoid()
+        anchors = features.geometry.anchors[0].sigmoid()  # (N, 4), the same in all images
         region = assign_tokens(corners(anchors), corners(batch.boxes), batch.valid, padded=padded)
+        # Assigned by anchors and not by predicted boxes (DETA): targets do not depend on weights.
         objectness = outputs.tokens.objectness  # (B, N)
         boxes = outputs.tokens.all_boxes().sigmoid()  # (B, N, 4)
-        positive = region >= 0
+        positive = region >= 0  # (B, N)
         weight = equal_weights(region, batch.boxes.shape[1])[positive]  # (K,)
+        # Indexing with a mask and `nonzero` list the K positives in the same (row-major) order.
         image, _ = positive.nonzero(as_tuple=True)  # (K,)
         target = batch.boxes[image, region[positive]]  # (K, 4)
-        l1, giou = box_losses(boxes[positive], target)
-        # Objectness predicts how well the token's own box fits.
+        l1, giou = box_losses(boxes[positive], target)  # (K,) each
+        # Objectness predicts how well the token's own box fits. GIoU stands for IoU here: they
+        # differ by the uncovered part of the hull, which is small for boxes that overlap well.
         quality = torch.zeros_like(objectness)
         quality[positive] = (1 - giou.detach()).clamp(0, 1)
         regions = batch.valid.sum().clamp(min=1)
@@ -160,10 +169,10 @@ class Criterion(nn.Module):
         }
         if targets.names is not None and targets.classes is not None:
             states = outputs.tokens.states.detach() if apart else outputs.tokens.states
-            wanted = targets.classes[image, region[positive]]
+            wanted = targets.classes[image, region[positive]]  # (K,)
             ce = self._class_cross_entropy(states[positive], targets.names, wanted)
             found["token_class_ce"] = (ce * weight).sum() / regions
-            # The same head on the mean token of each mask, which no assignment picks.
+            # The same head on the mean token of each mask, which needs no assignment.
             pooled, wanted = _pool(states, batch)[batch.valid], targets.classes[batch.valid]
             ce = self._class_cross_entropy(pooled, targets.names, wanted)
             found["pooled_class_ce"] = ce.sum() / regions
@@ -177,6 +186,7 @@ class Criterion(nn.Module):
             quality: same shape, IoU of the box where the score is positive, else 0.
             there: same shape, bool, whether the score is positive.
         """
+        # In both, IoU or 1 is the target of a positive, 0 that of the others.
         if self.classification == "focal":
             return focal_loss(logits, there.to(logits))
         return quality_focal_loss(logits, quality)
@@ -192,17 +202,19 @@ class Criterion(nn.Module):
         """Second stage: alignment, boxes and (last layer) masks of the queries of one layer."""
         hidden = outputs.decoded.hidden[layer]  # (B, Q, D)
         canvas = (batch.images.shape[2], batch.images.shape[3])
+        # The decoder's boxes are shares of each image; regions are in coordinate units.
         boxes = model.coordinates.from_shares(outputs.decoded.boxes[layer], batch.sizes, canvas)
         threshold = THRESHOLDS[min(layer, len(THRESHOLDS) - 1)]
         region, overlap = assign_queries(
             corners(boxes.detach()), corners(batch.boxes), batch.valid, threshold
-        )
+        )  # (B, Q) each
         positive = region >= 0
         count = positive.sum().clamp(min=1)
-        image, _ = positive.nonzero(as_tuple=True)
+        image, _ = positive.nonzero(as_tuple=True)  # (K,)
         l1, giou = box_losses(boxes[positive], batch.boxes[image, region[positive]])
         align = model.class_embed[layer]
         logits = align(hidden, outputs.text)  # (B, Q, P)
+        # A prompt that is true of the query's region should score its IoU, every other one zero.
         quality = targets.truth[image, region[positive]] * overlap[positive][:, None]  # (K, P)
         wanted = torch.zeros_like(logits)
         wanted[positive] = quality
@@ -243,20 +255,21 @@ def choose_region(logits: Tensor, best: Tensor, valid: Tensor, truth: Tensor) ->
     Returns:
         the mean over the phrases of exactly one region, scalar.
     """
-    rows = best[..., None].expand(-1, -1, logits.shape[-1])
+    rows = best[..., None].expand(-1, -1, logits.shape[-1])  # (B, G, L)
     regions = logits.gather(1, rows).masked_fill(~valid[..., None], -torch.inf)  # (B, G, L)
-    clear = truth.sum(1) == 1
+    clear = truth.sum(1) == 1  # (B, L)
     losses = functional.cross_entropy(regions, truth.argmax(1), reduction="none")
     return losses[clear].sum() / clear.sum().clamp(min=1)
 
 
 def _pool(states: Tensor, batch: Batch) -> Tensor:
     """(B, G, D) mean of the tokens under each region's mask, over strides 8 and 16."""
+    # The levels' tokens follow each other in N: `cells` is where the next level starts.
     pools = []
     cells = 0
     for factor in (2, 4):  # masks have stride 4
         share = functional.avg_pool2d(batch.masks, factor).flatten(2)  # (B, G, N_l)
-        level = states[:, cells : cells + share.shape[-1]]
+        level = states[:, cells : cells + share.shape[-1]]  # (B, N_l, D)
         cells += share.shape[-1]
         pools.append(share @ level / share.sum(-1, keepdim=True).clamp(min=1e-3))
     return (pools[0] + pools[1]) / 2
@@ -264,14 +277,15 @@ def _pool(states: Tensor, batch: Batch) -> Tensor:
 
 def _masks(model: Ape, outputs: RawOutputs, batch: Batch, region: Tensor) -> dict[str, Tensor]:
     """Mask losses of the last layer's assigned queries; every region has the same weight."""
-    logits = model.mask_head.logits(outputs.decoded.hidden[-1], outputs.mask_feature)
+    hidden = outputs.decoded.hidden[-1]
+    logits = model.mask_head.logits(hidden, outputs.mask_feature)  # (B, Q, h, w)
     # A region with a box alone has no mask loss.
-    positive = (region >= 0) & batch.masked.gather(1, region.clamp(min=0))
-    weight = equal_weights(region, batch.boxes.shape[1])[positive]
-    image, _ = positive.nonzero(as_tuple=True)
+    positive = (region >= 0) & batch.masked.gather(1, region.clamp(min=0))  # (B, Q)
+    weight = equal_weights(region, batch.boxes.shape[1])[positive]  # (K,)
+    image, _ = positive.nonzero(as_tuple=True)  # (K,)
     logits = logits[positive]  # (K, h, w)
     wanted = batch.masks[image, region[positive]]  # (K, h, w)
-    near = _near(batch.boxes[image, region[positive]], wanted, batch.unit)
+    near = _near(batch.boxes[image, region[positive]], wanted, batch.unit)  # (K, h, w)
     cells = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * near
     total = weight.sum().clamp(min=1)
     return {
@@ -297,24 +311,25 @@ def semantic_loss(scores: Tensor, masks: Tensor, batch: Batch, classes: Tensor) 
         the weighted mean over the pixels of regions, scalar.
     """
     painted = torch.einsum("bqc,bqhw->bchw", scores, masks)
+    # Shares of the names sum up to one in each pixel, so their logarithm is a log likelihood.
     share = painted / painted.sum(1, keepdim=True).clamp(min=EPSILON)
-    surprise = -share.clamp(min=EPSILON).log()  # (B, C, h, w)
-    wanted = surprise[torch.arange(len(surprise))[:, None], classes]  # (B, G, h, w)
-    # The weight of a region is the root of its area: a pole counts beside a road of thousands.
+    negative_log = -share.clamp(min=EPSILON).log()  # (B, C, h, w)
+    wanted = negative_log[torch.arange(len(negative_log))[:, None], classes]  # (B, G, h, w)
+    # A region weighs the root of its area in all, so that a thin pole counts next to a wide road.
     area = batch.masks.sum((-2, -1), keepdim=True).clamp(min=1)
     weight = batch.masks * batch.valid[..., None, None] / area.sqrt()
     return (wanted * weight).sum() / weight.sum().clamp(min=1)
 
 
 def _near(boxes: Tensor, masks: Tensor, unit: int) -> Tensor:
-    """(K, h, w) weight of mask cells: 1 in the box grown by 1.3, 0.1 outside.
+    """(K, h, w) weight of mask cells: 1 in the box grown by `MASK_MARGIN`, less outside.
 
     Inference cuts masks to the box grown by a margin, so that the cells outside matter little.
     """
-    grown = torch.cat([boxes[:, :2], boxes[:, 2:] * 1.3], dim=-1)
+    grown = torch.cat([boxes[:, :2], boxes[:, 2:] * MASK_MARGIN], dim=-1)  # cx, cy, w, h
     x1, y1, x2, y2 = (corners(grown) * (unit / MASK_STRIDE)).unbind(-1)
-    rows = torch.arange(masks.shape[1], device=masks.device) + 0.5
+    rows = torch.arange(masks.shape[1], device=masks.device) + 0.5  # centres of cells
     cols = torch.arange(masks.shape[2], device=masks.device) + 0.5
     in_rows = (rows > y1[:, None]) & (rows < y2[:, None])
     in_cols = (cols > x1[:, None]) & (cols < x2[:, None])
-    return torch.where(in_rows[:, :, None] & in_cols[:, None], 1.0, 0.1)
+    return torch.where(in_rows[:, :, None] & in_cols[:, None], 1.0, OUTSIDE_WEIGHT)

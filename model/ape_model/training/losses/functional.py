@@ -32,7 +32,7 @@ def focal_loss(
     """
     score = logits.sigmoid()
     plain = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    miss = score * (1 - targets) + (1 - score) * targets
+    miss = score * (1 - targets) + (1 - score) * targets  # 1 - p_t of the paper
     return (alpha * targets + (1 - alpha) * (1 - targets)) * miss**gamma * plain
 
 
@@ -61,6 +61,8 @@ def generalised_iou(first: Tensor, second: Tensor) -> Tensor:
     Returns:
         (...) in -1..1.
     """
+    # IoU minus the share of the hull, the least box around both, that neither covers: boxes that
+    # do not overlap have a gradient towards each other too.
     low = torch.maximum(first[..., :2], second[..., :2])
     high = torch.minimum(first[..., 2:], second[..., 2:])
     overlap = (high - low).clamp(min=0).prod(-1)
@@ -100,4 +102,5 @@ def dice_loss(logits: Tensor, targets: Tensor, axes: Sequence[int]) -> Tensor:
     """
     score = logits.sigmoid()
     both = (score * targets).sum(tuple(axes))
+    # The 1 in both terms keeps an empty mask's loss finite, and zero where nothing is predicted.
     return 1 - (2 * both + 1) / (score.sum(tuple(axes)) + targets.sum(tuple(axes)) + 1)

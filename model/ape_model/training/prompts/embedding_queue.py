@@ -23,6 +23,8 @@ class EmbeddingQueue:
     def __init__(self, sizes: tuple[int, ...], text_width: int) -> None:
         self._rows = [torch.zeros(size, text_width) for size in sizes]
 
+    # The length of a queue never changes: it starts with zeros and loses its oldest rows.
+
     def extend(self, embeddings: Tensor, dataset: int) -> Tensor:
         """Put phrases in front of a data set's queue, and return what the network sees.
 
@@ -35,6 +37,7 @@ class EmbeddingQueue:
         """
         queued = self._rows[dataset].to(embeddings)
         size = len(queued)
+        # More phrases than the queue holds are all seen in this call; only the queue is cut.
         visible = torch.cat([embeddings, queued])[: max(len(embeddings), size)]
         self._rows[dataset] = visible[:size].clone()
         return visible
@@ -42,7 +45,7 @@ class EmbeddingQueue:
     def older(self, dataset: int) -> Tensor:
         """(N, D) the queued phrases of a data set, newest first, without the zeros at its start."""
         queued = self._rows[dataset]
-        return queued[queued.any(1)]
+        return queued[queued.any(1)]  # vectors of phrases have length one: none is all zero
 
     def state(self) -> list[Tensor]:
         """Return the rows of every queue, (size, D) each, for `load`."""

@@ -30,8 +30,9 @@ def draw_classes(
         (K,) int64 classes, ascending.
     """
     shown = present.unique()
-    weight = frequencies.float() ** FREQUENCY_POWER
-    weight[shown] = 0
+    weight = frequencies.float() ** FREQUENCY_POWER  # (C,)
+    weight[shown] = 0  # these take part already
+    # `multinomial` fails if it must draw more than there are positive weights.
     others = min(count - len(shown), int((weight > 0).sum()))
     if others <= 0:
         return shown

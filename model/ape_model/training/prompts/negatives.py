@@ -42,7 +42,7 @@ class NegativeSampler:
         self.classes = truth.shape[1]
         self.truth = truth.float()
         words = encode(negative_words) if negative_words else self.prompts[:0]
-        far = (words @ self.prompts.T).amax(1) < TOO_NEAR
+        far = (words @ self.prompts.T).amax(1) < TOO_NEAR  # (N,)
         self.negative_words = words[far]
 
     @property
@@ -71,10 +71,10 @@ class NegativeSampler:
         """
         prompts, truth = self.prompts, self.truth
         if chosen is not None:
-            about = truth[:, chosen].any(1)
+            about = truth[:, chosen].any(1)  # (P,)
             prompts, truth = prompts[about], truth[about][:, chosen]
         count = min(negative_words, len(self.negative_words))
         rows = torch.randperm(len(self.negative_words), generator=generator)[:count]
         vectors = torch.cat([prompts, self.negative_words[rows]])
         truth = torch.cat([truth, torch.zeros(len(rows), truth.shape[1])])  # (P + N, C or K)
-        return vectors, truth.T[classes.cpu()]
+        return vectors, truth.T[classes.cpu()]  # each region takes the row of its class

@@ -107,17 +107,19 @@ class PromptSampler:
             step: of the run; the same step of the same seed gives the same prompts.
         """
         config, device = self.sets[batch.dataset], batch.images.device
+        # A prime far above any number of steps: runs of neighbouring seeds share no stream.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         if not any(batch.sentences):
-            self._enqueue(torch.zeros(0, self.width), batch.dataset)
+            self._enqueue(torch.zeros(0, self.width), batch.dataset)  # others may have phrases
             return _names(model, batch, config, generator)
         encode = _phrases if config.shared else _expressions
         phrases = encode(batch, config.negatives, generator)
+        # Taken before this step's own phrases are queued: those are positives here.
         earlier = self._negatives(phrases.distinct, batch.dataset)  # (N, D)
         self._enqueue(phrases.distinct, batch.dataset)
         negatives = earlier.expand(len(phrases.vectors), -1, -1)
         vectors = torch.cat([phrases.vectors, negatives], dim=1)  # (1 | B, L + N, D)
-        truth = pad(phrases.truth, (0, len(earlier)))  # (B, G, L + N)
+        truth = pad(phrases.truth, (0, len(earlier)))  # (B, G, L + N), earlier ones are untrue
         prompts = PromptFeatures(fusion=vectors.to(device), classes=None)
         targets = Targets(truth.to(device), single=not config.shared)
         return SampledPrompts(prompts, targets, trains_backbone=not config.named)
@@ -138,8 +140,9 @@ class PromptSampler:
             parts: list[Tensor] = [new] * distributed.get_world_size()
             distributed.all_gather_object(parts, new)
             new = torch.cat(parts)
+        # One by one: each is compared with those of this step that are queued already.
         for vector in new:
-            queued = self.queue.older(dataset)
+            queued = self.queue.older(dataset)  # (N, D)
             if not bool((queued @ vector >= SAME_MEANING).any()):
                 self.queue.extend(vector[None], dataset)
 
@@ -167,7 +170,7 @@ def _names(
         chosen = draw_classes(present, config.frequencies, config.federated, generator)
         # Class ids become rows of the chosen names. Padding (class 0) may get any row: no loss
         # reads it.
-        rows = torch.searchsorted(chosen, classes.cpu()).clamp(max=len(chosen) - 1)
+        rows = torch.searchsorted(chosen, classes.cpu()).clamp(max=len(chosen) - 1)  # (B, G)
         classes, names = rows.to(device), names[chosen]
     vectors, truth = config.negatives.draw(classes, config.negative_words, generator, chosen)
     targets = Targets(
@@ -178,6 +181,8 @@ def _names(
 
 def _expressions(batch: Batch, names: NegativeSampler, _: torch.Generator) -> EncodedPhrases:
     """Each image has its own descriptions; shorter lists are repeated up to the longest."""
+    # Images need lists of one length. A repeated phrase is true of the same regions as its first
+    # copy, so that a short list only weighs its phrases more.
     own = [list(dict.fromkeys(text.casefold() for text, _ in of)) for of in batch.sentences]
     longest = max(len(texts) for texts in own)
     rows = [[texts[k % len(texts)] for k in range(longest)] for texts in own]
@@ -187,17 +192,19 @@ def _expressions(batch: Batch, names: NegativeSampler, _: torch.Generator) -> En
     for image, (texts, sentences) in enumerate(zip(rows, batch.sentences, strict=True)):
         for text, region in sentences:
             truth[image, region, [k for k, t in enumerate(texts) if t == text.casefold()]] = 1
-    first = [k for k, text in enumerate(flat) if text not in flat[:k]]
+    first = [k for k, text in enumerate(flat) if text not in flat[:k]]  # rows of distinct texts
     return EncodedPhrases(vectors, truth, vectors.flatten(0, 1)[first])
 
 
 def _phrases(batch: Batch, names: NegativeSampler, generator: torch.Generator) -> EncodedPhrases:
     """All images share all descriptions; those that mean the same are one prompt."""
+    # Three steps from texts to columns: equal texts are one, MAX_PHRASES of them get a row, and
+    # rows of near vectors share the column of their representative.
     found = [(b, text.casefold(), g) for b, own in enumerate(batch.sentences) for text, g in own]
     texts = list(dict.fromkeys(text for _, text, _ in found))
     order = torch.randperm(len(texts), generator=generator)[:MAX_PHRASES].sort().values
     rows = {texts[k]: row for row, k in enumerate(order.tolist())}
-    vectors = names.encode(list(rows))
+    vectors = names.encode(list(rows))  # (R, D)
     kept, representative = merge_near(vectors, SAME_MEANING)
     truth = torch.zeros(*batch.classes.shape, len(kept))  # (B, G, L)
     for image, text, region in found:
@@ -220,7 +227,7 @@ def merge_near(vectors: Tensor, threshold: float) -> tuple[list[int], list[int]]
     kept: list[int] = []
     representative: list[int] = []
     for row, vector in enumerate(vectors):
-        cosine = vectors[kept] @ vector
+        cosine = vectors[kept] @ vector  # (kept so far,)
         if kept and float(cosine.max()) >= threshold:
             representative.append(int(cosine.argmax()))
         else:

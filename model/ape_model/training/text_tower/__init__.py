@@ -4,5 +4,5 @@ command, run   `ape-stream train-text`; one whole run
 teacher        the pretrained sentence encoder (extra `distil`)
 distillation   corpus, losses and loop
 templates      sentences of size and position
-check          whether the result tells names apart
+check          whether the result distinguishes names
 """

@@ -1,4 +1,4 @@
-"""The check before vision training: does the text tower tell names apart?
+"""The check before vision training: does the text tower distinguish names?
 
 With a tower whose names are all alike every region fits every name, and the network learns where
 things are but never what they are. To see that takes a second before a run, and hours after it.
@@ -48,8 +48,9 @@ class EmbeddingDiversity:
 def measure_diversity(vectors: Tensor) -> EmbeddingDiversity:
     """Measure (N, D) vectors of length one."""
     centred = vectors - vectors.mean(0)
-    values = torch.linalg.svdvals(centred.double()) ** 2
-    cosine = vectors @ vectors.T - 2 * torch.eye(len(vectors))
+    values = torch.linalg.svdvals(centred.double()) ** 2  # eigenvalues of the covariance, times N
+    # Minus 2 on the diagonal: no vector is its own nearest.
+    cosine = vectors @ vectors.T - 2 * torch.eye(len(vectors))  # (N, N)
     rank = float(values.sum() ** 2 / (values**2).sum())
     return EmbeddingDiversity(rank, float(cosine.max(1).values.median()))
 
@@ -65,4 +66,4 @@ def check_diversity(diversity: EmbeddingDiversity) -> None:
         diversity.effective_rank >= MIN_EFFECTIVE_RANK
         and diversity.nearest_cosine < MAX_NEAREST_COSINE
     ):
-        raise TextTowerError(f"the text tower does not tell names apart: {diversity}")
+        raise TextTowerError(f"the text tower does not distinguish names: {diversity}")

@@ -19,10 +19,10 @@ def train_text(
     steps: Annotated[int, typer.Option(min=1, help="Batches of the run.")] = 3000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same tower.")] = 0,
 ) -> None:
-    """Distil a sentence encoder into a text tower, and check that it tells names apart.
+    """Distil a sentence encoder into a text tower, and check that it distinguishes names.
 
-    It needs the extra `distil`. The tower is written only if it tells the names of the drawn world
-    apart. A recipe takes it by its key `text`.
+    It needs the extra `distil`. The tower is written only if it distinguishes the names of the
+    drawn world. A recipe takes it by its key `text`.
     """
     from ape_model.training.text_tower.distillation import DistilConfig  # noqa: PLC0415 (torch takes seconds)
     from ape_model.training.text_tower.run import train_tower  # noqa: PLC0415

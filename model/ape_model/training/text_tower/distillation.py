@@ -102,9 +102,10 @@ def _whitener(vectors: Tensor, width: int, power: float) -> Callable[[Tensor], T
     by (value_k / value_0) ** -power weakens them. The projected vectors have length one.
     """
     mean = vectors.mean(0)
+    # Principal axes are the rows of `axes`, (min(N, D), D), strongest first.
     _, values, axes = torch.linalg.svd(vectors - mean, full_matrices=False)
     scale = (values[:width] / values[0]) ** -power
-    matrix = axes[:width].T * scale
+    matrix = axes[:width].T * scale  # (D, width)
 
     def whiten(x: Tensor) -> Tensor:
         return functional.normalize((x - mean) @ matrix, dim=-1)
@@ -124,6 +125,7 @@ def _synonym_targets(
                 owners.setdefault(keyword, []).append(name)
     moved = targets.clone()
     for keyword, names in owners.items():
+        # A keyword of many names ("animal") is a kind and no synonym.
         if len(names) <= 2 and keyword in rows:
             goal = torch.stack([targets[rows[n]] for n in names]).mean(0)
             moved[rows[keyword]] = (1 - pull) * targets[rows[keyword]] + pull * goal
@@ -162,6 +164,7 @@ def build_corpus(
     named = [t for t in texts[: sum(1 + len(k) for k in cldr.values())] if len(split_words(t)) <= 3]
     pools = (named, list(drawn))
     phrases = [random_phrase(pools[k % 2], rng) for k in range(config.phrases)]
+    # Axes are fitted to names and words alone: sentences of a few templates are too alike.
     vectors = teacher.encode([*texts, *(p.text for p in phrases)])
     whiten = _whitener(vectors[: len(texts)], sizes.hidden, config.whitening)
     plain = _synonym_targets(cldr, texts, whiten(vectors[: len(texts)]))
@@ -197,6 +200,7 @@ class _Probes(nn.Module):
         """Return the mean loss over the batch's sentences; `vectors` are (B, hidden)."""
         sentence = corpus.relation[rows] >= 0
         vectors, rows = vectors[sentence], rows[sentence]
+        # Vectors have length one: without the factor, logits would stay small for long.
         relation = functional.cross_entropy(8 * self.relation(vectors), corpus.relation[rows])
         meant = 1 - functional.cosine_similarity(self.meant(vectors), corpus.meant[rows])
         landmark = 1 - functional.cosine_similarity(self.landmark(vectors), corpus.landmark[rows])
@@ -209,8 +213,8 @@ def _loss(vectors: Tensor, corpus: Corpus, rows: Tensor, config: DistilConfig) -
     targets = corpus.targets[rows]
     weight = torch.where(corpus.relation[rows] >= 0, 0.3, 1.0)
     near = ((1 - (vectors * targets).sum(1)) * weight).mean()
-    logits = vectors @ targets.T / config.temperature
-    own = functional.cross_entropy(logits, torch.arange(len(rows)), reduction="none")
+    logits = vectors @ targets.T / config.temperature  # (B, B), a text's own target on the diagonal
+    own = functional.cross_entropy(logits, torch.arange(len(rows)), reduction="none")  # (B,)
     return 4 * near + 0.5 * (own * weight).mean()
 
 
@@ -264,6 +268,7 @@ def _start(corpus: Corpus, sizes: NanoTextConfig) -> NanoText:
         for linear in (tower.lift, tower.out):
             nn.init.eye_(linear.weight)
             nn.init.zeros_(linear.bias)
+        # Weak residual branches: at first, the tower is nearly the mean of the words' vectors.
         for name, weight in tower.named_parameters():
             if name.endswith(("proj.weight", "fc2.weight")):
                 weight.mul_(0.1)
@@ -275,5 +280,5 @@ def _take(ids: WordIds, rows: Tensor, forget: float) -> WordIds:
     mask = ids.mask[rows]
     T = int(mask.sum(1).max())
     words = ids.words[rows, :T]
-    words = words * (torch.rand(words.shape) >= forget)
+    words = words * (torch.rand(words.shape) >= forget)  # row 0 is an unknown word
     return WordIds(words, ids.pieces[rows, :T], mask[:, :T])

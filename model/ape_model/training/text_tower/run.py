@@ -39,7 +39,7 @@ def train_tower(
         ModelMissingError: the teacher is not in the folder.
         TrainingError: sentence-transformers is not installed.
         DataError: the names cannot be read, or none of them is in the drawn world.
-        TextTowerError: the tower does not tell names apart; nothing is written.
+        TextTowerError: the tower does not distinguish names; nothing is written.
         CheckpointError: the teacher cannot be read, or the file cannot be written.
     """
     names = read_cldr(cldr)
@@ -51,6 +51,7 @@ def train_tower(
     tower = distil(
         corpus, config, NANO.text, lambda step, loss: report(f"step {step}: loss {loss:.3f}")
     )
+    # Rounding is part of what is checked: the file holds float16.
     halves = {key: value.half() for key, value in tower.state_dict().items()}
     tower.load_state_dict(halves)
     encode = NanoTextEncoder(tower, corpus.words).encode

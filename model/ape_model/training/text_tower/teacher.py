@@ -52,6 +52,7 @@ class Teacher:
 
     def vocabulary(self) -> list[str]:
         """Return whole words of at least three letters, the frequent ones first."""
+        # WordPiece vocabularies are sorted by frequency; continued pieces begin with "##".
         rows: dict[str, int] = self._encoder.tokenizer.get_vocab()
         words = sorted(rows, key=rows.__getitem__)
         return [w for w in words if w.isascii() and w.isalpha() and len(w) >= 3]

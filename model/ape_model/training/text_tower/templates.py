@@ -1,4 +1,4 @@
-"""Sentences of size and position, which the text tower must tell apart."""
+"""Sentences of size and position, which the text tower must distinguish."""
 
 from __future__ import annotations
 
