@@ -9,7 +9,7 @@
     └── HubError              a published file cannot be downloaded
 
 The user can fix all of them, by another value, another file or an installed extra; every message is
-one line that says which. The perceiver and the commands turn them into the core's usage errors.
+one line that names it. The perceiver and the commands turn them into the core's usage errors.
 """
 
 from __future__ import annotations
