@@ -69,9 +69,7 @@ def model(  # noqa: PLR0913 (typer reads a command's options from its parameters
         typer.Option("--vocabulary", help="Compare 1, 1,203 and 10,000 names instead of forms."),
     ] = False,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median is reported.")] = 3,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads; default: torch's own.")
-    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: torch's.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda; auto takes a GPU if any.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
