@@ -176,7 +176,7 @@ def pool(states: Tensor, ids: Tensor, pooling: Pooling) -> Tensor:
     if pooling is Pooling.EOT:
         return states[torch.arange(len(ids), device=ids.device), end]
     inside = torch.arange(ids.shape[1], device=ids.device) <= end[:, None]  # (P, T)
-    kept = states * inside[..., None].to(states.dtype)
+    kept = states * inside[..., None].to(states.dtype)  # (P, T, D)
     # 1e-6 as in the official code.
     return kept.sum(dim=1) / (inside.sum(dim=1, keepdim=True).to(states.dtype) + 1e-6)
 
@@ -205,7 +205,7 @@ class ClipTextEncoder:
         """
         config = self.tower.config
         ids = self.tokenizer(texts, config.context_length)
-        lengths = ids.argmax(dim=1) + 1
+        lengths = ids.argmax(dim=1) + 1  # (P,) tokens up to the end mark
         out = torch.empty(len(texts), config.out_width)
         # From the longest down: the batch that needs the most memory comes first.
         rest = lengths.argsort(stable=True)

@@ -170,6 +170,7 @@ def import_checkpoint(
     with _all_or_nothing(folder) as part:
         save_weights(part / VISION_FILE, vision, layout.aliases, {**shared, "part": "vision"})
         save_weights(part / TEXT_FILE, text, {}, {**shared, "part": "text"})
+    # The report counts what was written: a parameter with two names is one tensor.
     kept = {key: value for key, value in vision.items() if key not in layout.aliases}
     return ImportReport(
         variant=variant,
@@ -234,6 +235,7 @@ def _check(path: Path, variant: str, state: Mapping[str, Tensor], layout: Layout
 
 
 def _split(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    # The text's prefix begins with the network's own, so it is asked first.
     vision, text = {}, {}
     for key, value in state.items():
         if key.startswith(_TEXT_PREFIX):
@@ -260,6 +262,7 @@ def _all_or_nothing(folder: Path) -> Iterator[Path]:
     part: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        # In the same folder: a move to another file system would be a copy, which can break off.
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         yield part
         folder.mkdir(exist_ok=True)

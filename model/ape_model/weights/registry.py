@@ -153,6 +153,7 @@ def list_models() -> list[ModelState]:
         except CheckpointError:
             variant, state = "?", "damaged"
         lines.append(_line(folder.name, variant, state, vision, folder / TEXT_FILE))
+    # Official models are listed though they are not here, so that a user sees what can be pulled.
     absent = [name for name in PRESETS if name not in {folder.name for folder in folders}]
     return lines + [ModelState(name, name, "not here", None, None, None) for name in absent]
 

@@ -81,7 +81,7 @@ def _count(what: str, keys: list[str]) -> str:
 def content_digest(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 (hex) of names, dtypes, shapes and values, independent of the file."""
     digest = hashlib.sha256()
-    for name in sorted(tensors):
+    for name in sorted(tensors):  # files may hold tensors in any order
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(raw_bytes(tensor))

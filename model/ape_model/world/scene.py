@@ -156,7 +156,7 @@ class Compositor:
         self.size = size
         self.backdrop = backdrop
         self.image = np.empty((*size, 3), np.uint8)
-        self.ids = np.ones(size, np.int32)
+        self.ids = np.ones(size, np.int32)  # region 0 has id 1
         self._actors: dict[int, tuple[Actor, int, int]] = {}  # id: actor, full and visible area
         rows = np.arange(size[0])[:, None]
         # From far to near, each region covers everything below its own border.
@@ -231,7 +231,7 @@ class Compositor:
 def _boxes(ids: NDArray[np.int32]) -> dict[int, tuple[tuple[int, int, int, int], int]]:
     """Box and area of every id in an (H, W) map."""
     found = {}
-    for id_ in np.unique(ids).tolist():
+    for id_ in np.unique(ids).tolist():  # a few ids: a pass over the map for each is cheap
         mask = (ids == id_).view(np.uint8)
         x, y, w, h = cv2.boundingRect(mask)
         found[id_] = (x, y, x + w, y + h), int(cv2.countNonZero(mask))

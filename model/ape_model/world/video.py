@@ -86,7 +86,7 @@ class VideoScene:
     def scene(self, index: int) -> Scene:
         """Draw the frame at this index (>= 0), with its truth."""
         time = index / self.fps
-        pan = 6 * sin(time / 3), self._drift * time
+        pan = 6 * sin(time / 3), self._drift * time  # sways up and down, drifts sideways; pixels
         compositor = Compositor(self._words, self._backdrop, self.size, pan)
         for k, lane in enumerate(self._lanes):
             compositor.add(self._actor(k, lane, time))

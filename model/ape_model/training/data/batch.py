@@ -127,7 +127,7 @@ def collate(examples: Sequence[Example], config: NanoConfig) -> Batch:
     unit = config.unit_on((pixels.shape[2], pixels.shape[3]))
     rectangles = _pad([e.boxes for e in examples], longest) / unit  # (B, G, 4) x1, y1, x2, y2
     low, high = rectangles.chunk(2, dim=-1)  # (B, G, 2) each: x, y of two corners
-    counts = torch.tensor([len(e.classes) for e in examples])
+    counts = torch.tensor([len(e.classes) for e in examples])  # (B,)
     masked = [np.ones(len(e.classes), np.bool_) if e.masked is None else e.masked for e in examples]
     return Batch(
         images=pixels,
