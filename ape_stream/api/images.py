@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, overload
 
 from ape_stream.api.given import fits
-from ape_stream.errors import PluginError
+from ape_stream.errors import ConfigError, PluginError
 from ape_stream.plugins import make
 from ape_stream.result import FrameResult
 from ape_stream.sources.pixels import is_image, to_bgr
 from ape_stream.types import Frame, PromptSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     import supervision as sv
 
@@ -29,7 +30,7 @@ BATCH = 8
 KEPT = 2
 """Models that `find` keeps for its next calls."""
 
-_kept: dict[tuple[Any, ...], LoadedModel] = {}
+_kept: dict[tuple[str, str], LoadedModel] = {}
 _kept_lock = threading.Lock()
 
 
@@ -51,18 +52,20 @@ class LoadedModel:
 
     @overload
     def find(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
-        self, images: ImageLike, prompts: str | Iterable[str | Prompt] | PromptSet
+        self, images: ImageLike, prompts: str | Prompt | Iterable[str | Prompt] | PromptSet
     ) -> sv.Detections: ...
 
     @overload
     def find(
-        self, images: Sequence[ImageLike], prompts: str | Iterable[str | Prompt] | PromptSet
+        self,
+        images: Sequence[ImageLike],
+        prompts: str | Prompt | Iterable[str | Prompt] | PromptSet,
     ) -> list[sv.Detections]: ...
 
     def find(
         self,
         images: ImageLike | Sequence[ImageLike],
-        prompts: str | Iterable[str | Prompt] | PromptSet,
+        prompts: str | Prompt | Iterable[str | Prompt] | PromptSet,
     ) -> sv.Detections | list[sv.Detections]:
         """Find what the prompts name.
 
@@ -79,12 +82,14 @@ class LoadedModel:
             UsageError: something given cannot be used; the message says what to do.
             SourceError: the file of an image cannot be read.
         """
-        if is_image(images) or isinstance(images, (str, PathLike)):
-            return self._find([images], prompts)[0]  # type: ignore[list-item]
-        return self._find(images, prompts)  # type: ignore[arg-type]
+        if isinstance(images, Iterable) and not _is_one(images):
+            return self._find(list(images), prompts)
+        return self._find([images], prompts)[0]  # type: ignore[list-item]
 
     def _find(
-        self, images: Sequence[ImageLike], prompts: str | Iterable[str | Prompt] | PromptSet
+        self,
+        images: Sequence[ImageLike],
+        prompts: str | Prompt | Iterable[str | Prompt] | PromptSet,
     ) -> list[sv.Detections]:
         wanted = prompts if isinstance(prompts, PromptSet) else PromptSet.of(prompts)
         found: list[sv.Detections] = []
@@ -102,6 +107,10 @@ class LoadedModel:
                 results = zip(part, self._perceiver.perceive(part), strict=True)
                 found += [FrameResult(frame, own, wanted).detections for frame, own in results]
         return found
+
+
+def _is_one(images: object) -> bool:
+    return is_image(images) or isinstance(images, (str, bytes, PathLike))
 
 
 def load(model: str | PathLike[str] | Perceiver = "nano", **options: Any) -> LoadedModel:
@@ -125,7 +134,7 @@ def load(model: str | PathLike[str] | Perceiver = "nano", **options: Any) -> Loa
 @overload
 def find(
     images: ImageLike,
-    prompts: str | Iterable[str | Prompt] | PromptSet,
+    prompts: str | Prompt | Iterable[str | Prompt] | PromptSet,
     *,
     model: str | PathLike[str] = ...,
     **options: Any,
@@ -135,7 +144,7 @@ def find(
 @overload
 def find(
     images: Sequence[ImageLike],
-    prompts: str | Iterable[str | Prompt] | PromptSet,
+    prompts: str | Prompt | Iterable[str | Prompt] | PromptSet,
     *,
     model: str | PathLike[str] = ...,
     **options: Any,
@@ -144,7 +153,7 @@ def find(
 
 def find(
     images: ImageLike | Sequence[ImageLike],
-    prompts: str | Iterable[str | Prompt] | PromptSet,
+    prompts: str | Prompt | Iterable[str | Prompt] | PromptSet,
     *,
     model: str | PathLike[str] = "nano",
     **options: Any,
@@ -168,12 +177,17 @@ def find(
         UsageError: something given cannot be used; the message says what to do.
         SourceError: the file of an image cannot be read.
     """
+    if not isinstance(model, (str, PathLike)):
+        raise ConfigError(
+            f"a model is named by a text or a path, got {type(model).__name__}: a ready one goes"
+            " to `load`, and what `load` gives has a `find` of its own"
+        )
     return _keep(fspath(model), options).find(images, prompts)
 
 
 def _keep(model: str, options: dict[str, Any]) -> LoadedModel:
     """The model of earlier calls with the same options, else a new one."""
-    key = (model, *sorted(options.items()))
+    key = (model, repr(sorted(options.items())))  # a value may have no hash
     with _kept_lock:
         # Loaded under the lock: two threads that ask at once load it once.
         loaded = _kept.pop(key, None) or load(model, **options)

@@ -23,7 +23,7 @@ __all__ = ["open"]
 
 def open(  # noqa: A001 (ape_stream.open reads as what it does)
     source: GivenSource,
-    prompts: str | Iterable[str | Prompt] | PromptSet,
+    prompts: str | Prompt | Iterable[str | Prompt] | PromptSet,
     *,
     model: str | PathLike[str] | Perceiver = "nano",
     threshold: float | None = None,

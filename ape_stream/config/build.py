@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from ape_stream.closing import Closing
+from ape_stream.errors import ConfigError
 from ape_stream.pipeline import Pipeline
 from ape_stream.plugins import load, make, option_names
 from ape_stream.protocols import EndsRun, WatchesRun, WritesFiles
@@ -84,6 +86,11 @@ def _sinks(config: RunConfig, streams: Sequence[str]) -> list[Sink]:
     """The outputs; one that is named with `{stream}` becomes one for each stream."""
     sinks = []
     for output in config.outputs:
+        if wrong := set(re.findall(r"\{\w*\}", output.output)) - {"{stream}"}:
+            raise ConfigError(
+                f"output {output.output!r}: {' and '.join(sorted(wrong))} stands for nothing, only"
+                " {stream} does, for a stream's name"
+            )
         for stream in streams if "{stream}" in output.output else [output.stream]:
             if output.stream in (None, stream):
                 name = output.output.replace("{stream}", file_name(stream or ""))

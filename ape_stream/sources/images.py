@@ -66,7 +66,10 @@ class ImagesSource(Closing):
         self._paths = _paths(self.spec)
         if not self._paths:
             kinds = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise SourceError(f"{self.spec} holds no images ({kinds})")
+            raise SourceError(
+                f"{self.spec} holds no images ({kinds}); videos are named one by one, or in a list"
+                " with the suffix .streams"
+            )
         return self
 
     def close(self, error: BaseException | None = None, /) -> None:

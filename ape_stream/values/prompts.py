@@ -109,18 +109,20 @@ class PromptSet:
             seen.add(prompt.text)
 
     @classmethod
-    def of(cls, prompts: str | Iterable[str | Prompt | Mapping[str, Any]]) -> Self:
+    def of(cls, prompts: str | Prompt | Iterable[str | Prompt | Mapping[str, Any]]) -> Self:
         """Make a set from a comma-separated line or from prompts, dropping repeated texts.
 
         Args:
-            prompts: "red apple, dog face", or texts, prompts and tables of `Prompt.from_dict` in
-                any mixture. Only a line is split at commas: a text inside a list may hold commas
-                of its own.
+            prompts: "red apple, dog face", a prompt, or texts, prompts and tables of
+                `Prompt.from_dict` in any mixture. Only a line is split at commas: a text inside a
+                list may hold commas of its own.
 
         Raises:
             PromptError: nothing is left, or a prompt is unusable.
         """
-        if isinstance(prompts, str):
+        if isinstance(prompts, Prompt):
+            prompts = [prompts]
+        elif isinstance(prompts, str):
             prompts = [part for part in prompts.split(",") if part.strip()]
         if not isinstance(prompts, Iterable) or isinstance(prompts, (bytes, Mapping)):
             raise PromptError(f"prompts are a text or a list, got {prompts!r:.80}")

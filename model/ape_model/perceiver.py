@@ -31,7 +31,7 @@ from ape_model.text.embedder import VOCABULARY, classify
 from ape_model.weights.registry import BUILT_IN, find_model
 from ape_model.world.words import load_vocabulary
 from ape_stream import masks
-from ape_stream.errors import ModelError, PromptError
+from ape_stream.errors import ConfigError, ModelError, PromptError
 from ape_stream.stats import DeviceMemory
 from ape_stream.types import Instances
 
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from ape_stream.types import Frame, PromptSet
 
 __all__ = ["ApePerceiver"]
+
+MIN_CANVAS = 32
+"""Pixels: every network here reduces an image at least this far, to one position."""
 
 
 class ApePerceiver:
@@ -65,6 +68,7 @@ class ApePerceiver:
 
     Raises:
         ModelError: the model is not here, cannot be read, or the device is not.
+        UsageError: a number is out of its range.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class ApePerceiver:
         dtype: str = "float32",
         per_prompt: int = 100,
     ) -> None:
+        _check_ranges(threshold, canvas, per_prompt)
         with _translate_errors():
             files = find_model(model)
             self.device = parse_device(device)
@@ -226,6 +231,15 @@ def _drawn_stuff() -> frozenset[str]:
     words = load_vocabulary()
     only_stuff = (p.text for p in words.prompts if min(p.class_ids) >= words.things)
     return frozenset(clean_text(text) for text in only_stuff)
+
+
+def _check_ranges(threshold: float | None, canvas: int | None, per_prompt: int) -> None:
+    if threshold is not None and not 0.0 <= threshold <= 1.0:
+        raise ConfigError(f"threshold is {threshold}, not within 0..1")
+    if canvas is not None and canvas < MIN_CANVAS:
+        raise ConfigError(f"canvas is {canvas} pixels: give at least {MIN_CANVAS}")
+    if per_prompt < 1:
+        raise ConfigError(f"per_prompt is {per_prompt}: give at least 1 region")
 
 
 @contextmanager

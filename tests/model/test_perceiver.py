@@ -12,7 +12,7 @@ import torch
 
 from ape_model.perceiver import ApePerceiver
 from ape_stream import masks
-from ape_stream.errors import ModelError
+from ape_stream.errors import ModelError, UsageError
 from ape_stream.sources.video import VideoSource
 from ape_stream.stats import DeviceMemory
 from ape_stream.types import Frame, PromptSet
@@ -97,3 +97,17 @@ def test_a_gpus_memory_is_told_while_frames_go_through(home):  # noqa: ARG001
         asking.set()
         asker.join()
     assert perceiver.device_memory().reserved > told.reserved
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"threshold": 2.0}, "threshold is 2.0, not within 0..1"),
+        ({"threshold": float("nan")}, "threshold is nan"),
+        ({"canvas": 3}, "canvas is 3 pixels: give at least 32"),
+        ({"per_prompt": 0}, "per_prompt is 0: give at least 1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_a_model_is_read(options, says):
+    with pytest.raises(UsageError, match=says):
+        ApePerceiver(model="missing", **options)

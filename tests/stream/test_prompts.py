@@ -41,6 +41,10 @@ def test_a_set_takes_texts_prompts_and_tables():
     assert mixed[2].stuff
 
 
+def test_one_prompt_needs_no_list():
+    assert PromptSet.of(Prompt("a, b")).texts == ("a, b",)
+
+
 @pytest.mark.parametrize("given", [3, None, {"text": "a"}, b"a"])
 def test_a_set_is_a_text_or_a_list(given):
     with pytest.raises(PromptError, match="prompts are a text or a list"):

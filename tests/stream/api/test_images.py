@@ -6,7 +6,7 @@ from PIL import Image
 
 from ape_stream.api import images
 from ape_stream.api.images import BATCH, KEPT, LoadedModel, find, load
-from ape_stream.errors import PluginError, PromptError, SourceError, UsageError
+from ape_stream.errors import ConfigError, PluginError, PromptError, SourceError, UsageError
 from ape_stream.sources.pixels import to_bgr
 from ape_stream.testing import OraclePerceiver
 
@@ -133,3 +133,20 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         to_bgr(path)
     with pytest.raises(SourceError, match="missing"):
         to_bgr(tmp_path / "missing.png")
+
+
+@pytest.mark.parametrize("given", [None, 7, b"bytes", [None], object()])
+def test_finding_in_what_is_no_image_is_refused_in_words(given):
+    with pytest.raises(UsageError, match="an image is a NumPy array, a PIL image or a path, got"):
+        load(OraclePerceiver()).find(given, "cup")
+
+
+def test_images_may_come_from_any_iterable():
+    images = (grey() for _ in range(3))
+    assert len(load(OraclePerceiver()).find(images, "cup")) == 3
+
+
+@pytest.mark.parametrize("model", [object(), OraclePerceiver(), None])
+def test_a_ready_model_is_sent_to_load(model):
+    with pytest.raises(ConfigError, match="`load`"):
+        find(grey(), "cup", model=model)

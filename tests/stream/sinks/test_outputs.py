@@ -249,6 +249,13 @@ def test_every_output_may_be_named_by_its_stream(tmp_path, images, name):
         assert len(found) == (count + 1 if name.startswith("labels") else 1)
 
 
+@pytest.mark.parametrize("name", ["{strem}.json", "{}.json", "{stream}-{time}/"])
+def test_a_placeholder_that_stands_for_nothing_is_refused(tmp_path, images, name):
+    with pytest.raises(ConfigError, match=r"stands for nothing, only \{stream\} does"):
+        run(str(images), f"{tmp_path}/out/{name}")
+    assert not (tmp_path / "out").exists()
+
+
 def test_several_streams_in_one_video_are_refused_at_the_start(tmp_path, images):
     (tmp_path / "more").mkdir()
     cv2.imwrite(str(tmp_path / "more" / "0.png"), np.zeros((24, 32, 3), np.uint8))
