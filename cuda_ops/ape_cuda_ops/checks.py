@@ -24,6 +24,7 @@ def _same_device(**tensors: Tensor) -> None:
     for name, device in others:
         if device != expected:
             raise ValueError(f"{name} is on {device} but {first} is on {expected}")
+    # Kernels get bare addresses, not strides.
     for name, tensor in tensors.items():
         if not tensor.is_contiguous():
             raise ValueError(
@@ -83,6 +84,7 @@ def check_msda(
         ValueError: Rank, shape, device or layout do not fit.
     """
     exact = _check_value(value, shapes)
+    # Ranks first: the lines below index the shapes.
     _rank("locations", locations, "B, Q, H, L, P, 2")
     _rank("weights", weights, "B, Q, H, L, P")
     B, _, H, _ = value.shape
@@ -156,6 +158,7 @@ def check_masks(logits: Tensor, size: tuple[int, int], filled: tuple[float, floa
         raise ValueError(
             f"size and logits must be at least 1 x 1, got size {size} and {_shape(logits)}"
         )
+    # Written so that NaN is refused, too.
     if not all(0 < part <= side for part, side in zip(filled, logits.shape[1:], strict=True)):
         raise ValueError(f"filled {filled} is not inside the maps of {_shape(logits)}")
     _same_device(logits=logits)

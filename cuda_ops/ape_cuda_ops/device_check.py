@@ -83,15 +83,16 @@ def check_once(
     new = Record(check, *identity, RUNNING, str(os.getpid()))
     digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
     file = store.file_for("device-check", ".json", check, *identity, digest)
-    old = _read(file)
+    old = _read(file)  # by this process or an earlier one
     if old is not None and old.state == PASSED:
         return
+    # "Running" without its process is a crash: the check itself may kill the process again.
     if old is not None and not _is_alive(old):
         why = old.detail if old.state == FAILED else "the process died during it"
         raise DeviceCheckError(
             f"the {check} check failed on {old.device} before: {why}; delete {file} to try again"
         )
-    _write(file, new)
+    _write(file, new)  # before the run, so that a crash leaves a trace
     try:
         run()
     except (BackendError, RuntimeError) as error:
@@ -121,6 +122,7 @@ def records(device: torch.device) -> list[Record]:
 def compare(what: str, got: Tensor, expected: Tensor, tolerance: float = 0.0) -> None:
     """Raise DeviceCheckError when tensors differ by more than rounding; 0 means bit for bit."""
     got, expected = got.double().cpu(), expected.double().cpu()
+    # 1e-12: an expected zero tensor must not divide by zero.
     error = ((got - expected).norm() / expected.norm().clamp(min=1e-12)).item()
     if not error <= tolerance:  # NaN fails too
         raise DeviceCheckError(f"{what} differs from its reference by {error:.1e}")
@@ -183,14 +185,14 @@ def _check_backward(kernels: Kernels, device: torch.device) -> None:
 def _check_nms(kernels: Kernels, device: torch.device) -> None:
     boxes = torch.rand((100, 4), generator=torch.Generator().manual_seed(0))
     boxes[:, 2:] = boxes[:, :2] + 0.3 * boxes[:, 2:]
-    starts = torch.tensor([2, 40, 40, 98])
+    starts = torch.tensor([2, 40, 40, 98])  # padding at both ends, one group empty
     got = kernels.nms_grouped(boxes.to(device), starts.to(device), 0.4)
     compare("non-maximum suppression", got, reference.nms_grouped(boxes, starts, 0.4))
 
 
 def _check_masks(kernels: Kernels, device: torch.device) -> None:
     logits = torch.randn((3, 12, 20), generator=torch.Generator().manual_seed(0))
-    how = ((33, 70), (8.3, 19.55), 0.0)
+    how = ((33, 70), (8.3, 19.55), 0.0)  # a width that ends within a word, a fractional part
     compare(
         "mask packing",
         kernels.mask_pack(logits.to(device), *how),
@@ -233,7 +235,7 @@ def _is_alive(record: Record) -> bool:
     if record.state != RUNNING or record.detail == str(os.getpid()):
         return False
     try:
-        os.kill(int(record.detail), 0)
+        os.kill(int(record.detail), 0)  # signal 0 only asks whether the process exists
     except (ProcessLookupError, ValueError):
         return False
     except PermissionError:

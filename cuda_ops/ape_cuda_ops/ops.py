@@ -104,12 +104,13 @@ def nms_grouped(
         ValueError: A shape, device or layout does not fit.
     """
     checks.check_boxes(boxes, scores, groups)
+    # Two stable sorts: by group, and by falling score in each. Padding comes before or after all.
     order = scores.argsort(descending=True, stable=True)
     order = order[groups[order].argsort(stable=True)]
     every = torch.arange(count + 1, device=groups.device)
     starts = torch.searchsorted(groups[order], every)  # (count + 1,)
     keep = _nms_grouped(boxes[order], starts, threshold)
-    return torch.zeros_like(keep).scatter(0, order, keep)
+    return torch.zeros_like(keep).scatter(0, order, keep)  # back to the order of the caller
 
 
 def mask_pack(
@@ -154,6 +155,7 @@ def _pairs(sides: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(sides[::2], sides[1::2], strict=True))
 
 
+# One operator for both forms of input: without a reference, locations and weights are final.
 @torch.library.custom_op("ape_stream::msda", mutates_args=())
 def _msda(
     value: Tensor,
@@ -168,6 +170,7 @@ def _msda(
     )
 
 
+# The fake forms give shapes and dtypes alone: torch.compile and torch.export trace with them.
 @_msda.register_fake
 def _(
     value: Tensor,
@@ -209,7 +212,7 @@ def _(
     logits_or_weights: Tensor,
     reference: Tensor | None = None,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor, Tensor]:
-    exact = torch.float32
+    exact = torch.float32  # many samples add to one gradient: 16 bits would lose them
     return (
         torch.empty_like(value, dtype=exact),
         torch.empty_like(offsets_or_locations, dtype=exact),
@@ -228,6 +231,7 @@ def _msda_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tenso
     by_value, by_coordinate, by_attention = _msda_backward(
         grad, value, ctx.shapes, offsets_or_locations, logits_or_weights, reference
     )
+    # With a reference the second gradient is that of pixel coordinates, see `Kernels.backward`.
     by_reference = None
     if reference is not None:
         by_coordinate, by_reference = _through_locations(
@@ -239,7 +243,7 @@ def _msda_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tenso
         )
     return (
         by_value.to(value.dtype),
-        None,
+        None,  # of shapes
         by_coordinate.to(offsets_or_locations.dtype),
         by_attention.to(logits_or_weights.dtype),
         by_reference,
@@ -262,10 +266,11 @@ def _through_locations(
     by_centre = by_location.sum((2, 4)) if wants_reference else None  # (B, Q, L, 2)
     if reference.shape[-1] == 2:
         return by_pixel, by_centre
-    scale = 0.5 / offsets.shape[-2]
+    scale = 0.5 / offsets.shape[-2]  # half a side, over P
     by_offset = by_location * (reference[:, :, None, :, None, 2:] * scale)
     if by_centre is None:
         return by_offset, None
+    # A reference is shared by all heads and points of its query: their gradients are summed.
     by_side = (by_location * offsets.to(by_location.dtype)).sum((2, 4)) * scale
     return by_offset, torch.cat((by_centre, by_side), -1)
 

@@ -65,6 +65,7 @@ def load(name: str) -> Kernels:
     Raises:
         BackendError: There is no such backend, or it cannot work here (remembered).
     """
+    # `cache` keeps results but not errors: a compiler that failed must not run again every call.
     failed = _failures.get(name)
     if failed is not None:
         raise failed
@@ -114,6 +115,7 @@ def _name(device: torch.device, forced_name: str | None) -> str:
             )
         _make_ready(BACKENDS[forced_name], device)
         return forced_name
+    # Cached, so each warning comes once per device.
     for backend in fit:
         try:
             _make_ready(backend, device)
@@ -143,6 +145,7 @@ def backend_in_use(device: str | torch.device = "cpu") -> str:
         BackendError: The forced backend does not fit.
     """
     device = torch.device(device)
+    # "cuda" and "cuda:0" must be one entry of the cache: tensors always name an index.
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     return _name(device, forced())

@@ -129,6 +129,7 @@ def _all_but(depth: int, every: int) -> tuple[int, ...]:
     return tuple(block for block in range(depth) if block % every != every - 1)
 
 
+# Sizes of EVA-02 (arXiv 2303.11331); windows and global blocks alternate as in ViTDet.
 _EVA02_L = VitConfig(
     width=1024, depth=24, heads=16, window=16, window_blocks=_all_but(24, 6), pretrain_grid=14
 )

@@ -134,6 +134,7 @@ class ApePerceiver:
             [prompt.stuff or clean_text(prompt.text) in self._known_stuff for prompt in prompts]
         )
         self._passes = []
+        # One pass of the head for names and one for sentences, in the order of their first prompt.
         for kind in dict.fromkeys(kinds):
             ids = torch.tensor([p for p, own in enumerate(kinds) if own == kind])
             self._passes.append(self._make_pass(kind, ids, embeddings[ids], thresholds[ids]))
@@ -214,6 +215,7 @@ class ApePerceiver:
             cropped = [masks.from_bits(words, size[1]) for words in mask_data]
         else:
             cropped = [masks.from_logits(logits, size, regions.filled) for logits in mask_data]
+        # A mask without a pixel is no region, however sure its score is.
         kept = [index for index, mask in enumerate(cropped) if mask.bitmap.size]
         kept_masks = tuple(cropped[index] for index in kept)
         found = Instances(

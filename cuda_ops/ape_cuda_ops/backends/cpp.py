@@ -42,7 +42,7 @@ class Arguments(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in _POINTERS),
         *((name, ctypes.c_int64) for name in ("B", "S", "Q")),
         *((name, ctypes.c_int32) for name in _COUNTS),
-        ("heights", ctypes.c_int32 * 8),
+        ("heights", ctypes.c_int32 * 8),  # MAX_LEVELS
         ("widths", ctypes.c_int32 * 8),
     )
 
@@ -117,6 +117,7 @@ class CppKernels(Kernels):
     ) -> Tensor:
         """See :meth:`ape_cuda_ops.backends.base.Kernels.forward`."""
         B, _, H, D = value.shape
+        # Named, so that converted copies live until the call returns.
         rows = _readable(value)
         coordinates, attention = offsets_or_locations.float(), logits_or_weights.float()
         output = value.new_empty((B, coordinates.shape[1], H * D), dtype=torch.float32)
@@ -137,6 +138,7 @@ class CppKernels(Kernels):
         """See :meth:`ape_cuda_ops.backends.base.Kernels.backward`."""
         rows, output_grad = _readable(value), grad.float()
         coordinates, attention = offsets_or_locations.float(), logits_or_weights.float()
+        # Values are added to by many samples, each coordinate and weight is written once.
         value_grad = torch.zeros_like(value, dtype=torch.float32)
         coordinate_grad, attention_grad = torch.empty_like(coordinates), torch.empty_like(attention)
         arguments = _arguments(rows, shapes, coordinates, attention, reference)

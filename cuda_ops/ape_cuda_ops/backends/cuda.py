@@ -26,7 +26,7 @@ __all__ = [
 
 NAMES = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "Bfloat16"}
 """dtypes as the sources call them."""
-HEAD_DIMS = (16, 32, 64)
+HEAD_DIMS = (16, 32, 64)  # that the template of msda.cu divides among threads
 TILE = 8
 """Side of a tile of queries, as in msda.cu."""
 MAX_GRID = 65535
@@ -110,16 +110,18 @@ def _arguments(
     arguments.Q = offsets_or_locations.shape[1]
     if reference is not None:
         arguments.reference = reference.data_ptr()
+    # Tiles are counted level after level: a block finds its level by these sums.
     first = tiles = 0
     for level, (height, width) in enumerate(shapes):
         arguments.height[level], arguments.width[level] = height, width
         arguments.first[level] = first
         first += height * width
-        tiles += -(-height // TILE) * -(-width // TILE)
+        tiles += -(-height // TILE) * -(-width // TILE)  # rounded up on both axes
         arguments.tiles[level + 1] = tiles
     if arguments.Q == arguments.S:  # an encoder layer: the queries are the pixels
         arguments.grid_levels = len(shapes)
         return arguments, tiles
+    # Queries of a decoder have no grid: a tile is as many in a row.
     return arguments, -(-arguments.Q // (TILE * TILE))
 
 
@@ -195,10 +197,12 @@ class CudaKernels(Kernels):
     ) -> None:
         """One launch: a block per tile, head and image."""
         levels, points = offsets_or_locations.shape[3:5]
+        # Template arguments, so that loops unroll: each combination is compiled once and kept.
         axes = 0 if reference is None else reference.shape[-1]
         name = forward_name(
             value.dtype, offsets_or_locations.dtype, value.shape[3], levels, points, axes
         ).replace("forward", direction)
+        # Beyond the limit, each block goes on with the image MAX_GRID further.
         grid = (tiles, int(arguments.H), min(int(arguments.B), MAX_GRID))
         if min(grid):  # a grid must not be empty
             self._launcher.start(Kernel("msda.cu", name, grid, 128), arguments, value.device)
@@ -226,7 +230,7 @@ class CudaKernels(Kernels):
         arguments = MaskArguments(
             logits.data_ptr(), words.data_ptr(), N, h, w, H, W, words.shape[2]
         )
-        arguments.scale_y, arguments.scale_x = filled[0] / H, filled[1] / W
+        arguments.scale_y, arguments.scale_x = filled[0] / H, filled[1] / W  # cells per pixel
         arguments.threshold = threshold
         if N:
             blocks = min(-(-words.numel() // 8), 1 << 16)  # 8 warps a block, a word per warp

@@ -78,8 +78,9 @@ def _linear_taps(coordinates: Tensor, size: int, dtype: torch.dtype) -> LinearTa
     """Taps of pixel coordinates (B, Q, H, P) along an axis of ``size`` pixels."""
     finite = torch.where(coordinates.isfinite(), coordinates, -MARGIN)
     near = finite.clamp(-MARGIN, size + MARGIN)
-    floor = near.detach().floor()
+    floor = near.detach().floor()  # a step function: the gradient is that of the fraction
     fraction = near - floor
+    # Outside pixels are clamped to a row that exists and weigh nothing.
     low, high = floor, floor + 1
     has_low, has_high = ((pixel >= 0) & (pixel < size) for pixel in (low, high))
     return LinearTaps(
@@ -92,6 +93,7 @@ def _linear_taps(coordinates: Tensor, size: int, dtype: torch.dtype) -> LinearTa
 def _corners(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor) -> Corners:
     """The pixels that ``locations`` (B, Q, H, L, P, 2) read from ``value`` (B, S, H, D)."""
     B, S, H, _ = value.shape
+    # int32 halves the memory of the indices, as long as every row has one.
     integer = torch.int32 if B * S * H < 2**31 else torch.int64
     image = torch.arange(B, dtype=integer, device=value.device).view(B, 1, 1, 1) * (S * H)
     # First row of the level, for each image and head.
@@ -99,8 +101,10 @@ def _corners(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor
     rows, levels = [], []
     for (height, width), of_level in zip(shapes, locations.unbind(3), strict=True):
         x, y = of_level.unbind(-1)  # (B, Q, H, P)
+        # Fractions to pixel coordinates, whose centres are integers (align_corners False).
         across = _linear_taps(x * width - 0.5, width, integer)
         down = _linear_taps(y * height - 0.5, height, integer)
+        # Row of token (y, x) and head h: ((first + y * width + x) * H + h).
         lines = start + down.pixels[0] * (width * H), start + down.pixels[1] * (width * H)
         columns = across.pixels[0] * H, across.pixels[1] * H
         rows += [line + column for line, column in _products(lines, columns)]
@@ -111,6 +115,7 @@ def _corners(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor
 
 def _row_weights(corners: Corners, attention: Tensor) -> Tensor:
     """Weight of each row: bilinear weight * attention (B, Q, H, L, P); (B, Q, H, P, L * 4)."""
+    # The four corners of a sample share its attention.
     per_corner = [of_level for of_level in attention.unbind(3) for _ in range(4)]
     pairs = zip(corners.weights(), per_corner, strict=True)
     return torch.stack([bilinear * weight for bilinear, weight in pairs], -1)
@@ -191,7 +196,7 @@ def _gradients(
     corners = _corners(value, shapes, locations)
     row_weights = _row_weights(corners, weights)  # (B, Q, H, P, L * 4)
     table = value.to(locations.dtype).reshape(-1, D)  # (B * S * H, D)
-    table_grad = torch.zeros_like(table)
+    table_grad = torch.zeros_like(table)  # (B * S * H, D)
     output_grad = grad.to(locations.dtype).reshape(-1, D)  # (B * Q * H, D)
     dots = torch.empty_like(row_weights).view(output_grad.shape[0], -1)  # (B * Q * H, P * L * 4)
     flat_rows, flat_weights = corners.rows.view(dots.shape), row_weights.view(dots.shape)
@@ -201,6 +206,7 @@ def _gradients(
         dots[:, column] = (table[row] * output_grad).sum(-1)
         table_grad.index_add_(0, row, flat_weights[:, column, None] * output_grad)
     by_corner = dots.view(row_weights.shape).unbind(-1)  # L * 4 times (B, Q, H, P)
+    # d output / d corner weight is the dot product; the rest is the chain rule of the weights.
     by_weight = [w * d for w, d in zip(corners.weights(), by_corner, strict=True)]
     by_coordinate = [
         torch.stack((by_x * d, by_y * d), -1)

@@ -39,7 +39,7 @@ def _gather(  # noqa: C901 (one compiled loop nest)
     """
     rows, H, L, P = weights.shape
     for row in prange(rows):  # type: ignore[name-defined]  # noqa: F821 - bound in _compiled
-        image = value[row // queries]
+        image = value[row // queries]  # (S, H, D)
         for h in range(H):
             total = out[row, h]
             for level in range(L):
@@ -56,6 +56,7 @@ def _gather(  # noqa: C901 (one compiled loop nest)
                         line = y0 + dy
                         if line < 0 or line >= height:
                             continue
+                        # The nearer line weighs more: fy is the distance from the upper one.
                         wy = attention * (fy if dy else np.float32(1) - fy)
                         for dx in range(2):
                             column = x0 + dx
@@ -80,7 +81,9 @@ def _compiled() -> tuple[Any, Any]:
         raise BackendError(
             f"numba cannot be imported ({error}): pip install 'ape-stream[numba]'"
         ) from error
+    # numba looks the name up when it compiles; without numba this file must import, too.
     _gather.__globals__["prange"] = numba.prange
+    # Fused multiply-add is allowed; not "reassoc" or "nnan": NaN must still read zero.
     return numba.njit(parallel=True, fastmath={"contract", "nsz"})(_gather), numba
 
 

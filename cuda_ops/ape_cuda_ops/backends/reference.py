@@ -86,6 +86,7 @@ def msda(
     B, _, H, D = value.shape
     Q = locations.shape[1]
     finite = torch.where(locations.isfinite(), locations, OUTSIDE)
+    # grid_sample counts from -1 to 1 between the outer borders; heads go into its batch.
     grids = (2 * finite - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (L, B*H, Q, P, 2)
     tokens = value.to(locations.dtype).split([h * w for h, w in shapes], dim=1)
     samples = []
@@ -137,9 +138,10 @@ def nms_grouped(boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:
         (N,) bool: which boxes are kept.
     """
     index = torch.arange(len(boxes), device=boxes.device)
-    keep = (index >= starts[0]) & (index < starts[-1])
+    keep = (index >= starts[0]) & (index < starts[-1])  # all but padding
     counts = starts.diff()
     several = (counts > 1).nonzero().squeeze(1)  # a box alone in its group is kept
+    # Largest first: the first of a step is its largest, so little of the stack is padding.
     counts, order = counts[several].sort(descending=True)
     first, sizes, done = starts[several[order]], counts.tolist(), 0
     while done < len(sizes):
@@ -165,9 +167,11 @@ def _greedy(boxes: Tensor, exists: Tensor, threshold: float) -> Tensor:
     height = (torch.minimum(y2, y2.mT) - torch.maximum(y1, y1.mT)).clamp_(min=0)
     overlap, area = width * height, (x2 - x1) * (y2 - y1)
     iou = overlap / (area + area.mT - overlap)
+    # Boxes are sorted, so only those of lower index can suppress: below the diagonal.
     suppresses = (iou > threshold).tril_(-1).to(boxes.dtype)  # (G, N, N): row by earlier column
     keep, before = exists, torch.zeros_like(exists)
     while not torch.equal(keep, before):
+        # How many kept boxes suppress each: a matrix product, fast on every device.
         suppressors = suppresses @ keep[..., None].to(suppresses.dtype)  # (G, N, 1) counts
         keep, before = exists & (suppressors[..., 0] == 0), keep
     return keep
@@ -200,10 +204,10 @@ def _upsample(image: Tensor, axis: int, pixels: int, filled: float) -> Tensor:
     """Resize one axis of an (h, w) image to ``pixels``, which cover ``filled`` of its cells."""
     cells = image.shape[axis]
     centres = torch.arange(pixels, dtype=image.dtype, device=image.device) + 0.5
-    at = (centres * (filled / pixels) - 0.5).clamp(min=0)
+    at = (centres * (filled / pixels) - 0.5).clamp(min=0)  # in cells, the first one repeated
     low = at.long().clamp(max=cells - 1)
     weight = at - low
-    weight = weight if axis else weight[:, None]
+    weight = weight if axis else weight[:, None]  # along the columns, or along the rows
     before = image.index_select(axis, low)
     after = image.index_select(axis, (low + 1).clamp(max=cells - 1))
     return (1 - weight) * before + weight * after

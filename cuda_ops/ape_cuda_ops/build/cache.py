@@ -31,7 +31,9 @@ def keep(path: Path, content: bytes) -> None:
     Raises:
         OSError: The folder cannot be written.
     """
+    # Code of this folder is loaded into the process: nobody else may write it.
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # In the same folder: only within one file system does `replace` happen in one step.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -17,6 +17,7 @@ from ape_cuda_ops.errors import CompileError
 
 __all__ = ["architecture_flags", "compiler", "shared_library"]
 
+# Nothing here lets the compiler reorder sums or ignore NaN: locations that are NaN read zero.
 FLAGS = (
     "-std=c++17",
     "-O3",
@@ -25,7 +26,7 @@ FLAGS = (
     "-shared",
     "-fno-math-errno",
     "-fno-trapping-math",
-    "-Wno-psabi",
+    "-Wno-psabi",  # vectors never cross the border of the library
 )
 X86_LEVELS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3"}
 """Vector extensions of the processor: torch's name and the compiler's."""
@@ -94,11 +95,13 @@ def shared_library(source: Path, extra: tuple[str, ...] = ()) -> Path:
     """
     path = compiler()
     flags = (*FLAGS, *architecture_flags(), *extra)
+    # The headers it may include belong to the key, as do the compiler and the flags.
     read = [source, *sorted(source.parent.glob("*.h"))]
     text = "\n".join(file.read_text(encoding="utf-8") for file in read)
     target = store.file_for(source.stem, ".so", text, path, _version(path), *flags)
     if target.exists():
         return target
+    # Compiled elsewhere and moved: a second process never loads half a library.
     with tempfile.TemporaryDirectory(prefix="ape_stream-") as folder:
         built = Path(folder) / target.name
         _run([path, *flags, str(source), "-o", str(built)])

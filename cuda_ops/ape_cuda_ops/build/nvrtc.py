@@ -18,6 +18,7 @@ __all__ = ["Compiled", "architecture", "compile_kernel", "version"]
 
 FOLDER = Path(__file__).parents[1] / "csrc"
 PRELUDE = FOLDER / "device.cuh"
+# What ptxas reports with -v for one kernel.
 _RESOURCES = re.compile(
     r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "
     r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers",
@@ -122,6 +123,7 @@ def compile_kernel(source: str, kernel: str, architecture: int, *, reuse: bool =
     compiler = ".".join(map(str, version()))
     file = store.file_for(Path(source).stem, ".cubin", text, kernel, compiler, *options)
     if reuse and file.exists():
+        # In the file the symbol comes first: only the compiler knows how it mangled the name.
         name, _, cubin = file.read_bytes().partition(b"\0")
         return Compiled(name.decode(), cubin, "")
     compiled = _compile(text, source, kernel, options)
@@ -138,10 +140,11 @@ def _compile(text: str, file: str, kernel: str, options: tuple[str, ...]) -> Com
     nvrtc = _nvrtc()
     program = _result(nvrtc.nvrtcCreateProgram(text.encode(), file.encode(), 0, [], []))
     try:
+        # Naming the instance makes NVRTC compile this one of the template.
         _result(nvrtc.nvrtcAddNameExpression(program, kernel.encode()))
         arguments = [option.encode() for option in options]
         (failed,) = nvrtc.nvrtcCompileProgram(program, len(arguments), arguments)
-        log = _output(program, "ProgramLog").rstrip(b"\0").decode()
+        log = _output(program, "ProgramLog").rstrip(b"\0").decode()  # also after a failure
         if failed:
             lines = " | ".join(log.strip().splitlines()[:5])
             raise CompileError(f"NVRTC cannot compile {kernel} for {options[0]}: {lines}")

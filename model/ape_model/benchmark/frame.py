@@ -130,6 +130,7 @@ def open_network(name: str, device: torch.device) -> tuple[Ape, str]:
     except ModelMissingError:
         if name not in PRESETS:
             raise
+    # Fresh sampling offsets point along fixed rays: such reads are cheaper than trained ones.
     torch.manual_seed(0)
     network = Ape(PRESETS[name]).eval().requires_grad_(requires_grad=False)
     for module in network.modules():
@@ -149,7 +150,7 @@ def make_frame(
     Raises:
         VariantError: the model takes no square of this side.
     """
-    divisor = network.config.size_divisor or 64
+    divisor = network.config.size_divisor or 64  # the coarsest stride of the released models
     if side < divisor or side % divisor:
         raise VariantError(
             f"size must be a multiple of {divisor} pixels for this model, got {side}"
@@ -178,6 +179,7 @@ def _prompts(form: Form, frame: Frame) -> PromptFeatures:
     network = form.network
     kind = network.sentences if frame.sentences else network.vocabulary
     prompts = kind(frame.embeddings[: form.prompts].to(_dtype(form)))
+    # Without vectors the head projects the prompts itself, in every frame.
     return replace(prompts, vectors=None, biases=None) if form.reference else prompts
 
 
@@ -188,6 +190,8 @@ def _run(form: Form, frame: Frame, prompts: PromptFeatures) -> RawOutputs:
 
 def _threshold(outputs: RawOutputs, regions: int) -> Tensor:
     """(P,) the same for all prompts, so that `regions` pairs are above it."""
+    # Random weights have no useful scores: the threshold is set so that the work is that of a
+    # frame with this many regions.
     scores = outputs.logits.sigmoid().flatten()
     return scores.topk(min(regions, len(scores))).values[-1:].expand(outputs.logits.shape[-1])
 
@@ -204,7 +208,9 @@ def _errors(outputs: RawOutputs, wanted: RawOutputs) -> dict[str, float]:
     found = {}
     for name in ("memory", "mask_feature"):
         true = getattr(wanted, name).float()
+        # ||a - b|| / ||b||, Frobenius
         found[name] = ((getattr(outputs, name).float() - true).norm() / true.norm()).item()
+    # Rounding can exchange two close candidates: compared as sets, by index.
     mine, other = (set(o.proposals.tokens[0].tolist()) for o in (outputs, wanted))
     return {**found, "other_queries": 1 - len(mine & other) / len(other)}
 
@@ -214,7 +220,7 @@ def _forget_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
         return
     try:
-        MEMORY_RESET.write_text("5")
+        MEMORY_RESET.write_text("5")  # resets VmHWM, see proc(5)
     except OSError:  # no Linux, or not allowed: then the peak is that of the whole process
         return
 
@@ -247,6 +253,7 @@ def measure(forms: Sequence[Form], frame: Frame, repeats: int) -> list[Cost]:
         frame: their input.
         repeats: rounds, at least one; fast forms run once before them, which compiles kernels.
     """
+    # The reference form has no kernels to compile, and a round of it takes long.
     for form in forms:
         if not form.reference:
             _run(form, frame, _prompts(form, frame))
@@ -255,10 +262,11 @@ def measure(forms: Sequence[Form], frame: Frame, repeats: int) -> list[Cost]:
     for index in range(repeats):
         for form in forms:
             outputs = _round(form, frame, logs[form.name])
+            # Inputs are the same in every round: errors of the first are those of all.
             if not index:
                 wanted = outputs if wanted is None else wanted
                 logs[form.name].errors = _errors(outputs, wanted)
-            del outputs
+            del outputs  # else the next form's peak would count them
         wanted = None
     by_cpu = frame.image.device.type == "cpu"
     base = logs[forms[0].name]
@@ -277,7 +285,7 @@ def _round(form: Form, frame: Frame, log: _Log) -> RawOutputs:
         _mask_logits(form, outputs, threshold)
     log.peaks.append(_peak(device))
     log.stages.append(stages.seconds())
-    log.stages[-1].pop(ASIDE)
+    log.stages[-1].pop(ASIDE)  # before the sum: it is no part of the frame
     seconds = log.stages[-1].values()
     log.totals.append(Seconds(sum(s.cpu_s for s in seconds), sum(s.wall_s for s in seconds)))
     return outputs
@@ -310,6 +318,7 @@ def _wall(seconds: Sequence[Seconds]) -> float:
 
 
 def _speedup(base: Sequence[Seconds], mine: Sequence[Seconds], *, by_cpu: bool) -> float:
+    # Ratio by ratio, then the median: both of a pair were measured in the same round.
     pairs = [
         (b.cpu_s, m.cpu_s) if by_cpu else (b.wall_s, m.wall_s)
         for b, m in zip(base, mine, strict=True)

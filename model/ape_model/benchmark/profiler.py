@@ -60,6 +60,7 @@ class StageTimer:
 
     def _mark(self) -> None:
         """From now on it is the innermost open stage; on a GPU the host does not wait."""
+        # A GPU works behind the host: an event in its stream is the moment that counts.
         event = None
         if self._device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)
@@ -70,6 +71,7 @@ class StageTimer:
         """`call`, its time counted for `stage`."""
 
         def timed(*given: Any, **named: Any) -> Any:
+            # Two marks per call: a stage begins, and the one around it goes on.
             self._open.append(stage)
             self._mark()
             try:
@@ -87,9 +89,10 @@ class StageTimer:
         total: dict[str, Seconds] = {}
         for mark, after in zip(self._marks, self._marks[1:], strict=False):
             so_far = total.get(mark.stage, Seconds(0.0, 0.0))
+            # Between two marks time belongs to the innermost stage alone, so nothing counts twice.
             wall = after.wall - mark.wall
             if mark.event is not None:
-                wall = mark.event.elapsed_time(after.event) / 1e3
+                wall = mark.event.elapsed_time(after.event) / 1e3  # milliseconds
             total[mark.stage] = Seconds(so_far.cpu_s + after.cpu - mark.cpu, so_far.wall_s + wall)
         return total
 
@@ -97,7 +100,7 @@ class StageTimer:
 def _stages(model: Ape) -> Iterator[tuple[str, nn.Module, str]]:
     """Stage, module and method of everything that is timed; what is inside comes later."""
     transformer = model.transformer
-    simple = hasattr(model.backbone, "net")
+    simple = hasattr(model.backbone, "net")  # a ViT inside a pyramid; nano's is one piece
     yield "pyramid" if simple else "backbone", model.backbone, "forward"
     if simple:
         yield "vision transformer", model.backbone.net, "forward"  # type: ignore[misc]
@@ -126,6 +129,7 @@ def timed_stages(model: Ape) -> Iterator[StageTimer]:
     stages = StageTimer(next(model.parameters()).device)
     before: list[tuple[nn.Module, str, Any]] = []
     for stage, module, name in _stages(model):
+        # What is on the object itself, not on its class, must come back afterwards.
         before.append((module, name, module.__dict__.get(name)))
         setattr(module, name, stages.around(stage, getattr(module, name)))
     stages._mark()  # noqa: SLF001 (of this file)

@@ -62,8 +62,10 @@ class CapturedCall:
         if device.type != "cuda":
             raise VariantError(f"a CUDA graph needs a GPU, got {device}: call the network itself")
         self._call = call
+        # A graph reads fixed addresses: every call copies its inputs to these.
         self._inputs = tuple(given.clone() for given in inputs)
         self._graph = torch.cuda.CUDAGraph()
+        # Work on the default stream cannot be captured: warm up and capture on one of our own.
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.device(device):
@@ -131,6 +133,7 @@ class CudaGraphRunner:
                 return encode(images)
             self._frames[key] = _CapturedShape(captured)
         frame = _used(self._frames, key)
+        # `head` knows its graphs by the identity of these features.
         frame.features, frame.head_calls = frame.encode(images), 0
         return frame.features
 
@@ -140,6 +143,7 @@ class CudaGraphRunner:
         given = {name: tensor for name, tensor in given.items() if tensor is not None}
 
         def head(*tensors: Tensor) -> RawOutputs:
+            # Features and what else is in the prompts are fixed by the capture.
             own = dict(zip(given, tensors, strict=True))
             return self._network.head(features, replace(prompts, **own))
 
@@ -169,7 +173,7 @@ class CudaGraphRunner:
         try:
             return self._capture(call, inputs)
         except RuntimeError as error:
-            self._eager = True
+            self._eager = True  # what failed once would fail for every size
             reason = str(error).partition("\n")[0]
             warnings.warn(f"no CUDA graph, kernels start one by one: {reason}", stacklevel=4)
             return None

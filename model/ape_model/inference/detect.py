@@ -83,6 +83,7 @@ def find_regions(
     """
     heads = [model.head(features, one.prompts) for one in passes]
     batches = [
+        # The head may score more columns than there are prompts: padding is cut off.
         (outputs.logits[..., : len(one.ids)], outputs.boxes, one.thresholds)
         for one, outputs in zip(passes, heads, strict=True)
     ]
@@ -130,7 +131,7 @@ def clip_to_boxes(regions: Regions, margin: float, exempt: Tensor) -> Regions:
     logits = regions.mask_logits.float()
     boxes = to_device(regions.boxes, logits.device)
     rows, cols = regions.filled
-    scale = boxes.new_tensor([cols, rows])
+    scale = boxes.new_tensor([cols, rows])  # boxes are shares of the image, not of the canvas
     grown = margin * (boxes[:, 2:] - boxes[:, :2])  # (K, 2)
     # One cell more: the upsampled border of a mask lies between two cells.
     low, high = (boxes[:, :2] - grown) * scale - 1, (boxes[:, 2:] + grown) * scale + 1

@@ -39,6 +39,7 @@ def graphs_work(
     """Whether a captured call gives what the call itself gives; warns where it does not."""
 
     def run() -> None:
+        # Captured with the first, replayed with the second, then again: stale inputs would show.
         first, second = _layer_inputs(device, 0), _layer_inputs(device, 1)
         replayed = capture(_layer, first)
         for inputs in (second, first):

@@ -37,7 +37,7 @@ __all__ = [
 def fitted_size(size: tuple[int, int], canvas: int) -> tuple[int, int]:
     """Height and width of an image of `size` (height, width) whose long side becomes `canvas`."""
     # In this order of operations, as the official resize does: rounding depends on it.
-    scale = canvas / min(size)
+    scale = canvas / min(size)  # the short side to the canvas, then the long side limits it
     height, width = (scale * side for side in size)
     shrink = canvas / max(height, width)
     if shrink < 1:

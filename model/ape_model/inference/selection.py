@@ -102,6 +102,7 @@ def threshold_and_nms(
         candidates = _exact_candidates(logits, thresholds)
     else:
         candidates = _padded_candidates(logits, thresholds, capacity)
+    # From here on rows are pairs, not queries: one query may be in several.
     images, queries, prompts, real, count = candidates
     scores = scores_of(logits[images, queries, prompts])  # (N,)
     above = real & (scores >= thresholds.to(logits)[prompts])
@@ -123,9 +124,11 @@ def scores_of(logits: Tensor) -> Tensor:
 
 def _logit_floor(thresholds: Tensor, logits: Tensor) -> Tensor:
     """(P,) logits below which no score reaches the threshold, however scores are rounded."""
+    # Two roundings are allowed for: that of the score, relative near 1 and absolute near 0 ...
     kind = torch.finfo(logits.dtype)
     least = thresholds.double() * (1 - 2 * kind.eps) - kind.smallest_normal * kind.eps
-    floor = least.clamp(0, 1 - 2**-50).logit()
+    floor = least.clamp(0, 1 - 2**-50).logit()  # (P,) float64, finite for a threshold of 1
+    # ... and that of the logit itself.
     return (floor - floor.abs() * kind.eps).to(logits.dtype)
 
 
@@ -150,7 +153,7 @@ def _exact_candidates(logits: Tensor, thresholds: Tensor) -> Candidates:
 def _padded_candidates(logits: Tensor, thresholds: Tensor, capacity: int) -> Candidates:
     """The first `capacity` pairs that may reach their threshold, without reading a value."""
     _, Q, P = logits.shape
-    near = (logits >= _logit_floor(thresholds, logits)).flatten()
+    near = (logits >= _logit_floor(thresholds, logits)).flatten()  # (B * Q * P,)
     rank = near.cumsum(0)  # from 1, of every pair among the near ones
     # Scatter pair numbers to their rows; all others go to one more row, which is cut off.
     rows = torch.where(near & (rank <= capacity), rank - 1, capacity)
@@ -158,6 +161,7 @@ def _padded_candidates(logits: Tensor, thresholds: Tensor, capacity: int) -> Can
     found = torch.zeros(capacity + 1, dtype=torch.int64, device=logits.device)
     found = found.scatter(0, rows, numbers[: len(near)])[:capacity]
     real = numbers[:capacity] < rank[-1]
+    # A pair number is (image * Q + query) * P + prompt.
     return found // (Q * P), found // P % Q, found % P, real, rank[-1]
 
 
@@ -186,7 +190,7 @@ def select(
     on_host = _to_host(tables)
     most = max((int(table.count) for table in on_host), default=0)
     if capacity is not None and most > capacity:
-        larger = 1 << (most - 1).bit_length()
+        larger = 1 << (most - 1).bit_length()  # the next power of two: few sizes are ever used
         return select(batches, per_prompt=per_prompt, nms=nms, capacity=larger)
     return [
         _ordered(table, len(batch[0]), per_prompt)
@@ -195,6 +199,7 @@ def select(
 
 
 def _to_host(tables: Sequence[CandidateTable]) -> list[CandidateTable]:
+    # All columns of all tables as one flat list: one wait for everything.
     names = [field.name for field in fields(CandidateTable)]
     columns = iter(to_host([getattr(table, name) for table in tables for name in names]))
     return [CandidateTable(**{name: next(columns) for name in names}) for _ in tables]
@@ -207,6 +212,7 @@ def _ordered(table: CandidateTable, images: int, per_prompt: int) -> list[Select
     found = []
     for image in range(images):
         own = rows[table.images[rows] == image]
+        # The budget of candidates is shared by the prompts that have some in this image.
         present = table.prompts[own].unique()
         own = _strongest(table, own, candidate_limit(per_prompt, len(present)))
         own = own[table.keep[own]]  # what is beyond the limit is weaker: it suppressed nothing here
@@ -221,9 +227,10 @@ def _strongest(table: CandidateTable, rows: Tensor, limit: int) -> Tensor:
     if len(rows) <= limit:
         return rows
     prompts = table.prompts[rows]
-    order = prompts.argsort(stable=True)
+    order = prompts.argsort(stable=True)  # prompt by prompt, each still strongest first
     grouped = prompts[order]
-    ranks = torch.arange(len(order)) - torch.searchsorted(grouped, grouped)  # within the prompt
+    # `searchsorted` finds where each prompt begins: position minus that is the rank in it.
+    ranks = torch.arange(len(order)) - torch.searchsorted(grouped, grouped)
     return rows[torch.empty_like(ranks).scatter(0, order, ranks) < limit]
 
 

@@ -25,6 +25,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A small tensor of the host on the device; the host does not wait."""
     if device.type != "cuda":
         return tensor.to(device)
+    # Only from pinned memory is the copy asynchronous; torch keeps it until the copy is done.
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
@@ -35,6 +36,7 @@ def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
         pinned = tensor.device.type == "cuda"
         copy = torch.empty_like(tensor, device="cpu", pin_memory=True) if pinned else tensor
         copies.append(copy.copy_(tensor, non_blocking=True) if pinned else copy)
+    # All copies are queued on one stream: waiting for it once waits for all of them.
     device = next((tensor.device for tensor in tensors if tensor.device.type == "cuda"), None)
     if device is not None:
         torch.cuda.current_stream(device).synchronize()
@@ -66,7 +68,7 @@ class PinnedUploader:
         The host waits only where the copy of three calls ago is not done yet.
         """
         slot, self._turn = self._turn, (self._turn + 1) % SLOTS
-        self._copied[slot].synchronize()
+        self._copied[slot].synchronize()  # the buffer is free once its last copy has left it
         buffer = self._buffers[slot]
         if buffer is None or len(buffer) < image.size:
             buffer = torch.empty(image.size, dtype=torch.uint8, pin_memory=True)

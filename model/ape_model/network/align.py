@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 __all__ = ["Align"]
 
-LOGIT_LIMIT = 50_000.0
+LOGIT_LIMIT = 50_000.0  # GLIP's guard against overflow in 16 bits
 PRIOR = 0.01
 """Score of an untrained region for any prompt."""
 
@@ -27,6 +27,7 @@ class Align(nn.Module):
 
     def project(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L, Dl) prompts to (B, L, C) vectors and (B, L) biases; a zero row stays usable."""
+        # `normalize` divides a zero row by its epsilon: it stays zero, and only biases are left.
         unit = F.normalize(text, p=2, dim=-1)
         # The halving is in the official projection alone, not in its bias term.
         return self.dot_product_projection_text(unit / 2), unit @ self.bias_lang + self.bias0
@@ -45,5 +46,6 @@ class Align(nn.Module):
 
     def score(self, regions: Tensor, vectors: Tensor, bias: Tensor) -> Tensor:
         """Score regions (B, Q, C) against what `project` made of prompts: (B, Q, L) logits."""
+        # Divided by exp(log_scale), where CLIP multiplies by it.
         logits = regions @ vectors.mT / self.log_scale.exp() + bias[:, None]
         return logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)

@@ -125,6 +125,7 @@ class Ape(nn.Module):
                 levels=config.levels, channels=config.hidden, groups=config.norm_groups
             )
         self.transformer = Transformer(config)
+        # The same modules again: official checkpoints hold these keys at both places.
         self.bbox_embed = self.transformer.decoder.bbox_embed
         self.class_embed = self.transformer.decoder.class_embed
         if config.fusion:
@@ -189,6 +190,7 @@ class Ape(nn.Module):
         proposals = transformer.propose(tokens, geometry)
         decoded = transformer.decode(proposals, memory, geometry)
         boxes = self.coordinates.to_shares(decoded.boxes, features.sizes, features.canvas)
+        # The mask head takes the finest level of the memory, as a map again.
         finest, grid = memory[:, : geometry.levels.counts[0]], geometry.levels.shapes[0]
         return RawOutputs(
             memory=memory,

@@ -19,6 +19,7 @@ def corners(boxes: Tensor) -> Tensor:
 
 def inverse_sigmoid(x: Tensor) -> Tensor:
     """Logit of x in 0..1, kept finite: both x and 1 - x count as at least 1e-3."""
+    # Numerator and denominator are clamped each by itself, as in Deformable DETR.
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=LOGIT_EPS) / (1 - x).clamp(min=LOGIT_EPS))
 

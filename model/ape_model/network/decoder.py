@@ -72,6 +72,7 @@ class DecoderLayer(nn.Module):
         levels: Levels,
     ) -> Tensor:
         """(B, Q, C) -> (B, Q, C), `reference` (B, Q, L, 4), `value` of the memory."""
+        # Positions enter queries and keys, never values: content is what flows on.
         query = self.norms[0](query + self.attentions[0](query + position, query))
         seen = self.cross(query + position, reference, value, levels)
         query = self.norms[1](query + seen)
@@ -117,8 +118,9 @@ class Decoder(nn.Module):
     def project_values(self, memory: Tensor, geometry: Geometry) -> tuple[Tensor, ...]:
         """One projection of the (B, N, C) memory to the (B, N, C) values of every layer."""
         layers: list[Any] = list(self.layers)
+        # All layers read the same memory: one product reads it once, not once per layer.
         heads: list[nn.Linear] = [layer.cross.value_proj for layer in layers]
-        weight = torch.cat([head.weight for head in heads])
+        weight = torch.cat([head.weight for head in heads])  # (layers * C, C)
         bias = torch.cat([head.bias for head in heads])
         values = geometry.zero_padding(F.linear(memory, weight, bias))
         return values.chunk(len(heads), dim=-1)
@@ -146,11 +148,14 @@ class Decoder(nn.Module):
             memory: (B, N, C).
             geometry: of the batch.
         """
+        # Boxes are shares of the image; a level is the image and its padding.
         ratios = geometry.valid_ratios.repeat(1, 1, 2)[:, None]  # (B, 1, L, 4)
         values = self.values(memory, geometry, query.shape[1])
         hidden, refined = [], []
+        # Not strict: the last box head is for tokens, see `__init__`.
         for layer, head, value in zip(self.layers, self.bbox_embed, values, strict=False):
-            reference = boxes.detach()[:, :, None] * ratios
+            # Detached: each layer learns its own step (Deformable DETR, iterative refinement).
+            reference = boxes.detach()[:, :, None] * ratios  # (B, Q, L, 4)
             query = layer(query, position, reference, value, geometry.levels)
             boxes = (head(query) + inverse_sigmoid(boxes.detach())).sigmoid()
             hidden.append(query)
@@ -159,6 +164,7 @@ class Decoder(nn.Module):
 
 
 def _box_head(width: int) -> MLP:
+    # Zeros: an untrained head leaves every box where its anchor is.
     head = MLP((width, width, width, 4))
     last = head.layers[-1]
     nn.init.zeros_(last.weight)  # type: ignore[arg-type]

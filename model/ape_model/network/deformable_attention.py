@@ -48,11 +48,13 @@ class DeformableAttention(nn.Module):
 
     def _init_weights(self) -> None:
         """Start with the points of head h on a ray of its own, point p at distance p + 1."""
+        # With zero weights the bias alone is the offset: a fixed pattern that training bends.
         angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
         ray = torch.stack([angle.cos(), angle.sin()], dim=-1)
         ray = ray / ray.abs().amax(-1, keepdim=True)  # (heads, 2) on the unit square
         distance = torch.arange(1, self.points + 1).float()
         offsets = (ray[:, None, None] * distance[:, None]).expand(-1, self.n_levels, -1, -1)
+        # (heads, L, P, 2), the order in which `forward` reads the output of the linear layer
         nn.init.zeros_(self.sampling_offsets.weight)
         with torch.no_grad():
             self.sampling_offsets.bias.copy_(offsets.flatten())
@@ -68,6 +70,7 @@ class DeformableAttention(nn.Module):
 
     def prefers_late_projection(self, queries: int, tokens: int) -> bool:
         """Whether sampling all channels for each head costs less than projecting all tokens."""
+        # Work per channel: four cells for each bilinear sample, C products for each token.
         samples = queries * self.heads * self.n_levels * self.points * 4
         return samples * GATHER_COST < tokens * self.value_proj.out_features
 
@@ -87,14 +90,15 @@ class DeformableAttention(nn.Module):
             (B, Q, C).
         """
         grid = (self.heads, self.n_levels, self.points)
-        offsets = self.sampling_offsets(query).unflatten(-1, (*grid, 2))
-        logits = self.attention_weights(query).unflatten(-1, (self.heads, -1))
+        offsets = self.sampling_offsets(query).unflatten(-1, (*grid, 2))  # (B, Q, M, L, P, 2)
+        # Levels and points on one axis: one softmax runs over both.
+        logits = self.attention_weights(query).unflatten(-1, (self.heads, -1))  # (B, Q, M, L * P)
         exact = torch.promote_types(query.dtype, torch.float32)
         reference = reference.to(exact).contiguous()
         if isinstance(value, Unprojected):
             sampled = self._gather_then_project(value, reference, offsets, logits, levels)
         else:
-            values = value.unflatten(-1, (self.heads, -1)).contiguous()
+            values = value.unflatten(-1, (self.heads, -1)).contiguous()  # (B, N, M, D)
             sampled = msda_fused(values, reference, offsets, logits, levels.shapes)
         return self.output_proj(sampled)
 
@@ -107,10 +111,12 @@ class DeformableAttention(nn.Module):
         """
         B, Q, M = logits.shape[:3]
         reference = reference.repeat_interleave(M, dim=1)  # (B, Q * M, L, axes)
+        # (B, Q * M, 1, ...): the kernel sees one head.
         offsets, logits = (t.flatten(1, 2).unsqueeze(2) for t in (offsets, logits))
         tokens, inside = value.tokens[:, :, None], value.inside[:, :, None, None]
         seen = msda_fused(tokens, reference, offsets, logits, levels.shapes).view(B, Q, M, -1)
+        # What lies outside adds no bias either: the same samples of ones are the share inside.
         share = msda_fused(inside, reference, offsets, logits, levels.shapes).view(B, Q, M, 1)
         weight = self.value_proj.weight.unflatten(0, (M, -1))  # (M, D, C)
         projected = torch.einsum("bqmc,mdc->bqmd", seen, weight)
-        return (projected + share * self.value_proj.bias.view(M, -1)).flatten(2)
+        return (projected + share * self.value_proj.bias.view(M, -1)).flatten(2)  # (B, Q, C)

@@ -39,10 +39,11 @@ class EncoderLayer(nn.Module):
 
         A query reads values only, never other queries, so the tokens can attend chunk by chunk.
         """
-        value = geometry.zero_padding(self.attention.project_value(tokens))
+        # Zeroed after the projection, or padding would contribute its bias.
+        value = geometry.zero_padding(self.attention.project_value(tokens))  # (B, N, C)
 
         def attend(part: slice) -> Tensor:
-            reference = geometry.reference[:, part]
+            reference = geometry.reference[:, part]  # (B, n, L, 2)
             return self.attend(
                 tokens[:, part], position[:, part], reference, value, geometry.levels
             )
@@ -53,6 +54,7 @@ class EncoderLayer(nn.Module):
         self, tokens: Tensor, position: Tensor, reference: Tensor, value: Tensor, levels: Levels
     ) -> Tensor:
         """Let (B, Q, C) of the tokens attend to the (B, N, C) values of all, then feed forward."""
+        # Positions steer where a token samples; values and the residual have none.
         attended = self.attention(tokens + position, reference, value, levels)
         tokens = self.norms[0](tokens + attended)
         return self.norms[1](self.ffns[0](tokens))
@@ -89,6 +91,6 @@ class Encoder(nn.Module):
         """
         for index, layer in enumerate(self.layers):
             if self.fused:
-                tokens, text = self.vl_layers[index](tokens, text)
+                tokens, text = self.vl_layers[index](tokens, text)  # (B, N, C), (B, T, Dl)
             tokens = layer(tokens, position, geometry)
         return tokens, text if self.fused else None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BiAttention", "FusionBlock", "VisionLanguageFusion"]
 
-GAMMA_INIT = 1 / 6
+GAMMA_INIT = 1 / 6  # one over the number of layers of the released models, as in GLIP
 SCORE_BUDGET = 64 * 1024 * 1024
 """Attention scores held at once; more text tokens are done by fewer heads at a time."""
 
@@ -60,20 +60,23 @@ class BiAttention(nn.Module):
             (B, heads, T, C) keys and (B, heads, T, 1) biases: an image token v scores
             `keys @ v + bias`.
         """
-        keys = self._by_head(self.l_proj(text)) * self.head_dim**-0.5
+        # q . k = (W v + b) . k = v . (W^T k) + b . k, for each head with its rows of W and b.
+        keys = self._by_head(self.l_proj(text)) * self.head_dim**-0.5  # (B, heads, T, d)
         weight = self.v_proj.weight.unflatten(0, (self.heads, self.head_dim))  # (heads, d, C)
-        bias = self.v_proj.bias.view(self.heads, self.head_dim, 1)
+        bias = self.v_proj.bias.view(self.heads, self.head_dim, 1)  # (heads, d, 1)
         return keys @ weight, keys @ bias
 
     def folded_values(self, text: Tensor) -> Tensor:
         """(B, T, Dl) text to (B, heads, T, C) values, output projection folded in."""
-        values = self._by_head(self.values_l_proj(text))
+        # out_v_proj sums over heads: each takes its columns, and only the bias is left for later.
+        values = self._by_head(self.values_l_proj(text))  # (B, heads, T, d)
         weight = self.out_v_proj.weight.unflatten(1, (self.heads, self.head_dim))  # (C, heads, d)
-        return values @ weight.permute(1, 2, 0)
+        return values @ weight.permute(1, 2, 0)  # (heads, d, C) on the right
 
     def _pool(self, pooled: Tensor) -> Tensor:
         """(B, heads, T, C) attended image means to the (B, T, Dl) update of the text."""
-        weight = self.values_v_proj.weight.unflatten(0, (self.heads, self.head_dim))
+        # Attention weights sum to 1, so a mean of projections is the projection of the mean.
+        weight = self.values_v_proj.weight.unflatten(0, (self.heads, self.head_dim))  # (h, d, C)
         bias = self.values_v_proj.bias.view(self.heads, 1, self.head_dim)
         return self.out_l_proj((pooled @ weight.mT + bias).transpose(1, 2).flatten(2))
 
@@ -91,15 +94,16 @@ class BiAttention(nn.Module):
         values = self.folded_values(text)
         T, N = text.shape[1], vision.shape[1]
         step = max(1, min(self.heads, SCORE_BUDGET // (vision.shape[0] * T * N)))
-        vision_update: Tensor = self.out_v_proj.bias
+        vision_update: Tensor = self.out_v_proj.bias  # (C,), grows to (B, N, C)
         pooled = []
         for first in range(0, self.heads, step):
             heads = slice(first, first + step)
+            # The image is not projected: all heads of a step are one product with the same tokens.
             scores = _scores(keys[:, heads].flatten(1, 2), vision).unflatten(1, (-1, T))
             scores = scores + bias[:, heads]  # (B, heads', T, N)
-            pooled.append(scores.softmax(-1).flatten(1, 2) @ vision)
+            pooled.append(scores.softmax(-1).flatten(1, 2) @ vision)  # (B, heads' * T, C)
             vision_update = vision_update + _to_vision(scores, values[:, heads])
-        pools = torch.cat(pooled, dim=1).unflatten(1, (self.heads, T))
+        pools = torch.cat(pooled, dim=1).unflatten(1, (self.heads, T))  # (B, heads, T, C)
         return vision_update, self._pool(pools)
 
 
@@ -116,6 +120,7 @@ def _to_vision(scores: Tensor, values: Tensor) -> Tensor:
     """(B, h, T, N) scores and (B, h, T, C) values to (B, N, C), summed over heads."""
     if scores.shape[2] == 1:  # one text token takes the whole softmax
         return values.sum(1)
+    # Heads and text tokens as one axis: the product over it also sums the heads.
     return scores.softmax(2).flatten(1, 2).mT @ values.flatten(1, 2)
 
 
@@ -132,6 +137,7 @@ class FusionBlock(nn.Module):
 
     def forward(self, vision: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse (B, N, C) image tokens with (B, T, Dl) text tokens."""
+        # The norms replace the inputs: what is added to below is normalised (official code).
         vision, text = self.layer_norm_v(vision), self.layer_norm_l(text)
         vision_update, text_update = self.attn(vision, text)
         return vision + self.gamma_v * vision_update, text + self.gamma_l * text_update

@@ -91,6 +91,7 @@ class Geometry:
 def _frequencies(features: int, device: torch.device) -> Tensor:
     """(features,) float32 for angles of any dtype, as in the official code."""
     index = torch.arange(features, dtype=torch.float32, device=device)
+    # `index // 2`: a sine and a cosine share each frequency.
     return TEMPERATURE ** (2 * (index // 2) / features)
 
 
@@ -114,7 +115,8 @@ def sine_position(padded: Tensor, channels: int) -> Tensor:
     valid = (~padded).float()
     halves = []
     for axis in (1, 2):
-        count = valid.cumsum(axis)
+        # Valid cells so far, so positions count from the image, not from the padded canvas.
+        count = valid.cumsum(axis)  # (B, H, W)
         last = count.narrow(axis, count.shape[axis] - 1, 1)
         angle = (count + SINE_OFFSET) / (last + SINE_EPS) * (2 * math.pi)  # (B, H, W)
         halves.append(_sine(angle, channels // 2))  # (B, H, W, C / 2)
@@ -141,6 +143,7 @@ def resize_mask(mask: Tensor, shape: tuple[int, int]) -> Tensor:
 
 def _valid_share(padded: Tensor) -> Tensor:
     """(B, H, W) bool to (B, 2) shares of valid columns and rows, as (x, y)."""
+    # Padding is right and bottom: the first row and column count all that is valid.
     rows, cols = padded.shape[1:]
     return torch.stack([(~padded[:, 0]).sum(1) / cols, (~padded[:, :, 0]).sum(1) / rows], dim=-1)
 
@@ -153,6 +156,8 @@ def _centers(shape: tuple[int, int]) -> Tensor:
 
 
 def _reference(levels: Levels, valid_ratios: Tensor) -> Tensor:
+    """(B, N, L, 2) float64 position of every token on every level."""
+    # First as a share of the image, then by each level's ratio as a share of that level.
     positions = []
     for level, (rows, cols) in enumerate(levels.shapes):
         valid = valid_ratios[:, level].double() * torch.tensor([cols, rows])  # (B, 2)
@@ -164,12 +169,14 @@ def _anchors(levels: Levels, masks: list[Tensor], anchor_size: float) -> tuple[T
     """Logits of all anchors, (B, N, 4), and which are unusable, (B, N)."""
     boxes = []
     for level, (shape, mask) in enumerate(zip(levels.shapes, masks, strict=True)):
-        valid = torch.stack([(~mask[:, 0]).sum(1), (~mask[:, :, 0]).sum(1)], dim=-1)
-        center = _centers(shape) / valid[:, None]
+        valid = torch.stack([(~mask[:, 0]).sum(1), (~mask[:, :, 0]).sum(1)], dim=-1)  # (B, 2)
+        center = _centers(shape) / valid[:, None]  # (B, N_l, 2)
+        # Every level looks for things twice as large as the one before it.
         boxes.append(torch.cat([center, torch.full_like(center, anchor_size * 2**level)], dim=-1))
     anchors = torch.cat(boxes, dim=1)
     inside = ((anchors > ANCHOR_MARGIN) & (anchors < 1 - ANCHOR_MARGIN)).all(-1)
     invalid = torch.cat([mask.flatten(1) for mask in masks], dim=1) | ~inside
+    # In float64: the logit of a share near 0 or 1 magnifies rounding.
     exact = anchors.double()
     logits = torch.log(exact / (1 - exact))
     return logits.masked_fill(invalid[..., None], math.inf), invalid

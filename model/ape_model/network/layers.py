@@ -137,10 +137,12 @@ class SelfAttention(nn.Module):
         Returns:
             (B, Q, C).
         """
+        # Rows of the packed matrix are q, k, v: the first two see positions, the third does not.
         C = value.shape[-1]
         weight, bias = self.in_proj_weight, self.in_proj_bias
         q, k = F.linear(query_key, weight[: 2 * C], bias[: 2 * C]).chunk(2, dim=-1)
         v = F.linear(value, weight[2 * C :], bias[2 * C :])
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
+        # (B, heads, Q, C / heads)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))

@@ -36,6 +36,7 @@ def _unit_anchors(levels: Levels, unit: int, anchor_size: float) -> tuple[Tensor
     """Centres (N, 2) and logits of anchors (N, 4), in units."""
     centers, sides = [], []
     for level, ((rows, cols), stride) in enumerate(zip(levels.shapes, STRIDES, strict=True)):
+        # Pixels of a cell's centre: (cell + 1/2) * stride, here over the unit.
         y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(cols) + 0.5, indexing="ij")
         centers.append(torch.stack([x, y], dim=-1).flatten(0, 1) * (stride / unit))
         side = min(anchor_size * 2**level, LARGEST_ANCHOR)
@@ -64,7 +65,8 @@ def _pixel_geometry(plain: Geometry, config: NanoConfig, canvas: tuple[int, int]
     anchor_size = config.ape.anchor_size * config.unit / unit
     with torch.inference_mode(mode=False), torch.no_grad():
         center, logits = _unit_anchors(plain.levels, unit, anchor_size)
-        ratio = torch.tensor([unit / canvas[1], unit / canvas[0]], device=device)
+        # Turns units into shares of the canvas; as `valid_ratios` it turns boxes of queries too.
+        ratio = torch.tensor([unit / canvas[1], unit / canvas[0]], device=device)  # (x, y)
         center = center.to(device)
         share = (center * ratio)[:, None].expand(-1, len(STRIDES), -1)  # (N, L, 2)
         # Sines have no end: positions are pixels over the same number on every canvas.
@@ -81,6 +83,7 @@ def _pixel_geometry(plain: Geometry, config: NanoConfig, canvas: tuple[int, int]
 
 def _sine_octaves(angle: Tensor, channels: int) -> Tensor:
     """(N, 4) angles, radians, to (N, channels): sines and cosines of octaves."""
+    # Four frequencies per octave: each is 2^(1/4) of the one before.
     octaves = 2.0 ** torch.arange(channels // 4, device=angle.device).div(4)
     scaled = angle[:, :2, None] * octaves  # (N, 2, channels / 4)
     return torch.cat([scaled.sin(), scaled.cos()], dim=-1).flatten(1)

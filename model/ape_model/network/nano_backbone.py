@@ -38,6 +38,7 @@ class TokenRope(Rope):
         rows, cols = grid
         if max(grid) > self.side:
             raise ValueError(f"a grid of {grid} tokens is over the rope's {self.side}")
+        # Token (r, c) has the same angles in every grid: a corner of the one table.
         cos, sin = (
             table.view(self.side, self.side, -1)[:rows, :cols].reshape(rows * cols, -1)
             for table in (self.freqs_cos, self.freqs_sin)
@@ -62,7 +63,7 @@ class _Residual(nn.Module):
         self.first = _conv(channels, channels, 3)
         self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         norm = nn.BatchNorm2d(channels)
-        nn.init.constant_(norm.weight, 0.2)
+        nn.init.constant_(norm.weight, 0.2)  # a new block starts close to the identity
         self.norm: nn.Module = norm
 
     def forward(self, x: Tensor) -> Tensor:
@@ -129,10 +130,11 @@ class NanoBackbone(nn.Module):
     def forward(self, images: Tensor) -> BackboneMaps:
         """(B, 3, H, W) normalised pixels, H and W multiples of 32 -> levels 8, 16, 32."""
         fine = self.stem4(images.contiguous(memory_format=torch.channels_last))  # (B, 48, H/4, W/4)
-        c8 = self.stem8(fine)
+        c8 = self.stem8(fine)  # (B, 96, H/8, W/8)
         x = self.stem16(c8).permute(0, 2, 3, 1)  # (B, H/16, W/16, C)
         for block in self.blocks:
             x = block(x)
+        # Stride 8 gets its detail from the stem and its meaning from the blocks at stride 16.
         p16 = self.side16(self.norm(x).permute(0, 3, 1, 2))
         p8 = self.side8(c8) + F.interpolate(p16, size=c8.shape[-2:], mode="nearest")
         return BackboneMaps(levels=(p8, p16, self.down32(p16)), lateral=fine)

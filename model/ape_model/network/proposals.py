@@ -42,7 +42,7 @@ def candidates_per_level(objectness: Tensor, levels: Levels, topk: int) -> Tenso
     scores = objectness.sigmoid()
     picked = []
     for start, count in zip(levels.starts, levels.counts, strict=True):
-        alone = torch.zeros_like(scores)
+        alone = torch.zeros_like(scores)  # (N,)
         alone[start : start + count] = scores[start : start + count]
         picked.append(alone.topk(min(topk, levels.total)).indices)
     return torch.cat(picked)
@@ -63,11 +63,13 @@ def survivors_per_level(
         (K,) int64 candidates, best first, and (L, K) bool: which are of a level and survive.
     """
     candidates = candidates_per_level(objectness, levels, config.pre_nms_topk)
+    # Sorted once, so that a position is also a rank: no score is compared after this.
     candidates = candidates[objectness[candidates].argsort(descending=True, stable=True)]
     spans = zip(levels.starts, levels.counts, strict=True)
     own = torch.stack([(candidates >= first) & (candidates < first + n) for first, n in spans])
-    level = (own * torch.arange(len(own), device=own.device)[:, None]).sum(0)
-    rectangles = corners(boxes(candidates)).clamp(0, 1)
+    level = (own * torch.arange(len(own), device=own.device)[:, None]).sum(0)  # (K,) int64
+    rectangles = corners(boxes(candidates)).clamp(0, 1)  # (K, 4)
+    # The order is made: falling numbers stand for scores, which may have 16 bits and ties.
     strength = torch.arange(len(candidates), 0, -1, device=own.device).float()
     keep = nms_grouped(rectangles, strength, level, len(own), config.proposal_nms)
     return candidates, own & keep
@@ -85,7 +87,8 @@ def _fill_quota(survivors: Tensor, quota: int, total: int) -> Tensor:
         (total,) int64 positions, ascending; only where survivors are too few, of others as well.
     """
     rank = (survivors.cumsum(1) * survivors).sum(0)  # 1 = best of its level, 0 = fell
-    turn = (rank > quota).to(torch.int8) + 2 * (rank == 0)
+    # 0: within its quota, 1: survived beyond it, 2: suppressed, taken only to fill the count.
+    turn = (rank > quota).to(torch.int8) + 2 * (rank == 0)  # (K,)
     # Stable: those within the quota first, then the others, each in the order of their score.
     return turn.argsort(stable=True)[:total].sort().values
 
@@ -110,5 +113,6 @@ def select_queries(
     candidates, survivors = survivors_per_level(objectness, boxes, levels, config)
     if len(candidates) < config.queries:
         return plain
+    # Both choices are made and one is taken: a branch would have to wait for the GPU.
     best = candidates[_fill_quota(survivors, config.queries // len(survivors), total)]
     return torch.where(survivors.sum() >= config.queries, best, plain)

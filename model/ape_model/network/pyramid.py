@@ -28,6 +28,7 @@ class BackboneMaps(NamedTuple):
 
 
 def _smooth(in_channels: int, channels: int) -> tuple[ConvNorm, ConvNorm]:
+    """What ends every level: 1x1 to the wanted channels, 3x3, each with its norm."""
     return (
         ConvNorm(in_channels, channels, 1, LayerNorm2d(channels)),
         ConvNorm(channels, channels, 3, LayerNorm2d(channels)),
@@ -45,6 +46,7 @@ class SimpleFeaturePyramid(nn.Module):
         super().__init__()
         width = config.width
         self.net = ViT(config, canvas)
+        # Positions in these lists are part of the official keys: simfp_2.4.weight ...
         self.simfp_2 = nn.Sequential(
             _double(width, width // 2),
             LayerNorm2d(width // 2),
@@ -62,6 +64,7 @@ class SimpleFeaturePyramid(nn.Module):
         p2, p3, p4, p5 = (
             stage(tokens) for stage in (self.simfp_2, self.simfp_3, self.simfp_4, self.simfp_5)
         )
+        # A kernel of one: every second pixel, as detectron2 makes its last level.
         p6 = F.max_pool2d(p5, kernel_size=1, stride=2)
         return BackboneMaps(levels=(p2, p3, p4, p5, p6), lateral=p2)
 

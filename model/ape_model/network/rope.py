@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 __all__ = ["Rope", "rope_table", "rotate"]
 
-THETA = 10_000.0
+THETA = 10_000.0  # base of the frequencies, as in RoFormer
 
 
 def rope_table(rows: int, cols: int, head_dim: int, reference: int) -> tuple[Tensor, Tensor]:
@@ -34,6 +34,7 @@ def rope_table(rows: int, cols: int, head_dim: int, reference: int) -> tuple[Ten
     row, col = (
         (torch.arange(side) / side * reference)[:, None] * frequency for side in (rows, cols)
     )
+    # Twice each frequency: once for each channel of its pair.
     row = row.repeat_interleave(2, -1)[:, None].expand(rows, cols, axis_dim)
     col = col.repeat_interleave(2, -1)[None].expand(rows, cols, axis_dim)
     angle = torch.cat([row, col], dim=-1).reshape(rows * cols, head_dim)
@@ -42,6 +43,7 @@ def rope_table(rows: int, cols: int, head_dim: int, reference: int) -> tuple[Ten
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn neighbouring channel pairs of (..., T, D) by the (T, D) angles."""
+    # (a, b) -> (a cos - b sin, b cos + a sin): multiplication by e^(i angle).
     even, odd = x[..., 0::2], x[..., 1::2]
     turned = torch.stack([-odd, even], dim=-1).flatten(-2)
     return x * cos + turned * sin

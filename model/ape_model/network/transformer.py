@@ -49,9 +49,10 @@ class TokenScores:
 
     @staticmethod
     def _strongest(deltas: Tensor, head: Tensor, anchors: Tensor) -> Tensor:
-        index = head[..., None, None].expand(*head.shape, 1, 4)
+        index = head[..., None, None].expand(*head.shape, 1, 4)  # all 4 numbers of one head
         exact = torch.promote_types(deltas.dtype, torch.float32)
-        return deltas.gather(-2, index).squeeze(-2) + anchors.to(exact)
+        # An invalid token stays at +inf, which is exactly 1 after the sigmoid.
+        return deltas.gather(-2, index).squeeze(-2) + anchors.to(exact)  # (..., 4)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,9 +94,10 @@ class Transformer(nn.Module):
         text: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Maps of (B, C, H_l, W_l) to (B, N, C) memory, and the fused (B, T, Dl) text."""
-        tokens = torch.cat([level.flatten(2).mT for level in maps], dim=1)
+        tokens = torch.cat([level.flatten(2).mT for level in maps], dim=1)  # (B, N, C)
         counted = zip(self.level_embeds, geometry.levels.counts, strict=True)
-        level_of = torch.cat([embed.expand(count, -1) for embed, count in counted])
+        # The sine position is the same on every level; this vector says which level it is.
+        level_of = torch.cat([embed.expand(count, -1) for embed, count in counted])  # (N, C)
         position = geometry.position.to(tokens.dtype) + level_of
         return self.encoder(tokens, position, geometry, text)
 
@@ -103,6 +105,7 @@ class Transformer(nn.Module):
         """Objectness of all (B, N, C) tokens; their boxes are computed on demand."""
 
         def states_of(part: slice) -> Tensor:
+            # As in the official code, zeroed before the projection: invalid tokens tie exactly.
             usable = memory[:, part].masked_fill(geometry.invalid[:, part, None], 0.0)
             return self.enc_output_norm(self.enc_output(usable))
 
@@ -116,16 +119,19 @@ class Transformer(nn.Module):
 
     def propose(self, scores: TokenScores, geometry: Geometry) -> Proposals:
         """Choose the queries of every image and give them their first states."""
+        # The choice has no gradient: the two-stage heads learn from losses on all tokens.
         with torch.no_grad():
             selected = [
                 self._queries_of(scores, image, geometry.levels)
                 for image in range(len(scores.states))
             ]
         tokens, chosen = (torch.stack(parts) for parts in zip(*selected, strict=True))
-        image = torch.arange(len(tokens), device=tokens.device)[:, None]
+        image = torch.arange(len(tokens), device=tokens.device)[:, None]  # (B, 1)
         embedded = box_position(chosen, 2 * self.config.hidden).to(scores.states.dtype)
+        # Half of the embedded box is the position of a query, half its content ...
         position, query = self.pos_trans_norm(self.pos_trans(embedded)).chunk(2, dim=-1)
-        content = self.pix_trans(scores.states.detach()[image, tokens])
+        # ... to which DETA adds the state of its token.
+        content = self.pix_trans(scores.states.detach()[image, tokens])  # (B, Q, C)
         return Proposals(
             tokens=tokens,
             boxes=chosen,

@@ -31,7 +31,7 @@ __all__ = [
     "split_windows",
 ]
 
-NORM_EPS = 1e-6
+NORM_EPS = 1e-6  # of all norms of EVA-02; torch has 1e-5
 
 
 class Attention(nn.Module):
@@ -64,7 +64,7 @@ class Attention(nn.Module):
         """Attend among the T = rows * cols tokens of one grid: (B, T, C) -> (B, T, C)."""
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in self.project(x))
         mixed = F.scaled_dot_product_attention(self.rope(q, grid), self.rope(k, grid), v)
-        mixed = mixed.transpose(1, 2).flatten(2)  # (B, T, C)
+        mixed = mixed.transpose(1, 2).flatten(2)  # (B, T, C), heads side by side
         if self.inner_norm:
             mixed = self.inner_attn_ln(mixed)
         return self.proj(mixed)
@@ -78,6 +78,7 @@ class PackedAttention(Attention):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, C) tokens to (B, T, C) queries, keys and values."""
+        # A key bias shifts all logits of a query alike, which the softmax ignores: there is none.
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         q, k, v = F.linear(x, self.qkv.weight, bias).chunk(3, dim=-1)
         return q, k, v
@@ -115,9 +116,10 @@ class PackedSwiGLU(nn.Module):
 def split_windows(x: Tensor, window: int) -> Tensor:
     """Zero-pad a (B, H, W, C) map right and bottom, cut it to (B * n, window ** 2, C)."""
     B, H, W, C = x.shape
+    # Last axis first: channels, then columns, then rows.
     x = F.pad(x, (0, 0, 0, -W % window, 0, -H % window))
     rows, cols = x.shape[1] // window, x.shape[2] // window
-    x = x.view(B, rows, window, cols, window, C).transpose(2, 3)
+    x = x.view(B, rows, window, cols, window, C).transpose(2, 3)  # (B, rows, cols, w, w, C)
     return x.reshape(B * rows * cols, window * window, C)
 
 
@@ -151,6 +153,7 @@ class Block(nn.Module):
         if not self.window:
             attended: Tensor = self.attn(x.flatten(1, 2), (H, W))
             return attended.unflatten(1, (H, W))
+        # After the norm, so padding is zero vectors: a zero logit as keys, the bias as values.
         windows = self.attn(split_windows(x, self.window), (self.window, self.window))
         return join_windows(windows, self.window, (H, W))
 
@@ -169,6 +172,7 @@ class PatchEmbed(nn.Module):
 
 def resize_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
     """Resize a stored (1, 1 + side ** 2, C) table to (1, H, W, C), dropping its class row."""
+    # The table is that of pretraining, at another size; row 0 belongs to the class token.
     side = round((table.shape[1] - 1) ** 0.5)
     square = table[:, 1:].unflatten(1, (side, side))
     if grid == (side, side):
@@ -187,6 +191,7 @@ class ViT(nn.Module):
         width, head_dim = config.width, config.width // config.heads
         self.patch_embed = PatchEmbed(config.patch, width)
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.pretrain_grid**2, width))
+        # One table for all windows: positions in a window start at its own corner.
         self.rope_win = Rope(config.window, head_dim, config.rope_grid)
         self.rope_glb = Rope(canvas // config.patch, head_dim, config.rope_grid)
         self.blocks = nn.ModuleList(

@@ -33,6 +33,7 @@ def restrict_proposals(features: ImageFeatures, region: Tensor) -> ImageFeatures
     outside = ~torch.cat(inside, dim=1)  # (B, N)
     restricted = replace(
         geometry,
+        # As of padding: an anchor at +inf never becomes a box, its token is scored as invalid.
         invalid=geometry.invalid | outside,
         anchors=geometry.anchors.masked_fill(outside[..., None], torch.inf),
     )

@@ -42,7 +42,7 @@ __all__ = [
     "self_attention",
 ]
 
-SCORE_LIMIT = 50_000.0
+SCORE_LIMIT = 50_000.0  # of GLIP: scores must not overflow float16
 
 
 def bi_attention(
@@ -52,12 +52,14 @@ def bi_attention(
     q = block._by_head(block.v_proj(vision)) * block.head_dim**-0.5  # noqa: SLF001 (its reference form)
     k = block._by_head(block.l_proj(text))  # noqa: SLF001
     scores = q @ k.mT  # (B, heads, N, T)
+    # A softmax ignores any shift; the official one is by the largest score of the whole batch.
     scores = (scores - scores.max()).clamp(-SCORE_LIMIT, SCORE_LIMIT)
+    # The same scores are normalised twice: over N for the text, over T for the image.
     of_text = scores.mT - scores.mT.amax(-1, keepdim=True)
     of_text = of_text.clamp(-SCORE_LIMIT, SCORE_LIMIT).softmax(-1)  # (B, heads, T, N)
     if hidden is not None:  # (B, T) bool: text tokens that the image must not see
         scores = scores.masked_fill(hidden[:, None, None], -torch.inf)
-    of_vision = scores.softmax(-1)
+    of_vision = scores.softmax(-1)  # (B, heads, N, T)
     from_text = of_vision @ block._by_head(block.values_l_proj(text))  # noqa: SLF001
     from_vision = of_text @ block._by_head(block.values_v_proj(vision))  # noqa: SLF001
     return (
@@ -69,13 +71,13 @@ def bi_attention(
 def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """(B, T, C) queries, keys, values by an explicit score matrix: (B, T, C)."""
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+    weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)  # (B, heads, T, T)
     return (weights @ v).transpose(1, 2).flatten(2)
 
 
 def self_attention(block: SelfAttention, query_key: Tensor, value: Tensor) -> Tensor:
     """`SelfAttention.forward`."""
-    weights = block.in_proj_weight.chunk(3)
+    weights = block.in_proj_weight.chunk(3)  # q, k, v: (C, C) each
     biases = block.in_proj_bias.chunk(3)
     inputs = (query_key, query_key, value)
     q, k, v = (F.linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True))
@@ -85,6 +87,7 @@ def self_attention(block: SelfAttention, query_key: Tensor, value: Tensor) -> Te
 def rope_attention(block: Attention, x: Tensor, grid: tuple[int, int]) -> Tensor:
     """`Attention.forward`."""
     q, k, v = block.project(x)
+    # Only queries and keys turn: a score then depends on the distance of its two tokens.
     q, k = (
         block.rope(t.unflatten(-1, (block.heads, -1)).transpose(1, 2), grid)
         .transpose(1, 2)
@@ -104,6 +107,7 @@ def sampling_locations(
     if reference.shape[-1] == 2:
         cells = torch.tensor([[w, h] for h, w in shapes], device=offsets.device)  # (L, 2)
         return reference[:, :, None, :, None] + offsets / cells[:, None]
+    # Deformable DETR with box refinement: offsets are in halves of the box, divided by P.
     points = offsets.shape[-2]
     center, size = reference[:, :, None, :, None].chunk(2, dim=-1)
     return center + offsets / points * size * 0.5
@@ -128,16 +132,19 @@ def deformable_sample(
     Returns:
         (B, Q, M * D), zero contributions from outside the maps.
     """
-    weights = logits.flatten(-2).softmax(-1).view_as(logits)
+    weights = logits.flatten(-2).softmax(-1).view_as(logits)  # (B, Q, M, L, P)
     locations = sampling_locations(reference, offsets, shapes)
     B, _, M, D = value.shape
     Q = locations.shape[1]
+    # Heads are moved into the batch: `grid_sample` takes one grid per map.
     maps = value.split([rows * cols for rows, cols in shapes], dim=1)
     out = value.new_zeros(B * M, D, Q)
     for level, (shape, tokens) in enumerate(zip(shapes, maps, strict=True)):
         level_map = tokens.permute(0, 2, 3, 1).reshape(B * M, D, *shape)
+        # `grid_sample` counts from -1 to 1 between the outer borders.
         grid = locations[:, :, :, level].transpose(1, 2).flatten(0, 1) * 2 - 1  # (B * M, Q, P, 2)
         sampled = F.grid_sample(level_map, grid.to(value.dtype), align_corners=False)
+        # (B * M, D, Q, P)
         weight = weights[:, :, :, level].transpose(1, 2).flatten(0, 1)  # (B * M, Q, P)
         out = out + (sampled * weight[:, None]).sum(-1)
     return out.view(B, M * D, Q).transpose(1, 2)
@@ -163,15 +170,18 @@ def select_queries(
     config = block.config
     proposals = boxes(torch.arange(levels.total, device=objectness.device))
     candidates = candidates_per_level(objectness, levels, config.pre_nms_topk)
+    # From the index, not from the turn: short levels are filled up with tokens of other levels.
     starts = torch.tensor(levels.starts, device=objectness.device)
     level_of = torch.bucketize(candidates, starts, right=True) - 1
     rectangles = corners(proposals[candidates]).clamp(0, 1)
     kept = nms_keep(rectangles, objectness[candidates], level_of, config.proposal_nms)
     if len(kept) < config.queries:
         return objectness.topk(min(config.queries, levels.total)).indices
+    # `kept` is in the order of scores: the quota marks positions in it, and the order stays.
     first, quota = torch.zeros_like(kept, dtype=torch.bool), config.queries // len(levels.shapes)
     for level in range(len(levels.shapes)):
         first[torch.nonzero(level_of[kept] == level).squeeze(1)[:quota]] = True
+    # What the levels left free goes to the best of all others.
     others = torch.nonzero(~first).squeeze(1)[: config.queries - int(first.sum())]
     first[others] = True
     return candidates[kept[first]]
@@ -183,7 +193,7 @@ def select(
     """All (Q, P) pairs of one image at once: `ape_model.inference.selection.select`."""
     scores, inside = scores_of(logits), corners(boxes).clamp(0, 1)
     above = scores >= thresholds.to(scores)
-    limit = candidate_limit(per_prompt, int(above.any(0).sum()))
+    limit = candidate_limit(per_prompt, int(above.any(0).sum()))  # prompts with a candidate
     above &= _ranks(scores.masked_fill(~above, -1.0)) < limit
     keep = classwise_keep(scores, inside, above, nms)
     keep &= _ranks(scores.masked_fill(~keep, -1.0)) < per_prompt
@@ -192,6 +202,7 @@ def select(
 
 def _ranks(scores: Tensor) -> Tensor:
     """(Q, P) rank of every query among those of its prompt, 0 for the strongest."""
+    # The first sort says who is at each rank, the second inverts that.
     return scores.argsort(dim=0, descending=True, stable=True).argsort(dim=0)
 
 

@@ -17,10 +17,11 @@ __all__ = ["nms_keep"]
 
 def _survivors(boxes: Tensor, threshold: float) -> Tensor:
     """Greedy NMS of one group: (K, 4) boxes, strongest first, to (K,) bool."""
-    # [i, j]: the stronger i would remove j
+    # [i, j]: the stronger i would remove j; above the diagonal i < j, and the first is strongest.
     suppresses = (box_iou(boxes, boxes) > threshold).triu(diagonal=1)
     keep = torch.ones(boxes.shape[0], dtype=torch.bool, device=boxes.device)
     while True:
+        # The first box never changes, so the second settles after one round, and so on.
         after = ~(suppresses & keep[:, None]).any(0)
         if torch.equal(after, keep):
             return keep

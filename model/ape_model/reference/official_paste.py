@@ -13,7 +13,7 @@ from torch import Tensor
 
 __all__ = ["full_masks", "parity_masks", "to_canvas", "to_output"]
 
-CELLS = 128
+CELLS = 128  # mask side in detectron2's `crop_and_resize`
 
 
 def to_canvas(logits: Tensor, canvas: tuple[int, int]) -> Tensor:
@@ -46,14 +46,16 @@ def full_masks(
 
 def _bin_weights(low: float, high: float, length: int) -> Tensor:
     """(CELLS, length) float32: how much each pixel of an axis counts in each cell of a box."""
+    # RoIAlign with adaptive sampling: as many samples per cell as pixels, at least one.
     span = torch.tensor(high) - torch.tensor(low)
     cell = span / CELLS
     samples = max(1, int(torch.ceil(cell)))
-    start = torch.tensor(low) - 0.5
+    start = torch.tensor(low) - 0.5  # "aligned": pixel centres are at halves
     offset = (torch.arange(samples) + 0.5) * cell / samples
     position = (start + torch.arange(CELLS)[:, None] * cell) + offset  # (CELLS, samples)
     outside = (position < -1) | (position > length)
     position = position.clamp(min=0)
+    # Each sample lies between two pixels; at the last pixel it takes that one whole.
     below = position.floor().clamp(max=length - 1)
     above = (below + 1).clamp(max=length - 1)
     share = torch.where(below >= length - 1, torch.zeros_like(position), position - below)
@@ -77,6 +79,7 @@ def _pasted(cells: Tensor, box: Tensor, output: tuple[int, int]) -> Tensor:
     """(CELLS, CELLS) cells painted into their (4,) box of a (*output) bool mask."""
     axes = []
     for low, high, length in ((box[1], box[3], output[0]), (box[0], box[2], output[1])):
+        # Pixel centres of the output over the box, from -1 to 1 as `grid_sample` counts.
         axes.append((torch.arange(length) + 0.5 - low) / (high - low) * 2 - 1)
     y, x = torch.meshgrid(*axes, indexing="ij")
     grid = torch.stack([x, y], dim=-1)[None]

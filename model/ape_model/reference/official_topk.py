@@ -26,6 +26,7 @@ def classwise_keep(scores: Tensor, boxes: Tensor, candidates: Tensor, threshold:
     Returns:
         (Q, P) bool, which pairs stay.
     """
+    # Boxes are the same for all prompts: the overlapping pairs are found once, scores decide later.
     overlap = (box_iou(boxes, boxes) > threshold).fill_diagonal_(fill_value=False)
     first, second = overlap.nonzero(as_tuple=True)
     step = max(1, PAIR_BUDGET // max(1, first.shape[0]))
@@ -38,10 +39,11 @@ def classwise_keep(scores: Tensor, boxes: Tensor, candidates: Tensor, threshold:
 
 def _columns_keep(scores: Tensor, candidates: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Fixed point of "stays unless a stronger one that stays overlaps", for each column."""
-    strong, weak = scores[first], scores[second]
+    strong, weak = scores[first], scores[second]  # (pairs, P)
     stronger = (strong > weak) | ((strong == weak) & (first < second)[:, None])
     keep = candidates
     while True:
+        # How many stronger boxes that still stay overlap each box, (Q, P).
         hits = torch.zeros_like(scores).index_add_(
             0, second, (stronger & keep[first]).to(scores.dtype)
         )
@@ -85,6 +87,7 @@ def official_top(
     height, width = size
     limit = boxes.new_tensor([width, height, width, height])
     scores, pixels = logits.sigmoid(), corners(boxes) * limit
+    # The official code drops rows that are not finite before it clips.
     finite = pixels.isfinite().all(1) & scores.isfinite().all(1)
     pixels = torch.minimum(pixels.nan_to_num().clamp(min=0), limit)
     keep = classwise_keep(scores, pixels, (scores > threshold) & finite[:, None], nms)

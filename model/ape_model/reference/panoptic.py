@@ -82,6 +82,7 @@ def semantic_logits(logits: Tensor, words: Vocabulary) -> Tensor:
     """(Q, P) logits with all things as one column, their least, before the stuff."""
     if not words.separate:
         return logits
+    # The least, as the official code has it, although the largest would be expected.
     things = logits[:, list(words.things)].min(dim=1, keepdim=True).values
     return torch.cat([things, logits[:, len(words.things) :]], dim=1)
 
@@ -98,7 +99,8 @@ def semantic_map(logits: Tensor, canvas_logits: Tensor, stuff_only_prior: float 
     Returns:
         (P, H, W).
     """
-    weight = (logits.sigmoid() / TEMPERATURE).softmax(-1)
+    weight = (logits.sigmoid() / TEMPERATURE).softmax(-1)  # (K, P)
+    # Every query paints all classes, each in proportion to its weight.
     painted = torch.einsum("qc,qhw->chw", weight, canvas_logits.sigmoid())
     if stuff_only_prior > 0:
         painted[0] = math.log(stuff_only_prior / (1 - stuff_only_prior))
@@ -125,6 +127,7 @@ def panoptic_map(
         (*output) int32, 0 for nothing, and the segments of its other values.
     """
     masks = to_output(canvas_logits, size, output).sigmoid()
+    # Scores choose who paints; labels and strengths come from the sharpened softmax.
     wanted = logits.sigmoid().max(-1).values > OBJECT_SCORE
     scores, labels = (logits.sigmoid() / TEMPERATURE).softmax(-1).max(-1)
     scores, labels, masks = scores[wanted], labels[wanted], masks[wanted]
@@ -132,17 +135,19 @@ def panoptic_map(
     segments: list[Segment] = []
     if not labels.numel():
         return drawn, segments
-    owner = (scores[:, None, None] * masks).argmax(0)
+    owner = (scores[:, None, None] * masks).argmax(0)  # (*output) int64, row of the winner
     stuff_ids: dict[int, int] = {}
     for index, label in enumerate(labels.tolist()):
         won, solid = owner == index, masks[index] >= MASK_SCORE
         if not _holds(won, solid):
             continue
+        # Regions of one stuff class share a segment; every thing is a segment of its own.
         isthing = label in words.things
         segment = len(segments) + 1
         if not isthing and label in stuff_ids:
             segment = stuff_ids[label]
         else:
+            # Stuff is counted from 1: its class 0 stands for all things together.
             shift = len(words.things) - 1 if words.background and not isthing else 0
             segments.append(Segment(segment, isthing, label - shift))
             if not isthing:

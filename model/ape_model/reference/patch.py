@@ -50,6 +50,7 @@ def _deformable(
 
 
 def _values(self: Decoder, memory: Tensor, geometry: Geometry, queries: int) -> tuple[Tensor, ...]:  # noqa: ARG001
+    # One projection of the whole memory for every layer, as in the official code.
     return tuple(
         geometry.zero_padding(layer.cross.project_value(memory))  # type: ignore[operator, union-attr]
         for layer in self.layers
@@ -70,6 +71,7 @@ def reference_mode(model: nn.Module) -> Iterator[None]:
         Transformer: ("select_queries", modules.select_queries),
         Ape: ("region_masks", modules.region_masks),
     }
+    # Set on each object, not on its class: other models and threads keep the fast form.
     changed = []
     for module in model.modules():
         for kind, (name, reference) in references.items():
@@ -80,4 +82,4 @@ def reference_mode(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, name in changed:
-            delattr(module, name)
+            delattr(module, name)  # the method of the class is visible again
