@@ -32,12 +32,12 @@ def meanings(kind: type) -> dict[str, str]:
 
 def table(kind: type) -> str:
     """Return the fields of a dataclass as a table of key, default and meaning."""
-    told = meanings(kind)
+    meaning = meanings(kind)
     rows = ["| key | default | means |", "|---|---|---|"]
     for field in fields(kind):
         value = list(field.default) if isinstance(field.default, tuple) else field.default
         default = "needed" if field.default is MISSING else f"`{value!r}`".replace("'", '"')
-        rows.append(f"| `{field.name}` | {default} | {told[field.name]} |")
+        rows.append(f"| `{field.name}` | {default} | {meaning[field.name]} |")
     return "\n".join(rows)
 
 
