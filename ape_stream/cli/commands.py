@@ -13,6 +13,8 @@ from typing import Annotated
 import typer
 
 from ape_stream.cli import options as opt  # noqa: TC001 (typer reads annotations while running)
+from ape_stream.cli.console import say
+from ape_stream.errors import ApeStreamError
 
 __all__ = ["annotate", "doctor", "list_plugins", "recover", "run"]
 
@@ -68,17 +70,29 @@ def run(
 
 
 def recover(
-    part: Annotated[Path, typer.Argument(help="What a run left: out.json.part, labels.part, ...")],
+    parts: Annotated[
+        list[Path], typer.Argument(help="What a run left: out.json.part, labels.part, ...")
+    ],
     *,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file of the final name.")
     ] = False,
 ) -> None:
-    """Make a whole file of what a run wrote that was cut short."""
+    """Make whole files of what a run wrote that was cut short."""
     from ape_stream.sinks.recover import recover as make_whole  # noqa: PLC0415 (PyAV)
 
-    path, holds = make_whole(part, overwrite=overwrite)
-    typer.echo(f"{path}: {holds}")
+    problems: list[ApeStreamError] = []
+    for part in parts:
+        try:
+            path, holds = make_whole(part, overwrite=overwrite)
+        except ApeStreamError as error:  # the other parts need not stay as they are
+            problems.append(error)
+        else:
+            typer.echo(f"{path}: {holds}")
+    for problem in problems[:-1]:
+        say(f"error: {problem}")
+    if problems:
+        raise problems[-1]
 
 
 def doctor(*, as_json: opt.AsJson = False) -> None:

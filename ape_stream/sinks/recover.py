@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
+from PIL import Image
 
 from ape_stream.errors import ConfigError, SinkError, TruncatedError, UsageError
 from ape_stream.sinks.coco import info, write_document
@@ -112,8 +113,15 @@ def _copy(source: InputContainer, path: Path) -> int:
 
 
 def _image(part: Path, final: Path) -> str:
-    with held(part), written(final):
-        part.replace(final)
+    with held(part):
+        # The sheet is written at the very end: a killed run leaves an empty file.
+        try:
+            with Image.open(part) as image:
+                image.load()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise SinkError(f"{part} holds no whole image: there is nothing to recover") from error
+        with written(final):
+            part.replace(final)
     return "the frames until then"
 
 

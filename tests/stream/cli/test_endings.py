@@ -172,3 +172,14 @@ def test_help_imports_nothing_heavy(folder):
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
     )
     assert done.stderr == "set()\n"
+
+
+def test_every_part_is_recovered_that_can_be(folder, capsys):
+    for name in ("a.jsonl", "b.jsonl"):
+        (folder / f"{name}.part").write_text("{}\n")
+    names = ["a.jsonl.part", "missing.json.part", "missing.jsonl.part", "b.jsonl.part"]
+    assert main(["recover", *names]) != 0
+    assert (folder / "a.jsonl").exists()
+    assert (folder / "b.jsonl").exists()
+    err = capsys.readouterr().err
+    assert [err.count(name) for name in ("missing.json.part", "missing.jsonl.part")] == [1, 1]

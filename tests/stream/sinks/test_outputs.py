@@ -233,6 +233,19 @@ def test_two_runs_on_one_output_are_refused(tmp_path, name, kind):
     assert (tmp_path / name).exists()
 
 
+@pytest.mark.parametrize("size", [0, 20, -1])
+def test_a_sheet_that_is_not_whole_is_not_recovered(tmp_path, size):
+    image = cv2.imencode(".png", np.zeros((24, 32, 3), np.uint8))[1].tobytes()
+    part = tmp_path / "o.png.part"
+    part.write_bytes(image[: len(image) // 2] if size < 0 else image[:size])
+    with pytest.raises(SinkError, match="no whole image"):
+        recover(part)
+    assert part.exists()
+    assert not (tmp_path / "o.png").exists()
+    part.write_bytes(image)
+    assert recover(part) == (tmp_path / "o.png", "the frames until then")
+
+
 # ------------------------------------------------------------------------------------- {stream}
 
 
