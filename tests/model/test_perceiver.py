@@ -41,11 +41,11 @@ def test_an_arithmetic_that_nobody_has_is_refused():
         ApePerceiver(dtype="int8")
 
 
-@pytest.mark.parametrize(("said", "threads"), [(None, 3), ("4", 4)])
-def test_nano_leaves_a_core_unless_the_environment_speaks(monkeypatch, said, threads):
+@pytest.mark.parametrize(("threads_set", "threads"), [(None, 3), ("4", 4)])
+def test_nano_leaves_a_core_unless_the_environment_sets_threads(monkeypatch, threads_set, threads):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if said is not None:
-        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    if threads_set is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads_set)
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     before = torch.get_num_threads()
     torch.set_num_threads(4)
@@ -58,7 +58,7 @@ def test_nano_leaves_a_core_unless_the_environment_speaks(monkeypatch, said, thr
         torch.set_num_threads(before)
 
 
-def test_on_a_cpu_no_device_memory_is_told(home):  # noqa: ARG001
+def test_on_a_cpu_no_device_memory_is_reported(home):  # noqa: ARG001
     assert ApePerceiver(device="cpu").device_memory() is None
 
 
@@ -74,12 +74,12 @@ def test_a_gpus_memory_is_what_the_allocator_says(home, monkeypatch):  # noqa: A
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
-def test_a_gpus_memory_is_told_while_frames_go_through(home):  # noqa: ARG001
+def test_a_gpus_memory_is_reported_while_frames_go_through(home):  # noqa: ARG001
     perceiver = ApePerceiver(device="cuda:0")
-    told = perceiver.device_memory()
+    memory = perceiver.device_memory()
     weights = sum(w.numel() * w.element_size() for w in perceiver.network.parameters())
-    assert weights <= told.allocated <= told.reserved <= told.total
-    assert told.device == "cuda:0"
+    assert weights <= memory.allocated <= memory.reserved <= memory.total
+    assert memory.device == "cuda:0"
     perceiver.prepare(PromptSet.of("dog"))
     frame = Frame(np.zeros((720, 1280, 3), np.uint8), 0, 0.0)
     asking = threading.Event()
@@ -96,7 +96,7 @@ def test_a_gpus_memory_is_told_while_frames_go_through(home):  # noqa: ARG001
     finally:
         asking.set()
         asker.join()
-    assert perceiver.device_memory().reserved > told.reserved
+    assert perceiver.device_memory().reserved > memory.reserved
 
 
 @pytest.mark.parametrize(

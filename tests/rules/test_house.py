@@ -151,5 +151,5 @@ def test_entry_points_lead_somewhere():
         for target in group.values():
             module, _, attribute = target.partition(" ")[0].partition(":")
             assert importlib.util.find_spec(module), target
-            if "rclpy_node" not in module:  # importable only beside a ROS installation
+            if "rclpy_node" not in module:  # importable only with a ROS installation
                 assert hasattr(importlib.import_module(module), attribute), target

@@ -13,7 +13,7 @@ SIZE = (96, 128)
 RATE = 30
 
 
-def picture(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+def image_of(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     """A grey image whose left eight bars spell the number in binary; survives any codec."""
     image = np.full((*size, 3), 40, np.uint8)
     bar = size[1] // 8
@@ -54,7 +54,7 @@ def write_clip(
         clock = Fraction(1, 1000) if times is not None else Fraction(1, RATE)
         stream.time_base = stream.codec_context.time_base = clock
         for k in range(frames):
-            frame = av.VideoFrame.from_ndarray(picture(first + k, size), format="bgr24")
+            frame = av.VideoFrame.from_ndarray(image_of(first + k, size), format="bgr24")
             frame.pts, frame.time_base = (times[k] if times is not None else first + k), clock
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))

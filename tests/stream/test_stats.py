@@ -96,7 +96,7 @@ def test_resident_memory_grows_with_what_is_kept():
     assert 60 << 20 < resident_bytes() - before < 200 << 20
 
 
-def test_where_the_system_does_not_tell_there_is_no_number(monkeypatch, tmp_path):
+def test_where_the_system_does_not_report_it_there_is_no_number(monkeypatch, tmp_path):
     monkeypatch.setattr(stats, "_STATM", tmp_path / "statm")
     assert resident_bytes() is None
 
@@ -125,9 +125,9 @@ def test_the_devices_memory_is_reported_and_a_sink_may_watch_the_run():
     snapshot = run.stats()
     assert snapshot.device_memory == DeviceMemory("cuda:1", 3, 2, 3)
     assert json.loads(json.dumps(snapshot.as_dict()))["device_memory"]["allocated"] == 3
-    assert (sink.seen.published, sink.seen.in_flight) == (2, 1)  # the third was underway
+    assert (sink.seen.published, sink.seen.in_flight) == (2, 1)  # the third was in flight
 
 
-def test_a_perceiver_without_a_device_tells_none():
+def test_a_perceiver_without_a_device_reports_none():
     run = Pipeline([ListSource(frames(1))], OraclePerceiver(), PromptSet.of("cat"))
     assert run.stats().device_memory is None

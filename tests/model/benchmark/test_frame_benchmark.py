@@ -17,7 +17,7 @@ def run(*arguments):
     return CliRunner().invoke(app, ["model", "--repeats", "1", "--size", "64", *arguments])
 
 
-def test_json_tells_every_form_stage_by_stage():
+def test_json_reports_every_form_stage_by_stage():
     done = run("--model", "nano", "--dtype", "float32", "--dtype", "bfloat16", "--json")
     assert done.exit_code == 0, done.output
     report = json.loads(done.output)

@@ -52,18 +52,18 @@ def imported(tiny_as_d, released: Path, home: Path) -> Path:
 
 
 def test_list_for_people_and_machines(imported: Path) -> None:
-    said = run(models.app, "list").stdout
-    assert "imported" in said
-    assert "not here" in said
+    printed = run(models.app, "list").stdout
+    assert "imported" in printed
+    assert "not here" in printed
     lines = json.loads(run(models.app, "list", "--json").stdout)
     assert {line["name"]: line["folder"] for line in lines}["D"] == str(imported)
 
 
 def test_import_reports(tiny_as_d, released: Path, home: Path) -> None:
     assert tiny_as_d
-    said = run(models.app, "import", released, "--variant", "D", "--name", "mine").stdout
-    assert "model_final.pth is a whole APE-D" in said
-    assert "dropped: iteration, trainer" in said
+    printed = run(models.app, "import", released, "--variant", "D", "--name", "mine").stdout
+    assert "model_final.pth is a whole APE-D" in printed
+    assert "dropped: iteration, trainer" in printed
     out = home / "elsewhere"
     report = json.loads(
         run(models.app, "import", released, "--variant", "D", "--output", out, "--json").stdout
@@ -130,11 +130,11 @@ def test_help_needs_no_torch() -> None:
 def test_embed_writes_a_bank_that_needs_no_text_weights(imported: Path, tmp_path: Path) -> None:
     bank = tmp_path / "bank.safetensors"
     (tmp_path / "prompts.txt").write_text("left, of the tree\n\n  cat \n", encoding="utf-8-sig")
-    said = run(
+    printed = run(
         prompts.app, "embed", "--model", "D", "-p", "Red Apple, dog", "-p", "cat",
         "--prompts-file", tmp_path / "prompts.txt", "--output", bank, "--device", "cpu",
     ).stdout  # fmt: skip
-    assert "4 prompts of 16 numbers" in said
+    assert "4 prompts of 16 numbers" in printed
     assert EmbeddingFile.load(bank).texts == ("red apple", "dog", "cat", "left, of the tree")
     whole = open_embedder(find_model("D"), torch.device("cpu")).embed(["dog", "cat"])
     (imported / "text.safetensors").unlink()

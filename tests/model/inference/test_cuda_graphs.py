@@ -179,7 +179,7 @@ class OneDevice(TorchDispatchMode):
 @pytest.mark.parametrize("kind", ["vocabulary", "sentences"])
 @pytest.mark.parametrize("nano", [False, True])
 def test_nothing_waits_between_pixels_and_logits(model, monkeypatch, nano, kind):
-    """On tensors without data whatever needs a value, or the size of a choice, is an error."""
+    """On tensors without data all that needs a value, or the size of a choice, is an error."""
     network = build_nano(NANO).eval() if nano else model
     width, network = network.config.text_width, network.to("meta")
     images, sizes = torch.empty(2, 3, 128, 128, device="meta"), ((128, 90), (70, 128))

@@ -1,4 +1,4 @@
-"""The choice of regions: equal to its plain twin, in a table of any capacity, without a wait."""
+"""The choice of regions: equal to its reference form, at any capacity, without a wait."""
 
 from dataclasses import fields
 
@@ -157,7 +157,7 @@ class OnMeta(TorchDispatchMode):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_table_asks_for_no_value(dtype):
-    """On tensors without data whatever needs a value, or the size of a choice, is an error."""
+    """On tensors without data all that needs a value, or the size of a choice, is an error."""
     logits = torch.empty(2, 30, 9, dtype=dtype, device="meta")
     boxes, thresholds = torch.empty(2, 30, 4, device="meta"), torch.empty(9, device="meta")
     with OnMeta():

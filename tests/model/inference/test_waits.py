@@ -23,7 +23,7 @@ ASK = {
     "_local_scalar_dense", "equal", "is_nonzero", "masked_select", "nonzero",
     "unique_consecutive", "unique_dim", "_unique2",
 }  # fmt: skip
-"""Operators that need a value, or make as many rows as values tell."""
+"""Operators that need a value, or make as many rows as values say."""
 LEAVE = {torch.Tensor.numpy, torch.Tensor.cpu, torch.Tensor.tolist, torch.Tensor.item}
 
 
@@ -64,7 +64,7 @@ class Bus:
     """In place of `ape_model.inference.transfer`: what goes over, and how often the host waits."""
 
     def __init__(self):
-        self.waits, self.brought, self.pictures = 0, [], []
+        self.waits, self.brought, self.images = 0, [], []
 
     def to_host(self, given):
         self.waits += 1
@@ -80,7 +80,7 @@ class Bus:
         return there
 
     def upload(self, image):
-        self.pictures.append(image.dtype)
+        self.images.append(image.dtype)
         return self.to_device(torch.from_numpy(image.copy()), None)
 
     def make_batch(self, *given):
@@ -125,7 +125,7 @@ def test_a_frame_waits_twice_and_brings_bits(model, frames, monkeypatch):
         found = model.perceive(frames)
     assert bus.waits == 2
     assert set(bus.brought[1]) == {torch.int32}
-    assert bus.pictures == [np.uint8] * len(frames)
+    assert bus.images == [np.uint8] * len(frames)
     assert sum(len(wanted) for wanted in plain) > 2
     for mine, wanted in zip(found, plain, strict=True):
         np.testing.assert_array_equal(mine.scores, wanted.scores)

@@ -52,10 +52,10 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
 
 
 def one_line(error: pytest.ExceptionInfo[Exception] | Exception) -> str:
-    said = str(error)
-    assert said
-    assert "\n" not in said
-    return said
+    message = str(error)
+    assert message
+    assert "\n" not in message
+    return message
 
 
 def checkpoint() -> bytes:

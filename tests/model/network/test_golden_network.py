@@ -375,10 +375,10 @@ def test_the_same_detections_masks_and_maps(name, mode):
                 drawn, segments = panoptic_map(columns[rows], canvas[rows], size, output, words)
                 sure = decided_pixels(columns[rows], canvas[rows], size, output)
                 assert torch.equal(drawn[sure], golden[f"panoptic{i}"][sure])
-                told = [
+                segments_found = [
                     {k: getattr(s, k) for k in ("id", "isthing", "category_id")} for s in segments
                 ]
-                assert told == described_mode["info"][f"panoptic{i}.segments"]
+                assert segments_found == described_mode["info"][f"panoptic{i}.segments"]
 
 
 def check_call(golden, call, image, columns, found, boxes, size):
@@ -410,14 +410,14 @@ def unpack(bits, shape):
     "path", sorted(golden_dir().glob("manifest_*.json")), ids=lambda path: path.stem
 )
 def test_the_state_is_the_official_one_key_for_key(path):
-    told = json.loads(path.read_text())
-    preset = PRESETS[told["variant"].removeprefix("APE-").removeprefix("L_")]
+    manifest = json.loads(path.read_text())
+    preset = PRESETS[manifest["variant"].removeprefix("APE-").removeprefix("L_")]
     with torch.device("meta"):
         model = Ape(preset)
     ours = {OFFICIAL_PREFIX + key: list(value.shape) for key, value in model.state_dict().items()}
     vision = {
         key: shape
-        for key, (shape, _) in told["state_dict"].items()
+        for key, (shape, _) in manifest["state_dict"].items()
         if "model_language" not in key and ".criterion." not in key
     }
     assert ours == vision

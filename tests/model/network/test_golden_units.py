@@ -162,8 +162,8 @@ def test_golden_rope_and_absolute_positions():
 
 def test_golden_resize():
     g = load("resize")
-    told = json.loads((golden_dir() / "unit_resize.json").read_text())
-    for size, wanted in told["resize_shortest_edge_1024_1024"].items():
+    described = json.loads((golden_dir() / "unit_resize.json").read_text())
+    for size, wanted in described["resize_shortest_edge_1024_1024"].items():
         height, width = map(int, size.split("x"))
         assert fitted_size((height, width), 1024) == tuple(wanted), size
     for key in (k for k in g if k.startswith("bgr")):
@@ -173,7 +173,7 @@ def test_golden_resize():
         assert torch.equal(torch.from_numpy(resize_rgb(g[key].numpy(), size).copy()), wanted)
 
 
-def test_the_plain_sampler_and_the_operator_agree():
+def test_the_reference_sampler_and_the_operator_agree():
     torch.manual_seed(0)
     shapes = ((6, 5), (3, 3))
     value, places = torch.randn(2, 39, 4, 8), torch.rand(2, 7, 2, 4)

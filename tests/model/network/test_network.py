@@ -99,10 +99,10 @@ def test_one_more_name_changes_nothing_for_the_others(model):
 
 def test_names_are_projected_once_and_score_the_same(model, monkeypatch):
     names = model.vocabulary(torch.randn(3, 24))
-    anew = replace(names, vectors=None, biases=None)
+    unprojected = replace(names, vectors=None, biases=None)
     with torch.inference_mode():
         features = model.encode_image(torch.randn(2, 3, 128, 128))
-        wanted = model.head(features, anew).logits
+        wanted = model.head(features, unprojected).logits
         monkeypatch.delattr(Align, "project")
         assert torch.equal(model.head(features, names).logits, wanted)
     assert model.train().vocabulary(torch.randn(3, 24)).vectors is None

@@ -1,4 +1,4 @@
-"""The choice of queries in fixed sizes, against the choice as the paper tells it."""
+"""The choice of queries in fixed sizes, against the choice as the paper has it."""
 
 from dataclasses import replace
 from types import SimpleNamespace

@@ -32,8 +32,8 @@ def golden_dir():
 
 def cases():
     path = golden_dir() / "post.json"
-    told = json.loads(path.read_text())["cases"] if path.exists() else {}
-    return {k: v for k, v in told.items() if (golden_dir() / f"post_{k}.safetensors").exists()}
+    entries = json.loads(path.read_text())["cases"] if path.exists() else {}
+    return {k: v for k, v in entries.items() if (golden_dir() / f"post_{k}.safetensors").exists()}
 
 
 def vocabulary(case, columns):
@@ -124,5 +124,5 @@ def test_the_same_panoptic_map(name):
         )
         sure = decided_pixels(logits[rows], canvas[rows], size, tuple(case["orig"][image]))
         assert torch.equal(drawn[sure], golden[f"panoptic{image}"][sure])
-        told = [{k: getattr(s, k) for k in ("id", "isthing", "category_id")} for s in segments]
-        assert told == case[f"panoptic{image}.segments"]
+        found = [{k: getattr(s, k) for k in ("id", "isthing", "category_id")} for s in segments]
+        assert found == case[f"panoptic{image}.segments"]

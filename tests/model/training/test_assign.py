@@ -67,7 +67,7 @@ def test_every_query_over_the_threshold_answers_for_its_region():
     torch.testing.assert_close(overlap, torch.tensor([[1.0, 0.8, 0.4, 0.0]]))
 
 
-def test_the_best_query_of_a_region_answers_whatever_its_overlap():
+def test_the_best_query_of_a_region_answers_at_any_overlap():
     boxes = regions([0, 0, 10, 10])
     predicted = torch.tensor([[[0.0, 0.0, 10.0, 2.0], [0.0, 0.0, 10.0, 3.0]]])
     region, _ = assign_queries(predicted, boxes, torch.tensor([[True]]), 0.6)

@@ -110,7 +110,7 @@ def test_pasted_things_hide_what_is_under_them_and_have_soft_rims():
 
 
 @pytest.mark.parametrize(
-    ("said", "mirrored"),
+    ("sentence", "mirrored"),
     [
         ("the left dog", "the right dog"),
         ("the dog right of the leftmost car", "the dog left of the rightmost car"),
@@ -118,8 +118,8 @@ def test_pasted_things_hide_what_is_under_them_and_have_soft_rims():
         ("the biggest dog", "the biggest dog"),
     ],
 )
-def test_words_of_side_are_exchanged_and_no_others(said, mirrored):
-    assert mirror_words(said) == mirrored
+def test_words_of_side_are_exchanged_and_no_others(sentence, mirrored):
+    assert mirror_words(sentence) == mirrored
 
 
 def test_some_words_compare():

@@ -63,7 +63,7 @@ def test_a_good_file_is_read_whole(write):
     assert data.skips.counts == {}
 
 
-def test_stuff_comes_after_things_whatever_the_order_of_the_file(write):
+def test_stuff_comes_after_things_in_any_order_of_the_file(write):
     categories = [
         {"id": 9, "name": "sky", "isthing": 0},
         {"id": 3, "name": "gizmo", "isthing": 1},
@@ -94,7 +94,7 @@ def test_phrases_belong_to_their_region(write):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("{", "no COCO file"),
         (table(annotations=[]), "has no annotations"),
@@ -134,9 +134,9 @@ def test_phrases_belong_to_their_region(write):
         (table(annotations=[annotation(bbox=[10, 10, 0, 5])]), "left out: 1 box without area"),
     ],
 )
-def test_a_bad_file_is_refused_in_one_line(write, content, said):
+def test_a_bad_file_is_refused_in_one_line(write, content, message):
     path = write(content)
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         read_coco(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)

@@ -170,7 +170,7 @@ def test_images_that_break_off_while_workers_read_end_it_in_one_line(images, tmp
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"annotations": []}, "data.json has no annotations"),
         ({"images": [{"id": 0, "file_name": "x.png", "height": 4, "width": 4}]}, "image row 0"),
@@ -179,16 +179,16 @@ def test_images_that_break_off_while_workers_read_end_it_in_one_line(images, tmp
         ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "A"}]}, "category row 1"),
     ],
 )
-def test_bad_data_is_refused_in_one_line(recipe, images, tmp_path, changes, said):
+def test_bad_data_is_refused_in_one_line(recipe, images, tmp_path, changes, message):
     data = images(**changes)
     done = call("--data", data, "--config", recipe(), "--out", tmp_path / "out")
     line = refused(done)
-    assert said in line
+    assert message in line
     assert "data.json" in line
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--data", "nowhere.json"), "nowhere.json is no COCO file"),
         (("--config", "nowhere.toml"), "nowhere.toml is not a recipe"),
@@ -197,8 +197,8 @@ def test_bad_data_is_refused_in_one_line(recipe, images, tmp_path, changes, said
         (("--device", "tpu"), "no device 'tpu'"),
     ],
 )
-def test_bad_words_are_refused_in_one_line(tmp_path, words, said):
-    assert said in refused(call("--out", tmp_path / "out", *words))
+def test_bad_words_are_refused_in_one_line(tmp_path, words, message):
+    assert message in refused(call("--out", tmp_path / "out", *words))
 
 
 def test_data_on_the_command_line_and_in_the_recipe_exclude_each_other(recipe, images, tmp_path):
@@ -224,7 +224,9 @@ def test_a_damaged_state_is_refused_in_one_line(recipe, images, tmp_path):
     assert "state.pt is damaged" in line
 
 
-def test_a_text_tower_that_tells_nothing_apart_is_refused_before_any_step(recipe, images, tmp_path):
+def test_a_text_tower_that_distinguishes_nothing_is_refused_before_any_step(
+    recipe, images, tmp_path
+):
     shipped = find_model("nano").text
     tensors, _ = read_safetensors(shipped)
     flat = {key: torch.zeros_like(value) for key, value in tensors.items()}

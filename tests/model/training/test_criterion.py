@@ -9,7 +9,7 @@ from ape_model.training.losses.criterion import Criterion, _masks, semantic_loss
 
 
 class Square:
-    """Stands for a network whose queries draw what they are told."""
+    """Stands for a network whose queries draw what they are given."""
 
     class mask_head:  # noqa: N801
         @staticmethod

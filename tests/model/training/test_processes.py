@@ -42,12 +42,12 @@ def test_two_processes_do_bit_for_bit_what_one_does_with_both_batches(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_command_under_torchrun_speaks_once_and_writes_one_model(tmp_path):
+def test_the_command_under_torchrun_reports_once_and_writes_one_model(tmp_path):
     (tmp_path / "recipe.toml").write_text(RECIPE)
     command = ("-m", "ape_model.training.command", "--device", "cpu")
-    said = torchrun(*command, "--config", f"{tmp_path}/recipe.toml", "--out", f"{tmp_path}/out")
-    assert said.count("text tower:") == 1
-    assert said.count("wrote ") == 1
+    output = torchrun(*command, "--config", f"{tmp_path}/recipe.toml", "--out", f"{tmp_path}/out")
+    assert output.count("text tower:") == 1
+    assert output.count("wrote ") == 1
     lines = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
     assert [line["images"] for line in lines if "images" in line] == [2, 4, 6, 8]
     assert (tmp_path / "out/vision.safetensors").is_file()

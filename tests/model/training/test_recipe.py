@@ -48,7 +48,7 @@ scale = [0.5, 1]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("steps = 1\nspeed = 2", "unknown key 'speed' in .*; it has: steps, "),
         ("seed = 1", "needs 'steps'"),
@@ -80,15 +80,15 @@ scale = [0.5, 1]
         ("steps = 1\n[[data]]\nsource = 'a'\nmemory = 9", "data 0: memory is for phrases"),
     ],
 )
-def test_a_recipe_that_does_not_fit_is_refused(tmp_path, text, said):
+def test_a_recipe_that_does_not_fit_is_refused(tmp_path, text, message):
     path = write(tmp_path, text if "phase" in text else text + PHASE)
-    with pytest.raises(RecipeError, match=said) as caught:
+    with pytest.raises(RecipeError, match=message) as caught:
         read_recipe(path)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("phase", "said"),
+    ("phase", "message"),
     [
         ("", "the first .* starts at step 0"),
         (PHASE.replace("first = 0", "first = 5"), "the first .* starts at step 0"),
@@ -102,8 +102,8 @@ def test_a_recipe_that_does_not_fit_is_refused(tmp_path, text, said):
         (PHASE.replace("first = 0", ""), "phase 0 needs 'first'"),
     ],
 )
-def test_phases_that_do_not_fit_are_refused(tmp_path, phase, said):
-    with pytest.raises(RecipeError, match=said):
+def test_phases_that_do_not_fit_are_refused(tmp_path, phase, message):
+    with pytest.raises(RecipeError, match=message):
         read_recipe(write(tmp_path, "steps = 1\n" + phase))
 
 

@@ -216,15 +216,15 @@ def test_sentences_train_what_stands_on_the_backbone(bank, tmp_path, share, move
     assert any(not torch.equal(before[k], after[k]) for k in before if k not in eyes)
 
 
-def test_relations_take_turns_in_what_is_said():
+def test_relations_take_turns_in_what_is_prompted():
     phrases = [Phrase(str(k), k, (), "extreme") for k in range(4)]
     phrases += [
         Phrase("on", 4, (), "on"),
         Phrase("big", 5, (), "size"),
         Phrase("small", 6, (), "size"),
     ]
-    said = [p.relation for p in taking_turns(phrases, random.Random(3))]
-    assert [set(said[:3]), sorted(said[3:5]), said[5:]] == [
+    relations = [p.relation for p in taking_turns(phrases, random.Random(3))]
+    assert [set(relations[:3]), sorted(relations[3:5]), relations[5:]] == [
         {"extreme", "on", "size"},
         ["extreme", "size"],
         ["extreme", "extreme"],
@@ -257,7 +257,7 @@ def test_processes_draw_the_same_kind_of_batch_but_other_scenes():
 
 
 def draw_gizmos(folder, count):
-    """Pictures of a thing no drawn world has: a white ring with a black bar on noise."""
+    """Images of a thing no drawn world has: a white ring with a black bar on noise."""
     rng = random.Random(1)
     folder.mkdir()
     images, annotations = [], []

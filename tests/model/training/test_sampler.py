@@ -46,16 +46,16 @@ def near_encode(texts):
 
 
 def batch_of(*images, dataset=0):
-    """Pictures of (classes, sentences) on 32 x 32 pixels."""
+    """Images of (classes, sentences) on 32 x 32 pixels."""
     examples = [
         Example(
             image=np.zeros((32, 32, 3), np.uint8),
             ids=np.zeros((32, 32), np.int32),
             boxes=np.tile(np.array([[0, 0, 8, 8]], np.float32), (len(classes), 1)),
             classes=np.array(classes, np.int64),
-            sentences=tuple(said),
+            sentences=tuple(sentences),
         )
-        for classes, said in images
+        for classes, sentences in images
     ]
     return replace(collate(examples, NANO), dataset=dataset)
 
@@ -215,7 +215,7 @@ def test_earlier_phrases_are_negatives_the_newest_first_and_the_oldest_forgotten
     )
 
 
-def test_what_is_said_again_is_no_negative_and_takes_no_second_place(model):
+def test_what_is_prompted_again_is_no_negative_and_takes_no_second_place(model):
     prompt_sampler = PromptSampler(
         [PromptingConfig(names(near_encode), shared=True, memory=2)], width=WIDTH, seed=0
     )

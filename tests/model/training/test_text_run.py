@@ -69,10 +69,10 @@ def fake_teacher(monkeypatch):
 
 @pytest.mark.usefixtures("fake_teacher")
 def test_a_tower_is_distilled_checked_and_read_again(given, tmp_path):
-    said = []
+    lines = []
     out = tmp_path / "tower.safetensors"
-    train_tower(*given, out, TINY, said.append)
-    assert any(line.startswith("text tower: effective rank") for line in said)
+    train_tower(*given, out, TINY, lines.append)
+    assert any(line.startswith("text tower: effective rank") for line in lines)
     (tmp_path / "recipe.toml").write_text(
         "steps = 1\ntext = 'tower.safetensors'\n[[phase]]\nfirst = 0\n"
         "canvases = [{height = 32, width = 32, batch = 1}]"
@@ -99,10 +99,10 @@ def test_a_tower_whose_vectors_are_all_alike_is_refused_and_not_written(
     given, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(text_run, "distil", collapsed(text_run.distil))
-    out, said = tmp_path / "tower.safetensors", []
+    out, lines = tmp_path / "tower.safetensors", []
     with pytest.raises(TextTowerError, match="does not distinguish names: effective rank"):
-        train_tower(*given, out, TINY, said.append)
-    assert any(line.startswith("text tower: effective rank") for line in said)
+        train_tower(*given, out, TINY, lines.append)
+    assert any(line.startswith("text tower: effective rank") for line in lines)
     assert not out.exists()
 
 
@@ -153,12 +153,12 @@ def test_names_that_cannot_be_used_are_one_line(given, tmp_path):
         (teacher, tmp_path / "empty.xml", "empty.xml holds no names"),
         (teacher, tmp_path / "other.xml", "no name is a thing of the drawn world"),
     ]
-    for folder, names, said in cases:
-        assert said in one_line("--teacher", folder, "--cldr", names, "--out", tmp_path / "t")
+    for folder, names, message in cases:
+        assert message in one_line("--teacher", folder, "--cldr", names, "--out", tmp_path / "t")
 
 
 def test_a_missing_extra_is_named(given, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     (tmp_path / "modules.json").write_text("[]")
-    said = one_line("--teacher", tmp_path, "--cldr", given[1], "--out", tmp_path / "t")
-    assert "pip install 'ape-stream[distil]'" in said
+    message = one_line("--teacher", tmp_path, "--cldr", given[1], "--out", tmp_path / "t")
+    assert "pip install 'ape-stream[distil]'" in message

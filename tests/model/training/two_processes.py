@@ -47,21 +47,21 @@ def alone(folder):
     run = trainer(folder)
     data = [WorldBatches(STAGES, seed=0, network=NANO, steps=STEPS, rank=r) for r in range(2)]
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
-    said = []
+    queued = []
     for step in range(STEPS):
-        said.clear()
+        queued.clear()
         summed = torch.zeros(sum(p.numel() for p in parameters))
         before = run.prompt_sampler.state()
         for part in data:
             run.prompt_sampler.load(
                 before
             )  # both processes see what was remembered before the step
-            run.prompt_sampler._enqueue = lambda new, _: said.append(new)
+            run.prompt_sampler._enqueue = lambda new, _: queued.append(new)
             run.backward(part[step])
             own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
             summed += torch.cat([gradient.flatten() for gradient in own])
         del run.prompt_sampler._enqueue
-        run.prompt_sampler._enqueue(torch.cat(said), 0)
+        run.prompt_sampler._enqueue(torch.cat(queued), 0)
         # Parts of one long vector, as after the exchange: sums follow how numbers lie.
         parts = (summed / 2).split([p.numel() for p in parameters])
         for p, part in zip(parameters, parts, strict=True):

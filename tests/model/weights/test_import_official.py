@@ -112,7 +112,7 @@ def test_weights_without_a_wrapper_and_with_module_prefix(tiny, tmp_path: Path) 
     assert report.dropped == ()
 
 
-def test_a_model_is_replaced_only_when_told(tiny, released: Path, tmp_path: Path) -> None:
+def test_a_model_is_replaced_only_on_request(tiny, released: Path, tmp_path: Path) -> None:
     folder = tmp_path / "D"
     import_checkpoint(released, "D", folder, layout=tiny.layout)
     (folder / "notes.txt").write_text("mine")
@@ -185,8 +185,8 @@ def _import_of(state: Any, tiny, tmp_path: Path) -> str:
 def test_missing_key(tiny, tmp_path: Path) -> None:
     content = tiny.official()
     del content["model"]["model_vision.mask_conv.weight"]
-    said = _import_of(content, tiny, tmp_path)
-    assert "1 missing (model_vision.mask_conv.weight)" in said
+    message = _import_of(content, tiny, tmp_path)
+    assert "1 missing (model_vision.mask_conv.weight)" in message
 
 
 def test_key_left_over(tiny, tmp_path: Path) -> None:
@@ -198,8 +198,8 @@ def test_key_left_over(tiny, tmp_path: Path) -> None:
 def test_wrong_shape(tiny, tmp_path: Path) -> None:
     content = tiny.official()
     content["model"]["model_vision.mask_conv.weight"] = torch.ones(2, 3)
-    said = _import_of(content, tiny, tmp_path)
-    assert "1 of another shape (model_vision.mask_conv.weight [2, 3] and not [" in said
+    message = _import_of(content, tiny, tmp_path)
+    assert "1 of another shape (model_vision.mask_conv.weight [2, 3] and not [" in message
 
 
 def test_second_names_must_agree(tiny, tmp_path: Path) -> None:
@@ -224,8 +224,8 @@ class _Attack:
 
 
 def test_a_malicious_pickle_runs_nothing_and_is_named(tiny, tmp_path: Path) -> None:
-    said = _import_of({"model": {"a": torch.ones(1)}, "hooks": _Attack()}, tiny, tmp_path)
-    assert re.search(r"asks to run (posix|nt)\.system: it is not loaded", said)
+    message = _import_of({"model": {"a": torch.ones(1)}, "hooks": _Attack()}, tiny, tmp_path)
+    assert re.search(r"asks to run (posix|nt)\.system: it is not loaded", message)
     assert not Path("/tmp/ape_stream_was_attacked").exists()
 
 

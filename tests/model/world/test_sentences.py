@@ -26,13 +26,13 @@ def _scene(world, placed, regions=None):
     return compositor.scene(), ground
 
 
-def _said(world, placed, regions=None):
+def _phrases(world, placed, regions=None):
     return {p.text: p.target for p in phrases_of(*_scene(world, placed, regions), world.words)}
 
 
 def test_two_of_a_noun_by_size_and_place(world):
-    said = _said(world, [("fox", 40, 100, 30), ("fox", 150, 100, 60)])
-    assert said == {
+    phrases = _phrases(world, [("fox", 40, 100, 30), ("fox", 150, 100, 60)])
+    assert phrases == {
         "the smaller fox": 10,
         "the bigger fox": 11,
         "the leftmost fox": 10,
@@ -41,24 +41,24 @@ def test_two_of_a_noun_by_size_and_place(world):
 
 
 def test_three_of_a_noun_take_the_superlative(world):
-    said = _said(world, [("fox", 40, 40, 25), ("fox", 100, 100, 40), ("fox", 160, 160, 70)])
-    assert said["the biggest fox"] == 12
-    assert said["the smallest fox"] == 10
-    assert said["the topmost fox"] == 10
-    assert said["the lowest fox"] == 12
+    phrases = _phrases(world, [("fox", 40, 40, 25), ("fox", 100, 100, 40), ("fox", 160, 160, 70)])
+    assert phrases["the biggest fox"] == 12
+    assert phrases["the smallest fox"] == 10
+    assert phrases["the topmost fox"] == 10
+    assert phrases["the lowest fox"] == 12
 
 
 def test_equal_sizes_and_level_places_are_not_spoken_of(world):
-    said = _said(world, [("fox", 40, 100, 40), ("fox", 150, 104, 44)])
-    assert set(said) == {"the leftmost fox", "the rightmost fox"}
+    phrases = _phrases(world, [("fox", 40, 100, 40), ("fox", 150, 104, 44)])
+    assert set(phrases) == {"the leftmost fox", "the rightmost fox"}
 
 
 def test_relative_position_needs_one_clearly_on_that_side_and_the_rest_on_the_other(world):
-    said = _said(world, [("fox", 30, 60, 40), ("fox", 170, 60, 40), ("drum", 100, 150, 40)])
-    assert said["the fox left of the drum"] == 10
-    assert said["the fox right of the drum"] == 11
-    assert "the fox above the drum" not in said
-    level = _said(world, [("fox", 30, 60, 40), ("fox", 98, 60, 40), ("drum", 100, 150, 40)])
+    phrases = _phrases(world, [("fox", 30, 60, 40), ("fox", 170, 60, 40), ("drum", 100, 150, 40)])
+    assert phrases["the fox left of the drum"] == 10
+    assert phrases["the fox right of the drum"] == 11
+    assert "the fox above the drum" not in phrases
+    level = _phrases(world, [("fox", 30, 60, 40), ("fox", 98, 60, 40), ("drum", 100, 150, 40)])
     assert "the fox left of the drum" not in level
 
 
@@ -69,15 +69,15 @@ def test_relative_position_to_two_drums_makes_no_phrase(world):
         ("drum", 100, 150, 30),
         ("drum", 100, 40, 30),
     ]
-    assert not any("fox left of" in text for text in _said(world, placed))
+    assert not any("fox left of" in text for text in _phrases(world, placed))
 
 
 def test_on_needs_every_one_of_the_noun_to_stand_clearly(world):
     regions = {"sky": 0.0, "grass": 0.5}
-    said = _said(world, [("fox", 40, 40, 40), ("fox", 150, 160, 40)], regions)
-    assert said["the fox on the sky"] == 10
-    assert said["the fox on the grass"] == 11
-    astride = _said(world, [("fox", 40, 100, 40), ("fox", 150, 160, 40)], regions)
+    phrases = _phrases(world, [("fox", 40, 40, 40), ("fox", 150, 160, 40)], regions)
+    assert phrases["the fox on the sky"] == 10
+    assert phrases["the fox on the grass"] == 11
+    astride = _phrases(world, [("fox", 40, 100, 40), ("fox", 150, 160, 40)], regions)
     assert not any(" on the " in text for text in astride)
 
 

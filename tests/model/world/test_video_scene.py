@@ -25,7 +25,7 @@ def test_any_frame_can_be_drawn_at_any_time(world):
     assert video.scene(1_000_000).image.shape == (120, 160, 3)
 
 
-def test_speed_is_per_second_whatever_the_frame_rate(world):
+def test_speed_is_per_second_at_any_frame_rate(world):
     slow, fast = world.video(3, (120, 160), fps=10), world.video(3, (120, 160), fps=30)
     np.testing.assert_array_equal(slow.scene(7).image, fast.scene(21).image)
 

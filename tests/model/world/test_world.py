@@ -175,7 +175,7 @@ def test_textures_wrap_around_without_a_seam(name):
     np.testing.assert_array_equal(window(name, TILE, -TILE, (8, 9)), texture(name)[:8, :9])
 
 
-def test_textures_are_told_apart_by_their_colours():
+def test_textures_are_distinguished_by_their_colours():
     means = np.array([texture(name).mean((0, 1)) for name in PAINTERS])
     spread = np.array([texture(name).std((0, 1)) for name in PAINTERS])
     look = np.concatenate([means, spread], 1)

@@ -55,11 +55,11 @@ def test_a_prompts_file_may_begin_with_a_byte_order_mark(folder, capsys):
     assert json.loads(capsys.readouterr().out)["prompts"] == ["red apple"]
 
 
-@pytest.mark.parametrize("said", [(), ("--no-live",), ("--wait", "5")])
-def test_a_url_with_an_end_is_read_to_its_end(folder, said):
+@pytest.mark.parametrize("options", [(), ("--no-live",), ("--wait", "5")])
+def test_a_url_with_an_end_is_read_to_its_end(folder, options):
     clip = Path(write_clip(folder / "a.mp4", frames=12)).read_bytes()
     with web(serve_files({"a": clip})) as url:
-        done = annotate(f"{url}/a", *said, "--prompt", "cup", "--output", "fake:out.txt")
+        done = annotate(f"{url}/a", *options, "--prompt", "cup", "--output", "fake:out.txt")
     assert done == 0
     assert len((folder / "out.txt").read_text().splitlines()) == 12 + 1
 

@@ -24,7 +24,7 @@ def write(tmp_path, text):
     return path
 
 
-def test_everything_can_be_said(tmp_path):
+def test_everything_can_be_configured(tmp_path):
     assert load(write(tmp_path, FULL)) == RunConfig(
         sources=(
             SourceConfig("clip.mp4"),
@@ -42,7 +42,7 @@ def test_everything_can_be_said(tmp_path):
     )
 
 
-def test_little_needs_to_be_said():
+def test_little_needs_to_be_configured():
     config = parse({"prompts": ["a"], "sources": ["0"]})
     assert config.model == PluginConfig("ape")
     assert config.tracker == PluginConfig("iou")

@@ -1,4 +1,4 @@
-"""JSON Lines, COCO json and label maps: what is written reads back, whatever happens."""
+"""JSON Lines, COCO json and label maps: what is written reads back, also after a failure."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_a_folder_in_the_way_is_refused(tmp_path, kind):
     assert (tmp_path / "o").is_dir()
 
 
-def test_a_full_disk_is_told_in_one_line():
+def test_a_full_disk_is_reported_in_one_line():
     with pytest.raises(SinkError, match="cannot write /dev/full: No space left") as error:
         write(JsonlSink("/dev/full"), [made()])
     assert "\n" not in str(error.value)
@@ -241,9 +241,9 @@ def test_nothing_written_is_lost_when_the_disk_fills_up(tmp_path, module, kind, 
         command, env=env, capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr
-    count, _, said = done.stdout.strip().partition(" ")
-    assert said.startswith("cannot write")
-    assert "\n" not in said
+    count, _, message = done.stdout.strip().partition(" ")
+    assert message.startswith("cannot write")
+    assert "\n" not in message
     whole = (tmp_path / f"{name}.part").read_bytes().split(b"\n")[: int(count)]
     assert len(whole) == int(count) > 10
     assert all(json.loads(line) for line in whole)

@@ -48,7 +48,7 @@ def test_every_frame_is_written_with_its_time(tmp_path, name):
     np.testing.assert_allclose(np.add(written, start), times, atol=1.1e-3)
 
 
-def test_the_picture_is_the_overlay_in_its_colours(tmp_path):
+def test_the_image_is_the_overlay_in_its_colours(tmp_path):
     result = made(found=1, size=(480, 640))
     image = np.zeros((480, 640, 3), np.uint8)
     image[:, :320], image[:, 320:] = (30, 60, 200), (200, 120, 20)
@@ -185,8 +185,8 @@ def test_a_kill_costs_less_than_a_second_of_the_stream(tmp_path, name, count, fp
 def test_a_full_disk_is_one_line_and_leaves_what_was_written(tmp_path):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))"
     with start_writer(tmp_path / "full.mp4", limit) as writer:
-        said = writer.communicate(timeout=60)[0].strip().splitlines()
-    assert said[-1].startswith("refused: cannot write")
+        lines = writer.communicate(timeout=60)[0].strip().splitlines()
+    assert lines[-1].startswith("refused: cannot write")
     assert writer.returncode == 0
     frames = []
     with VideoSource(str(tmp_path / "full.mp4.part")) as source, suppress(TruncatedError):
@@ -212,7 +212,7 @@ def test_the_sheet_shows_frames_from_all_over_the_run(tmp_path):
     assert np.diff(corners).max() <= 32
 
 
-def test_a_short_run_and_pictures_of_any_shape_make_a_sheet(tmp_path):
+def test_a_short_run_and_images_of_any_shape_make_a_sheet(tmp_path):
     shapes = [(1, 3000), (3000, 1), (90, 120)]
     results = [made(k, size=size, found=1) for k, size in enumerate(shapes)]
     write(SheetSink(str(tmp_path / "s.png"), width=100), results)

@@ -137,7 +137,7 @@ def test_s_saves_what_is_shown(screen, tmp_path, monkeypatch):
     assert screen.titles == {"w ../cam 1": "saved cam-1-000001.png"}
 
 
-def test_qt_is_told_to_keep_quiet_about_fonts(screen, monkeypatch):
+def test_qt_is_kept_quiet_about_fonts(screen, monkeypatch):
     monkeypatch.setenv("QT_LOGGING_RULES", "mine=true")
     monkeypatch.setenv("QT_QPA_FONTDIR", "/not/there")
     with WindowSink("w") as sink:

@@ -67,7 +67,7 @@ def live():
 
 
 @pytest.mark.parametrize("given_s", [0.0, 0.95, 77.0, None])
-def test_an_outage_counts_in_full_whatever_the_sender_says(given_s):
+def test_an_outage_counts_in_full_for_any_time_of_the_sender(given_s):
     clock = live()
     clock.interrupt()
     assert clock.time_s(given_s, 105.2) == pytest.approx(5.0)

@@ -1,4 +1,4 @@
-"""Pictures as a stream: order, arrangement, orientation, depth; and local cameras."""
+"""Images as a stream: order, arrangement, orientation, depth; and local cameras."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def values(frames):
 # ----------------------------------------------------------------------------------- arrangements
 
 
-def test_one_picture(tmp_path):
+def test_one_image(tmp_path):
     path = save(tmp_path / "a.png", 7)
     (frame,) = read(path, name="still")
     assert (frame.index, frame.time_s, frame.stream, frame.origin) == (0, 0.0, "still", str(path))
@@ -50,7 +50,7 @@ def test_a_folder_comes_in_natural_order_without_other_files(tmp_path):
     for number in (10, 9, 1, 100):
         save(tmp_path / f"f{number}.png", number)
     save(tmp_path / "g2.BMP", 200)
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     save(tmp_path / "deeper" / "f0.png")
     frames = read(tmp_path, fps=4)
     assert values(frames) == [1, 9, 10, 100, 200]
@@ -89,7 +89,7 @@ def test_exif_turns_and_flips(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(stored).save(tmp_path / "t.png", exif=exif)
-    # Exif 2.32, tag 274: where row 0 and column 0 of the stored picture are seen.
+    # Exif 2.32, tag 274: where row 0 and column 0 of the stored image are seen.
     corners = [(0, 0), (0, -1), (-1, -1), (-1, 0), (0, 0), (0, -1), (-1, -1), (-1, 0)]
     row, column = corners[orientation - 1]
     image = read(tmp_path / "t.png")[0].image
@@ -134,7 +134,7 @@ def test_extreme_sizes(tmp_path, size):
 
 def test_an_unreadable_image_is_named_and_the_others_are_read(tmp_path):
     save(tmp_path / "1.png", 5)
-    (tmp_path / "2.png").write_bytes(b"no picture at all")
+    (tmp_path / "2.png").write_bytes(b"no image at all")
     save(tmp_path / "3.png", 7)
     frames = []
     with (
@@ -148,7 +148,7 @@ def test_an_unreadable_image_is_named_and_the_others_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_a_picture_that_is_cut_short_is_not_filled_up(tmp_path, suffix):
+def test_an_image_that_is_cut_short_is_not_filled_up(tmp_path, suffix):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     path = tmp_path / f"cut.{suffix}"
     Image.fromarray(noise).save(path)
@@ -164,9 +164,9 @@ def test_many_unreadable_images_are_each_named_once(tmp_path, caplog):
     with ImagesSource(str(tmp_path)) as source, pytest.raises(TruncatedError) as error:
         list(source)
     assert str(error.value).startswith("8 of 9 images")
-    told = [str(error.value), *(record.getMessage() for record in caplog.records)]
+    reports = [str(error.value), *(record.getMessage() for record in caplog.records)]
     for number in range(1, 9):
-        assert sum(line.count(f"{number}.png") for line in told) == 1
+        assert sum(line.count(f"{number}.png") for line in reports) == 1
 
 
 def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
@@ -259,7 +259,7 @@ def test_leaving_from_another_thread_ends_the_reading(plug):
     assert capture.released == 1
 
 
-def test_a_camera_that_is_not_there_or_busy_is_told(plug):
+def test_a_camera_that_is_not_there_or_busy_is_reported(plug):
     for spec in ("63", "camera://63", "/dev/video63"):
         with pytest.raises(SourceError, match="video63 does not exist"), CameraSource(spec):
             pass

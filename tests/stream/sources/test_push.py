@@ -15,7 +15,7 @@ from ape_stream.types import Instances, Mask, PromptSet
 PROMPTS = PromptSet.of("cup")
 
 
-def picture(value=0):
+def image(value=0):
     return np.full((16, 16, 3), value, np.uint8)
 
 
@@ -25,7 +25,7 @@ def test_pushed_frames_come_out_and_the_books_balance(live):
 
     def feed():
         for k in range(200):
-            assert source.push(picture(k % 256), k / 30, origin=f"{k}.png")
+            assert source.push(image(k % 256), k / 30, origin=f"{k}.png")
         source.end()
 
     feeder = threading.Thread(target=feed)
@@ -48,21 +48,21 @@ def test_push_says_when_the_run_is_over():
     source = PushSource("robot")
     with source:
         pass
-    assert source.push(picture(), 0.0) is False
+    assert source.push(image(), 0.0) is False
 
 
 def test_push_after_end_is_refused():
     source = PushSource("robot")
     source.end()
-    assert source.push(picture(), 0.0) is False
+    assert source.push(image(), 0.0) is False
     assert not isinstance(source, KnowsFrameCount)
 
 
 def test_a_blocked_push_is_freed_by_the_end_of_the_run():
     source = PushSource("robot", live=False)
-    assert source.push(picture(), 0.0)
+    assert source.push(image(), 0.0)
     answers = []
-    blocked = threading.Thread(target=lambda: answers.append(source.push(picture(), 0.1)))
+    blocked = threading.Thread(target=lambda: answers.append(source.push(image(), 0.1)))
     blocked.start()
     with source:
         pass
@@ -75,10 +75,10 @@ def test_a_time_out_of_range_costs_its_frame_and_not_the_run(time_s):
     source = PushSource("robot", live=False)
 
     def feed():
-        source.push(picture(), 0.0)
+        source.push(image(), 0.0)
         with pytest.raises(ValueError, match="a frame's time is 0 to"):
-            source.push(picture(), time_s)
-        source.push(picture(), 0.1)
+            source.push(image(), time_s)
+        source.push(image(), 0.1)
         source.end()
 
     feeder = threading.Thread(target=feed)
@@ -113,7 +113,7 @@ def test_a_sender_that_begins_again_goes_on_in_a_new_segment_with_new_tracks():
 
     def feed():
         for k in range(20):
-            source.push(picture(), (k % 10) / 10)
+            source.push(image(), (k % 10) / 10)
         source.end()
 
     feeder = threading.Thread(target=feed)

@@ -155,7 +155,7 @@ def test_a_weak_region_continues_a_track_but_starts_none():
     assert ids(tracker, 0.3, (12, 10, 40, 40, 0, 0.3), (20, 10, 40, 40, 0, 0.9)) == [0, 1]
 
 
-def test_masks_tell_apart_what_boxes_cannot():
+def test_masks_distinguish_what_boxes_cannot():
     # Two diagonal bars of one box: an X. Their masks cross in the middle only.
     bar = np.eye(60, dtype=np.bool_)
     bar |= np.roll(bar, 1, axis=1) | np.roll(bar, -1, axis=1)

@@ -17,8 +17,8 @@ PIPELINE = (
 )
 
 
-def picture(number):
-    """The bytes of an image whose eight bars spell the number, as `clips.picture` does."""
+def image_of(number):
+    """The bytes of an image whose eight bars spell the number, as `clips.image_of` does."""
     bars = (bytes([210 if number >> bit & 1 else 40]) * (3 * WIDTH // 8) for bit in range(8))
     return b"".join(bars) * HEIGHT
 
@@ -41,7 +41,7 @@ class Camera(GstRtspServer.RTSPMediaFactory):
         """One frame; False once nobody takes them."""
         now_s = GLib.get_monotonic_time() / 1e6
         print(self.number, now_s, flush=True)  # noqa: T201 (the test reads it)
-        done = frames.emit("push-buffer", Gst.Buffer.new_wrapped(picture(self.number)))
+        done = frames.emit("push-buffer", Gst.Buffer.new_wrapped(image_of(self.number)))
         self.number += 1
         return done == Gst.FlowReturn.OK
 

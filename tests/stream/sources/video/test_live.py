@@ -15,7 +15,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from clips import RATE, number_of, numbers, picture, write_clip
+from clips import RATE, image_of, number_of, numbers, write_clip
 from servers import Broadcast, folder, motion_jpeg, paced, web
 
 from ape_stream.errors import SourceError
@@ -79,7 +79,7 @@ def test_leaving_from_another_thread_ends_the_reading(clip):
     assert len(seen) >= 1
 
 
-# ------------------------------------------------------------------------- what a frame tells
+# ------------------------------------------------------------------------- properties of a frame
 
 
 class Camera:
@@ -105,7 +105,7 @@ class Camera:
             stream = output.add_stream("libx264", rate=RATE, options=settings)
             stream.height, stream.width, stream.pix_fmt = 96, 128, "yuv420p"
             for k in paced(times):
-                frame = av.VideoFrame.from_ndarray(picture(self._first + k), format="bgr24")
+                frame = av.VideoFrame.from_ndarray(image_of(self._first + k), format="bgr24")
                 frame.pts, frame.time_base = self._start + k, Fraction(1, RATE)
                 output.mux(stream.encode(frame))
                 self._sent[self._first + k] = time.monotonic()
@@ -215,7 +215,7 @@ def test_a_sender_of_datagrams_that_is_started_again(away_s):
 
 
 def jpeg(number):
-    return cv2.imencode(".jpg", picture(number))[1].tobytes()
+    return cv2.imencode(".jpg", image_of(number))[1].tobytes()
 
 
 def damaged(number, kind):

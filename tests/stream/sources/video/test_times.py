@@ -1,4 +1,4 @@
-"""Every frame comes once, with its own time, whatever its container says or leaves out."""
+"""Every frame comes once, with its own time, also where its container leaves it out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import RATE, numbers, picture, read_video, write_clip
+from clips import RATE, image_of, numbers, read_video, write_clip
 
 from ape_stream.protocols import Source
 from ape_stream.sources.video import VideoSource
@@ -90,7 +90,7 @@ def test_a_raw_stream_without_any_time_is_whole_and_keeps_its_rate(tmp_path, suf
         stream = output.add_stream(codec, rate=rate, options=quiet)
         stream.height, stream.width, stream.pix_fmt = 96, 128, "yuv420p"
         for k in range(25):
-            frame = av.VideoFrame.from_ndarray(picture(k), format="bgr24")
+            frame = av.VideoFrame.from_ndarray(image_of(k), format="bgr24")
             frame.pts, frame.time_base = k, Fraction(1, rate)
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
@@ -112,7 +112,7 @@ def test_recordings_one_after_the_other_go_on_by_one_frame(tmp_path, order):
     late = write_clip(tmp_path / "late.ts", frames=30, times=[600_000 + 33 * k for k in range(30)])
     pair = {"again": (early, early), "back": (late, early), "ahead": (early, late)}[order]
     with VideoSource(str(joined(tmp_path, *pair))) as source:
-        assert source.frame_count is None  # the header tells of one recording
+        assert source.frame_count is None  # the header covers one recording
         frames = list(source)
     assert numbers(frames) == list(range(30)) * 2
     assert (steps(frames) > 0).all()

@@ -1,4 +1,4 @@
-"""What has an end is read to its end once, by whatever URL; what went wrong is said in one line."""
+"""What has an end is read to its end once, by any URL; a failure is one line."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _files(tmp_path_factory):
 
 @pytest.mark.parametrize("server", ["ranges", "length", "chunks"])
 @pytest.mark.parametrize("name", ["bare-mp4", "bare-mkv", "bare-ts", "a.ts", "list.m3u8"])
-def test_every_frame_is_read_once_whatever_the_server_and_the_name(files, name, server):
+def test_every_frame_is_read_once_for_any_server_and_name(files, name, server):
     answer = folder(files, ranges=server == "ranges", chunked=server == "chunks")
     with web(answer) as url, VideoSource(f"{url}/{name}?key=1") as source:
         # A transport stream in chunks has no length: it shows its end only when it comes.
@@ -155,7 +155,7 @@ def garbage(connection):
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "http", "rtsp"])
-def test_a_silent_peer_is_said_to_be_silent(scheme):
+def test_a_silent_peer_is_reported_as_silent(scheme):
     with serve(lambda _: None) as server:
         url = f"{scheme}://127.0.0.1:{server.getsockname()[1]}/x"
         with pytest.raises(SourceError, match=r"(no data for|sent no video for) 1 s$") as error:
@@ -163,7 +163,7 @@ def test_a_silent_peer_is_said_to_be_silent(scheme):
     assert "\n" not in str(error.value)
 
 
-def test_garbage_is_said_to_be_no_video():
+def test_garbage_is_reported_as_no_video():
     with serve(garbage) as server, pytest.raises(SourceError, match="is not a video"):
         VideoSource(f"tcp://127.0.0.1:{server.getsockname()[1]}", open_timeout_s=2.0).__enter__()
 
@@ -195,7 +195,7 @@ def test_the_wait_for_a_server_has_an_end():
     assert 0.5 < time.monotonic() - start < 5
 
 
-def test_nobody_there_is_told_in_time():
+def test_an_unreachable_peer_is_an_error_in_time():
     start = time.monotonic()
     with pytest.raises(SourceError, match="cannot open"):
         VideoSource("tcp://127.0.0.1:9", open_timeout_s=1.0).__enter__()

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import RATE, SIZE, number_of, numbers, picture, read_video, write_clip
+from clips import RATE, SIZE, image_of, number_of, numbers, read_video, write_clip
 
 from ape_stream.errors import SourceError, TruncatedError
 from ape_stream.sources.video import VideoSource
@@ -23,7 +23,7 @@ def two_streams(path):
             stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
         for k in range(10):
             for stream, first in zip(streams, (0, 100), strict=True):
-                image = picture(first + k, (stream.height, stream.width))
+                image = image_of(first + k, (stream.height, stream.width))
                 frame = av.VideoFrame.from_ndarray(image, format="bgr24")
                 frame.pts = k
                 output.mux(stream.encode(frame))
@@ -87,8 +87,8 @@ def test_audio_alone_is_no_video(tmp_path):
 def test_a_video_without_a_frame_is_refused(tmp_path):
     path = Path(write_clip(tmp_path / "a.mp4", frames=5))
     before, mark, rest = path.read_bytes().partition(b"mdat")
-    pictures, index, tables = rest.partition(b"moov")
-    path.write_bytes(before + mark + bytes(len(pictures) - 4) + pictures[-4:] + index + tables)
+    payload, index, tables = rest.partition(b"moov")
+    path.write_bytes(before + mark + bytes(len(payload) - 4) + payload[-4:] + index + tables)
     with pytest.raises(SourceError, match="no frame that can be decoded"):
         read_video(path)
 
@@ -115,7 +115,7 @@ def test_all_that_decodes_of_a_cut_file_comes_before_the_error(tmp_path, name, o
 
 
 def test_a_whole_file_is_never_called_cut(tmp_path):
-    """Long last frames, sound beyond the pictures and low rates are no damage."""
+    """Long last frames, sound beyond the images and low rates are no damage."""
     slow = write_clip(tmp_path / "slow.mkv", frames=4, times=[0, 1000, 2000, 7000])
     assert len(read_video(slow)) == 4
     assert len(read_video(write_clip(tmp_path / "one.mp4", frames=1))) == 1
@@ -206,7 +206,7 @@ def test_a_stream_that_begins_in_the_middle_is_no_damage(tmp_path):
         video.height, video.width, video.pix_fmt = *SIZE, "yuv420p"
         sound = output.add_stream("aac", rate=16_000, layout="mono")
         for k in range(30):
-            frame = av.VideoFrame.from_ndarray(picture(30 + k), format="bgr24")
+            frame = av.VideoFrame.from_ndarray(image_of(30 + k), format="bgr24")
             frame.pts = k
             output.mux(video.encode(frame))
         for k in range(16):
