@@ -26,6 +26,7 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 _SIGNALS = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name))
 _KILLS_AT = 3
 _OVER = 0  # no signal has this number
+_JOIN_S = 5.0
 
 
 @dataclass(slots=True)
@@ -40,6 +41,8 @@ class Ending:
     """Whether the first signal wakes a thread that stops the run, instead of raising."""
     wake: SimpleQueue[int] = field(default_factory=SimpleQueue)
     """Wakes that thread. Its `put` may be called from a signal handler."""
+    thread: threading.Thread | None = None
+    """That thread."""
 
     def take(self, number: int) -> bool:
         """Count a signal; True for the first one."""
@@ -90,7 +93,11 @@ def polite_end(*, last: bool = False) -> Iterator[Ending]:
         yield ending
     finally:
         _current = outer
-        ending.wake.put(_OVER)  # the waiting thread, if any, ends
+        ending.wake.put(_OVER)
+        if ending.thread is not None:
+            # It may hold the last reference to a model. Freed there while the interpreter ends, a
+            # tensor waits for the interpreter's lock in native code, and C++ aborts the process.
+            ending.thread.join(_JOIN_S)
         # At the very end the interpreter puts back the default action, but keeps what is ignored.
         _restore(dict.fromkeys(before, signal.SIG_IGN) if last and ending.received else before)
 
@@ -110,7 +117,8 @@ def on_first_signal(stop: Callable[[], None]) -> None:
         if ending.wake.get() != _OVER:
             stop()
 
-    threading.Thread(target=wait, name="signals", daemon=True).start()
+    ending.thread = threading.Thread(target=wait, name="signals", daemon=True)
+    ending.thread.start()
     ending.stops = True
 
 

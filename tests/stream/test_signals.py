@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -121,3 +122,21 @@ def test_the_third_signal_kills_a_process_that_does_not_end(number):
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (-number, "2\n3\n")
+
+
+def test_the_thread_of_signals_has_freed_the_run_when_the_block_ends():
+    freed = []
+
+    class Run:
+        def stop(self):
+            """Nothing."""
+
+        def __del__(self):
+            time.sleep(0.2)  # as a large model takes
+            freed.append(threading.current_thread().name)
+
+    with polite_end():
+        run = Run()
+        on_first_signal(run.stop)
+        del run
+    assert freed == ["signals"]
