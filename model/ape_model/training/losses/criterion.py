@@ -57,7 +57,7 @@ WEIGHTS = {
     "l1": 5.0,
     "giou": 2.0,
     "class_ce": 0.5,
-    "referring_ce": 2.0,
+    "referring_ce": 1.0,
     "mask": 2.0,
     "dice": 2.0,
     "semantic": 1.0,
