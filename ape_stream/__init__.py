@@ -11,7 +11,7 @@
     channel, stats, signals       hand-over between threads; counts and times; Ctrl-C
     errors, tables, text, closing, optional    what all of them use
 
-Public as modules: `masks`, `wire`, `testing`, `plugins`, `evaluation`.
+Public as modules: `draw`, `masks`, `wire`, `testing`, `plugins`, `evaluation`.
 """
 
 from importlib import metadata

@@ -138,8 +138,8 @@ def tracker(
     """
     if given is None or isinstance(given, PluginConfig):
         return given, None
-    if isinstance(given, str):
-        return PluginConfig(given), None
+    if isinstance(given, str):  # "none" as on the command line and in files
+        return (None if given == "none" else PluginConfig(given)), None
     # A class has `update` as well, but it makes trackers and is none.
     if isinstance(given, type) or not hasattr(given, "update"):
         make = given if callable(given) else partial(fits, given, "a tracker")

@@ -63,6 +63,12 @@ def test_trackers_may_be_classes_functions_and_ready(tracker):
     assert [result.instances.track_ids.tolist() for result in run][-1] == [1]
 
 
+@pytest.mark.parametrize("tracker", [None, "none"])
+def test_no_tracker_gives_no_track_ids(tracker):
+    run = ape_stream.open(grey(), "cup", model=OraclePerceiver(), tracker=tracker)
+    assert [result.instances.track_ids for result in run] == [None]
+
+
 def test_a_ready_tracker_follows_one_stream():
     sources = [[grey()], (image for image in [grey()])]
     with pytest.raises((ConfigError, PipelineError), match="give its class"):
