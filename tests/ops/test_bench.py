@@ -8,9 +8,10 @@ import typer
 from typer.testing import CliRunner
 
 from ape_cuda_ops import bench
+from ape_model.commands.bench import ops
 
 APP = typer.Typer()
-APP.command()(bench.ops)
+APP.command()(ops)
 
 
 def test_json_has_every_backend_and_cpp_is_fast(monkeypatch):

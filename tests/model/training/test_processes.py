@@ -79,6 +79,6 @@ def test_a_run_that_is_killed_and_called_again_gives_the_same_model(tmp_path):
     again = subprocess.run(
         command("cut"), env=ENVIRONMENT, check=True, capture_output=True, text=True
     )
-    assert "going on from step" in again.stdout
+    assert "resuming at step" in again.stdout
     whole, cut = ((tmp_path / f / "vision.safetensors").read_bytes() for f in ("whole", "cut"))
     assert whole == cut
