@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final, Self
 import cv2
 import numpy as np
 
+from ape_stream.closing import Closing
 from ape_stream.errors import SourceError
 from ape_stream.types import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
 __all__ = ["CameraSource"]
 
@@ -23,7 +23,7 @@ SILENT_S: Final = 5.0
 """A camera that gives no frame for this long is gone."""
 
 
-class CameraSource:
+class CameraSource(Closing):
     """A local camera; time is that of its first frame onwards.
 
     Args:
@@ -77,13 +77,7 @@ class CameraSource:
                 self._capture.set(wish, value)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    def close(self, _: BaseException | None = None, /) -> None:
         """Give the device back, or have the thread that reads it do so after its frame."""
         self._closed.set()
         # Not waiting here: a camera that hangs in `read` would keep the lock. Its thread then finds

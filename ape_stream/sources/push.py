@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from ape_stream.channel import Aborted, Channel, Ended
+from ape_stream.closing import Closing
 from ape_stream.sources.clock import StreamClock, checked_s
 from ape_stream.types import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["PushSource"]
 
 
-class PushSource:
+class PushSource(Closing):
     """Frames that somebody pushes from another thread.
 
     A pushed frame waits only until the pipeline has taken it over, which a live pipeline does at
@@ -90,15 +90,7 @@ class PushSource:
         """Say that no more frames come; the pipeline then ends by itself."""
         self._channel.end()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self, _: BaseException | None = None, /) -> None:
         """Wake whoever waits on either side."""
         self._channel.abort("stopped")
 

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ape_stream import plugins
+from ape_stream.closing import Closing
 from ape_stream.errors import UsageError
 from ape_stream.tables import read_size
 from ape_stream.types import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from ape_stream.protocols.worlds import Video, World
 
@@ -110,7 +110,7 @@ def _flag(name: str, text: str) -> bool:
     return text == "1"
 
 
-class SyntheticSource:
+class SyntheticSource(Closing):
     """Frames of a world's video.
 
     Args:
@@ -151,12 +151,7 @@ class SyntheticSource:
         self._left.clear()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self, _: BaseException | None = None, /) -> None:
         """Wake whoever waits for the next frame's time."""
         self._left.set()
 

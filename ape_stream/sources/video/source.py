@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+from ape_stream.closing import Closing
 from ape_stream.errors import SourceError
 from ape_stream.sources.video.live import LiveReader
 from ape_stream.sources.video.opening import Address
@@ -16,7 +17,6 @@ from ape_stream.types import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from ape_stream.sources.video.opening import Opened
     from ape_stream.sources.video.timestamps import TimedFrame
@@ -26,7 +26,7 @@ __all__ = ["VideoSource"]
 _RETRY_S: Final = 0.5
 
 
-class VideoSource:
+class VideoSource(Closing):
     """One video stream of a file or URL.
 
     Times are the frames' own and rise from frame to frame. Where a sender's clock begins again
@@ -114,13 +114,7 @@ class VideoSource:
                 if time.monotonic() + _RETRY_S > deadline_s or self._closed.wait(_RETRY_S):
                     raise
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    def close(self, _: BaseException | None = None, /) -> None:
         """Close the container, or have the thread that reads it do so within `read_timeout_s`."""
         self._closed.set()
         # Never iterated, or its iteration has ended: nobody else closes the container.
