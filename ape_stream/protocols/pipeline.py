@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from fractions import Fraction
     from pathlib import Path
     from types import TracebackType
 
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 __all__ = [
     "EndsRun",
     "KnowsFrameCount",
+    "KnowsRate",
     "Perceiver",
     "ReadsFiles",
     "ReportsMemory",
     "Sink",
+    "SkipsFrames",
     "Source",
     "Tracker",
     "WatchesRun",
@@ -122,6 +125,28 @@ class KnowsFrameCount(Protocol):
     @property
     def frame_count(self) -> int | None:
         """How many frames there will be, or None where this cannot be known."""
+        ...
+
+
+@runtime_checkable
+class KnowsRate(Protocol):
+    """A source that may know its frame rate."""
+
+    @property
+    def rate(self) -> Fraction | None:
+        """Frames per second, as stated and not as measured; None where nothing is stated."""
+        ...
+
+
+@runtime_checkable
+class SkipsFrames(Protocol):
+    """A source that can leave frames out before it makes images of them, which takes time."""
+
+    def keep(self, wanted: Callable[[int, float], bool]) -> None:
+        """Take what says, for each frame in order, by index and time_s, whether it is yielded.
+
+        Called once, before the source is iterated.
+        """
         ...
 
 

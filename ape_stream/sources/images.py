@@ -7,6 +7,7 @@ import logging
 import math
 import re
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -18,7 +19,7 @@ from ape_stream.text import read_text
 from ape_stream.types import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["ImagesSource"]
 
@@ -51,11 +52,21 @@ class ImagesSource(Closing):
         self.live = False
         self._fps = fps
         self._paths: list[Path] = []
+        self._wanted: Callable[[int, float], bool] | None = None
 
     @property
     def frame_count(self) -> int | None:
         """Number of images."""
         return len(self._paths) or None
+
+    @property
+    def rate(self) -> Fraction | None:
+        """Images per second; see `KnowsRate`."""
+        return Fraction(self._fps)
+
+    def keep(self, wanted: Callable[[int, float], bool]) -> None:
+        """Read these images only; see `SkipsFrames`."""
+        self._wanted = wanted
 
     def files(self) -> list[Path]:
         """The images, and the list that names them; see `ReadsFiles`."""
@@ -84,6 +95,8 @@ class ImagesSource(Closing):
         """
         problems = []
         for index, path in enumerate(self._paths):
+            if self._wanted is not None and not self._wanted(index, index / self._fps):
+                continue
             try:
                 image = read_image(path)
             except SourceError as error:

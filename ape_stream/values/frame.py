@@ -10,6 +10,8 @@ import numpy as np
 from ape_stream.values.arrays import read_only
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from numpy.typing import NDArray
 
 __all__ = ["Frame"]
@@ -33,6 +35,11 @@ class Frame:
     """The image file it was read from, or None for video."""
     segment: int = 0
     """How often the stream's clock has stepped back before; no track goes on into a new segment."""
+    pts: int | None = None
+    """Presentation timestamp as the container has it, in units of `time_base`; None where there is
+    none."""
+    time_base: Fraction | None = None
+    """Seconds of one unit of `pts`."""
 
     def __post_init__(self) -> None:
         """Check the image and make it read-only."""

@@ -16,7 +16,8 @@ from ape_stream.sources.video.whole import WholeReader, frame_count
 from ape_stream.types import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from fractions import Fraction
 
     from ape_stream.sources.video.opening import Opened
     from ape_stream.sources.video.timestamps import TimedFrame
@@ -85,11 +86,22 @@ class VideoSource(Closing):
         self._reading = threading.Lock()
         self._opened: Opened | None = None
         self._frame_count: int | None = None
+        self._rate: Fraction | None = None
+        self._wanted: Callable[[int, float], bool] | None = None
 
     @property
     def frame_count(self) -> int | None:
         """Frames that the container's header promises; None where it does not, or was wrong."""
         return self._frame_count
+
+    @property
+    def rate(self) -> Fraction | None:
+        """Frames per second that the container states; see `KnowsRate`."""
+        return self._rate
+
+    def keep(self, wanted: Callable[[int, float], bool]) -> None:
+        """Make images of these frames only; see `SkipsFrames`."""
+        self._wanted = wanted
 
     def files(self) -> list[Path]:
         """The file it reads, none for a URL; see `ReadsFiles`."""
@@ -101,6 +113,7 @@ class VideoSource(Closing):
         if self._said_live is None:
             self.live = self._opened.is_live
         self._frame_count = None if self.live else frame_count(self._opened)
+        self._rate = self._opened.stream.average_rate
         return self
 
     def _open_patiently(self) -> Opened:
@@ -134,12 +147,16 @@ class VideoSource(Closing):
                 # More frames than promised: better no total than a progress bar over 100 %.
                 if self._frame_count is not None and index >= self._frame_count:
                     self._frame_count = None
+                if self._wanted is not None and not self._wanted(index, timed.time_s):
+                    continue
                 yield Frame(
                     images.image(timed.frame, timed.aspect),
                     index,
                     timed.time_s,
                     self.name,
                     int(timed.arrived_s * 1e9),  # captured_ns, nanoseconds
+                    pts=timed.frame.pts,
+                    time_base=timed.frame.time_base,
                 )
 
     def _frames(self, opened: Opened | None) -> Iterator[TimedFrame]:
