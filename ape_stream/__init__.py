@@ -4,12 +4,12 @@
     pipeline, config              Pipeline: a run from ready parts; RunConfig: as data or TOML
     types, values, result         Frame, Prompt, ...: what moves through it
     protocols, testing            Source, Sink, ...: the shapes of own parts; fakes of them
-    sources, sinks, trackers      where frames come from, where results go, lasting identities
+    sources, sinks, trackers, formats  where frames come from, where results go; identities
     masks, wire, draw, interop    masks; results as bytes, as an overlay, for `supervision`
     plugins, specs                parts by name; which part a user's string means
     cli, evaluation               the command `ape-stream`; how good a model is
     channel, stats, signals       hand-over between threads; counts and times; Ctrl-C
-    errors, tables, text, closing, optional    what all of them use
+    files, errors, tables, text, closing, optional    what all of them use
 
 Public as modules: `draw`, `masks`, `wire`, `testing`, `plugins`, `evaluation`.
 """

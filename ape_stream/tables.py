@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -66,13 +67,11 @@ def read_table(
     if not isinstance(given, Mapping):
         wanted = "a table" if short is None else "a text or a table"
         raise error(f"{where} must be {wanted}, got {given!r:.80}")
-    known = {field.name: field for field in fields(cast("Any", kind)) if field.init}
+    known, hints = _schema(cast("Any", kind))
     # With `rest`, the field's own name is no key: it would be an option like any other.
     own = {key: value for key, value in given.items() if key in known and key != rest}
     other = {key: value for key, value in given.items() if key not in own}
     _check_keys(known, own, other if rest is None else {}, where, error)
-    # Annotations are text in modules with `from __future__ import annotations`: make them types.
-    hints = get_type_hints(kind)
     values = {key: read_value(own[key], hints[key], f"{key!r} in {where}", error) for key in own}
     if rest is not None:
         values[rest] = other
@@ -80,6 +79,14 @@ def read_table(
         return kind(**values)
     except ValueError as problem:
         raise error(f"{where}: {problem}") from problem
+
+
+@cache  # a file of records has thousands of tables of one kind
+def _schema(kind: type[Any]) -> tuple[dict[str, Field[Any]], dict[str, Any]]:
+    """The fields of a dataclass that tables may give, by name, and their annotations as types."""
+    known = {field.name: field for field in fields(kind) if field.init}
+    # Annotations are text in modules with `from __future__ import annotations`: make them types.
+    return known, get_type_hints(kind)
 
 
 def _check_keys(

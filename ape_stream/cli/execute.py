@@ -12,7 +12,7 @@ import typer
 from ape_stream.cli.console import say
 from ape_stream.cli.progress import consume, found_lines, summary
 from ape_stream.config.build import build_pipeline
-from ape_stream.sinks.files import PART, file_name
+from ape_stream.files import PART, file_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable

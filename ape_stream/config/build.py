@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Self
 
 from ape_stream.closing import Closing
 from ape_stream.errors import ConfigError
+from ape_stream.files import file_name
 from ape_stream.pipeline import Pipeline
 from ape_stream.plugins import load, make, option_names
 from ape_stream.protocols import EndsRun, WatchesRun, WritesFiles
 from ape_stream.sinks.conflicts import refuse_conflicts
-from ape_stream.sinks.files import file_name
 from ape_stream.specs import expand, sink_plugin, source_plugin, stream_name
 
 if TYPE_CHECKING:

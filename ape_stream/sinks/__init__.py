@@ -1,6 +1,6 @@
 """Where results go.
 
-files      the base of all that write files: temporary names, locks, overwriting
+file_sink  the base of all that write one file
 conflicts  outputs against sources and each other, before anything is opened
 coco, jsonl, labels, sheet, video    one kind of output each
 window     a window with keys

@@ -18,7 +18,8 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from ape_stream import masks
 from ape_stream.errors import SinkError
-from ape_stream.sinks.files import FileSink, is_whole, written
+from ape_stream.files import is_whole, written
+from ape_stream.sinks.file_sink import FileSink
 from ape_stream.sinks.jsonl import LineFile, instance_records
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from ape_stream.errors import ConfigError
+from ape_stream.files import written
 from ape_stream.protocols import ReadsFiles, WritesFiles
-from ape_stream.sinks.files import written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

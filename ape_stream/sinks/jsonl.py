@@ -6,7 +6,8 @@ import json
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from ape_stream import masks
-from ape_stream.sinks.files import FileSink, is_whole, written
+from ape_stream.files import is_whole, written
+from ape_stream.sinks.file_sink import FileSink
 
 if TYPE_CHECKING:
     from pathlib import Path

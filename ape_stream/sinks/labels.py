@@ -12,7 +12,7 @@ import cv2
 from ape_stream import masks
 from ape_stream.closing import Closing
 from ape_stream.errors import ConfigError, SinkError
-from ape_stream.sinks.files import PART, PartFile, file_name, is_whole, refuse_running, written
+from ape_stream.files import PART, PartFile, file_name, is_whole, refuse_running, written
 from ape_stream.sinks.jsonl import LineFile
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import av
 from PIL import Image
 
 from ape_stream.errors import ConfigError, SinkError, TruncatedError, UsageError
+from ape_stream.files import PART, PartFile, held, written
 from ape_stream.sinks.coco import info, write_document
-from ape_stream.sinks.files import PART, PartFile, held, written
 from ape_stream.sinks.labels import LEGEND, move_label_maps
 from ape_stream.sinks.video import FORMATS, encoded
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from ape_stream.draw import draw
 from ape_stream.errors import SinkError
-from ape_stream.sinks.files import FileSink, is_whole, written
+from ape_stream.files import is_whole, written
+from ape_stream.sinks.file_sink import FileSink
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -20,7 +20,8 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from ape_stream.draw import draw
 from ape_stream.errors import ConfigError, SinkError
-from ape_stream.sinks.files import FileSink, is_whole
+from ape_stream.files import is_whole
+from ape_stream.sinks.file_sink import FileSink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

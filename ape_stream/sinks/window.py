@@ -12,7 +12,7 @@ import cv2
 from ape_stream.closing import Closing
 from ape_stream.draw import draw
 from ape_stream.errors import SinkError
-from ape_stream.sinks.files import file_name, written
+from ape_stream.files import file_name, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable

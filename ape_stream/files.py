@@ -11,18 +11,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ape_stream.closing import Closing
 from ape_stream.errors import ConfigError, SinkError, TruncatedError
 
 if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 __all__ = [
     "PART",
-    "FileSink",
     "PartFile",
     "file_name",
     "held",
@@ -176,36 +174,6 @@ class PartFile:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-
-class FileSink(Closing):
-    """Base of sinks that write one file.
-
-    Args:
-        spec: The file.
-        overwrite: Replace an older one.
-    """
-
-    one_stream = False
-    """True where the file can hold one stream only."""
-
-    def __init__(self, spec: str, *, overwrite: bool = False) -> None:
-        self.file = PartFile(spec, overwrite=overwrite)
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Every file that is written; see `WritesFiles`."""
-        return self.file.files
-
-    def claim(self, streams: Sequence[str]) -> None:
-        """Refuse what cannot be written or would destroy something; see `WritesFiles`."""
-        if self.one_stream and len(streams) > 1:
-            path = self.file.path
-            raise ConfigError(
-                f"{path} takes one stream, and there are {len(streams)}: name it with {{stream}},"
-                f" as in {path.with_name(f'{{stream}}{path.suffix}')}"
-            )
-        self.file.refuse_loss()
 
 
 def _is_special(path: Path) -> bool:

@@ -1,0 +1,4 @@
+"""How the files of each format look.
+
+coco                  COCO instances
+"""

@@ -1,0 +1,258 @@
+"""What all writers share: numbers, names, checks, losses, and the folder's life.
+
+A format itself is a `Layout`: it knows how files look, and gets images and regions that are checked
+and numbered. It writes into a folder that nobody sees before it is whole.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from ape_stream import masks
+from ape_stream.closing import Closing
+from ape_stream.errors import ConfigError
+from ape_stream.files import file_name, written
+from ape_stream.formats.folder import PartFolder
+from ape_stream.formats.records import record_values, video_folder
+
+if TYPE_CHECKING:
+    from ape_stream.formats.records import FrameRecord, InstanceRecord, JobRecord, VideoRecord
+    from ape_stream.types import Mask
+
+__all__ = ["FormatWriter", "Image", "Layout", "Loss", "Losses", "Region"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Something that a format cannot hold."""
+
+    format: str
+    what: str
+    """In plural: "holes"."""
+    count: int
+
+
+class Losses(Counter[str]):
+    """How often a format could not hold something, by what."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region, numbered and with its category."""
+
+    id: int
+    """From 1, unique in the output."""
+    category_id: int
+    """From 1: the position of its prompt in the job."""
+    record: InstanceRecord
+    """The rest."""
+
+    @cached_property
+    def mask(self) -> Mask:
+        """The pixels, cut to their extent."""
+        return masks.decode_rle(asdict(self.record.mask))
+
+    @cached_property
+    def area(self) -> int:
+        """Number of true pixels."""
+        return masks.area(self.mask)
+
+    @property
+    def xywh(self) -> tuple[float, float, float, float]:
+        """The box as left, top, width, height in pixels."""
+        x1, y1, x2, y2 = self.record.box
+        return x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One frame, numbered and named, with its regions."""
+
+    id: int
+    """From 1, unique in the output."""
+    path: str
+    """`<video>/<frame>`: relative, unique in the output, fit for a path, without a suffix."""
+    record: FrameRecord
+    """The rest; `record.image` is the image's name."""
+    regions: tuple[Region, ...]
+    """In the order of the record."""
+
+
+class Layout(Protocol):
+    """One format: how its files look. Made with (folder, job, losses).
+
+    The folder exists and is empty; what the layout cannot hold, it counts in `losses`.
+    """
+
+    def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None: ...
+
+    def begin_video(self, video: VideoRecord, folder: str) -> None:
+        """A video begins; `folder` is its name as a relative path, unique in the output."""
+
+    def frame(self, image: Image) -> None:
+        """The next frame of the video."""
+
+    def end_video(self) -> None:
+        """The video is over."""
+
+    def finish(self) -> None:
+        """All videos are written: make the files whole."""
+
+
+class FormatWriter(Closing):
+    """Writes one format; `open_writer` makes it.
+
+    Args:
+        name: The format's name, and that of its folder.
+        layout: How its files look.
+        out_dir: The folder above.
+        job: What made the results.
+        overwrite: Replace what an earlier writer made.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        layout: type[Layout],
+        out_dir: str | Path,
+        job: JobRecord,
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        self.name = name
+        self._layout_type = layout
+        self._folder = PartFolder(Path(out_dir) / name, overwrite=overwrite)
+        self._job = job
+        self._category_ids = {prompt.text: k for k, prompt in enumerate(job.prompts, start=1)}
+        self._losses = Losses()
+        self._videos: dict[str, VideoRecord] = {}  # by folder
+        self._video: VideoRecord | None = None
+        self._images = 0
+        self._regions = 0
+        self._last_frame = -1
+        self._paths: set[str] = set()
+
+    @property
+    def path(self) -> Path:
+        """The folder in the end."""
+        return self._folder.path
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """What could not be held so far."""
+        return tuple(Loss(self.name, what, n) for what, n in sorted(self._losses.items()) if n)
+
+    def __enter__(self) -> Self:
+        """Make the folder."""
+        self._folder.open()
+        self._layout = self._layout_type(self._folder.part, self._job, self._losses)
+        return self
+
+    def begin_video(self, video: VideoRecord) -> None:
+        """Start a video.
+
+        Raises:
+            ConfigError: the one before has not ended, or both would share a folder.
+            SinkError: a file cannot be written.
+        """
+        if self._video is not None:
+            raise ConfigError(f"video {self._video.name!r} has not ended")
+        folder = video_folder(video.name)
+        if folder in self._videos:
+            raise ConfigError(
+                f"videos {self._videos[folder].name!r} and {video.name!r} would share the folder"
+                f" {folder}: rename one"
+            )
+        self._video, self._videos[folder] = video, video
+        self._last_frame = -1
+        self._paths = set()
+        with written(self._folder.part):
+            self._layout.begin_video(video, folder)
+
+    def frame(self, frame: FrameRecord) -> None:
+        """Write the next frame of the video.
+
+        Raises:
+            ConfigError: the frame is of another video or size, is not after the one before, or has
+                a prompt that is not in the job.
+            SinkError: a file cannot be written.
+        """
+        self._check(frame)
+        self._images += 1
+        self._last_frame = frame.frame
+        image = Image(
+            self._images, self._path_of(frame), frame, tuple(map(self._region, frame.instances))
+        )
+        with written(self._folder.part):
+            self._layout.frame(image)
+
+    def _check(self, frame: FrameRecord) -> None:
+        video = self._video
+        if video is None or frame.stream != video.name:
+            raise ConfigError(f"frame {frame.frame} of {frame.stream!r} is outside of its video")
+        if frame.frame <= self._last_frame:
+            raise ConfigError(f"frame {frame.frame} of {frame.stream!r} is not in order")
+        # Images of a folder may differ in size, frames of a video not.
+        if frame.file is None and frame.size != (video.height, video.width):
+            raise ConfigError(
+                f"frame {frame.frame} of {frame.stream!r} has {frame.size[1]}x{frame.size[0]}"
+                f" pixels, its video {video.width}x{video.height}"
+            )
+
+    def _path_of(self, frame: FrameRecord) -> str:
+        folder = video_folder(frame.stream)
+        if frame.file is None:
+            return f"{folder}/{frame.frame:06d}"
+        # Of images from several folders, some may have one name.
+        path = f"{folder}/{file_name(PurePosixPath(frame.file).stem)}"
+        if path in self._paths:
+            path = f"{path}-{frame.frame:06d}"
+        self._paths.add(path)
+        return path
+
+    def _region(self, record: InstanceRecord) -> Region:
+        category_id = self._category_ids.get(record.prompt)
+        if category_id is None:
+            raise ConfigError(f"prompt {record.prompt!r} is not among those of the job")
+        self._regions += 1
+        return Region(self._regions, category_id, record)
+
+    def end_video(self) -> None:
+        """End the video.
+
+        Raises:
+            ConfigError: none has begun.
+            SinkError: a file cannot be written.
+        """
+        if self._video is None:
+            raise ConfigError("no video has begun")
+        self._video = None
+        with written(self._folder.part):
+            self._layout.end_video()
+
+    def close(self, error: BaseException | None = None, /) -> None:
+        """Make the files whole and give the folder its name; after an error, remove it."""
+        about: dict[str, Any] | None = None
+        try:
+            if error is None:
+                if self._video is not None:
+                    raise ConfigError(f"video {self._video.name!r} has not ended")
+                with written(self._folder.part):
+                    self._layout.finish()
+                about = self._about()
+        finally:
+            self._folder.close(about)
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "format": self.name,
+            "job": record_values(self._job),
+            "videos": [record_values(video) for video in self._videos.values()],
+            "images": self._images,
+            "instances": self._regions,
+            "losses": {loss.what: loss.count for loss in self.losses},
+        }
