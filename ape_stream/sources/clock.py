@@ -80,10 +80,16 @@ class StreamClock:
         self._arrived_s = 0.0
         self._delays = _Delays()
         self._interrupted = False
+        self._early_s = 0.0
 
-    def interrupt(self) -> None:
-        """Say that the sender was silent: the next frame's time is checked against its arrival."""
+    def interrupt(self, early_s: float = 0.0) -> None:
+        """Say that the sender was silent: the next frame's time is checked against its arrival.
+
+        Args:
+            early_s: How much sooner than any frame before the next one may arrive.
+        """
         self._interrupted = True
+        self._early_s = early_s
 
     def time_s(
         self, given_s: float | None, arrived_s: float | None = None, *, awaited: bool = True
@@ -176,8 +182,9 @@ class StreamClock:
         late_s = arrived_s - time_s - self._delays.least_s(awaited=expected)
         if self._interrupted:
             # Over an outage a clock that agrees with the arrival went on meanwhile: not broken.
-            self._interrupted = abs(late_s) > self._agree_s
-            return self._interrupted
+            agrees = -self._agree_s - self._early_s <= late_s <= self._agree_s
+            self._interrupted = not agrees
+            return not agrees
         # It claims to be captured over a second after it arrived, and leapt there in one step.
         return awaited and late_s < -_AHEAD_S and time_s > last_s + _AHEAD_S
 

@@ -8,6 +8,7 @@ Rooms:
     whole        reads what has an end: every frame, and what was missing
     arrivals     the frames of one connection of a live stream as they arrive
     connection   the thread that reads them
+    playlist     when an HLS playlist has a new segment
     live         what is handed out of a live stream, over interruptions
 """
 

@@ -12,6 +12,7 @@ from ape_stream.errors import SourceError
 from ape_stream.sources.clock import StreamClock
 from ape_stream.sources.video.arrivals import Seen
 from ape_stream.sources.video.connection import Connection
+from ape_stream.sources.video.playlist import await_segment
 from ape_stream.sources.video.timestamps import TimedFrame
 
 if TYPE_CHECKING:
@@ -102,12 +103,14 @@ class LiveReader:
 
     def _connect(self, opened: Opened | None) -> Connection:
         again = self._clock is not None
-        if self._clock is not None:
+        is_playlist = self._last is not None and self._last.sender.is_playlist
+        if again:
             self._seen.remember()
-            self._clock.interrupt()
-            self._fresh = False
+            self._interrupt()
 
         def opener() -> Opened:
+            if again and is_playlist:
+                await_segment(self._address.spec, self._left, self._read_timeout_s)
             return opened or self._address.open(live=True, again=again)
 
         return Connection(opener, self._seen, self._read_timeout_s)
@@ -146,10 +149,14 @@ class LiveReader:
         """
         if not (self._was_long(arrival) if arrival.sender.is_playlist else arrival.late):
             return False
+        self._interrupt()
+        return True
+
+    def _interrupt(self) -> None:
+        """Note a silence; a playlist may be read at a better moment after it than before."""
         self._fresh = False
         if self._clock is not None:
-            self._clock.interrupt()
-        return True
+            self._clock.interrupt(early_s=self._usual_wait_s)
 
     def _was_long(self, arrival: Arrival) -> bool:
         """Whether a playlist made wait for longer than from segment to segment."""

@@ -88,7 +88,7 @@ class Address:
         """The address without what stands before @: for messages."""
         self.is_url = _URL.match(spec) is not None
         self.is_web = spec.lower().startswith(("http://", "https://"))
-        self._spec = spec
+        self.spec = spec
         self._number = stream
         if _PLAYLIST.search(spec):  # to break off a wait would bring out a frame that FFmpeg holds
             read_timeout_s = max(read_timeout_s, PLAYLIST_SILENCE_S)
@@ -97,7 +97,7 @@ class Address:
     @property
     def looks_live(self) -> bool:
         """Whether it seems to have no end, before it is opened."""
-        return self.is_url and not _FILE_URL.match(self._spec)
+        return self.is_url and not _FILE_URL.match(self.spec)
 
     def open(self, *, live: bool | None, again: bool = False) -> Opened:
         """Open it.
@@ -109,7 +109,7 @@ class Address:
         Raises:
             SourceError: it cannot be opened, has no such stream, or holds no video.
         """
-        if not self.is_url and Path(self._spec).exists() and not Path(self._spec).is_file():
+        if not self.is_url and Path(self.spec).exists() and not Path(self.spec).is_file():
             raise SourceError(f"{self.shown} is not a file")  # a pipe would block for ever
         container = self._container(again=again)
         stream = self._choose(container)
@@ -123,9 +123,7 @@ class Address:
     def _container(self, *, again: bool) -> InputContainer:
         started = time.monotonic()
         try:
-            container = av.open(
-                self._spec, options=self._options(again=again), timeout=self._limits
-            )
+            container = av.open(self.spec, options=self._options(again=again), timeout=self._limits)
         except av.InvalidDataError as error:
             silent_s = time.monotonic() - started
             # FFmpeg calls it invalid data, too, where the time limit broke off its probing.

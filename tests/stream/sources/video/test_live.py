@@ -307,7 +307,6 @@ class Playlist:
 
     def __init__(self, tmp_path, sent, pieces):
         self._segments = []
-        self._start_s = time.monotonic() - 1.5  # three segments are there at once
         for number, (first, from_s, new) in enumerate(pieces):
             name = f"{number}.ts"
             times = [round(1000 * from_s) + round(1000 * k / RATE) for k in range(self.LENGTH)]
@@ -316,6 +315,7 @@ class Playlist:
                 tmp_path / name, frames=self.LENGTH, first=first, times=times, options=options
             )
             self._segments.append([name, Path(clip).read_bytes(), new, None])
+        self._start_s = time.monotonic() - 1.5  # three segments are there at once
         self._sent, self._pieces = sent, pieces
         self.gap_after, self.gap_s = None, 0.0
 
@@ -364,3 +364,24 @@ def test_a_playlist_that_stood_still_goes_on_without_old_frames(tmp_path, server
         watched = Watched(f"{url}/live.m3u8", sent, until=120 + 15 * 2)
     # A segment of half a second is at least that old when its first frame can be read.
     watched.check(120, age_s=1.0, clock_s=0.5)
+
+
+def test_a_web_server_that_was_away_is_asked_at_the_right_moment(tmp_path):
+    """The encoder went on: the first frame is from the end of a segment that was just listed."""
+    sent = {}
+    playlist = Playlist(tmp_path, sent, [(15 * n, 10 + n / 2, False) for n in range(15)])
+    playlist.stamp()
+    variants = b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nlive.m3u8\n"
+
+    def answer(handler):
+        # Back when the newest segment is nearly as old as it can be.
+        if playlist.due_s(5) < time.monotonic() < playlist.due_s(8) + 0.35:
+            handler.send_error(503)
+        else:
+            folder(playlist.files | {"all.m3u8": variants})(handler)
+
+    with web(answer) as url:
+        watched = Watched(f"{url}/all.m3u8", sent, until=15 * 12, reconnect_s=5.0)
+    seen = [row[0] for row in watched.rows]
+    back = next(after for before, after in itertools.pairwise(seen) if after - before > 15)
+    watched.check(back, age_s=0.5, clock_s=0.5)
