@@ -60,8 +60,12 @@ def from_file(config: Path, *, overwrite: bool) -> RunConfig:
     return replace(plan, overwrite=plan.overwrite or overwrite)
 
 
-def from_options(given: Options) -> RunConfig:
+def from_options(given: Options, *, default_outputs: Sequence[str] = DEFAULT_OUTPUTS) -> RunConfig:
     """The run that options describe, and a TOML file where they leave something open.
+
+    Args:
+        given: The options.
+        default_outputs: Files of each stream, where neither options nor the TOML file name any.
 
     Raises:
         UsageError: something given cannot be used.
@@ -83,7 +87,7 @@ def from_options(given: Options) -> RunConfig:
         tracker=_tracker(given.tracker, plan.tracker),
         threshold=threshold,
         policy=plan.policy if given.policy is None else _policy(given.policy),
-        outputs=_outputs(given.output, plan.outputs, sources),
+        outputs=_outputs(given.output, plan.outputs, sources, default_outputs),
         overwrite=plan.overwrite or given.overwrite,
     )
     # An output must not replace the file that the run was read from.
@@ -165,7 +169,10 @@ def _policy(name: str) -> Policy:
 
 
 def _outputs(
-    named: Sequence[str], configured: tuple[OutputConfig, ...], sources: tuple[SourceConfig, ...]
+    named: Sequence[str],
+    configured: tuple[OutputConfig, ...],
+    sources: tuple[SourceConfig, ...],
+    default: Sequence[str],
 ) -> tuple[OutputConfig, ...]:
     if named:
         return tuple(OutputConfig(output) for output in named)
@@ -174,5 +181,5 @@ def _outputs(
     return tuple(
         OutputConfig(f"out/{source.name}/{file}", source.name)
         for source in sources
-        for file in DEFAULT_OUTPUTS
+        for file in default
     )

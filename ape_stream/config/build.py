@@ -12,7 +12,7 @@ from ape_stream.errors import ConfigError
 from ape_stream.files import file_name
 from ape_stream.pipeline import Pipeline
 from ape_stream.plugins import load, make, option_names
-from ape_stream.protocols import EndsRun, WatchesRun, WritesFiles
+from ape_stream.protocols import ControlsRun, EndsRun, SeesFrames, WatchesRun, WritesFiles
 from ape_stream.sinks.conflicts import refuse_conflicts
 from ape_stream.specs import expand, sink_plugin, source_plugin, stream_name
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig
-    from ape_stream.protocols import Perceiver, Sink, Source, Tracker
+    from ape_stream.protocols import Perceiver, RunControl, Sink, Source, Tracker
     from ape_stream.stats import RunStats
-    from ape_stream.types import FrameResult
+    from ape_stream.types import Frame, FrameResult
 
 __all__ = ["OneStream", "build_pipeline"]
 
@@ -146,6 +146,16 @@ class OneStream(Closing):
         """Pass this on; see `EndsRun`."""
         if isinstance(self._sink, EndsRun):
             self._sink.on_end(stop)
+
+    def control(self, run: RunControl) -> None:
+        """Pass this on; see `ControlsRun`."""
+        if isinstance(self._sink, ControlsRun):
+            self._sink.control(run)
+
+    def see(self, frame: Frame) -> None:
+        """Pass the frame on if it is the stream's; see `SeesFrames`."""
+        if isinstance(self._sink, SeesFrames) and frame.stream == self._stream:
+            self._sink.see(frame)
 
     def __enter__(self) -> Self:
         self._sink.__enter__()

@@ -27,6 +27,7 @@ from ape_stream.errors import (
     UsageError,
 )
 from ape_stream.pipeline.asynchronous import results_of
+from ape_stream.pipeline.attach import attach
 from ape_stream.pipeline.inference_thread import InferenceThread
 from ape_stream.pipeline.publisher import Publisher, sink_name
 from ape_stream.pipeline.resources import Resources
@@ -34,7 +35,7 @@ from ape_stream.pipeline.run_state import FAILED, STOPPED, Outcome, RunState
 from ape_stream.pipeline.stream import SourceStream
 from ape_stream.pipeline.threads import Threads
 from ape_stream.pipeline.tracking import StreamTracker
-from ape_stream.protocols import EndsRun, KnowsFrameCount, WatchesRun
+from ape_stream.protocols import KnowsFrameCount
 from ape_stream.stats import RunStats, StageMeter, resident_bytes
 from ape_stream.types import PromptSet
 from ape_stream.values.prompts import check_threshold
@@ -227,11 +228,7 @@ class Pipeline(Closing):
             self._resources.enter("source", [(s.name, s.source) for s in self._streams])
             for stream in self._streams:
                 stream.settle()  # an open source knows if it is live
-            for sink in self._sinks:
-                if isinstance(sink, WatchesRun):
-                    sink.watch(self.stats)
-                if isinstance(sink, EndsRun):
-                    sink.on_end(self.stop)
+            attach(self._sinks, self, self._streams)
             self._resources.enter("sink", [(sink_name(sink), sink) for sink in self._sinks])
         except BaseException as error:
             self.close(error)

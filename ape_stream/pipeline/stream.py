@@ -13,6 +13,7 @@ from ape_stream.stats import StageMeter, StreamCounters
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
 
     from ape_stream.pipeline.tracking import StreamTracker
     from ape_stream.protocols import Source
@@ -52,6 +53,8 @@ class SourceStream:
         self.name = source.name
         self.counters = StreamCounters()
         self.reading = StageMeter()
+        self.watchers: list[Callable[[Frame], None]] = []
+        """Called with each frame once it is in the channel."""
         # Drops are reported under the guard: the counters change in one step with the channel.
         self.channel: Channel[Frame] = Channel(
             buffer, guard=guard, on_drop=lambda _frame, cause: self.counters.drop(cause)
@@ -83,10 +86,15 @@ class SourceStream:
             with guard:
                 self.reading.work.add(time.monotonic() - start)
                 self.counters.capture()
-                if 0.0 <= frame.time_s < LONGEST_S:  # False for NaN, too
-                    self.channel.put(self._stamped(frame))
+                good = 0.0 <= frame.time_s < LONGEST_S  # False for NaN, too
+                if good:
+                    frame = self._stamped(frame)  # noqa: PLW2901 (the same frame, with its times)
+                    self.channel.put(frame)
                 else:
                     self._refuse(frame)
+            if good:
+                for watch in self.watchers:
+                    watch(frame)
             start = time.monotonic()
 
     def _refuse(self, frame: Frame) -> None:

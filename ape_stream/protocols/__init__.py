@@ -5,12 +5,15 @@ worlds    World, for synthetic images and videos with their truth
 """
 
 from ape_stream.protocols.pipeline import (
+    ControlsRun,
     EndsRun,
     KnowsFrameCount,
     KnowsRate,
     Perceiver,
     ReadsFiles,
     ReportsMemory,
+    RunControl,
+    SeesFrames,
     Sink,
     SkipsFrames,
     Source,
@@ -20,12 +23,15 @@ from ape_stream.protocols.pipeline import (
 )
 
 __all__ = [
+    "ControlsRun",
     "EndsRun",
     "KnowsFrameCount",
     "KnowsRate",
     "Perceiver",
     "ReadsFiles",
     "ReportsMemory",
+    "RunControl",
+    "SeesFrames",
     "Sink",
     "SkipsFrames",
     "Source",

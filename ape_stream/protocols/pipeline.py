@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from ape_stream.types import Frame, FrameResult, Instances, PromptSet
 
 __all__ = [
+    "ControlsRun",
     "EndsRun",
     "KnowsFrameCount",
     "KnowsRate",
     "Perceiver",
     "ReadsFiles",
     "ReportsMemory",
+    "RunControl",
+    "SeesFrames",
     "Sink",
     "SkipsFrames",
     "Source",
@@ -174,6 +177,53 @@ class EndsRun(Protocol):
 
     def on_end(self, stop: Callable[[], None]) -> None:
         """Take the callable that stops the run; called once, before the sink is entered."""
+        ...
+
+
+class RunControl(Protocol):
+    """What a sink may ask of the run, from any thread; a `Pipeline` is one."""
+
+    @property
+    def prompts(self) -> PromptSet:
+        """The prompts of the next frame, with thresholds filled in."""
+        ...
+
+    @property
+    def live_streams(self) -> list[str]:
+        """Names of the streams whose time does not wait."""
+        ...
+
+    def set_prompts(self, prompts: PromptSet, timeout_s: float | None = None) -> PromptSet:
+        """Look for something else from the next frame on; all or nothing."""
+        ...
+
+    def stats(self) -> RunStats:
+        """What the run did so far."""
+        ...
+
+    def stop(self) -> None:
+        """End the run."""
+        ...
+
+
+@runtime_checkable
+class ControlsRun(Protocol):
+    """A sink through which a user changes the run, as by a page."""
+
+    def control(self, run: RunControl) -> None:
+        """Take the run; called once, before the sink is entered."""
+        ...
+
+
+@runtime_checkable
+class SeesFrames(Protocol):
+    """A sink that also shows frames which no result has yet, or ever will."""
+
+    def see(self, frame: Frame) -> None:
+        """Take a frame as it comes from its source.
+
+        Called in the source's thread, once the frame is on its way to the model: it must not wait.
+        """
         ...
 
 

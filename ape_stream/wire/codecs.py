@@ -31,6 +31,7 @@ __all__ = [
     "encode_mask",
     "expand_labels",
     "jpeg_size",
+    "pack_leb128",
 ]
 
 BITS: Final = 0
@@ -45,7 +46,7 @@ MAX_RUN_BYTES: Final = 5
 """A LEB128 run below 2**35 takes at most this many bytes; a longer one is refused."""
 
 
-def _pack_leb128(values: NDArray[np.int64]) -> bytes:
+def pack_leb128(values: NDArray[np.int64]) -> bytes:
     """Unsigned LEB128 of (R,) values: 7 bits a byte, lowest first, bit 7 = more follows."""
     # Each value as five groups of 7 bits, lowest first; a byte is written for every group up to the
     # highest one that is not 0.
@@ -87,7 +88,7 @@ def encode_mask(bitmap: NDArray[np.bool_]) -> tuple[int, bytes]:
     """
     if bitmap.size == 0:
         return BITS, b""
-    runs = _pack_leb128(run_lengths(bitmap))
+    runs = pack_leb128(run_lengths(bitmap))
     if len(runs) <= (bitmap.size + 7) // 8:
         return RUNS, runs
     return BITS, np.packbits(bitmap).tobytes()

@@ -1,6 +1,7 @@
-"""Sources and sinks over ZeroMQ and ROS 2; they know messages, never the network.
+"""Sources and sinks over ZeroMQ, ROS 2 and HTTP; they know messages, never the network.
 
 zeromq       results, frames and control over ZeroMQ (extra `zmq`)
+web          the live page in a browser (extra `web`)
 ros2         topics, bags and the lifecycle node of ROS 2 (extras `dds`, `bags`, `rclpy`)
 benchmarks   what the benchmarks of both share
 

@@ -14,7 +14,8 @@ from house import PACKAGES, ROOT, imported_libraries
 
 SOURCES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
 DOORS = {
-    "av": ("ape_stream/sources/", "ape_stream/sinks/"),
+    "aiohttp": ("nodes/ape_nodes/web/",),
+    "av": ("ape_stream/sources/", "ape_stream/sinks/", "nodes/ape_nodes/web/encoder.py"),
     "cuda": ("cuda_ops/",),
     "cupy": ("cuda_ops/",),
     "cyclonedds": ("nodes/ape_nodes/ros2/dds/",),

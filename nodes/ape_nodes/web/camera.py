@@ -1,0 +1,271 @@
+"""One stream on its way to the viewers: the newest image, the newest result, both encoded once.
+
+    source thread --see--> [newest frame]  --+
+                                             +--> thread of the camera --> event loop --> viewers
+    run's thread --take--> [newest result] --+
+
+Nothing waits: a newer frame takes the slot of the older one. What nobody wants is not encoded.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from ape_nodes.web import protocol
+from ape_nodes.web.encoder import H264Encoder, Variant, encode_jpeg
+from ape_nodes.web.protocol import BinaryHead
+from ape_stream.stats import Durations, Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ape_stream.types import Frame, FrameResult
+
+__all__ = ["STALE_S", "Camera", "Encoded", "Found"]
+
+STALE_S: Final = 1.0
+"""An image that is older is not shown as live."""
+KEY_EVERY_S: Final = 1.0
+"""Key frames on demand come no more often."""
+_log = logging.getLogger("ape_stream")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A result, with what the page needs to know of its prompts and zones."""
+
+    result: FrameResult
+    rev: int
+    prompt_ids: tuple[int, ...]
+    """The page's id of the prompt at each position of the result's prompts."""
+    counts: dict[str, Any] | None
+    """By zone, or None where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A binary message for all viewers of a kind."""
+
+    variant: Variant | None
+    """None: masks."""
+    serial: int
+    """Counted per camera: what has a larger one is newer."""
+    data: bytes
+    key: bool = True
+    """Whether it can be decoded without what came before."""
+
+
+@dataclass(slots=True)
+class _Numbers:
+    """What was encoded, for statistics; written by the camera's thread only."""
+
+    encode: Durations = field(default_factory=Durations)
+    rate: Rate = field(default_factory=Rate)
+
+
+class Camera:
+    """Encodes one stream.
+
+    Args:
+        index: Its position in the page.
+        name: The stream's name.
+        deliver: Takes every message; called in the camera's thread.
+        hide: Changes the pixels of a result before they are shown; None leaves them. With it,
+            images come from results only, never before the model has seen them.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        name: str,
+        deliver: Callable[[Camera, Encoded], None],
+        hide: Callable[[FrameResult], FrameResult] | None = None,
+    ) -> None:
+        self.index = index
+        self.name = name
+        self.numbers = _Numbers()
+        self.arrived_s: float | None = None
+        """When the newest frame came."""
+        self.newest: FrameResult | None = None
+        """The newest result, as it may be shown."""
+        self._deliver = deliver
+        self._hide = hide
+        self._wake = threading.Condition()
+        self._closing = False
+        self._frame: tuple[int, Frame] | None = None
+        self._found: tuple[int, Found] | None = None
+        self._serial = 0
+        self._wanted: frozenset[Variant | None] = frozenset()
+        self._done: dict[Variant | None, int] = {}
+        self._h264: dict[int, H264Encoder] = {}
+        self._keys: set[int] = set()
+        self._thread = threading.Thread(target=self._work, name=f"camera {name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to encode."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        self._thread.join(2.0)
+
+    # -- from the run's threads -----------------------------------------------------------
+
+    def see(self, frame: Frame) -> None:
+        """Take a frame before the model has it; never waits."""
+        self.arrived_s = time.monotonic()
+        if self._hide is None:
+            with self._wake:
+                self._serial += 1
+                self._frame = (self._serial, frame)
+                self._wake.notify_all()
+
+    def take(self, found: Found) -> None:
+        """Take a result; never waits."""
+        if self._hide is not None:
+            shown = self._hide(found.result)
+            found = Found(shown, found.rev, found.prompt_ids, found.counts)
+        self.arrived_s = self.arrived_s or time.monotonic()
+        self.newest = found.result
+        with self._wake:
+            self._serial += 1
+            self._found = (self._serial, found)
+            if self._hide is not None:
+                self._frame = (self._serial, found.result.frame)
+            self._wake.notify_all()
+
+    # -- from the event loop --------------------------------------------------------------
+
+    @property
+    def state(self) -> Literal["waiting", "up", "stale"]:
+        """Whether images come."""
+        if self.arrived_s is None:
+            return "waiting"
+        return "up" if time.monotonic() - self.arrived_s < STALE_S else "stale"
+
+    def want(self, wanted: frozenset[Variant | None]) -> None:
+        """Say what somebody has room for: variants of the image, None for masks."""
+        if wanted != self._wanted:
+            with self._wake:
+                self._wanted = wanted
+                self._wake.notify_all()
+
+    def want_key(self, width: int) -> None:
+        """Ask for an H.264 key frame; there is at most one a second."""
+        with self._wake:
+            self._keys.add(width)
+
+    # -- the thread -----------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._closing or self._due())
+                if self._closing:
+                    return
+                due, frame, found = self._due(), self._frame, self._found
+            for variant in due:
+                try:
+                    self._encode(variant, frame, found)
+                except Exception:  # noqa: BLE001 (any: see below)
+                    # One image is lost, not the page; the next one may be of another size.
+                    _log.exception("%s: an image cannot be encoded", self.name)
+
+    def _due(self) -> list[Variant | None]:
+        """What is wanted and newer than what was delivered; masks first, they are quick."""
+        return sorted(
+            (v for v in self._wanted if self._latest(v) > self._done.get(v, 0)),
+            key=lambda variant: variant is not None,
+        )
+
+    def _latest(self, variant: Variant | None) -> int:
+        of_result = variant is None or variant.codec == "sync"
+        slot: tuple[int, Any] | None = self._found if of_result else self._frame
+        return 0 if slot is None else slot[0]
+
+    def _encode(
+        self,
+        variant: Variant | None,
+        frame: tuple[int, Frame] | None,
+        found: tuple[int, Found] | None,
+    ) -> None:
+        start = time.monotonic()
+        if variant is None or variant.codec == "sync":
+            assert found is not None  # noqa: S101 (`_latest` is 0 without one)
+            self._done[variant] = found[0]
+            self._deliver(self, Encoded(variant, found[0], self._masks(found[1], variant)))
+            return
+        assert frame is not None  # noqa: S101 (the same)
+        self._done[variant] = frame[0]
+        message = self._image(variant, frame[0], frame[1])
+        now = time.monotonic()
+        self.numbers.encode.add(now - start)
+        self.numbers.rate.tick(now)
+        self._deliver(self, message)
+
+    def _masks(self, found: Found, variant: Variant | None) -> bytes:
+        result = found.result
+        instances = result.instances
+        labels = protocol.label_map(instances.masks, instances.size)
+        meta = {**_meta(result.frame), "dets": _rows(found), "timings": _rounded(result.timings)}
+        if found.counts is not None:
+            meta["counts"] = found.counts
+        image = b""
+        if variant is not None:
+            start = time.monotonic()
+            image = encode_jpeg(result.frame.image, variant.width)
+            meta["encode_ms"] = round(1e3 * (time.monotonic() - start), 2)
+        kind = protocol.MASKS if variant is None else protocol.SYNCED
+        return protocol.pack(
+            self._head(kind, result.frame, found.rev), meta, protocol.pack_label_map(labels), image
+        )
+
+    def _image(self, variant: Variant, serial: int, frame: Frame) -> Encoded:
+        start, meta, key = time.monotonic(), _meta(frame), True
+        if variant.codec == "h264":
+            encoder = self._h264.setdefault(variant.width, H264Encoder(variant.width))
+            asked = variant.width in self._keys and encoder.since_key_s >= KEY_EVERY_S
+            image, key = encoder.encode(frame.image, key=asked)
+            meta["codec"] = encoder.codec
+            if key:
+                self._keys.discard(variant.width)
+        else:
+            image = encode_jpeg(frame.image, variant.width)
+        meta["encode_ms"] = round(1e3 * (time.monotonic() - start), 2)
+        kind = protocol.H264 if variant.codec == "h264" else protocol.JPEG
+        head = self._head(kind, frame, 0, protocol.KEY if key else 0)
+        return Encoded(variant, serial, protocol.pack(head, meta, b"", image), key)
+
+    def _head(self, kind: int, frame: Frame, rev: int, flags: int = 0) -> BinaryHead:
+        now_us = time.monotonic_ns() // 1000
+        return BinaryHead(
+            kind, self.index, frame.index, frame.captured_ns // 1000, rev, flags, now_us
+        )
+
+
+def _meta(frame: Frame) -> dict[str, Any]:
+    return {"time": round(frame.time_s, 6), "size": list(frame.size)}
+
+
+def _rounded(timings: Any) -> dict[str, float]:
+    return {name: round(ms, 2) for name, ms in timings.items()}
+
+
+def _rows(found: Found) -> list[list[float]]:
+    """`[prompt id, score, track id, x1, y1, x2, y2]` of each region."""
+    instances = found.result.instances
+    tracks = [0] * len(instances) if instances.track_ids is None else instances.track_ids.tolist()
+    return [
+        [found.prompt_ids[prompt], round(score, 3), track, *(round(side) for side in box)]
+        for prompt, score, track, box in zip(
+            instances.prompt_ids.tolist(), instances.scores.tolist(), tracks,
+            instances.boxes.tolist(), strict=True,
+        )
+    ]  # fmt: skip

@@ -1,0 +1,141 @@
+"""Images for viewers: each size and codec is encoded once, for all who want it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Final, Literal
+
+import av
+import cv2
+import numpy as np
+from av.video.frame import PictureType
+from av.video.reformatter import ColorRange, Colorspace
+
+from ape_stream.wire.codecs import encode_image
+
+if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
+    from numpy.typing import NDArray
+
+__all__ = ["WIDTHS", "H264Encoder", "Variant", "encode_jpeg", "scaled", "width_for"]
+
+WIDTHS: Final = (1920, 1280, 960, 640, 320)
+"""Widths that are served: few, so that viewers share them."""
+QUALITY: Final = 80
+KEY_FRAME_S: Final = 2.0
+NOMINAL_RATE: Final = 30
+_CLOCK: Final = Fraction(1, 1_000_000)
+_SPS: Final = b"\0\0\0\1\x67"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to encode a camera's images."""
+
+    codec: Literal["jpeg", "h264", "sync"]
+    """sync: a JPEG together with its masks."""
+    width: int
+    """Most pixels of a row."""
+
+
+def width_for(wanted: int, level: int = 0) -> int:
+    """The width that is served to a viewer.
+
+    Args:
+        wanted: Widest image that is of use to it.
+        level: Steps down that its connection needs.
+    """
+    fitting = [width for width in WIDTHS if width <= wanted] or [WIDTHS[-1]]
+    return fitting[min(level, len(fitting) - 1)]
+
+
+def scaled(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """The image with at most `width` pixels a row, never larger than it was."""
+    rows, cols = image.shape[:2]
+    if cols <= width:
+        return image
+    size = (width, max(1, round(rows * width / cols)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def encode_jpeg(image: NDArray[np.uint8], width: int) -> bytes:
+    """(H, W, 3) uint8 blue-green-red as a JPEG of at most `width` pixels a row."""
+    return encode_image(scaled(image, width), "jpeg", QUALITY)
+
+
+class H264Encoder:
+    """H.264 in Annex B without delay: what is given is encoded at once.
+
+    Args:
+        width: Most pixels of a row.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._context: VideoCodecContext | None = None
+        self._size = (0, 0)
+        self._key_s = 0.0
+        self._pts = -1
+        self.codec = ""
+        """WebCodecs' name of what comes out, such as avc1.42c01f; known after the first image."""
+
+    def encode(self, image: NDArray[np.uint8], *, key: bool) -> tuple[bytes, bool]:
+        """Encode the next image.
+
+        Args:
+            image: (H, W, 3) uint8 blue-green-red.
+            key: Whether somebody needs a key frame; there is one every 2 s anyway.
+
+        Returns:
+            The access unit, and whether it is a key frame.
+        """
+        image = scaled(image, self._width)
+        # 4:2:0 colour needs even sides: an odd row or column is left out.
+        image = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
+        now = time.monotonic()
+        if self._context is None or image.shape[:2] != self._size:
+            self._context, self._size, key = (
+                _x264(image.shape[1], image.shape[0]),
+                image.shape[:2],
+                True,
+            )
+        key = key or now - self._key_s >= KEY_FRAME_S
+        planes = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), np.uint8)
+        frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        self._pts = max(self._pts + 1, int(now * 1e6))
+        frame.pts, frame.time_base = self._pts, _CLOCK
+        frame.pict_type = PictureType.I if key else PictureType.NONE
+        packets = self._context.encode(frame)
+        data = b"".join(bytes(packet) for packet in packets)
+        if key:
+            self._key_s = now
+            # Profile, constraints and level as in the sequence parameter set (RFC 6381, 3.3).
+            at = data.find(_SPS) + len(_SPS)
+            self.codec = f"avc1.{data[at : at + 3].hex()}"
+        return data, any(packet.is_keyframe for packet in packets)
+
+    @property
+    def since_key_s(self) -> float:
+        """Seconds since the last key frame."""
+        return time.monotonic() - self._key_s
+
+
+def _x264(width: int, height: int) -> VideoCodecContext:
+    context: VideoCodecContext = av.CodecContext.create("libx264", "w")
+    context.width, context.height = width, height
+    context.pix_fmt = "yuv420p"
+    context.time_base = _CLOCK
+    context.framerate = Fraction(NOMINAL_RATE)  # decides the level
+    context.thread_count = 1
+    context.colorspace, context.color_range = Colorspace.ITU601, ColorRange.MPEG
+    context.profile = "Baseline"
+    context.options = {
+        "preset": "ultrafast",
+        "tune": "zerolatency",
+        "crf": "26",
+        "g": "100000",  # key frames come by time and on demand
+        "x264-params": "annexb=1:repeat-headers=1:threads=1",
+    }
+    return context

@@ -1,0 +1,243 @@
+"""The HTTP server of the page: one table of routes, one wrapper for rights and errors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from ape_nodes.web import protocol
+from ape_nodes.web.access import Role
+from ape_nodes.web.hub import MAX_VIEWERS
+from ape_nodes.web.prompts import one_line
+from ape_stream.errors import ApeStreamError, ConfigError, UsageError
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ape_nodes.web.access import Access
+    from ape_nodes.web.hub import Hub
+
+__all__ = ["ROUTES", "Route", "Server", "application", "handler"]
+
+MAX_BODY: Final = 65_536
+MAX_TEXT: Final = 65_536
+SHUTDOWN_S: Final = 1.0
+"""Seconds that open connections have to end; a stopped viewer would hold them for a minute."""
+PING_S: Final = 15.0
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; media-src 'self'"
+    " blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_TYPES: Final = {
+    ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml",
+    ".png": "image/png", ".ico": "image/x-icon", ".webmanifest": "application/manifest+json",
+}  # fmt: skip
+_log = logging.getLogger("ape_stream")
+
+Answer = Callable[[web.Request, "Hub", "Access"], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One address."""
+
+    method: str
+    path: str
+    needs: Role
+    answer: Answer
+
+
+def static_files() -> dict[str, tuple[bytes, str]]:
+    """Every file of the page by its address, with its type; read once: no path is ever joined."""
+    found: dict[str, tuple[bytes, str]] = {}
+    waiting = [(files("ape_nodes.web") / "static", "")]
+    while waiting:
+        folder, prefix = waiting.pop()
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                waiting.append((entry, f"{prefix}{entry.name}/"))
+            elif (kind := _TYPES.get(entry.name[entry.name.rfind(".") :])) is not None:
+                found[f"/{prefix}{entry.name}"] = (entry.read_bytes(), kind)
+    found["/"] = found["/index.html"]
+    return found
+
+
+async def session(request: web.Request, _hub: Hub, access: Access) -> web.StreamResponse:
+    """Exchange a token for a cookie."""
+    given = await body(request)
+    token = given.get("token")
+    return access.open_session(request, token if isinstance(token, str) else "")
+
+
+async def socket(request: web.Request, hub: Hub, access: Access) -> web.StreamResponse:
+    """The page's WebSocket."""
+    if protocol.PROTOCOL not in request.headers.get("Sec-WebSocket-Protocol", ""):
+        raise web.HTTPBadRequest(text=f"the subprotocol is {protocol.PROTOCOL}")
+    if len(hub.viewers) >= MAX_VIEWERS:
+        raise web.HTTPServiceUnavailable(text=f"there are {MAX_VIEWERS} viewers already")
+    # Without compression: images do not get smaller, and it costs ten times as much as sending.
+    ws = web.WebSocketResponse(
+        protocols=(protocol.PROTOCOL,), compress=False, max_msg_size=MAX_TEXT, heartbeat=PING_S
+    )
+    await ws.prepare(request)
+    await hub.serve(ws, access.check(request, Role.VIEW))
+    return ws
+
+
+async def stats(_request: web.Request, hub: Hub, _access: Access) -> web.StreamResponse:
+    """The run's statistics."""
+    return web.json_response(hub.stats())
+
+
+ROUTES: Final = [
+    Route("POST", "/api/session", Role.NOBODY, session),
+    Route("GET", "/ws", Role.VIEW, socket),
+    Route("GET", "/api/stats", Role.VIEW, stats),
+]
+
+
+async def body(request: web.Request) -> dict[str, Any]:
+    """The JSON object of a request.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        given = await request.json()
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the body is no JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise UsageError("the body is a JSON object")
+    return given
+
+
+def handler(route: Route, hub: Hub, access: Access) -> Any:
+    """A route's answer behind the checks, with errors as status codes."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            access.check(request, route.needs)
+            return await route.answer(request, hub, access)
+        except web.HTTPException as refusal:
+            return web.json_response({"reason": refusal.text}, status=refusal.status)
+        except UsageError as error:
+            return web.json_response({"reason": one_line(error)}, status=400)
+        except ApeStreamError as error:
+            return web.json_response({"reason": one_line(error)}, status=503)
+
+    return handle
+
+
+def application(hub: Hub, access: Access) -> web.Application:
+    """The whole server as an aiohttp application."""
+    app = web.Application(client_max_size=MAX_BODY)
+    for route in (*ROUTES, *_static_routes()):
+        app.router.add_route(route.method, route.path, handler(route, hub, access))
+
+    async def secure(_request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(_HEADERS)
+        response.headers.pop("Server", None)
+
+    app.on_response_prepare.append(secure)
+    return app
+
+
+def _static_routes() -> list[Route]:
+    def serve(data: bytes, kind: str) -> Answer:
+        async def answer(_request: web.Request, _hub: Hub, _access: Access) -> web.StreamResponse:
+            return web.Response(body=data, content_type=kind, charset="utf-8")
+
+        return answer
+
+    return [
+        Route("GET", path, Role.NOBODY, serve(data, kind))
+        for path, (data, kind) in static_files().items()
+    ]
+
+
+class Server:
+    """Serves a hub in a thread with an event loop of its own.
+
+    Args:
+        hub: What is served.
+        access: Who may do what.
+        host: Address to bind.
+        port: 0 lets the system choose.
+        tls: Certificate and key, or None for plain HTTP.
+    """
+
+    def __init__(
+        self, hub: Hub, access: Access, host: str, port: int, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.port = port
+        self._hub = hub
+        self._access = access
+        self._host = host
+        self._tls = tls
+        self._ready = threading.Event()
+        self._problem: BaseException | None = None
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._why = "the run has ended"
+        self._thread = threading.Thread(target=self._run, name="web server", daemon=True)
+
+    def start(self) -> None:
+        """Bind and begin to serve.
+
+        Raises:
+            ConfigError: the address cannot be bound.
+        """
+        self._thread.start()
+        self._ready.wait()
+        if self._problem is not None:
+            raise ConfigError(
+                f"cannot serve at {self._host}:{self.port}: {self._problem}"
+            ) from self._problem
+
+    def close(self, why: str) -> None:
+        """Say goodbye and end the thread."""
+        self._why = why
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(SHUTDOWN_S + 2.0)
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._ready.set()
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        runner = web.AppRunner(
+            application(self._hub, self._access),
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_S,
+            handle_signals=False,
+        )
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._host, self.port, ssl_context=self._tls)
+            try:
+                await site.start()
+            except OSError as error:
+                self._problem = error
+                return
+            self.port = runner.addresses[0][1]
+            self._hub.start()
+            self._ready.set()
+            await self._stop.wait()
+            await self._hub.close(self._why)
+        finally:
+            await runner.cleanup()

@@ -1,0 +1,144 @@
+"""The output `web:127.0.0.1:8008`: the run in a browser."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import webbrowser
+from typing import TYPE_CHECKING, Final, Self
+
+from ape_nodes.web.access import Access, Tokens, check_reach
+from ape_nodes.web.camera import Found
+from ape_nodes.web.hub import Hub
+from ape_nodes.web.server import Server
+from ape_stream.cli.console import say
+from ape_stream.closing import Closing
+from ape_stream.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from ape_stream.protocols import RunControl
+    from ape_stream.types import Frame, FrameResult
+
+__all__ = ["WebSink"]
+
+DEFAULT_PORT: Final = 8008
+_log = logging.getLogger("ape_stream")
+
+
+class WebSink(Closing):
+    """Serves a page that shows the run and changes its prompts.
+
+    Args:
+        spec: `web:HOST:PORT`; without a port 8008, port 0 lets the system choose.
+        tls: "CERT,KEY": files in PEM form.
+        public: True allows an unencrypted bind that other machines reach.
+        hosts: Further names under which the server is reached, with commas between.
+        tokens: File with the tokens (control, view), made if missing; None draws new ones.
+        browser: Open the page.
+
+    Raises:
+        ConfigError: the address cannot be used, or is public and unguarded.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        *,
+        tls: str | None = None,
+        public: bool = False,
+        hosts: str = "",
+        tokens: str | None = None,
+        browser: bool = False,
+    ) -> None:
+        self.name = spec
+        self._host, self._port = _address(spec)
+        check_reach(self._host, tls=tls is not None, public=public)
+        self._tls = None if tls is None else _context(tls)
+        self._hosts = [host.strip() for host in hosts.split(",") if host.strip()]
+        self.tokens = Tokens.of(tokens)
+        self._browser = browser
+        self._run: RunControl | None = None
+        self._hub: Hub | None = None
+        self._server: Server | None = None
+
+    def control(self, run: RunControl) -> None:
+        """Take the run; see `ControlsRun`."""
+        self._run = run
+
+    def __enter__(self) -> Self:
+        """Bind the port, and say where the page is."""
+        if self._run is None:
+            raise UsageError("the web output belongs to a run: give it to a pipeline")
+        self._hub = Hub(self._run, list(self._run.stats().streams))
+        access = Access(
+            self.tokens,
+            [self._host, *self._hosts],
+            cookie=f"ape_stream_{self._port}",
+            secure=self._tls is not None,
+        )
+        self._server = Server(self._hub, access, self._host, self._port, self._tls)
+        self._server.start()
+        say(f"live page: {self.url}")
+        if self._browser:
+            webbrowser.open(self.url)
+        return self
+
+    @property
+    def address(self) -> str:
+        """Where it listens, such as http://127.0.0.1:8008."""
+        port = self._port if self._server is None else self._server.port
+        host = "127.0.0.1" if self._host == "0.0.0.0" else self._host  # noqa: S104 (not a bind)
+        host = f"[{host}]" if ":" in host else host
+        return f"{'http' if self._tls is None else 'https'}://{host}:{port}"
+
+    @property
+    def url(self) -> str:
+        """The page's URL with the token that may change things."""
+        return f"{self.address}/#t={self.tokens.control}"
+
+    def see(self, frame: Frame) -> None:
+        """Show a frame before the model has it; see `SeesFrames`."""
+        if self._hub is not None:
+            self._hub.by_name[frame.stream].see(frame)
+
+    def write(self, result: FrameResult) -> None:
+        """Show what was found."""
+        hub = self._hub
+        if hub is None:
+            return
+        rev = hub.prompts.rev_of(result.prompts)
+        if rev is None:
+            hub.call(hub.prompts.adopt, result.prompts)
+            rev = 0
+        ids = tuple(hub.prompts.id_of(text) for text in result.prompts.texts)
+        hub.by_name[result.frame.stream].take(Found(result, rev, ids, None))
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Say goodbye to the viewers and stop serving."""
+        if self._server is not None:
+            self._server.close("the run has ended" if error is None else "the run was stopped")
+
+
+def _address(spec: str) -> tuple[str, int]:
+    text = spec.removeprefix("web:").removeprefix("//") or "127.0.0.1"
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text, str(DEFAULT_PORT)
+    if not port.isdecimal() or int(port) > 65_535:
+        raise ConfigError(f"{spec!r}: the live page is web:HOST:PORT, such as web:127.0.0.1:8008")
+    return host.strip("[]"), int(port)
+
+
+def _context(tls: str) -> ssl.SSLContext:
+    certificate, comma, key = tls.partition(",")
+    if not comma:
+        raise ConfigError(f"tls is CERT,KEY: two files in PEM form, not {tls!r}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(
+            f"cannot use the certificate {certificate} and key {key}: {error}"
+        ) from error
+    return context

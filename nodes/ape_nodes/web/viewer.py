@@ -1,0 +1,234 @@
+"""One WebSocket: what its page wants, what it has room for, and one task that writes to it.
+
+Others only put messages into its queues and never wait for it. For each camera a viewer has a few
+credits: messages that may be on their way, unacknowledged. Without a credit it is offered nothing,
+so what it gets is as new as can be, however slowly it reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import ClientConnectionResetError, web
+
+from ape_nodes.web.access import Role, rate_limit
+from ape_nodes.web.encoder import WIDTHS, Variant, width_for
+
+if TYPE_CHECKING:
+    from ape_nodes.web.camera import Camera, Encoded
+    from ape_nodes.web.protocol import Ack, Subscribe
+
+__all__ = ["CREDITS", "EDITS_PER_S", "MASK_CREDITS", "Viewer"]
+
+CREDITS: Final = {"jpeg": 2, "h264": 4, "sync": 2}
+"""Images on their way to a viewer, by codec: one is drawn while the next comes; H.264 units are
+small and cannot be left out one by one."""
+MASK_CREDITS: Final = 2
+EDITS_PER_S: Final = 5.0
+MAX_TEXTS: Final = 256
+"""JSON messages that may wait for a viewer; one that reads none is closed."""
+_SLOW_SHARE: Final = 0.5
+_CALM_SHARE: Final = 0.9
+_SLOW_S: Final = 3
+_CALM_S: Final = 10
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A camera as one viewer sees it."""
+
+    wish: Subscribe
+    level: int = 0
+    """Steps to smaller images that its connection needs."""
+    images_out: int = 0
+    masks_out: int = 0
+    sent: int = 0
+    """Images since the last look at how slow it is."""
+    total: int = 0
+    slow_s: int = 0
+    calm_s: int = 0
+    last_s: float = 0.0
+    serial: int = 0
+    masks_serial: int = 0
+    synced: bool = False
+    """H.264: it has all units since a key frame."""
+    ages_ms: deque[float] = field(default_factory=lambda: deque(maxlen=128))
+
+    @property
+    def variant(self) -> Variant:
+        """What it is sent: one that is too slow for H.264 gets smaller JPEGs."""
+        wish = self.wish
+        codec = "sync" if wish.mode == "sync" else wish.codec
+        if codec == "h264" and self.level:
+            codec = "jpeg"
+        return Variant(codec, width_for(wish.max_w, self.level))
+
+    @property
+    def room(self) -> bool:
+        """Whether one more image may be sent now."""
+        due = not self.wish.fps or time.monotonic() - self.last_s >= 0.9 / self.wish.fps
+        return self.wish.video and self.images_out < CREDITS[self.variant.codec] and due
+
+    @property
+    def mask_room(self) -> bool:
+        live = self.wish.mode == "live"
+        return self.wish.masks and live and self.masks_out < MASK_CREDITS
+
+
+class Viewer:
+    """One page.
+
+    Args:
+        number: Its own.
+        role: What it may do.
+        ws: Its socket.
+    """
+
+    def __init__(self, number: int, role: Role, ws: web.WebSocketResponse) -> None:
+        self.number = number
+        self.role = role
+        self.visible = True
+        self.greeted = False
+        self.may_edit = rate_limit(EDITS_PER_S)
+        self.watched: dict[int, _Watched] = {}
+        self.dropped = 0
+        """Messages that it had no room for."""
+        self._ws = ws
+        self._texts: deque[str] = deque()
+        self._binary: deque[bytes] = deque()  # bounded by the credits
+        self._wake = asyncio.Event()
+        self._over = False
+
+    # -- what it wants --------------------------------------------------------------------
+
+    def subscribe(self, wish: Subscribe) -> None:
+        """Take a wish for a camera; what is on its way stays counted."""
+        old = self.watched.get(wish.cam)
+        new = _Watched(wish)
+        if old is not None:
+            new.images_out, new.masks_out, new.level = old.images_out, old.masks_out, old.level
+        self.watched[wish.cam] = new
+
+    def acknowledge(self, ack: Ack) -> None:
+        """Give a credit back."""
+        watched = self.watched.get(ack.cam)
+        if watched is None:
+            return
+        if ack.what == "masks":
+            watched.masks_out = max(0, watched.masks_out - 1)
+            return
+        watched.images_out = max(0, watched.images_out - 1)
+        if ack.age_ms is not None:
+            watched.ages_ms.append(ack.age_ms)
+
+    def wants(self, cam: int) -> list[Variant | None]:
+        """What it has room for of a camera: a variant of the image, None for masks."""
+        watched = self.watched.get(cam)
+        if watched is None or not self.visible:
+            return []
+        wanted: list[Variant | None] = [None] if watched.mask_room else []
+        if watched.room:
+            wanted.append(watched.variant)
+        return wanted
+
+    # -- what it is given -----------------------------------------------------------------
+
+    def offer(self, camera: Camera, message: Encoded) -> None:
+        """Send a binary message if it is wanted and there is room."""
+        watched = self.watched.get(camera.index)
+        if watched is None or not self.visible:
+            return
+        if message.variant is None:
+            if watched.mask_room and message.serial > watched.masks_serial:
+                watched.masks_serial = message.serial
+                watched.masks_out += 1
+                self._push(message.data)
+        elif message.variant == watched.variant and watched.wish.video:
+            self._offer_image(camera, watched, message)
+
+    def _offer_image(self, camera: Camera, watched: _Watched, message: Encoded) -> None:
+        if message.serial <= watched.serial:
+            return
+        starts = message.key or watched.synced
+        if not watched.room or not starts:
+            # The units that follow cannot be decoded without this one.
+            watched.synced = False
+            self.dropped += 1
+            if message.variant is not None and message.variant.codec == "h264" and watched.room:
+                camera.want_key(message.variant.width)
+            return
+        watched.synced = True
+        watched.serial = message.serial
+        watched.images_out += 1
+        watched.sent += 1
+        watched.total += 1
+        watched.last_s = time.monotonic()
+        self._push(message.data)
+
+    def send(self, text: str) -> None:
+        """Send JSON text."""
+        if len(self._texts) >= MAX_TEXTS:  # it reads nothing
+            self.end()
+            return
+        self._texts.append(text)
+        self._wake.set()
+
+    def _push(self, data: bytes) -> None:
+        self._binary.append(data)
+        self._wake.set()
+
+    def adapt(self, camera: Camera) -> None:
+        """Once a second: smaller images for a viewer that keeps missing them, larger when calm."""
+        watched = self.watched.get(camera.index)
+        if watched is None:
+            return
+        sent, watched.sent = watched.sent, 0
+        offered = camera.numbers.rate.hz(time.monotonic())
+        expected = min(offered, watched.wish.fps or offered)
+        # Below two images a second a share says little.
+        if not self.visible or not watched.wish.video or expected < 2:
+            return
+        share = sent / expected
+        watched.slow_s = watched.slow_s + 1 if share < _SLOW_SHARE else 0
+        watched.calm_s = watched.calm_s + 1 if share >= _CALM_SHARE else 0
+        if watched.slow_s >= _SLOW_S and watched.level < len(WIDTHS) - 1:
+            watched.level += 1
+            watched.slow_s = watched.calm_s = 0
+        elif watched.calm_s >= _CALM_S and watched.level:
+            watched.level -= 1
+            watched.calm_s = 0
+
+    def numbers(self) -> dict[str, Any]:
+        """What the page shows of its own connection, by camera."""
+        return {
+            str(cam): {"images": w.total, "level": w.level, "out": w.images_out}
+            for cam, w in self.watched.items()
+        }
+
+    # -- the task that writes -------------------------------------------------------------
+
+    async def write(self) -> None:
+        """Write until the viewer is ended or its connection is gone."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._texts or self._binary:
+                    if self._texts:
+                        await self._ws.send_str(self._texts.popleft())
+                    if self._binary:
+                        await self._ws.send_bytes(self._binary.popleft())
+                if self._over:
+                    await self._ws.close()
+                    return
+        except (ClientConnectionResetError, ConnectionError):
+            return  # the tab was closed
+
+    def end(self) -> None:
+        """Close once what waits is sent."""
+        self._over = True
+        self._wake.set()
