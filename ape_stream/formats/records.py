@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
 from ape_stream.errors import ConfigError, UsageError
 from ape_stream.files import file_name
@@ -84,6 +84,9 @@ class VideoRecord:
     rate: tuple[int, int] | None = None
     """Frames per second that the container states, as a fraction."""
 
+    split: Literal["train", "val", "test"] = "train"
+    """Which part of a data set it belongs to, in formats that have parts."""
+
     def __post_init__(self) -> None:
         """Refuse what no format can hold."""
         if not self.name or self.width < 1 or self.height < 1:
@@ -138,6 +141,8 @@ class FrameRecord:
     """The image file it was read from; None for a video."""
     pts: int | None = None
     """Presentation time in units of the video's `time_base`, exact."""
+    time_base: tuple[int, int] | None = None
+    """That of the video, in files that have no line for it."""
 
     @property
     def image(self) -> str:

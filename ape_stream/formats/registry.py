@@ -42,7 +42,7 @@ FORMATS: Mapping[str, Format] = {
     "labelstudio": Format(
         "Label Studio: tasks with brush masks, and with video boxes", "labelstudio:LabelStudio"
     ),
-    "fiftyone": Format("FiftyOne: a data set folder for its COCO importer", "fiftyone:FiftyOne"),
+    "fiftyone": Format("FiftyOne: a data set folder for its COCO importer", "coco:FiftyOne"),
     "datumaro": Format("Datumaro: a json a video with masks", "datumaro:Datumaro"),
     "csv": Format("a table: one row an instance", "table:Csv"),
 }

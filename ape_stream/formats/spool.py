@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from array import array
 from typing import IO, TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["ListSpool", "to_json", "write_document"]
+__all__ = ["GroupSpool", "ListSpool", "to_json", "write_document"]
 
 
 def to_json(value: object) -> str:
@@ -33,11 +34,12 @@ class ListSpool:
 
     def add(self, value: object) -> None:
         """Append an item."""
-        self.add_text(to_json(value))
+        self.add_parts([to_json(value)])
 
-    def add_text(self, text: str) -> None:
-        """Append an item that is JSON already."""
-        self._file.write(text if self._empty else ",\n" + text)
+    def add_parts(self, parts: Iterable[str]) -> None:
+        """Append an item that is JSON already, in pieces."""
+        self._file.write("" if self._empty else ",\n")
+        self._file.writelines(parts)
         self._empty = False
 
     def copy_to(self, stream: IO[str]) -> None:
@@ -59,3 +61,42 @@ def write_document(path: Path, values: Mapping[str, Any]) -> None:
             else:
                 stream.write(to_json(value))
         stream.write("}\n")
+
+
+class GroupSpool:
+    """Lines by key, each with a position: only the file knows the lines.
+
+    Frames bring a little of every track, formats want one track after the other.
+
+    Args:
+        folder: Where the temporary file lies, without a name.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = tempfile.TemporaryFile("w+b", dir=folder)  # noqa: SIM115 (closed by `close`)
+        self._end = 0
+        # Of each key: position, offset and length, one after the other; 24 bytes a line.
+        self._index: dict[tuple[int, ...], array[int]] = {}
+
+    def add(self, key: tuple[int, ...], position: int, text: str) -> None:
+        """Append a line to a group; positions of a group ascend."""
+        data = text.encode()
+        self._file.write(data)
+        self._index.setdefault(key, array("q")).extend((position, self._end, len(data)))
+        self._end += len(data)
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        """All keys, sorted."""
+        return iter(sorted(self._index))
+
+    def items(self, key: tuple[int, ...]) -> Iterator[tuple[int, str]]:
+        """Positions and lines of a group, in the order they came."""
+        entries = iter(self._index[key])
+        for position, offset, length in zip(entries, entries, entries, strict=True):
+            self._file.seek(offset)
+            yield position, self._file.read(length).decode()
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._file.close()
+        self._index.clear()

@@ -7,10 +7,12 @@ and numbered. It writes into a folder that nobody sees before it is whole.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
+
+import PIL.Image
 
 from ape_stream import masks
 from ape_stream.closing import Closing
@@ -20,10 +22,13 @@ from ape_stream.formats.folder import PartFolder
 from ape_stream.formats.records import record_values, video_folder
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ape_stream.formats.records import FrameRecord, InstanceRecord, JobRecord, VideoRecord
     from ape_stream.types import Mask
 
-__all__ = ["FormatWriter", "Image", "Layout", "Loss", "Losses", "Region"]
+__all__ = ["FormatWriter", "Image", "Layout", "Loss", "Losses", "Region", "flat_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +59,17 @@ class Region:
     @cached_property
     def mask(self) -> Mask:
         """The pixels, cut to their extent."""
-        return masks.decode_rle(asdict(self.record.mask))
+        return masks.decode_rle(self.rle)
 
     @cached_property
     def area(self) -> int:
         """Number of true pixels."""
-        return masks.area(self.mask)
+        return masks.rle_area(self.rle)
+
+    @property
+    def rle(self) -> dict[str, Any]:
+        """The pixels as COCO writes them in JSON."""
+        return {"size": list(self.record.mask.size), "counts": self.record.mask.counts}
 
     @property
     def xywh(self) -> tuple[float, float, float, float]:
@@ -82,25 +92,55 @@ class Image:
     """In the order of the record."""
 
 
-class Layout(Protocol):
-    """One format: how its files look. Made with (folder, job, losses).
+def flat_name(path: str) -> str:
+    """A relative path as one name, for formats whose folders have no folders inside."""
+    return path.replace("/", "_")
 
-    The folder exists and is empty; what the layout cannot hold, it counts in `losses`.
+
+class Layout:
+    """One format: how its files look.
+
+    Args:
+        folder: Where the files go; it exists and is empty.
+        job: What made the results.
+        losses: Where it counts what the format cannot hold.
     """
 
-    def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None: ...
+    def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
+        self.folder, self.job, self.losses = folder, job, losses
 
     def begin_video(self, video: VideoRecord, folder: str) -> None:
         """A video begins; `folder` is its name as a relative path, unique in the output."""
 
     def frame(self, image: Image) -> None:
         """The next frame of the video."""
+        raise NotImplementedError
 
     def end_video(self) -> None:
         """The video is over."""
 
     def finish(self) -> None:
         """All videos are written: make the files whole."""
+
+    def file(self, name: str) -> Path:
+        """The path of a file, whose folder is made."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of UTF-8 text."""
+        self.file(name).write_text(text, encoding="utf-8")
+
+    def write_png(
+        self, name: str, pixels: NDArray[np.uint8 | np.uint16], palette: bytes | None = None
+    ) -> None:
+        """Write (H, W) or (H, W, 3) pixels as PNG; with a palette they are indices into it."""
+        image = PIL.Image.fromarray(pixels)
+        if palette is not None:
+            image.putpalette(palette)
+        # Level 1: a label map has long runs, and the higher levels take five times as long.
+        image.save(self.file(name), format="PNG", compress_level=1)
 
 
 class FormatWriter(Closing):
@@ -129,7 +169,7 @@ class FormatWriter(Closing):
         self._job = job
         self._category_ids = {prompt.text: k for k, prompt in enumerate(job.prompts, start=1)}
         self._losses = Losses()
-        self._videos: dict[str, VideoRecord] = {}  # by folder
+        self._videos: dict[str, VideoRecord] = {}  # by flat name
         self._video: VideoRecord | None = None
         self._images = 0
         self._regions = 0
@@ -162,12 +202,13 @@ class FormatWriter(Closing):
         if self._video is not None:
             raise ConfigError(f"video {self._video.name!r} has not ended")
         folder = video_folder(video.name)
-        if folder in self._videos:
+        flat = flat_name(folder)
+        if flat in self._videos:
             raise ConfigError(
-                f"videos {self._videos[folder].name!r} and {video.name!r} would share the folder"
-                f" {folder}: rename one"
+                f"videos {self._videos[flat].name!r} and {video.name!r} would share the name"
+                f" {flat}: rename one"
             )
-        self._video, self._videos[folder] = video, video
+        self._video, self._videos[flat] = video, video
         self._last_frame = -1
         self._paths = set()
         with written(self._folder.part):

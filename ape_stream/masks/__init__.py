@@ -23,7 +23,14 @@ from ape_stream.masks.ops import (
     polygons,
 )
 from ape_stream.masks.overlap import containment_matrix, iou_matrix
-from ape_stream.masks.rle import decode_rle, encode_rle, from_run_lengths, run_lengths
+from ape_stream.masks.rle import (
+    decode_rle,
+    encode_rle,
+    frame_run_lengths,
+    from_run_lengths,
+    rle_area,
+    run_lengths,
+)
 from ape_stream.masks.upsample import from_bits, from_logits
 
 __all__ = [
@@ -36,6 +43,7 @@ __all__ = [
     "crop",
     "decode_rle",
     "encode_rle",
+    "frame_run_lengths",
     "from_bits",
     "from_logits",
     "from_run_lengths",
@@ -45,6 +53,7 @@ __all__ = [
     "paint_order",
     "paste",
     "polygons",
+    "rle_area",
     "run_lengths",
     "suppress_duplicates",
 ]

@@ -12,14 +12,22 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pycocotools import mask as coco
 
-from ape_stream.masks.ops import crop, window
+from ape_stream.masks.ops import crop, empty, window
+from ape_stream.values.instances import Mask
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
-    from ape_stream.values.instances import Mask
-
-__all__ = ["decode_rle", "encode_rle", "from_run_lengths", "run_lengths"]
+__all__ = [
+    "decode_rle",
+    "encode_rle",
+    "frame_run_lengths",
+    "from_run_lengths",
+    "rle_area",
+    "run_lengths",
+]
 
 
 def run_lengths(bitmap: NDArray[np.bool_], order: Literal["C", "F"] = "C") -> NDArray[np.int64]:
@@ -46,13 +54,17 @@ def from_run_lengths(
     Raises:
         ValueError: a run is negative, or they do not sum to h * w.
     """
+    _check_runs(runs, shape)
+    values = np.zeros(len(runs), np.bool_)
+    values[1::2] = True
+    return np.repeat(values, runs).reshape(shape, order=order)
+
+
+def _check_runs(runs: NDArray[np.int64], shape: tuple[int, int]) -> None:
     pixels = shape[0] * shape[1]
     # Each run is checked before the sum: hostile lengths could overflow to the right one.
     if ((runs < 0) | (runs > pixels)).any() or int(runs.sum()) != pixels:
         raise ValueError(f"run lengths do not fill a {shape[1]}x{shape[0]} mask")
-    values = np.zeros(len(runs), np.bool_)
-    values[1::2] = True
-    return np.repeat(values, runs).reshape(shape, order=order)
 
 
 def encode_rle(mask: Mask, size: tuple[int, int]) -> dict[str, Any]:
@@ -65,13 +77,13 @@ def encode_rle(mask: Mask, size: tuple[int, int]) -> dict[str, Any]:
         ValueError: the mask does not fit into the frame.
     """
     window(mask, size)
-    counts = _frame_run_lengths(mask, size)
+    counts = frame_run_lengths(mask, size)
     rle: dict[str, Any] = coco.frPyObjects({"size": list(size), "counts": counts}, *size)
     return rle
 
 
-def _frame_run_lengths(mask: Mask, size: tuple[int, int]) -> NDArray[np.int64]:
-    """Alternating lengths of zeros and ones down the columns of the frame, zeros first."""
+def frame_run_lengths(mask: Mask, size: tuple[int, int]) -> NDArray[np.int64]:
+    """Lengths of the alternating runs of the whole frame down its columns, false first: (R,)."""
     # A zero is put above and below every column of the crop. Then every run of ones begins and
     # ends inside its column, and the edges of all columns are found at once: row r of a column is
     # an edge where its pixel differs from the one above.
@@ -90,7 +102,7 @@ def _frame_run_lengths(mask: Mask, size: tuple[int, int]) -> NDArray[np.int64]:
     return np.diff(stops, prepend=0)
 
 
-def decode_rle(rle: dict[str, Any]) -> Mask:
+def decode_rle(rle: Mapping[str, Any]) -> Mask:
     """Read ``{"size": [H, W], "counts": ...}`` with counts as bytes, text or a list of lengths.
 
     Not by `pycocotools.mask.decode`: where counts are too short for the frame, it returns memory
@@ -99,6 +111,32 @@ def decode_rle(rle: dict[str, Any]) -> Mask:
     Raises:
         ValueError: the counts are damaged or do not fill the frame.
     """
+    runs, height = _runs(rle)
+    # Only the columns that the mask touches are made: of a frame they are few.
+    ends = np.cumsum(runs)
+    true = 2 * np.flatnonzero(runs[1::2]) + 1
+    if len(true) == 0:
+        return empty()
+    left = int(ends[true[0] - 1]) // height
+    right = (int(ends[true[-1]]) - 1) // height + 1
+    clipped = np.clip(ends, left * height, right * height)
+    inside = np.diff(clipped, prepend=left * height).astype(np.int64)
+    mask = crop(from_run_lengths(inside, (height, right - left), "F"))
+    return Mask(mask.bitmap, mask.x + left, mask.y)
+
+
+def rle_area(rle: Mapping[str, Any]) -> int:
+    """Number of true pixels of what `decode_rle` reads, without decoding it.
+
+    Raises:
+        ValueError: as `decode_rle`.
+    """
+    runs, _ = _runs(rle)
+    return int(runs[1::2].sum())
+
+
+def _runs(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], int]:
+    """The checked run lengths down the columns, and the height."""
     height, width = (int(side) for side in rle["size"])
     counts = rle["counts"]
     if isinstance(counts, str):
@@ -106,7 +144,8 @@ def decode_rle(rle: dict[str, Any]) -> Mask:
     runs = _parse_counts(counts) if isinstance(counts, bytes) else np.asarray(counts, np.int64)
     if height < 1 or width < 1:
         raise ValueError(f"run lengths do not fill a {width}x{height} mask")
-    return crop(from_run_lengths(runs, (height, width), "F"))
+    _check_runs(runs, (height, width))
+    return runs, height
 
 
 def _parse_counts(text: bytes) -> NDArray[np.int64]:

@@ -1,8 +1,10 @@
-"""COCO instances, https://cocodataset.org/#format-data.
+"""COCO instances, https://cocodataset.org/#format-data, and the folder that FiftyOne imports.
 
-Files: `annotations/instances.json` with compressed run lengths, `images` named as in the records.
-Beyond the format an annotation has `score`, `track_id` and CVAT's `attributes.track_id`; an image
-`frame_index`, `time_s`, `pts` and `video_id`; the document `videos`.
+`annotations/instances.json` has compressed run lengths: holes and parts are exact.
+`annotations/instances_polygons.json` has the same annotations as polygons, for tools that edit
+outlines; a polygon has no holes. Beyond the format an annotation has `score`, `track_id` and, as
+CVAT does, `attributes`; an image `frame_index`, `time_s`, `pts` and `video_id`; the document
+`videos`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ape_stream.formats.records import record_values
+from ape_stream.formats.shapes import edge_polygons
 from ape_stream.formats.spool import ListSpool, write_document
+from ape_stream.formats.writer import Layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
     from ape_stream.formats.records import JobRecord, VideoRecord
     from ape_stream.formats.writer import Image, Losses, Region
 
-__all__ = ["Coco", "categories", "image_entry", "info"]
+__all__ = ["Coco", "CocoDocument", "FiftyOne", "categories", "info"]
 
 
 def info(job: JobRecord) -> dict[str, Any]:
@@ -33,71 +37,124 @@ def categories(job: JobRecord) -> list[dict[str, Any]]:
     return [{"id": k, "name": prompt.text} for k, prompt in enumerate(job.prompts, start=1)]
 
 
-def image_entry(image: Image, video_id: int) -> dict[str, Any]:
-    """An entry of COCO's `images`."""
-    record = image.record
-    return {
-        "id": image.id,
-        "file_name": record.image,
-        "width": record.size[1],
-        "height": record.size[0],
-        "frame_index": record.frame,
-        "time_s": record.time_s,
-        **({} if record.pts is None else {"pts": record.pts}),
-        "video_id": video_id,
-    }
+class CocoDocument:
+    """A COCO document that grows image by image in temporary files.
 
+    Args:
+        folder: Where these lie.
+    """
 
-def _annotation(image: Image, region: Region) -> dict[str, Any]:
-    record = region.record
-    return {
-        "id": region.id,
-        "image_id": image.id,
-        "category_id": region.category_id,
-        "bbox": list(region.xywh),
-        "area": region.area,
-        "segmentation": {"size": list(record.mask.size), "counts": record.mask.counts},
-        "iscrowd": 0,
-        "score": record.score,
-        "track_id": record.track_id,
-        "attributes": {} if record.track_id is None else {"track_id": record.track_id},
-    }
-
-
-class Coco:
-    """The layout of COCO instances."""
-
-    def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
-        self._folder, self._job, self._losses = folder, job, losses
+    def __init__(self, folder: Path) -> None:
         self._videos: list[dict[str, Any]] = []
         self._images = ListSpool(folder)
         self._annotations = ListSpool(folder)
 
+    def begin_video(self, video: VideoRecord) -> None:
+        """Number a video."""
+        self._videos.append({"id": len(self._videos) + 1, **record_values(video)})
+
+    def add_image(self, image: Image) -> None:
+        """Append an entry of `images`."""
+        record = image.record
+        entry = {
+            "id": image.id,
+            "file_name": record.image,
+            "width": record.size[1],
+            "height": record.size[0],
+            "frame_index": record.frame,
+            "time_s": record.time_s,
+        }
+        if record.pts is not None:
+            entry["pts"] = record.pts
+        self._images.add({**entry, "video_id": len(self._videos)})
+
+    def add_region(self, image: Image, region: Region, segmentation: Any) -> None:
+        """Append an entry of `annotations`."""
+        record = region.record
+        attributes = {"score": record.score}
+        if record.track_id is not None:
+            attributes["track_id"] = record.track_id
+        self._annotations.add(
+            {
+                "id": region.id,
+                "image_id": image.id,
+                "category_id": region.category_id,
+                "bbox": list(region.xywh),
+                "area": region.area,
+                "segmentation": segmentation,
+                "iscrowd": 0,
+                "score": record.score,
+                "track_id": record.track_id,
+                "attributes": attributes,
+            }
+        )
+
+    def write(self, path: Path, job: JobRecord) -> None:
+        """Write the whole document, once."""
+        values = {
+            "info": info(job),
+            "licenses": [],
+            "categories": categories(job),
+            "videos": self._videos,
+            "images": self._images,
+            "annotations": self._annotations,
+        }
+        write_document(path, values)
+
+
+class FiftyOne(Layout):
+    """One document with run lengths, `labels.json`."""
+
+    name = "labels.json"
+
+    def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
+        super().__init__(folder, job, losses)
+        self._document = CocoDocument(folder)
+
     def begin_video(self, video: VideoRecord, folder: str) -> None:
         """Number the video."""
         del folder
-        self._videos.append({"id": len(self._videos) + 1, **record_values(video)})
+        self._document.begin_video(video)
 
     def frame(self, image: Image) -> None:
         """Spool an image and its annotations."""
-        self._images.add(image_entry(image, len(self._videos)))
+        self._document.add_image(image)
         for region in image.regions:
-            self._annotations.add(_annotation(image, region))
-
-    def end_video(self) -> None:
-        """Nothing ends with a video."""
+            self._document.add_region(image, region, region.rle)
 
     def finish(self) -> None:
         """Write the document."""
-        path = self._folder / "annotations"
-        path.mkdir()
-        write_document(
-            path / "instances.json",
-            {
-                "info": info(self._job),
-                "categories": categories(self._job),
-                "videos": self._videos,
-                "images": self._images,
-                "annotations": self._annotations,
-            },
-        )
+        self._document.write(self.file(self.name), self.job)
+
+
+class Coco(FiftyOne):
+    """Two documents, one with run lengths and one with polygons."""
+
+    name = "annotations/instances.json"
+
+    def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
+        super().__init__(folder, job, losses)
+        self._outlined = CocoDocument(folder)
+
+    def begin_video(self, video: VideoRecord, folder: str) -> None:
+        """Number the video."""
+        super().begin_video(video, folder)
+        self._outlined.begin_video(video)
+
+    def frame(self, image: Image) -> None:
+        """Spool an image and its annotations, twice."""
+        super().frame(image)
+        self._outlined.add_image(image)
+        for region in image.regions:
+            parts = edge_polygons(region.mask)
+            if not parts:
+                self.losses["empty masks (in the file with polygons)"] += 1
+                continue
+            self.losses["holes (in the file with polygons)"] += sum(len(p.holes) for p in parts)
+            outlines = [part.outer.ravel().tolist() for part in parts]
+            self._outlined.add_region(image, region, outlines)
+
+    def finish(self) -> None:
+        """Write both documents."""
+        super().finish()
+        self._outlined.write(self.file("annotations/instances_polygons.json"), self.job)

@@ -202,7 +202,7 @@ def test_rle_of_full_and_empty_masks():
 def test_decoding_reads_bytes_text_and_lengths():
     dense = blobs((33, 21), 4)
     rle = masks.encode_rle(masks.crop(dense), dense.shape)
-    lengths = masks.rle._frame_run_lengths(masks.crop(dense), dense.shape).tolist()
+    lengths = masks.frame_run_lengths(masks.crop(dense), dense.shape).tolist()
     for counts in (rle["counts"], rle["counts"].decode(), lengths):
         mask = masks.decode_rle({"size": [33, 21], "counts": counts})
         np.testing.assert_array_equal(masks.paste(mask, (33, 21)), dense)

@@ -1,0 +1,139 @@
+"""Masks as the shapes that formats hold: polygons at pixel edges, one ring with seams, flat maps.
+
+Two conventions of polygons are exact, each for its own readers. Readers that draw with OpenCV or
+PIL (LabelMe, YOLO) colour the outline itself: their points are pixel centres (`masks.polygons`).
+Readers that follow COCO (pycocotools, CVAT, Datumaro) take coordinates as continuous, pixel i from
+i to i + 1: their points are pixel corners (`edge_polygons`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from ape_stream import masks
+from ape_stream.types import Mask
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ape_stream.formats.writer import Image, Losses
+
+__all__ = ["COLOURS", "edge_polygons", "flatten", "seamed_ring", "visible_masks"]
+
+
+def edge_polygons(mask: Mask) -> list[masks.Polygon]:
+    """The connected parts of a mask as outlines along pixel edges, the largest part first.
+
+    As `masks.polygons`, but corners: a single pixel at (x, y) is the square from (x, y) to
+    (x + 1, y + 1).
+    """
+    # Every pixel as 2x2: the outline through their centres visits, of each corner of the mask,
+    # the centre that is nearest. Columns 2i and 2i + 1 are those next to the edges i and i + 1.
+    double = mask.bitmap.repeat(2, axis=0).repeat(2, axis=1)
+    parts = [
+        masks.Polygon(_corners(part.outer), tuple(map(_corners, part.holes)))
+        for part in masks.polygons(Mask(double, 2 * mask.x, 2 * mask.y))
+    ]
+    return sorted(parts, key=lambda part: -_inside(part.outer))
+
+
+def _inside(ring: NDArray[np.int32]) -> float:
+    return float(cv2.contourArea(ring))
+
+
+def _corners(outline: NDArray[np.int32]) -> NDArray[np.int32]:
+    """From centres of doubled pixels to corners of pixels, without points on a straight line."""
+    points = (outline + 1) // 2  # (P, 2)
+    points = points[(points != np.roll(points, 1, 0)).any(1)]
+    before, after = points - np.roll(points, 1, 0), np.roll(points, -1, 0) - points
+    turns = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
+    return np.ascontiguousarray(points[turns])
+
+
+def seamed_ring(parts: list[masks.Polygon], mask: Mask) -> NDArray[np.int32]:
+    """All outlines of a mask as one ring, (P, 2) int32 pixel centres.
+
+    ``cv2.fillPoly(canvas, [ring], 1)`` gives a connected mask back exactly. A seam leads to each
+    hole and back: by the even-odd rule it cancels itself, and its own pixels are of the mask, as
+    it runs straight left from the hole. A seam between two parts draws a line where no mask is.
+
+    Args:
+        parts: `masks.polygons(mask)`, at least one.
+        mask: The mask.
+    """
+    rings = [_with_holes(part, mask) for part in parts]
+    ring = rings[0]
+    for other in rings[1:]:
+        ring = np.concatenate([ring, ring[:1], other, other[:1], ring[:1]])
+    return ring
+
+
+def _with_holes(part: masks.Polygon, mask: Mask) -> NDArray[np.int32]:
+    ring = part.outer
+    # From left to right: what a seam meets on its left is in the ring already.
+    for hole in sorted(part.holes, key=lambda hole: (int(hole[:, 0].min()), int(hole[0, 1]))):
+        start = int(hole[:, 0].argmin())
+        x, y = hole[start]
+        row = mask.bitmap[y - mask.y, : x - mask.x + 1]
+        outside = np.flatnonzero(~row)
+        end = np.array([[mask.x + (int(outside[-1]) + 1 if len(outside) else 0), y]], np.int32)
+        at = _segment(ring, end[0]) + 1
+        loop = np.concatenate([end, np.roll(hole, -start, 0), hole[start : start + 1], end])
+        ring = np.concatenate([ring[:at], loop, ring[at:]])
+    return ring
+
+
+def _segment(ring: NDArray[np.int32], point: NDArray[np.int32]) -> int:
+    """The side of a ring, by the position of its first point, on which a point lies."""
+    after = np.roll(ring, -1, 0)
+    along, to = after - ring, point - ring
+    straight = along[:, 0] * to[:, 1] == along[:, 1] * to[:, 0]
+    within = (np.minimum(ring, after) <= point) & (point <= np.maximum(ring, after))
+    return int(np.flatnonzero(straight & within.all(1))[0])
+
+
+def flatten(image: Image, values: list[int], losses: Losses) -> NDArray[np.uint16]:
+    """Paint an image's regions into one (H, W) uint16 map, small ones over large ones.
+
+    Args:
+        image: The image.
+        values: What each region paints, 1..65535.
+        losses: Where regions that others cover, in part or whole, are counted.
+    """
+    regions = [region.mask for region in image.regions]
+    painted = masks.label_map(regions, image.record.size, values)
+    seen = np.bincount(painted.ravel(), minlength=max(values, default=0) + 1)
+    wanted: dict[int, int] = {}
+    for region, value in zip(image.regions, values, strict=True):
+        wanted[value] = wanted.get(value, 0) + region.area
+    losses["regions partly covered by others"] += sum(0 < seen[v] < n for v, n in wanted.items())
+    losses["regions wholly covered by others"] += sum(seen[v] == 0 for v, n in wanted.items() if n)
+    return painted
+
+
+def visible_masks(image: Image, losses: Losses) -> list[Mask]:
+    """The masks of an image's regions without what others cover."""
+    painted = flatten(image, list(range(1, len(image.regions) + 1)), losses)
+    visible = []
+    for value, region in enumerate(image.regions, start=1):
+        mask = region.mask
+        part = masks.crop(painted[masks.ops.window(mask, image.record.size)] == value)
+        visible.append(Mask(part.bitmap, part.x + mask.x, part.y + mask.y))
+    return visible
+
+
+def _colours() -> bytes:
+    """The colour map of Pascal VOC: bits of an index go to red, green and blue in turn."""
+    index = np.arange(256, dtype=np.uint8)[:, None]
+    table = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        table |= (index >> np.array([0, 1, 2], np.uint8) & 1) << (7 - bit)
+        index >>= 3
+    return table.tobytes()
+
+
+COLOURS = _colours()
+"""256 colours, three bytes each."""
