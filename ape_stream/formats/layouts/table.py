@@ -15,26 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Csv"]
 
-COLUMNS = [
-    "video",
-    "frame",
-    "time_s",
-    "pts",
-    "image",
-    "width",
-    "height",
-    "instance",
-    "track_id",
-    "category_id",
-    "prompt",
-    "score",
-    "x1",
-    "y1",
-    "x2",
-    "y2",
-    "area",
-    "rle",
-]
+COLUMNS = (
+    *("video", "frame", "time_s", "pts", "image", "width", "height"),
+    *("instance", "track_id", "category_id", "prompt", "score"),
+    *("x1", "y1", "x2", "y2", "area", "rle"),
+)
 
 
 class Csv(Layout):
