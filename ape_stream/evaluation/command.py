@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from pathlib import Path  # noqa: TC003 (typer reads annotations while running)
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ape_stream.protocols import Perceiver, Tracker
     from ape_stream.protocols.worlds import World
 
-__all__ = ["app", "group", "synthetic"]
+__all__ = ["app", "group", "semantic", "synthetic"]
 
 _SIZES = [size_name(size) for size in DEFAULT_SIZES]
 
@@ -62,6 +63,64 @@ def synthetic(
     console = Console()
     for table in _tables(model, report):
         console.print(table)
+
+
+@app.command()
+def semantic(
+    *,
+    images: Annotated[Path, typer.Option(help="Folder of images, in any depth.")],
+    labels: Annotated[
+        Path, typer.Option(help="Folder of PNGs of the same names: a pixel's value is its class.")
+    ],
+    classes: Annotated[
+        Path, typer.Option(help="JSON list of class names; the position is the value.")
+    ],
+    model: Annotated[str, typer.Option(help="Model to judge.")] = "nano",
+    canvas: Annotated[
+        int | None, typer.Option(help="Longest side that the network sees, pixels.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "auto",
+    rule: Annotated[str, typer.Option(help="How queries paint: paper, sum or max.")] = "paper",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line for machines.")] = False,
+) -> None:
+    """Judge the semantic maps of a model on images with a label image each."""
+    from ape_stream import plugins  # noqa: PLC0415 (with the others)
+    from ape_stream.evaluation.labelled import (  # noqa: PLC0415 (Pillow)
+        LabelledImages,
+        read_classes,
+    )
+    from ape_stream.evaluation.semantic import judge_semantic  # noqa: PLC0415 (the same)
+
+    prompts = read_classes(classes)
+    pairs = LabelledImages(images, labels, len(prompts))
+    total = len(pairs.paths())
+    # Every pixel is judged, so each gets a class. Regions would cost time: none reaches 1.
+    options = {"model": model, "device": device, "map_rule": rule, "map_threshold": 0.0}
+    options |= {"threshold": 1.0} if canvas is None else {"threshold": 1.0, "canvas": canvas}
+    perceiver: Perceiver = plugins.make("perceivers", "ape", options=options)
+
+    def progress(count: int) -> None:
+        if not as_json:
+            typer.echo(f"\rjudging {count}/{total} ", nl=count == total, err=True)
+
+    report = judge_semantic(perceiver, prompts, pairs, progress)
+    if as_json:
+        typer.echo(json.dumps({"model": model, **report}))
+        return
+    Console().print(_semantic_table(model, report))
+
+
+def _semantic_table(model: str, report: dict[str, Any]) -> Table:
+    table = Table("figure", "value", title=f"semantic maps of {model}")
+    for name in ("images", "miou", "pixel_accuracy", "fps"):
+        value = report[name]
+        table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+    for name, value in report["iou"].items():
+        table.add_row(f"iou: {name}", "not there" if value is None else f"{value:.3f}")
+    for group in ("skipped", "unscored"):
+        for name, count in report[group].items():
+            table.add_row(f"{group}: {name}", str(count))
+    return table
 
 
 def _run(model: str, threshold: float | None, plan: EvaluationPlan, *, quiet: bool) -> Report:

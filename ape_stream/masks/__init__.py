@@ -2,6 +2,7 @@
 
 ops       crop, paste, area, box(es), polygons, label_map: one mask at a time
 upsample  from_logits, from_bits: from what a network makes
+dense     argmax_upsampled, upsampled: the best of several maps at every pixel
 rle       run lengths, and COCO's form of them
 overlap   iou_matrix, containment_matrix: many against many
 merge     suppress_duplicates, merge_stuff: one instance of several
@@ -10,6 +11,7 @@ merge     suppress_duplicates, merge_stuff: one instance of several
 import warnings
 from typing import Any
 
+from ape_stream.masks.dense import argmax_upsampled, upsampled
 from ape_stream.masks.merge import DUPLICATE_CONTAINMENT, merge_stuff, suppress_duplicates
 from ape_stream.masks.ops import (
     Polygon,
@@ -37,6 +39,7 @@ __all__ = [
     "DUPLICATE_CONTAINMENT",
     "Polygon",
     "area",
+    "argmax_upsampled",
     "box",
     "boxes",
     "containment_matrix",
@@ -56,6 +59,7 @@ __all__ = [
     "rle_area",
     "run_lengths",
     "suppress_duplicates",
+    "upsampled",
 ]
 
 

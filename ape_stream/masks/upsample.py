@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from ape_stream.masks.interpolation import axis, lerp
 from ape_stream.masks.ops import crop, empty
 from ape_stream.values.instances import Mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ape_stream.masks.interpolation import Axis
 
 __all__ = ["from_bits", "from_logits"]
 
@@ -58,7 +60,7 @@ def from_logits(
     x, y, w, h = cv2.boundingRect((logits > threshold).view(np.uint8))
     if w == 0:
         return empty()
-    rows, cols = _axis(size[0], filled_rows, height), _axis(size[1], filled_cols, width)
+    rows, cols = axis(size[0], filled_rows, height), axis(size[1], filled_cols, width)
     top, bottom = rows.footprint(y, y + h)
     left, right = cols.footprint(x, x + w)
     if top == bottom or left == right:
@@ -95,38 +97,8 @@ def _shifted(mask: Mask, x: int, y: int) -> Mask:
     return Mask(mask.bitmap, mask.x + x, mask.y + y) if mask.bitmap.size else mask
 
 
-class _Axis(NamedTuple):
-    """How the n pixels of one axis of the frame read the map."""
-
-    lower: NDArray[np.intp]
-    """(n,) the map cell before."""
-    upper: NDArray[np.intp]
-    """(n,) the map cell after; the same one at the border."""
-    share: NDArray[np.float32]
-    """(n,) weight of the cell after."""
-
-    def footprint(self, first: int, last: int) -> tuple[int, int]:
-        """The pixels [from, to) that read one of the map cells [first, last)."""
-        # lower and upper never decrease, so both ends are found by bisection.
-        return int(np.searchsorted(self.upper, first)), int(np.searchsorted(self.lower, last))
-
-    def part(self, first: int, last: int) -> _Axis:
-        """The pixels [first, last)."""
-        return _Axis(self.lower[first:last], self.upper[first:last], self.share[first:last])
-
-
-@lru_cache(maxsize=16)  # a stream keeps its geometry
-def _axis(pixels: int, filled: float, cells: int) -> _Axis:
-    # Pixel i reads the map at (i + 0.5) * filled / n - 0.5: centres of pixels and cells agree. All
-    # in float32, as the GPU kernel does it.
-    scale, half = np.float32(filled / pixels), np.float32(0.5)
-    at = np.maximum((np.arange(pixels, dtype=np.float32) + half) * scale - half, 0)
-    lower = np.minimum(at.astype(np.intp), cells - 1)
-    return _Axis(lower, np.minimum(lower + 1, cells - 1), at - lower.astype(np.float32))
-
-
 def _threshold_upsampled(
-    logits: NDArray[np.float32], rows: _Axis, cols: _Axis, threshold: float
+    logits: NDArray[np.float32], rows: Axis, cols: Axis, threshold: float
 ) -> NDArray[np.bool_]:
     """Where the map, read at some rows and columns of the frame, is above the threshold.
 
@@ -135,22 +107,12 @@ def _threshold_upsampled(
     """
     first, last = int(rows.lower[0]), int(rows.upper[-1]) + 1
     part = logits[first:last]  # (r, w)
-    wide = _lerp(part.take(cols.lower, 1), part.take(cols.upper, 1), cols.share)  # (r, W)
+    wide = lerp(part.take(cols.lower, 1), part.take(cols.upper, 1), cols.share)  # (r, W)
     out = np.empty((len(rows.lower), len(cols.lower)), np.bool_)
     step = max(1, _BAND // out.shape[1])
     for start in range(0, len(out), step):
         band = rows.part(start, start + step)
         before, after = wide.take(band.lower - first, 0), wide.take(band.upper - first, 0)
-        values = _lerp(before, after, band.share[:, None])  # (step, W)
+        values = lerp(before, after, band.share[:, None])  # (step, W)
         np.greater(values, threshold, out=out[start : start + step])
     return out
-
-
-def _lerp(
-    before: NDArray[np.float32], after: NDArray[np.float32], share: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Weighted sum of both, each step rounded to float32; overwrites both arrays."""
-    before *= 1 - share
-    after *= share
-    before += after
-    return before

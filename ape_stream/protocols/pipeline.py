@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ape_stream.stats import DeviceMemory, RunStats
-    from ape_stream.types import Frame, FrameResult, Instances, PromptSet
+    from ape_stream.types import Frame, FrameResult, Instances, MapKind, Maps, PromptSet
 
 __all__ = [
     "ControlsRun",
     "EndsRun",
     "KnowsFrameCount",
     "KnowsRate",
+    "PaintsMaps",
     "Perceiver",
     "ReadsFiles",
     "ReportsMemory",
@@ -88,6 +89,17 @@ class Perceiver(Protocol):
 
     def perceive(self, frames: Sequence[Frame]) -> list[Instances]:
         """Find the prepared prompts in each frame; several streams make one call."""
+        ...
+
+
+@runtime_checkable
+class PaintsMaps(Protocol):
+    """A perceiver that can also give every pixel to a prompt, or to a segment."""
+
+    def perceive_with_maps(
+        self, frames: Sequence[Frame], wanted: frozenset[MapKind]
+    ) -> list[tuple[Instances, Maps]]:
+        """As `perceive`, with the wanted maps of each frame."""
         ...
 
 

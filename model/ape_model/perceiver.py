@@ -18,6 +18,8 @@ import torch
 from ape_cuda_ops.ops import mask_pack
 from ape_model.errors import ModelError as NetworkError
 from ape_model.errors import PromptTextError
+from ape_model.inference.argmax import argmax_upsampled
+from ape_model.inference.class_maps import RULES, class_maps
 from ape_model.inference.cuda_graphs import CudaGraphRunner
 from ape_model.inference.detect import PromptPass, find_regions
 from ape_model.inference.device_check import graphs_work, uploader
@@ -33,7 +35,7 @@ from ape_model.world.words import load_vocabulary
 from ape_stream import masks
 from ape_stream.errors import ConfigError, ModelError, PromptError
 from ape_stream.stats import DeviceMemory
-from ape_stream.types import Instances
+from ape_stream.types import Instances, Maps, SemanticMap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,8 +43,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from ape_model.inference.class_maps import Rule
     from ape_model.inference.detect import Regions
-    from ape_stream.types import Frame, PromptSet
+    from ape_model.network.ape import ImageFeatures, RawOutputs
+    from ape_stream.types import Frame, MapKind, PromptSet
 
 __all__ = ["ApePerceiver"]
 
@@ -65,13 +69,16 @@ class ApePerceiver:
         dtype: arithmetic of the network: "float32", or "bfloat16" or "float16", which are faster
             where the hardware has them and round (`ape-stream bench model` measures how much).
         per_prompt: most regions of one prompt in one frame.
+        map_rule: how queries paint semantic maps: "paper", "sum" or "max" (docs/how-to/maps.md).
+        map_threshold: lowest score times mask of any query where a pixel of a semantic map has a
+            prompt, 0..1; 0 gives every pixel one, None takes the thresholds of the prompts.
 
     Raises:
         ModelError: the model is not here, cannot be read, or the device is not.
         UsageError: a number is out of its range.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (a plugin's options are its keyword arguments)
         self,
         *,
         model: str = BUILT_IN,
@@ -82,8 +89,11 @@ class ApePerceiver:
         bank: str | None = None,
         dtype: str = "float32",
         per_prompt: int = 100,
+        map_rule: Rule = "paper",
+        map_threshold: float | None = None,
     ) -> None:
         _check_ranges(threshold, canvas, per_prompt)
+        _check_map_options(map_rule, map_threshold)
         with _translate_errors():
             files = find_model(model)
             self.device = parse_device(device)
@@ -108,6 +118,8 @@ class ApePerceiver:
             self._known_stuff |= _drawn_stuff()
         self._official = official
         self._per_prompt = per_prompt
+        self._rule = map_rule
+        self._map_threshold = map_threshold
         self._passes: list[PromptPass] = []
         self._stuff = np.zeros(0, np.bool_)
 
@@ -151,38 +163,55 @@ class ApePerceiver:
             stuff=torch.from_numpy(self._stuff)[ids],
         )
 
-    @torch.inference_mode()
     def perceive(self, frames: Sequence[Frame]) -> list[Instances]:
-        """Find the prepared prompts in each frame.
+        """Find the prepared prompts in each frame; see `perceive_with_maps`."""
+        return [found for found, _ in self.perceive_with_maps(frames, frozenset())]
+
+    @torch.inference_mode()
+    def perceive_with_maps(
+        self, frames: Sequence[Frame], wanted: frozenset[MapKind]
+    ) -> list[tuple[Instances, Maps]]:
+        """Find the prepared prompts in each frame, and give its pixels to them.
 
         Frames that are padded to the same shape share one call of the network; what is found in a
         frame does not depend on the others.
         """
-        found: dict[int, Instances] = {}
+        found: dict[int, tuple[Instances, Maps]] = {}
         for group in group_by_canvas([frame.image for frame in frames], self._config):
-            found |= zip(group, self._perceive_alike([frames[i] for i in group]), strict=True)
+            alike = self._perceive_alike([frames[i] for i in group], wanted)
+            found |= zip(group, alike, strict=True)
         return [found[index] for index in range(len(frames))]
 
-    def _perceive_alike(self, frames: Sequence[Frame]) -> list[Instances]:
+    def _perceive_alike(
+        self, frames: Sequence[Frame], wanted: frozenset[MapKind]
+    ) -> list[tuple[Instances, Maps]]:
         """Frames of one padded shape in one call of the network."""
         images, sizes = make_batch(
             [frame.image for frame in frames], self._config, self._dtype, self._upload
         )
+        features = self._runner.encode_image(images, sizes)
+        heads = [self._runner.head(features, one.prompts) for one in self._passes]
         found = find_regions(
             self._runner,
-            self._runner.encode_image(images, sizes),
+            features,
             self._passes,
+            heads,
             per_prompt=self._per_prompt,
             capacity=self._capacity,
             mask_margin=self._config.mask_margin,
         )
         on_device = [
-            self._masks_on_device(regions, frame.size)
-            for regions, frame in zip(found, frames, strict=True)
+            self._on_device(regions, features, heads, image, frame.size, wanted)
+            for image, (regions, frame) in enumerate(zip(found, frames, strict=True))
         ]
+        copies = iter(to_host([tensor for parts in on_device for tensor in parts.values()]))
+        on_host = [{name: next(copies).numpy() for name in parts} for parts in on_device]
         return [
-            self._instances(regions, mask_data.numpy(), frame.size)
-            for regions, mask_data, frame in zip(found, to_host(on_device), frames, strict=True)
+            (
+                self._instances(regions, parts["masks"], frame.size),
+                self._maps(parts, regions.filled, frame.size),
+            )
+            for regions, parts, frame in zip(found, on_host, frames, strict=True)
         ]
 
     def device_memory(self) -> DeviceMemory | None:
@@ -199,13 +228,54 @@ class ApePerceiver:
             total=torch.cuda.get_device_properties(self.device).total_memory,
         )
 
-    def _masks_on_device(self, regions: Regions, size: tuple[int, int]) -> Tensor:
-        """Masks of K regions of a frame of (height, width), on the network's device.
+    def _on_device(
+        self,
+        regions: Regions,
+        features: ImageFeatures,
+        heads: Sequence[RawOutputs],
+        image: int,
+        size: tuple[int, int],
+        wanted: frozenset[MapKind],
+    ) -> dict[str, Tensor]:
+        """What becomes masks and maps of one frame of (height, width), by name.
 
-        Either bits of the frame, as `mask_pack` makes them, or (K, h, w) float32 logits.
+        `masks` are bits of the frame, as `mask_pack` makes them, or (K, h, w) float32 logits.
         """
         logits = regions.mask_logits.float()
-        return mask_pack(logits, size, regions.filled) if self._packs_masks else logits
+        packed = self._packs_masks
+        parts = {"masks": mask_pack(logits, size, regions.filled) if packed else logits}
+        if "semantic" in wanted:
+            maps = class_maps(
+                self._runner,
+                features,
+                self._passes,
+                heads,
+                image,
+                rule=self._rule,
+                threshold=self._map_threshold,
+                mask_margin=self._config.mask_margin,
+            )
+            parts |= {"semantic": maps.values}
+            if packed:
+                parts["semantic_ids"] = argmax_upsampled(
+                    maps.values, maps.gates, size, regions.filled
+                )
+            else:
+                parts["semantic_gates"] = maps.gates
+        return parts
+
+    def _maps(
+        self, parts: dict[str, NDArray[Any]], filled: tuple[float, float], size: tuple[int, int]
+    ) -> Maps:
+        """The maps of one frame of (height, width)."""
+        if "semantic" not in parts:
+            return Maps()
+        values = parts["semantic"]
+        if self._packs_masks:
+            ids = parts["semantic_ids"].astype(np.uint16)
+        else:
+            ids = masks.argmax_upsampled(values, parts["semantic_gates"], size, filled)
+        return Maps(semantic=SemanticMap(ids, values, filled))
 
     def _instances(
         self, regions: Regions, mask_data: NDArray[Any], size: tuple[int, int]
@@ -233,6 +303,13 @@ def _drawn_stuff() -> frozenset[str]:
     words = load_vocabulary()
     only_stuff = (p.text for p in words.prompts if min(p.class_ids) >= words.things)
     return frozenset(clean_text(text) for text in only_stuff)
+
+
+def _check_map_options(rule: str, threshold: float | None) -> None:
+    if rule not in RULES:
+        raise ConfigError(f"map_rule is one of {', '.join(RULES)}, not {rule!r}")
+    if threshold is not None and not 0.0 <= threshold <= 1.0:
+        raise ConfigError(f"map_threshold is {threshold}, not within 0..1")
 
 
 def _check_ranges(threshold: float | None, canvas: int | None, per_prompt: int) -> None:

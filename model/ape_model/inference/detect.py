@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ape_model.inference.cuda_graphs import CudaGraphRunner
-    from ape_model.network.ape import Ape, ImageFeatures, PromptFeatures
+    from ape_model.network.ape import Ape, ImageFeatures, PromptFeatures, RawOutputs
 
-__all__ = ["PromptPass", "Regions", "clip_to_boxes", "find_regions"]
+__all__ = ["OUTSIDE", "PromptPass", "Regions", "clip_to_boxes", "find_regions", "inside_boxes"]
 
 OUTSIDE = -20.0
 """Mask logit of cut-off cells; so low that no upsampled pixel next to one is inside."""
@@ -63,17 +63,19 @@ def find_regions(
     model: Ape | CudaGraphRunner,
     features: ImageFeatures,
     passes: Sequence[PromptPass],
+    heads: Sequence[RawOutputs],
     *,
     per_prompt: int = 100,
     capacity: int | None = None,
     mask_margin: float | None = None,
 ) -> list[Regions]:
-    """Run the head once per pass on one batch of encoded images, and merge the results.
+    """Select and mask the regions of one batch of images, and merge those of all passes.
 
     Args:
         model: the network, or its graphs.
         features: of `model.encode_image`: the backbone has run, once.
         passes: at least one.
+        heads: of `model.head`, one for each pass.
         per_prompt: most regions of one prompt.
         capacity: see `select`.
         mask_margin: see `ApeConfig.mask_margin`.
@@ -81,7 +83,6 @@ def find_regions(
     Returns:
         Regions of each image, strongest first.
     """
-    heads = [model.head(features, one.prompts) for one in passes]
     batches = [
         # The head may score more columns than there are prompts: padding is cut off.
         (outputs.logits[..., : len(one.ids)], outputs.boxes, one.thresholds)
@@ -129,9 +130,25 @@ def clip_to_boxes(regions: Regions, margin: float, exempt: Tensor) -> Regions:
         exempt: (K,) bool on the host, regions whose masks stay as they are.
     """
     logits = regions.mask_logits.float()
-    boxes = to_device(regions.boxes, logits.device)
-    rows, cols = regions.filled
-    scale = boxes.new_tensor([cols, rows])  # boxes are shares of the image, not of the canvas
+    kept = inside_boxes(to_device(regions.boxes, logits.device), logits, regions.filled, margin)
+    kept = kept | to_device(exempt, logits.device)[:, None, None]
+    return replace(regions, mask_logits=logits.masked_fill(~kept, OUTSIDE))
+
+
+def inside_boxes(
+    boxes: Tensor, logits: Tensor, filled: tuple[float, float], margin: float
+) -> Tensor:
+    """Which cells of (K, H, W) masks are inside their grown boxes, (K, H, W) bool.
+
+    Args:
+        boxes: (K, 4) x1, y1, x2, y2 over the image's width and height.
+        logits: the masks, on the device of the boxes.
+        filled: rows and columns of the masks that the image covers.
+        margin: see `clip_to_boxes`.
+    """
+    rows, cols = filled
+    # Boxes are shares of the image, not of the canvas. Filled on the device: a copy would wait.
+    scale = torch.stack([boxes.new_full((), cols), boxes.new_full((), rows)])
     grown = margin * (boxes[:, 2:] - boxes[:, :2])  # (K, 2)
     # One cell more: the upsampled border of a mask lies between two cells.
     low, high = (boxes[:, :2] - grown) * scale - 1, (boxes[:, 2:] + grown) * scale + 1
@@ -139,6 +156,4 @@ def clip_to_boxes(regions: Regions, margin: float, exempt: Tensor) -> Regions:
     y = torch.arange(logits.shape[1], device=boxes.device) + 0.5
     inside_x = (x >= low[:, :1]) & (x <= high[:, :1])  # (K, W)
     inside_y = (y >= low[:, 1:]) & (y <= high[:, 1:])  # (K, H)
-    kept = inside_y[:, :, None] & inside_x[:, None]  # (K, H, W)
-    kept = kept | to_device(exempt, boxes.device)[:, None, None]
-    return replace(regions, mask_logits=logits.masked_fill(~kept, OUTSIDE))
+    return inside_y[:, :, None] & inside_x[:, None]

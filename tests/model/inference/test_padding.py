@@ -119,9 +119,8 @@ def test_released_models_find_in_a_batch_what_they_find_in_each_frame_alone(shak
 
     @torch.inference_mode()
     def regions(images):
-        return find_regions(
-            network, network.encode_image(*make_batch(images, network.config)), passes
-        )
+        features = network.encode_image(*make_batch(images, network.config))
+        return find_regions(network, features, passes, [network.head(features, prompts)])
 
     for found, image in zip(regions(images), images, strict=True):
         (alone,) = regions([image])

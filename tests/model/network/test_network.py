@@ -129,8 +129,9 @@ def test_the_backbone_runs_once_for_names_and_sentences(model):
             ]
             for least in (0.0, 1.0)
         )
-        found = find_regions(model, features, every, per_prompt=4)
-        nothing = find_regions(model, features, none)
+        heads = [model.head(features, prompts) for prompts, _ in given]
+        found = find_regions(model, features, every, heads, per_prompt=4)
+        nothing = find_regions(model, features, none, heads)
     assert len(runs) == 1
     for regions in found:
         assert regions.prompts.unique().tolist() == [0, 1, 2]
