@@ -1,10 +1,12 @@
-"""How good is a model: any perceiver judged on any synthetic world, by public libraries.
+"""How good is a model: any perceiver judged on any synthetic world, or on labelled images.
 
 synthetic  evaluate: all figures of one model
 plan       EvaluationPlan: what is drawn, in which sizes
 names      names, synonyms, absent and unknown words
 sentences  descriptions of one among several
 tracks     identities in videos
+semantic   semantic maps against label images
+labelled   folders of images with a label image each
 precision  average precision, precision and recall, by pycocotools
 timing     a perceiver that is timed
 command    `ape-stream eval`

@@ -54,7 +54,9 @@ class Confusion:
         """(C,) intersection over union; NaN for a class that is neither there nor found."""
         right = np.diag(self.counts)
         union = self.counts.sum(1) + self.counts[:, : self.classes].sum(0) - right
-        return np.divide(right, union, out=np.full(self.classes, np.nan), where=union > 0)
+        iou = np.full(self.classes, np.nan)
+        np.divide(right, union, out=iou, where=union > 0)
+        return iou
 
     @property
     def accuracy(self) -> float:

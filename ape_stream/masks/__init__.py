@@ -3,6 +3,7 @@
 ops       crop, paste, area, box(es), polygons, label_map: one mask at a time
 upsample  from_logits, from_bits: from what a network makes
 dense     argmax_upsampled, upsampled: the best of several maps at every pixel
+interpolation  the bilinear reading that `upsample` and `dense` share
 rle       run lengths, and COCO's form of them
 overlap   iou_matrix, containment_matrix: many against many
 merge     suppress_duplicates, merge_stuff: one instance of several

@@ -1,7 +1,8 @@
 """A frame on its way through the network, in this order; `ape_model.perceiver` calls them.
 
 preprocess      images to a normalised batch; pillow_resize: the resize on a GPU
-detect          the head once per kind of prompt, then regions with their masks
+detect          regions of all kinds of prompts, with their masks
+class_maps      how much of every prompt lies where; argmax: the best one at every pixel
 selection       which (query, prompt) pairs become regions: threshold, NMS, limits
 transfer        between host and GPU; cuda_graphs: replay of whole passes
 device_check    whether graphs and uploads work on this GPU; threads: CPU threads for torch

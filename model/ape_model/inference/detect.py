@@ -1,4 +1,4 @@
-"""Regions of a batch: all passes through the head, selection, and masks of what is kept."""
+"""Regions of a batch: selection from all passes through the head, and masks of what is kept."""
 
 from __future__ import annotations
 
