@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ape_stream.types import FrameResult, Instances, Mask
 
-__all__ = ["draw", "tint"]
+__all__ = ["draw", "pixelate", "tint"]
 
 OPACITY = 0.5
 _PALETTE = 64
@@ -77,6 +77,29 @@ def tint(
             cv2.copyTo(solid, regions[k].bitmap.view(np.uint8), target)
     # Where nothing was painted both are equal, so the blend changes nothing there.
     cv2.addWeighted(painted, opacity, part, 1 - opacity, 0, dst=part)
+
+
+def pixelate(image: NDArray[np.uint8], boxes: NDArray[np.float32], cells: int = 6) -> None:
+    """Make what is in boxes unrecognisable, in place: each becomes a few squares of one colour.
+
+    Boxes are grown by an eighth on each side, because a mask may miss a rim.
+
+    Args:
+        image: (H, W, 3) uint8, writable.
+        boxes: (N, 4) float32, x1 y1 x2 y2 in pixels.
+        cells: Squares along the longer side of a box.
+    """
+    height, width = image.shape[:2]
+    for x1, y1, x2, y2 in boxes.tolist():
+        margin = max(2.0, (x2 - x1) / 8, (y2 - y1) / 8)
+        left, top = max(0, int(x1 - margin)), max(0, int(y1 - margin))
+        part = image[top : min(height, round(y2 + margin)), left : min(width, round(x2 + margin))]
+        if part.size:
+            step = max(part.shape[:2]) / cells
+            few = (max(1, round(part.shape[1] / step)), max(1, round(part.shape[0] / step)))
+            # By area: each square is the mean of all that it hides, nothing else is left of it.
+            mean = cv2.resize(part, few, interpolation=cv2.INTER_AREA)
+            part[:] = cv2.resize(mean, part.shape[1::-1], interpolation=cv2.INTER_NEAREST)
 
 
 # Symbols and emoji, and what joins and varies them: OpenCV's font draws "?" for each.

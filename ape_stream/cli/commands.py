@@ -36,6 +36,7 @@ def annotate(  # noqa: PLR0913 (typer reads a command's options from its paramet
     live: opt.Live = None,
     wait: opt.Wait = None,
     output: opt.Output = None,
+    metrics: opt.Metrics = None,
     overwrite: opt.Overwrite = False,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -54,19 +55,24 @@ def annotate(  # noqa: PLR0913 (typer reads a command's options from its paramet
         policy=policy,
         source={"stream": stream, "live": live, "wait_s": wait},
         output=output or [],
+        metrics=metrics,
         overwrite=overwrite,
     )
     execute(plan.from_options(options), as_json=as_json)
 
 
 def run(
-    config: opt.ConfigFile, *, overwrite: opt.Overwrite = False, as_json: opt.AsJson = False
+    config: opt.ConfigFile,
+    *,
+    metrics: opt.Metrics = None,
+    overwrite: opt.Overwrite = False,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Run what a TOML file describes."""
     from ape_stream.cli import plan  # noqa: PLC0415 (numpy takes its time)
     from ape_stream.cli.execute import execute  # noqa: PLC0415
 
-    execute(plan.from_file(config, overwrite=overwrite), as_json=as_json)
+    execute(plan.from_file(config, overwrite=overwrite, metrics=metrics), as_json=as_json)
 
 
 def recover(

@@ -15,6 +15,7 @@ __all__ = [
     "Device",
     "Dtype",
     "Live",
+    "Metrics",
     "Model",
     "Output",
     "Overwrite",
@@ -74,9 +75,13 @@ Wait = Annotated[
 Output = Annotated[
     list[str] | None,
     typer.Option(
-        help="out.mp4, out.json, out.jsonl, out.png, labels/, window, zmq:...; {stream} in it"
-        " stands for a stream's name. May be repeated."
+        help="out.mp4, out.json, out.jsonl, out.png, labels/, window, web:..., zmq:...; {stream} in"
+        " it stands for a stream's name. May be repeated."
     ),
+]
+Metrics = Annotated[
+    str | None,
+    typer.Option(help="HOST:PORT: numbers of the run for Prometheus (extra `metrics`)."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs of an earlier run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]

@@ -46,18 +46,25 @@ class Options:
     """every, newest or auto."""
     output: Sequence[str] = ()
     """Files, folders, addresses, window."""
+    metrics: str | None = None
+    """HOST:PORT where the run's numbers are served."""
     overwrite: bool = False
     """Replace outputs of an earlier run."""
 
 
-def from_file(config: Path, *, overwrite: bool) -> RunConfig:
+def from_file(config: Path, *, overwrite: bool, metrics: str | None = None) -> RunConfig:
     """The run of a TOML file.
 
     Raises:
         UsageError: it cannot be read, or says something wrong.
     """
     plan = load(config)
-    return replace(plan, overwrite=plan.overwrite or overwrite)
+    outputs = (*plan.outputs, *_metrics(metrics))
+    return replace(plan, outputs=outputs, overwrite=plan.overwrite or overwrite)
+
+
+def _metrics(address: str | None) -> list[OutputConfig]:
+    return [] if address is None else [OutputConfig(f"metrics:{address}")]
 
 
 def from_options(given: Options, *, default_outputs: Sequence[str] = DEFAULT_OUTPUTS) -> RunConfig:
@@ -87,7 +94,10 @@ def from_options(given: Options, *, default_outputs: Sequence[str] = DEFAULT_OUT
         tracker=_tracker(given.tracker, plan.tracker),
         threshold=threshold,
         policy=plan.policy if given.policy is None else _policy(given.policy),
-        outputs=_outputs(given.output, plan.outputs, sources, default_outputs),
+        outputs=(
+            *_outputs(given.output, plan.outputs, sources, default_outputs),
+            *_metrics(given.metrics),
+        ),
         overwrite=plan.overwrite or given.overwrite,
     )
     # An output must not replace the file that the run was read from.

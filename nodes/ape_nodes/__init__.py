@@ -1,8 +1,10 @@
 """Sources and sinks over ZeroMQ, ROS 2 and HTTP; they know messages, never the network.
 
 zeromq       results, frames and control over ZeroMQ (extra `zmq`)
+metrics      numbers of a run for Prometheus (extra `metrics`)
 web          the live page in a browser (extra `web`)
 ros2         topics, bags and the lifecycle node of ROS 2 (extras `dds`, `bags`, `rclpy`)
+reach        which addresses other machines reach
 benchmarks   what the benchmarks of both share
 
 `ape_nodes.subscribe` reads results that another process sends over ZeroMQ.

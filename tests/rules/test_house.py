@@ -24,6 +24,8 @@ DOORS = {
     "lz4": ("ape_stream/wire/",),
     "msgpack": ("ape_stream/wire/",),
     "numba": ("cuda_ops/",),
+    "paho": ("nodes/ape_nodes/web/events.py",),
+    "prometheus_client": ("nodes/ape_nodes/metrics/", "nodes/ape_nodes/web/hub.py"),
     "pycocotools": (
         "ape_stream/evaluation/",
         "ape_stream/masks/",
@@ -39,7 +41,12 @@ DOORS = {
     ),
     "safetensors": ("model/ape_model/io/", "model/ape_model/text/"),
     "scipy": ("ape_stream/trackers/", "model/ape_model/training/"),
-    "supervision": ("ape_stream/draw.py", "ape_stream/interop.py", "ape_stream/trackers/"),
+    "supervision": (
+        "ape_stream/draw.py",
+        "ape_stream/interop.py",
+        "ape_stream/trackers/",
+        "nodes/ape_nodes/web/zones.py",
+    ),
     "trackers": ("ape_stream/evaluation/", "ape_stream/trackers/"),
     "zmq": ("nodes/ape_nodes/zeromq/",),
     "zstandard": ("ape_stream/wire/",),

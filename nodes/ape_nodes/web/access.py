@@ -22,12 +22,13 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from ape_nodes.reach import is_loopback
 from ape_stream.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Access", "Role", "Tokens", "check_reach", "is_loopback", "rate_limit"]
+__all__ = ["Access", "Role", "Tokens", "check_reach", "rate_limit"]
 
 SESSIONS: Final = 64
 """Cookies that are valid at one time; the oldest ends first."""
@@ -204,16 +205,6 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_reach(host: str, *, tls: bool, public: bool) -> None:

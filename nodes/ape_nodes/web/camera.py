@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from ape_nodes.web import protocol
 from ape_nodes.web.encoder import H264Encoder, Variant, encode_jpeg
 from ape_nodes.web.protocol import BinaryHead
+from ape_nodes.web.zones import Zones
 from ape_stream.stats import Durations, Rate
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Camera:
         """When the newest frame came."""
         self.newest: FrameResult | None = None
         """The newest result, as it may be shown."""
+        self.zones = Zones(name)
         self._deliver = deliver
         self._hide = hide
         self._wake = threading.Condition()
@@ -127,8 +129,8 @@ class Camera:
                 self._frame = (self._serial, frame)
                 self._wake.notify_all()
 
-    def take(self, found: Found) -> None:
-        """Take a result; never waits."""
+    def take(self, found: Found) -> FrameResult:
+        """Take a result; never waits. Returns it as it may be shown."""
         if self._hide is not None:
             shown = self._hide(found.result)
             found = Found(shown, found.rev, found.prompt_ids, found.counts)
@@ -140,6 +142,7 @@ class Camera:
             if self._hide is not None:
                 self._frame = (self._serial, found.result.frame)
             self._wake.notify_all()
+        return found.result
 
     # -- from the event loop --------------------------------------------------------------
 

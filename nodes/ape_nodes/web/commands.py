@@ -10,6 +10,27 @@ from ape_stream.cli import options as opt  # noqa: TC001 (typer reads annotation
 
 __all__ = ["live"]
 
+Host = Annotated[str, typer.Option(help="Address to listen at.")]
+Port = Annotated[int, typer.Option(help="Port to listen at; 0: any that is free.")]
+Browser = Annotated[bool, typer.Option(help="Open the page in the browser.")]
+Tls = Annotated[str | None, typer.Option(help="CERT,KEY: files in PEM form; it then speaks https.")]
+Public = Annotated[bool, typer.Option(help="Let other machines connect without encryption.")]
+TokensFile = Annotated[
+    str | None, typer.Option(help="File of the tokens, made if missing; else new ones are drawn.")
+]
+Hosts = Annotated[str, typer.Option(help="Further names of this server, with commas between.")]
+Folder = Annotated[str | None, typer.Option(help="Where snapshots and recordings may be written.")]
+EventsFile = Annotated[
+    str | None, typer.Option(help="File for events of zones, one JSON object a line.")
+]
+Webhook = Annotated[str | None, typer.Option(help="URL that events are POSTed to.")]
+Mqtt = Annotated[
+    str | None, typer.Option(help="mqtt://HOST:PORT/TOPIC that events are published to.")
+]
+Blur = Annotated[
+    str, typer.Option(help="Prompts whose regions are made unrecognisable: face, number plate.")
+]
+
 
 def live(  # noqa: PLR0913 (typer reads a command's options from its parameters)
     sources: opt.Sources,
@@ -17,18 +38,18 @@ def live(  # noqa: PLR0913 (typer reads a command's options from its parameters)
     prompt: opt.Prompt = None,
     prompts_file: opt.PromptsFile = None,
     config: opt.Config = None,
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at; 0: any that is free.")] = 8008,
-    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
-    tls: Annotated[
-        str | None, typer.Option(help="CERT,KEY: files in PEM form; then it speaks https.")
-    ] = None,
-    public: Annotated[
-        bool, typer.Option(help="Allow other machines to connect without encryption.")
-    ] = False,
-    tokens: Annotated[
-        str | None, typer.Option(help="File of the tokens, made if missing; else new ones.")
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8008,
+    browser: Browser = True,
+    tls: Tls = None,
+    public: Public = False,
+    tokens: TokensFile = None,
+    hosts: Hosts = "",
+    folder: Folder = None,
+    events: EventsFile = None,
+    webhook: Webhook = None,
+    mqtt: Mqtt = None,
+    blur: Blur = "",
     model: opt.Model = None,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
@@ -36,6 +57,7 @@ def live(  # noqa: PLR0913 (typer reads a command's options from its parameters)
     threshold: opt.Threshold = None,
     tracker: opt.Tracker = None,
     policy: opt.Policy = None,
+    wait: opt.Wait = None,
     output: opt.Output = None,
     overwrite: opt.Overwrite = False,
     as_json: opt.AsJson = False,
@@ -56,12 +78,15 @@ def live(  # noqa: PLR0913 (typer reads a command's options from its parameters)
         thresholds=threshold or [],
         tracker=tracker,
         policy=policy,
+        source={"wait_s": wait},
         output=output or [],
         overwrite=overwrite,
     )
-    page: dict[str, Any] = {"browser": browser, "public": public}
-    page |= {} if tls is None else {"tls": tls}
-    page |= {} if tokens is None else {"tokens": tokens}
+    given: dict[str, Any] = {
+        "browser": browser, "public": public, "tls": tls, "tokens": tokens, "folder": folder,
+        "events": events, "webhook": webhook, "mqtt": mqtt, "blur": blur, "hosts": hosts,
+    }  # fmt: skip
+    page = {name: value for name, value in given.items() if value is not None}
     name = f"[{host}]" if ":" in host else host
     planned = plan.from_options(options, default_outputs=())
     page_output = OutputConfig(f"web:{name}:{port}", options=page)

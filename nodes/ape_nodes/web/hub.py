@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from aiohttp import web
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from ape_nodes.web import protocol
+from ape_nodes.metrics.collector import registry_of
+from ape_nodes.web import browser_camera, protocol
 from ape_nodes.web.access import Role
 from ape_nodes.web.camera import Camera
-from ape_nodes.web.prompts import MAX_PROMPTS, ConflictError, PromptList, one_line
-from ape_nodes.web.viewer import Viewer
+from ape_nodes.web.prompts import MAX_PROMPTS, PromptList, one_line
+from ape_nodes.web.recorder import jpeg
+from ape_nodes.web.zones import MAX_ZONES
 from ape_stream.errors import ApeStreamError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from ape_nodes.metrics.collector import Metric
     from ape_nodes.web.camera import Encoded
+    from ape_nodes.web.events import Events
+    from ape_nodes.web.recorder import Recorder
+    from ape_nodes.web.viewer import Viewer
+    from ape_nodes.web.zones import Event
     from ape_stream.protocols import RunControl
     from ape_stream.types import FrameResult
 
 __all__ = ["MAX_VIEWERS", "Hub", "now_us"]
 
 MAX_VIEWERS: Final = 16
-_HELLO_S: Final = 10.0
-_log = logging.getLogger("ape_stream")
+T = TypeVar("T")
 
 
 class Hub:
@@ -40,34 +47,46 @@ class Hub:
         streams: Names of its streams, in order.
         hide: See `Camera`.
         locked: Texts of prompts that cannot be given up.
+        recorder: Writes videos and snapshots.
+        events: Where events of zones go.
     """
 
     def __init__(
         self,
         run: RunControl,
         streams: Sequence[str],
+        recorder: Recorder,
+        events: Events,
         *,
         hide: Callable[[FrameResult], FrameResult] | None = None,
         locked: Sequence[str] = (),
     ) -> None:
+        self.recorder = recorder
+        self.events = events
         self.run = run
         self.viewers: set[Viewer] = set()
         self.cameras = [Camera(k, name, self._delivered, hide) for k, name in enumerate(streams)]
         self.by_name = {camera.name: camera for camera in self.cameras}
         self.prompts = PromptList(run.prompts, self._set_prompts, self._prompts_changed, locked)
+        self.registry = registry_of(run.stats, self._metrics)
         self._locked = tuple(locked)
-        self._count = 0
         self._states: dict[int, tuple[Any, ...]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         # One at a time: edits must not overtake one another on their way to the model.
         self._editor = ThreadPoolExecutor(1, "prompts of the page")
+        self._aside_pool = ThreadPoolExecutor(1, "snapshots")
 
     # -- life -----------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin to serve; called on the event loop."""
+    async def start(self) -> None:
+        """Begin to serve; on the event loop.
+
+        Raises:
+            SinkError: a way for events cannot be used.
+        """
         self._loop = asyncio.get_running_loop()
+        await self.events.start()
         for camera in self.cameras:
             camera.start()
         self.spawn(self._tick())
@@ -83,7 +102,9 @@ class Hub:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for camera in self.cameras:
             camera.close()
-        self._editor.shutdown(wait=False, cancel_futures=True)
+        await self.events.close()
+        for pool in (self._editor, self._aside_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a task that ends with the hub."""
@@ -110,6 +131,11 @@ class Hub:
             if viewer.greeted:
                 viewer.send(text)
 
+    def happened(self, event: Event) -> None:
+        """Send an event of a zone on its ways, and to every viewer."""
+        self.events.put(event)
+        self.broadcast({"type": "event", **asdict(event)})
+
     def _delivered(self, camera: Camera, message: Encoded) -> None:
         self.call(self._offer, camera, message)
 
@@ -135,14 +161,15 @@ class Hub:
                 for camera in self.cameras:
                     viewer.adapt(camera)
             self.refresh_all()
-            self._send_states()
+            self.send_states()
             if any(viewer.greeted for viewer in self.viewers):
                 self._send_stats()
 
-    def _send_states(self) -> None:
+    def send_states(self) -> None:
+        """Say which cameras have begun, fallen silent, or are recorded now."""
         for camera in self.cameras:
             state = self.camera_state(camera)
-            known = (state["state"], state.get("recording"))
+            known = (state["state"], state["recording"])
             if self._states.get(camera.index) != known:
                 self._states[camera.index] = known
                 self.broadcast(state)
@@ -157,7 +184,10 @@ class Hub:
         """The message `cam`."""
         arrived = camera.arrived_s
         age = None if arrived is None else round(1e3 * (time.monotonic() - arrived))
-        return {"type": "cam", "cam": camera.index, "state": camera.state, "age_ms": age}
+        return {
+            "type": "cam", "cam": camera.index, "state": camera.state, "age_ms": age,
+            "recording": self.recorder.recording(camera.name),
+        }  # fmt: skip
 
     def stats(self) -> dict[str, Any]:
         """The run's statistics and ours."""
@@ -167,22 +197,60 @@ class Hub:
             "encode_ms_p50": {c.name: c.numbers.encode.ms(0.5) for c in self.cameras},
         }
 
+    def _metrics(self) -> list[Metric]:
+        """What a scrape gets in addition to the run's own numbers."""
+        seen = GaugeMetricFamily("ape_stream_viewers", "Open pages.", len(self.viewers))
+        encode = GaugeMetricFamily(
+            "ape_stream_encode_seconds",
+            "Encoding an image for viewers, of the last 512.",
+            labels=["stream", "quantile"],
+        )
+        images = CounterMetricFamily(
+            "ape_stream_images_encoded", "Images encoded for viewers.", labels=["stream"]
+        )
+        for camera in self.cameras:
+            times = camera.numbers.encode
+            images.add_metric([camera.name], times.count)
+            for quantile in (0.5, 0.95):
+                if (ms := times.ms(quantile)) is not None:
+                    encode.add_metric([camera.name, str(quantile)], ms / 1e3)
+        lost = CounterMetricFamily(
+            "ape_stream_events_dropped", "Events of zones that did not arrive.", labels=["way"]
+        )
+        for way, count in self.events.dropped.items():
+            lost.add_metric([way], count)
+        sent = CounterMetricFamily("ape_stream_events_sent", "Events that arrived.")
+        sent.add_metric([], self.events.sent)
+        return [seen, encode, images, lost, sent]
+
     def welcome(self, viewer: Viewer) -> dict[str, Any]:
         """The first message to a viewer."""
+        can_write = self.recorder.folder is not None and viewer.role is Role.CONTROL
         return {
             "type": "welcome",
             "version": 1,
             "role": viewer.role.name.lower(),
             "viewer": viewer.number,
             "cams": [self.describe(camera) for camera in self.cameras],
-            "can": {"h264": True, "record": False, "snapshot": False},
+            "can": {"h264": True, "record": can_write, "snapshot": can_write},
             "blur": list(self._locked),
             "limits": {
                 "text": protocol.MAX_TEXT_CHARS,
                 "prompts": MAX_PROMPTS,
+                "zones": MAX_ZONES,
             },
             "now_us": now_us(),
         }
+
+    def camera(self, index: int) -> Camera:
+        """A camera by its position.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if not 0 <= index < len(self.cameras):
+            raise UsageError(f"there is no camera {index}")
+        return self.cameras[index]
 
     def describe(self, camera: Camera) -> dict[str, Any]:
         """A camera for pages."""
@@ -190,7 +258,7 @@ class Hub:
             "id": camera.index,
             "name": camera.name,
             "live": camera.name in self.run.live_streams,
-            "browser": False,
+            "browser": browser_camera.by_name(camera.name) is not None,
             "state": camera.state,
         }
 
@@ -210,93 +278,71 @@ class Hub:
         except ApeStreamError as error:
             self.broadcast({"type": "error", "reason": one_line(error)})
 
-    # -- viewers --------------------------------------------------------------------------
+    # -- zones, snapshots, recordings -----------------------------------------------------
 
-    async def serve(self, ws: web.WebSocketResponse, role: Role) -> None:
-        """Talk with one viewer until it goes."""
-        self._count += 1
-        viewer = Viewer(self._count, role, ws)
-        self.viewers.add(viewer)
-        writer = self.spawn(viewer.write())
-        try:
-            await self._listen(viewer, ws)
-        finally:
-            self.viewers.discard(viewer)
-            writer.cancel()
-            self.refresh_all()
+    def set_zones(self, camera: Camera, zones: Sequence[protocol.Zone], rev: int | None) -> int:
+        """Replace the zones of a camera; returns their new revision.
 
-    async def _listen(self, viewer: Viewer, ws: web.WebSocketResponse) -> None:
-        while not ws.closed:
-            # Somebody who says nothing at first must not keep a seat.
-            message = await ws.receive(None if viewer.greeted else _HELLO_S)
-            if message.type is not web.WSMsgType.TEXT:
-                return
-            self._obey(viewer, message.data)
+        Raises:
+            UsageError: they cannot be used, or were changed since `rev` (`ConflictError`).
+        """
+        camera.zones.replace(zones, rev)
+        self.broadcast(self.zones_state(camera))
+        return camera.zones.rev
 
-    def _obey(self, viewer: Viewer, text: str) -> None:
-        number = None
-        try:
-            message = protocol.read_message(text)
-            number = getattr(message, "id", None)
-            if not viewer.greeted and not isinstance(message, protocol.Hello):
-                raise UsageError("the first message is hello")
-            self._handle(viewer, message)
-        except ConflictError:
-            viewer.send(json.dumps({"type": "conflict", "id": number, "rev": self.prompts.rev}))
-            viewer.send(json.dumps(self.prompts.state()))
-        except ApeStreamError as error:
-            reason = one_line(error)
-            viewer.send(json.dumps({"type": "error", "id": number, "reason": reason}))
+    def zones_state(self, camera: Camera) -> dict[str, Any]:
+        """The message `zones`."""
+        zones = camera.zones
+        listed = [asdict(zone) for zone in zones.zones]
+        counts = zones.counts()
+        return {
+            "type": "zones",
+            "cam": camera.index,
+            "rev": zones.rev,
+            "zones": listed,
+            "counts": counts,
+        }
 
-    def _handle(self, viewer: Viewer, message: Any) -> None:
-        match message:
-            case protocol.Ack():
-                viewer.acknowledge(message)
-                self.refresh(self._camera(message.cam))
-            case protocol.Hello():
-                self._greet(viewer, message)
-            case protocol.Visible():
-                viewer.visible = message.visible
-                self.refresh_all()
-            case protocol.Ping():
-                viewer.send(json.dumps({"type": "pong", "t": message.t, "now_us": now_us()}))
-            case protocol.Subscribe():
-                camera = self._camera(message.cam)
-                viewer.subscribe(message)
-                if message.codec == "h264":
-                    camera.want_key(viewer.watched[message.cam].variant.width)
-                self.refresh(camera)
-            case protocol.Unsubscribe():
-                viewer.watched.pop(message.cam, None)
-                self.refresh(self._camera(message.cam))
-            case _:
-                self._change(viewer, message)
+    async def snapshot(self, camera: Camera) -> str:
+        """Write the newest image with its overlay; returns the file's name.
 
-    def _change(self, viewer: Viewer, message: Any) -> None:
-        if viewer.role < Role.CONTROL:
-            raise UsageError("this token may look, not change anything")
-        if not viewer.may_edit():
-            raise UsageError("too many changes within a second: wait a moment")
-        match message:
-            case protocol.PromptsSet():
-                self.prompts.edit(message.ops, message.base_rev)
-                viewer.send(json.dumps({"type": "ok", "id": message.id, "rev": self.prompts.rev}))
-                self.spawn(self.apply_prompts())
-            case _:
-                raise UsageError("this server cannot do that")
+        Raises:
+            UsageError: there is no folder, or no image yet.
+            SinkError: it cannot be written.
+        """
+        result = self.newest(camera)
+        return await self._aside(self.recorder.snapshot, result)
 
-    def _greet(self, viewer: Viewer, hello: protocol.Hello) -> None:
-        viewer.greeted = True
-        viewer.visible = hello.visible
-        viewer.send(json.dumps(self.welcome(viewer)))
-        viewer.send(json.dumps(self.prompts.state()))
-        for camera in self.cameras:
-            viewer.send(json.dumps(self.camera_state(camera)))
+    async def jpeg(self, camera: Camera) -> bytes:
+        """The newest image with its overlay.
 
-    def _camera(self, index: int) -> Camera:
-        if not 0 <= index < len(self.cameras):
-            raise UsageError(f"there is no camera {index}")
-        return self.cameras[index]
+        Raises:
+            UsageError: there is none yet.
+        """
+        return await self._aside(jpeg, self.newest(camera))
+
+    def newest(self, camera: Camera) -> FrameResult:
+        """The newest result as it may be shown.
+
+        Raises:
+            UsageError: there is none yet.
+        """
+        if camera.newest is None:
+            raise UsageError(f"{camera.name}: there is no image yet")
+        return camera.newest
+
+    async def record(self, camera: Camera, *, on: bool, overlay: bool) -> None:
+        """Start or stop a recording.
+
+        Raises:
+            UsageError: there is no folder.
+        """
+        await self._aside(partial(self.recorder.record, camera.name, on=on, overlay=overlay))
+        self.send_states()
+
+    async def _aside(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do what takes a while in another thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._aside_pool, work, *arguments)
 
 
 def now_us() -> int:

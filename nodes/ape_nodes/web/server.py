@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from ape_nodes.web import protocol
+from ape_nodes.web import protocol, rest
 from ape_nodes.web.access import Role
+from ape_nodes.web.browser_camera import MAX_BYTES
+from ape_nodes.web.conversation import Conversation
 from ape_nodes.web.hub import MAX_VIEWERS
-from ape_nodes.web.prompts import one_line
+from ape_nodes.web.prompts import ConflictError, one_line
+from ape_nodes.web.rest import Answer, Route
 from ape_stream.errors import ApeStreamError, ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
     from ape_nodes.web.access import Access
     from ape_nodes.web.hub import Hub
 
-__all__ = ["ROUTES", "Route", "Server", "application", "handler"]
+__all__ = ["ROUTES", "Server", "application", "handler"]
 
 MAX_BODY: Final = 65_536
-MAX_TEXT: Final = 65_536
 SHUTDOWN_S: Final = 1.0
 """Seconds that open connections have to end; a stopped viewer would hold them for a minute."""
 PING_S: Final = 15.0
@@ -45,20 +45,8 @@ _TYPES: Final = {
 }  # fmt: skip
 _log = logging.getLogger("ape_stream")
 
-Answer = Callable[[web.Request, "Hub", "Access"], Awaitable[web.StreamResponse]]
 
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One address."""
-
-    method: str
-    path: str
-    needs: Role
-    answer: Answer
-
-
-def static_files() -> dict[str, tuple[bytes, str]]:
+def _static_files() -> dict[str, tuple[bytes, str]]:
     """Every file of the page by its address, with its type; read once: no path is ever joined."""
     found: dict[str, tuple[bytes, str]] = {}
     waiting = [(files("ape_nodes.web") / "static", "")]
@@ -73,14 +61,14 @@ def static_files() -> dict[str, tuple[bytes, str]]:
     return found
 
 
-async def session(request: web.Request, _hub: Hub, access: Access) -> web.StreamResponse:
+async def _session(request: web.Request, _hub: Hub, access: Access) -> web.StreamResponse:
     """Exchange a token for a cookie."""
-    given = await body(request)
+    given = await rest.body(request)
     token = given.get("token")
     return access.open_session(request, token if isinstance(token, str) else "")
 
 
-async def socket(request: web.Request, hub: Hub, access: Access) -> web.StreamResponse:
+async def _socket(request: web.Request, hub: Hub, access: Access) -> web.StreamResponse:
     """The page's WebSocket."""
     if protocol.PROTOCOL not in request.headers.get("Sec-WebSocket-Protocol", ""):
         raise web.HTTPBadRequest(text=f"the subprotocol is {protocol.PROTOCOL}")
@@ -88,38 +76,18 @@ async def socket(request: web.Request, hub: Hub, access: Access) -> web.StreamRe
         raise web.HTTPServiceUnavailable(text=f"there are {MAX_VIEWERS} viewers already")
     # Without compression: images do not get smaller, and it costs ten times as much as sending.
     ws = web.WebSocketResponse(
-        protocols=(protocol.PROTOCOL,), compress=False, max_msg_size=MAX_TEXT, heartbeat=PING_S
+        protocols=(protocol.PROTOCOL,), compress=False, max_msg_size=MAX_BYTES, heartbeat=PING_S
     )
     await ws.prepare(request)
-    await hub.serve(ws, access.check(request, Role.VIEW))
+    await Conversation(hub, ws, access.check(request, Role.VIEW)).run()
     return ws
 
 
-async def stats(_request: web.Request, hub: Hub, _access: Access) -> web.StreamResponse:
-    """The run's statistics."""
-    return web.json_response(hub.stats())
-
-
 ROUTES: Final = [
-    Route("POST", "/api/session", Role.NOBODY, session),
-    Route("GET", "/ws", Role.VIEW, socket),
-    Route("GET", "/api/stats", Role.VIEW, stats),
+    Route("POST", "/api/session", Role.NOBODY, _session),
+    Route("GET", "/ws", Role.VIEW, _socket),
+    *rest.ROUTES,
 ]
-
-
-async def body(request: web.Request) -> dict[str, Any]:
-    """The JSON object of a request.
-
-    Raises:
-        UsageError: it is none.
-    """
-    try:
-        given = await request.json()
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"the body is no JSON: {error}") from error
-    if not isinstance(given, dict):
-        raise UsageError("the body is a JSON object")
-    return given
 
 
 def handler(route: Route, hub: Hub, access: Access) -> Any:
@@ -131,6 +99,8 @@ def handler(route: Route, hub: Hub, access: Access) -> Any:
             return await route.answer(request, hub, access)
         except web.HTTPException as refusal:
             return web.json_response({"reason": refusal.text}, status=refusal.status)
+        except ConflictError as error:
+            return web.json_response({"reason": one_line(error)}, status=409)
         except UsageError as error:
             return web.json_response({"reason": one_line(error)}, status=400)
         except ApeStreamError as error:
@@ -162,7 +132,7 @@ def _static_routes() -> list[Route]:
 
     return [
         Route("GET", path, Role.NOBODY, serve(data, kind))
-        for path, (data, kind) in static_files().items()
+        for path, (data, kind) in _static_files().items()
     ]
 
 
@@ -200,6 +170,8 @@ class Server:
         """
         self._thread.start()
         self._ready.wait()
+        if isinstance(self._problem, ApeStreamError):
+            raise self._problem
         if self._problem is not None:
             raise ConfigError(
                 f"cannot serve at {self._host}:{self.port}: {self._problem}"
@@ -235,7 +207,11 @@ class Server:
                 self._problem = error
                 return
             self.port = runner.addresses[0][1]
-            self._hub.start()
+            try:
+                await self._hub.start()
+            except ApeStreamError as error:
+                self._problem = error
+                return
             self._ready.set()
             await self._stop.wait()
             await self._hub.close(self._why)

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ape_stream.cli.options import AsJson, ConfigFile, Overwrite  # noqa: TC001 (typer reads them)
+from ape_stream.cli.options import (  # noqa: TC001 (typer reads them)
+    AsJson,
+    ConfigFile,
+    Metrics,
+    Overwrite,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +74,7 @@ def serve(
     ),
     keys: KeysOption = None,
     public: Annotated[bool, typer.Option(help="Allow an unencrypted public bind.")] = False,
+    metrics: Metrics = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -84,7 +90,9 @@ def serve(
             say(f"control: {server.address}")
             yield
 
-    execute(from_file(config, overwrite=overwrite), as_json=as_json, serving=serving)
+    execute(
+        from_file(config, overwrite=overwrite, metrics=metrics), as_json=as_json, serving=serving
+    )
 
 
 def wire(
