@@ -1,0 +1,72 @@
+// Images of one camera, decoded; the newest one wins.
+
+/**
+ * @typedef {ImageBitmap | VideoFrame} Picture whoever takes one closes it
+ */
+
+/**
+ * @param {Uint8Array} jpeg
+ * @returns {Promise<ImageBitmap>}
+ */
+export const decodeJpeg = (jpeg) => createImageBitmap(new Blob([jpeg], { type: "image/jpeg" }));
+
+/** Whether H.264 can be decoded here: never on plain http, except on this machine. */
+export async function canDecodeH264() {
+  if (!("VideoDecoder" in globalThis)) return false;
+  const { supported } = await VideoDecoder.isConfigSupported({ codec: "avc1.42c01f" }).catch(() => ({ supported: false }));
+  return Boolean(supported);
+}
+
+/** H.264 in Annex B, unit by unit. */
+export class H264Decoder {
+  /** @param {(why: string) => void} failed called once: JPEG must take over */
+  constructor(failed) {
+    this.failed = failed;
+    this.codec = "";
+    /** @type {VideoDecoder | null} */
+    this.decoder = null;
+    /** @type {Map<number, (frame: VideoFrame | null) => void>} */
+    this.waiting = new Map();
+  }
+
+  /**
+   * @param {import("./protocol.js").Message} message
+   * @returns {Promise<VideoFrame | null>} null: it needs an earlier unit that never came
+   */
+  decode({ seq, key, meta, image }) {
+    if (this.codec !== meta.codec || !this.decoder) {
+      if (!key) return Promise.resolve(null);
+      this.#configure(meta.codec);
+    }
+    return new Promise((resolve) => {
+      this.waiting.set(seq, resolve);
+      this.decoder.decode(new EncodedVideoChunk({ type: key ? "key" : "delta", timestamp: seq, data: image }));
+    });
+  }
+
+  #configure(/** @type {string} */ codec) {
+    this.close();
+    this.codec = codec;
+    this.decoder = new VideoDecoder({ output: (frame) => this.#decoded(frame), error: (error) => this.#broken(error) });
+    this.decoder.configure({ codec, optimizeForLatency: true });
+  }
+
+  #decoded(/** @type {VideoFrame} */ frame) {
+    const resolve = this.waiting.get(frame.timestamp);
+    this.waiting.delete(frame.timestamp);
+    if (resolve) resolve(frame);
+    else frame.close();
+  }
+
+  #broken(/** @type {Error} */ error) {
+    this.close();
+    this.failed(error.message);
+  }
+
+  close() {
+    if (this.decoder && this.decoder.state !== "closed") this.decoder.close();
+    this.decoder = null;
+    for (const resolve of this.waiting.values()) resolve(null);
+    this.waiting.clear();
+  }
+}

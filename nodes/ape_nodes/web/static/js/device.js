@@ -1,0 +1,79 @@
+// The camera of this device as a source: JPEGs over the page's socket, the newest one only.
+
+import { packCameraImage } from "./protocol.js";
+
+const FPS = 15;
+const QUALITY = 0.8;
+const LONGEST_SIDE = 960;
+const MOST_BYTES = 1 << 20;
+
+/** Why a camera cannot be used here; empty: it can. */
+export function whyNoCamera() {
+  if (!isSecureContext) return "Browsers give a camera only to pages over https or on this machine: start with --tls.";
+  if (!navigator.mediaDevices?.getUserMedia) return "This browser gives no camera to pages.";
+  return "";
+}
+
+export class DeviceCamera {
+  /** @param {import("./link.js").Link} link */
+  constructor(link) {
+    this.link = link;
+    this.video = document.createElement("video");
+    this.video.muted = this.video.playsInline = true;
+    this.canvas = new OffscreenCanvas(1, 1);
+    /** Camera that it is sent as; -1: none. */
+    this.cam = -1;
+    this.seq = 0;
+  }
+
+  /**
+   * @param {number} cam
+   * @param {"user" | "environment"} facing
+   * @returns {Promise<string>} why it cannot, empty if it does
+   */
+  async start(cam, facing) {
+    try {
+      this.media = await navigator.mediaDevices.getUserMedia({ video: { facingMode: facing, width: { ideal: LONGEST_SIDE }, frameRate: { ideal: 2 * FPS } } });
+    } catch (error) {
+      return `The camera was not given: ${error instanceof Error ? error.message : error}`;
+    }
+    const answer = await this.link.ask({ type: "camera", cam, on: true });
+    if (answer.type !== "ok") {
+      this.#release();
+      return answer.reason;
+    }
+    this.cam = cam;
+    this.video.srcObject = this.media;
+    await this.video.play();
+    this.timer = setInterval(() => this.#send(), 1e3 / FPS);
+    return "";
+  }
+
+  async stop() {
+    clearInterval(this.timer);
+    if (this.cam >= 0) await this.link.ask({ type: "camera", cam: this.cam, on: false });
+    this.cam = -1;
+    this.#release();
+  }
+
+  #release() {
+    for (const track of this.media?.getTracks() ?? []) track.stop();
+    this.video.srcObject = null;
+  }
+
+  async #send() {
+    // While the last image is not yet out a newer one would only wait behind it.
+    if (this.busy || this.link.queued > 0 || !this.video.videoWidth) return;
+    this.busy = true;
+    try {
+      const part = Math.min(1, LONGEST_SIDE / Math.max(this.video.videoWidth, this.video.videoHeight));
+      const [width, height] = [this.video.videoWidth, this.video.videoHeight].map((side) => Math.round(part * side));
+      if (this.canvas.width !== width || this.canvas.height !== height) [this.canvas.width, this.canvas.height] = [width, height];
+      this.canvas.getContext("2d")?.drawImage(this.video, 0, 0, width, height);
+      const jpeg = await (await this.canvas.convertToBlob({ type: "image/jpeg", quality: QUALITY })).arrayBuffer();
+      if (this.cam >= 0 && jpeg.byteLength <= MOST_BYTES) this.link.send(packCameraImage(this.cam, this.seq++, jpeg));
+    } finally {
+      this.busy = false;
+    }
+  }
+}

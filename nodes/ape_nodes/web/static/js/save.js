@@ -1,0 +1,40 @@
+// Snapshots that this browser keeps: an image as it is seen, and what was found as JSON.
+
+import { element } from "./dom.js";
+
+/** @param {import("./tile.js").Tile} tile */
+export async function saveHere(tile) {
+  const { shown } = tile.stream;
+  if (!shown) return;
+  const { seq, meta } = shown.message;
+  const name = `${tile.stream.cam.name.replace(/[^\w.-]+/g, "_")}-${seq}`;
+  const found = tile.stream.found?.message;
+  const record = { stream: tile.stream.cam.name, frame: seq, time_s: meta.time, size: meta.size, masks_of_frame: found?.seq ?? null };
+  const detections = tile.things.map(({ text, score, track, box: [x1, y1, x2, y2] }) => ({
+    prompt: text, score, track_id: track || null,
+    box: [x1 * meta.size[1], y1 * meta.size[0], x2 * meta.size[1], y2 * meta.size[0]].map(Math.round),
+  }));
+  download(`${name}.png`, await picture(tile));
+  download(`${name}.json`, new Blob([JSON.stringify({ ...record, detections }, null, 1)], { type: "application/json" }));
+}
+
+/** @param {import("./tile.js").Tile} tile */
+function picture(tile) {
+  tile.drawn = "";
+  tile.frame(); // WebGL forgets what it drew as soon as the screen has it
+  const canvas = new OffscreenCanvas(tile.canvas.width, tile.canvas.height);
+  const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  context.drawImage(tile.canvas, 0, 0);
+  context.drawImage(tile.overlayCanvas, 0, 0);
+  return canvas.convertToBlob({ type: "image/png" });
+}
+
+/**
+ * @param {string} name
+ * @param {Blob} blob
+ */
+function download(name, blob) {
+  const url = URL.createObjectURL(blob);
+  element("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
