@@ -8,6 +8,7 @@ for folder in (
     ".",
     "zeromq",
     "ros2",
+    "web",
     "../stream",
 ):  # importlib mode: the helper modules of the tests
     sys.path.insert(0, str(Path(__file__).parent / folder))

@@ -1,0 +1,12 @@
+import pytest
+from live_run import LiveRun
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory):
+    """One run for the tests that change nothing but prompts and zones."""
+    with LiveRun(folder=str(tmp_path_factory.mktemp("records"))) as run:
+        # Threads that come with the first use: none may appear within a test.
+        assert run.ask("PUT", "/api/prompts", json={"prompts": ["red apple", "fox"]})[0] == 200
+        assert run.ask("POST", "/api/cams/0/snapshot")[0] == 200
+        yield run
