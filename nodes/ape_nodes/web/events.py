@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +34,8 @@ TIMEOUT_S: Final = 5.0
 ATTEMPTS: Final = 3
 DRAIN_S: Final = 2.0
 """Seconds that the end of a run leaves for events that wait."""
+_QUEUE_IS_FULL: Final = 15
+"""MQTT_ERR_QUEUE_SIZE of paho."""
 _log = logging.getLogger("ape_stream")
 
 
@@ -130,7 +133,8 @@ class _Mqtt:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         topic = unquote(parts.path.strip("/"))
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or set(topic) & set("+#"):
+        wild = set(f"{topic}{url}") & set("+#?")
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or wild:
             raise ConfigError(f"mqtt is mqtt://HOST:PORT/TOPIC, not {parts.scheme}://...")
         self.name = f"mqtt {parts.hostname}"
         self._topic = topic or "ape_stream/events"
@@ -139,7 +143,9 @@ class _Mqtt:
         self._port = parts.port or (8883 if tls else 1883)
         mqtt: Any = library("paho.mqtt.client", "mqtt")
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
-        self._last: Any = None
+        self._sent = threading.Condition()
+        self._waiting = 0  # events that the broker has not acknowledged
+        self._client.on_publish = self._acknowledged
         self._client.max_queued_messages_set(QUEUE)
         if parts.username is not None:
             self._client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
@@ -152,18 +158,25 @@ class _Mqtt:
         self._client.loop_start()
 
     async def send(self, text: str) -> None:
-        self._last = self._client.publish(self._topic, text, qos=1)
-        if self._last.rc == 15:  # MQTT_ERR_QUEUE_SIZE
+        with self._sent:
+            self._waiting += 1
+        # Without a connection it waits in the client's queue, and is sent when there is one.
+        if self._client.publish(self._topic, text, qos=1).rc == _QUEUE_IS_FULL:
+            self._acknowledged()
             raise SinkError(f"{self.name} took no event: its queue is full")
+
+    def _acknowledged(self, *_about: Any) -> None:
+        with self._sent:
+            self._waiting -= 1
+            self._sent.notify_all()
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self._end)
 
     def _end(self) -> None:
-        if self._last is not None:
-            # They go in order: with the last one, all have arrived.
-            with suppress(RuntimeError, ValueError):  # it was refused, or never sent
-                self._last.wait_for_publish(DRAIN_S)
+        with self._sent:
+            if not self._sent.wait_for(lambda: self._waiting <= 0, DRAIN_S):
+                _log.warning("%s: %d events were not acknowledged", self.name, self._waiting)
         self._client.disconnect()
         self._client.loop_stop()
 

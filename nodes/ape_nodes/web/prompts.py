@@ -191,10 +191,7 @@ class PromptList:
         )
 
     def _add(self, row: _Row) -> None:
-        text = Prompt(_checked(row.text)).text
-        if any(entry.text == text for entry in self._entries):
-            raise UsageError(f"{text!r} is there already")
-        self._entries += (self._entry(row, text),)
+        self._entries += (self._entry(row, Prompt(_checked(row.text)).text),)
 
     def _entry(self, row: _Row, text: str) -> _Entry:
         return _Entry(
@@ -223,6 +220,9 @@ class PromptList:
     def _check(self) -> None:
         if len(self._entries) > MAX_PROMPTS:
             raise UsageError(f"a page has at most {MAX_PROMPTS} prompts")
+        texts = [entry.text for entry in self._entries]
+        if twice := {text for text in texts if texts.count(text) > 1}:
+            raise UsageError(f"{twice.pop()!r} is there already")
         for entry in self._entries:
             if entry.color is not None and not _COLOR.fullmatch(entry.color):
                 raise UsageError(f"color {entry.color!r:.20} is not #rrggbb")

@@ -77,10 +77,8 @@ class _Recording:
 
     def _work(self) -> None:
         try:
-            while True:
-                self._one_file(self._queue.get())
-        except Ended:
-            return
+            while (result := self._next()) is not None:
+                self._one_file(result)
         except ApeStreamError as error:
             self.problem = " ".join(str(error).split())
             _log.warning("the recording of %s has ended: %s", self._stream, self.problem)
@@ -90,12 +88,20 @@ class _Recording:
         """Write a file from this result on, until it is full or the recording ends."""
         path = _free_name(self._folder, self._stream, ".mp4")
         since_s = time.monotonic()
+        following: FrameResult | None = result
         with VideoSink(str(path)) as sink:
-            while True:
-                sink.write(result if self._overlay else plain(result))
+            while following is not None:
+                sink.write(following if self._overlay else plain(following))
                 if self._rotation.due(sink.file.part, since_s):
                     return
-                result = self._queue.get()
+                following = self._next()
+
+    def _next(self) -> FrameResult | None:
+        """The next result; None at the end of the recording."""
+        try:
+            return self._queue.get()
+        except (Ended, Aborted):
+            return None
 
 
 class Recorder:

@@ -9,4 +9,5 @@ def live(tmp_path_factory):
         # Threads that come with the first use: none may appear within a test.
         assert run.ask("PUT", "/api/prompts", json={"prompts": ["red apple", "fox"]})[0] == 200
         assert run.ask("POST", "/api/cams/0/snapshot")[0] == 200
+        run.sink._images.submit(int).result()
         yield run
