@@ -1,4 +1,4 @@
-"""The commands of the core: annotate, run, recover, doctor, list.
+"""The commands of the core: annotate, run, convert, recover, doctor, list.
 
 Only their options are here: what they need is imported when they run, so that help is quick.
 """
@@ -15,8 +15,9 @@ import typer
 from ape_stream.cli import options as opt  # noqa: TC001 (typer reads annotations while running)
 from ape_stream.cli.console import say
 from ape_stream.errors import ApeStreamError
+from ape_stream.formats.registry import FORMATS
 
-__all__ = ["annotate", "doctor", "list_plugins", "recover", "run"]
+__all__ = ["annotate", "convert", "doctor", "list_plugins", "recover", "run"]
 
 
 def annotate(  # noqa: PLR0913 (typer reads a command's options from its parameters)
@@ -73,6 +74,35 @@ def run(
     from ape_stream.cli.execute import execute  # noqa: PLC0415
 
     execute(plan.from_file(config, overwrite=overwrite, metrics=metrics), as_json=as_json)
+
+
+def convert(
+    records: Annotated[
+        list[Path], typer.Argument(help="Files of the output jsonl, or of an annotation job.")
+    ],
+    *,
+    format: Annotated[  # noqa: A002 (the option's name)
+        list[str], typer.Option(help=f"May be repeated. One of {', '.join(FORMATS)}.")
+    ],
+    out_dir: Annotated[Path, typer.Option(help="Each format gets a folder of its name in it.")],
+    val: Annotated[
+        list[str] | None,
+        typer.Option(help="Videos of the validation split, by name or pattern. May be repeated."),
+    ] = None,
+    overwrite: opt.Overwrite = False,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Write results as annotation formats, without running a model again."""
+    from ape_stream.formats import convert as conversion  # noqa: PLC0415 (numpy takes its time)
+
+    writers = conversion.convert(records, format, out_dir, val=val or (), overwrite=overwrite)
+    if as_json:
+        typer.echo(json.dumps([writer.summary for writer in writers]))
+        return
+    for writer in writers:
+        typer.echo(f"{writer.path}: {writer.images} images, {writer.instances} instances")
+        for loss in writer.losses:
+            typer.echo(f"  not kept: {loss.count} {loss.what}")
 
 
 def recover(

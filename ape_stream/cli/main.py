@@ -38,6 +38,7 @@ app = typer.Typer(
 )
 app.command("annotate")(commands.annotate)
 app.command("run")(commands.run)
+app.command("convert")(commands.convert)
 app.command("recover")(commands.recover)
 app.command("doctor")(commands.doctor)
 app.command("list")(commands.list_plugins)

@@ -76,14 +76,19 @@ class PartFolder:
         Raises:
             SinkError: it cannot be renamed.
         """
-        with written(self.path), self._about.finishing(whole=about is not None):
-            if about is None:
-                shutil.rmtree(self.part)
-                return
-            with self._about.stream("w") as stream:
-                stream.write(json.dumps(about, ensure_ascii=False, indent=1) + "\n")
-        with written(self.path):
-            self._take_name()
+        done = False
+        try:
+            with written(self.path), self._about.finishing(whole=about is not None):
+                if about is not None:
+                    with self._about.stream("w") as stream:
+                        stream.write(json.dumps(about, ensure_ascii=False, indent=1) + "\n")
+                    done = True
+        finally:
+            if not done:
+                shutil.rmtree(self.part, ignore_errors=True)
+        if done:
+            with written(self.path):
+                self._take_name()
 
     def _take_name(self) -> None:
         older = self.path.with_name(f"{self.path.name}.old")

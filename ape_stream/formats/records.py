@@ -185,7 +185,7 @@ def record_line(record: Record) -> str:
     return json.dumps(value, ensure_ascii=False) + "\n"
 
 
-def parse_record(line: str, where: str) -> Record:
+def parse_record(line: str | bytes, where: str) -> Record:
     """Read one line of a records file.
 
     Args:

@@ -32,7 +32,10 @@ def edge_polygons(mask: Mask) -> list[masks.Polygon]:
     """
     # Every pixel as 2x2: the outline through their centres visits, of each corner of the mask,
     # the centre that is nearest. Columns 2i and 2i + 1 are those next to the edges i and i + 1.
-    double = mask.bitmap.repeat(2, axis=0).repeat(2, axis=1)
+    if not mask.bitmap.size:
+        return []
+    pixels = mask.bitmap.view(np.uint8)
+    double = cv2.resize(pixels, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST).view(np.bool_)
     parts = [
         masks.Polygon(_corners(part.outer), tuple(map(_corners, part.holes)))
         for part in masks.polygons(Mask(double, 2 * mask.x, 2 * mask.y))
@@ -46,11 +49,14 @@ def _inside(ring: NDArray[np.int32]) -> float:
 
 def _corners(outline: NDArray[np.int32]) -> NDArray[np.int32]:
     """From centres of doubled pixels to corners of pixels, without points on a straight line."""
-    points = (outline + 1) // 2  # (P, 2)
-    points = points[(points != np.roll(points, 1, 0)).any(1)]
-    before, after = points - np.roll(points, 1, 0), np.roll(points, -1, 0) - points
-    turns = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
-    return np.ascontiguousarray(points[turns])
+    points = (outline + 1) >> 1  # (P, 2)
+    steps = np.diff(points, axis=0, append=points[:1])
+    points, steps = points[moves := steps.any(1)], steps[moves]
+    # A point stays where the step from it is not along the step to it.
+    before = np.concatenate([steps[-1:], steps[:-1]])
+    turns = before[:, 0] * steps[:, 1] != before[:, 1] * steps[:, 0]
+    corners: NDArray[np.int32] = points[turns]
+    return corners
 
 
 def seamed_ring(parts: list[masks.Polygon], mask: Mask) -> NDArray[np.int32]:
@@ -103,14 +109,14 @@ def flatten(image: Image, values: list[int], losses: Losses) -> NDArray[np.uint1
         values: What each region paints, 1..65535.
         losses: Where regions that others cover, in part or whole, are counted.
     """
-    regions = [region.mask for region in image.regions]
-    painted = masks.label_map(regions, image.record.size, values)
-    seen = np.bincount(painted.ravel(), minlength=max(values, default=0) + 1)
-    wanted: dict[int, int] = {}
+    size = image.record.size
+    painted = masks.label_map([region.mask for region in image.regions], size, values)
     for region, value in zip(image.regions, values, strict=True):
-        wanted[value] = wanted.get(value, 0) + region.area
-    losses["regions partly covered by others"] += sum(0 < seen[v] < n for v, n in wanted.items())
-    losses["regions wholly covered by others"] += sum(seen[v] == 0 for v, n in wanted.items() if n)
+        mask = region.mask
+        own = (painted[masks.window(mask, size)] == value) & mask.bitmap
+        seen = int(np.count_nonzero(own))
+        losses.add("regions partly covered by others", 0 < seen < region.area)
+        losses.add("regions wholly covered by others", 0 == seen < region.area)
     return painted
 
 
@@ -120,7 +126,7 @@ def visible_masks(image: Image, losses: Losses) -> list[Mask]:
     visible = []
     for value, region in enumerate(image.regions, start=1):
         mask = region.mask
-        part = masks.crop(painted[masks.ops.window(mask, image.record.size)] == value)
+        part = masks.crop(painted[masks.window(mask, image.record.size)] == value)
         visible.append(Mask(part.bitmap, part.x + mask.x, part.y + mask.y))
     return visible
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
+import cv2
 import PIL.Image
 
 from ape_stream import masks
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ape_stream.formats.records import FrameRecord, InstanceRecord, JobRecord, VideoRecord
+    from ape_stream.formats.records import (
+        FrameRecord,
+        InstanceRecord,
+        JobRecord,
+        RleRecord,
+        VideoRecord,
+    )
     from ape_stream.types import Mask
 
 __all__ = ["FormatWriter", "Image", "Layout", "Loss", "Losses", "Region", "flat_name"]
@@ -41,8 +48,25 @@ class Loss:
     count: int
 
 
-class Losses(Counter[str]):
+class Losses:
     """How often a format could not hold something, by what."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def add(self, what: str, count: int = 1) -> None:
+        """Count something, in plural: "holes"."""
+        if count:
+            self._counts[what] += int(count)
+
+    def items(self) -> list[tuple[str, int]]:
+        """What and how often, sorted."""
+        return sorted(self._counts.items())
+
+
+@lru_cache(maxsize=32)  # when one frame goes to several formats
+def _decoded(rle: RleRecord) -> Mask:
+    return masks.decode_rle({"size": rle.size, "counts": rle.counts})
 
 
 @dataclass(frozen=True)
@@ -59,7 +83,7 @@ class Region:
     @cached_property
     def mask(self) -> Mask:
         """The pixels, cut to their extent."""
-        return masks.decode_rle(self.rle)
+        return _decoded(self.record.mask)
 
     @cached_property
     def area(self) -> int:
@@ -135,12 +159,14 @@ class Layout:
     def write_png(
         self, name: str, pixels: NDArray[np.uint8 | np.uint16], palette: bytes | None = None
     ) -> None:
-        """Write (H, W) or (H, W, 3) pixels as PNG; with a palette they are indices into it."""
-        image = PIL.Image.fromarray(pixels)
-        if palette is not None:
-            image.putpalette(palette)
-        # Level 1: a label map has long runs, and the higher levels take five times as long.
-        image.save(self.file(name), format="PNG", compress_level=1)
+        """Write (H, W) or (H, W, 3) blue-green-red pixels, or (H, W) indices into a palette."""
+        path = self.file(name)
+        if palette is None:
+            path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+            return
+        image = PIL.Image.fromarray(pixels)  # OpenCV writes no palettes
+        image.putpalette(palette)
+        image.save(path, format="PNG", compress_level=1)
 
 
 class FormatWriter(Closing):
@@ -171,8 +197,10 @@ class FormatWriter(Closing):
         self._losses = Losses()
         self._videos: dict[str, VideoRecord] = {}  # by flat name
         self._video: VideoRecord | None = None
-        self._images = 0
-        self._regions = 0
+        self.images = 0
+        """Frames written so far."""
+        self.instances = 0
+        """Regions written so far."""
         self._last_frame = -1
         self._paths: set[str] = set()
 
@@ -184,7 +212,18 @@ class FormatWriter(Closing):
     @property
     def losses(self) -> tuple[Loss, ...]:
         """What could not be held so far."""
-        return tuple(Loss(self.name, what, n) for what, n in sorted(self._losses.items()) if n)
+        return tuple(Loss(self.name, what, n) for what, n in self._losses.items())
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Path, counts and losses as values of JSON."""
+        return {
+            "format": self.name,
+            "path": str(self.path),
+            "images": self.images,
+            "instances": self.instances,
+            "losses": {loss.what: loss.count for loss in self.losses},
+        }
 
     def __enter__(self) -> Self:
         """Make the folder."""
@@ -223,10 +262,10 @@ class FormatWriter(Closing):
             SinkError: a file cannot be written.
         """
         self._check(frame)
-        self._images += 1
+        self.images += 1
         self._last_frame = frame.frame
         image = Image(
-            self._images, self._path_of(frame), frame, tuple(map(self._region, frame.instances))
+            self.images, self._path_of(frame), frame, tuple(map(self._region, frame.instances))
         )
         with written(self._folder.part):
             self._layout.frame(image)
@@ -259,8 +298,8 @@ class FormatWriter(Closing):
         category_id = self._category_ids.get(record.prompt)
         if category_id is None:
             raise ConfigError(f"prompt {record.prompt!r} is not among those of the job")
-        self._regions += 1
-        return Region(self._regions, category_id, record)
+        self.instances += 1
+        return Region(self.instances, category_id, record)
 
     def end_video(self) -> None:
         """End the video.
@@ -289,11 +328,6 @@ class FormatWriter(Closing):
             self._folder.close(about)
 
     def _about(self) -> dict[str, Any]:
-        return {
-            "format": self.name,
-            "job": record_values(self._job),
-            "videos": [record_values(video) for video in self._videos.values()],
-            "images": self._images,
-            "instances": self._regions,
-            "losses": {loss.what: loss.count for loss in self.losses},
-        }
+        videos = [record_values(video) for video in self._videos.values()]
+        summary = {key: value for key, value in self.summary.items() if key != "path"}
+        return {**summary, "job": record_values(self._job), "videos": videos}

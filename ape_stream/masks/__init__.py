@@ -1,6 +1,6 @@
 """Masks, always cropped to their extent (decisions/0003).
 
-ops       crop, paste, area, box(es), polygons, label_map: one mask at a time
+ops       crop, paste, window, area, box(es), polygons, label_map: one mask at a time
 upsample  from_logits, from_bits: from what a network makes
 dense     argmax_upsampled, upsampled: the best of several maps at every pixel
 interpolation  the bilinear reading that `upsample` and `dense` share
@@ -24,6 +24,7 @@ from ape_stream.masks.ops import (
     paint_order,
     paste,
     polygons,
+    window,
 )
 from ape_stream.masks.overlap import containment_matrix, iou_matrix
 from ape_stream.masks.rle import (
@@ -61,6 +62,7 @@ __all__ = [
     "run_lengths",
     "suppress_duplicates",
     "upsampled",
+    "window",
 ]
 
 

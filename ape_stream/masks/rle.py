@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pycocotools import mask as coco
 
-from ape_stream.masks.ops import crop, empty, window
+from ape_stream.masks.ops import empty, window
 from ape_stream.values.instances import Mask
 
 if TYPE_CHECKING:
@@ -117,12 +117,17 @@ def decode_rle(rle: Mapping[str, Any]) -> Mask:
     true = 2 * np.flatnonzero(runs[1::2]) + 1
     if len(true) == 0:
         return empty()
-    left = int(ends[true[0] - 1]) // height
-    right = (int(ends[true[-1]]) - 1) // height + 1
+    first, last = ends[true - 1], ends[true] - 1  # of every true run, pixels down the columns
+    left, right = int(first[0]) // height, int(last[-1]) // height + 1
     clipped = np.clip(ends, left * height, right * height)
     inside = np.diff(clipped, prepend=left * height).astype(np.int64)
-    mask = crop(from_run_lengths(inside, (height, right - left), "F"))
-    return Mask(mask.bitmap, mask.x + left, mask.y)
+    columns = from_run_lengths(inside, (right - left, height))
+    # A run that goes on in the next column has the last row of one and the first of the other.
+    within = (first // height == last // height).all()
+    top, bottom = (
+        (int((first % height).min()), int((last % height).max()) + 1) if within else (0, height)
+    )
+    return Mask(np.ascontiguousarray(columns[:, top:bottom].T), left, top)
 
 
 def rle_area(rle: Mapping[str, Any]) -> int:

@@ -148,9 +148,9 @@ class Coco(FiftyOne):
         for region in image.regions:
             parts = edge_polygons(region.mask)
             if not parts:
-                self.losses["empty masks (in the file with polygons)"] += 1
+                self.losses.add("empty masks (in the file with polygons)")
                 continue
-            self.losses["holes (in the file with polygons)"] += sum(len(p.holes) for p in parts)
+            self.losses.add("holes (in the file with polygons)", sum(len(p.holes) for p in parts))
             outlines = [part.outer.ravel().tolist() for part in parts]
             self._outlined.add_region(image, region, outlines)
 

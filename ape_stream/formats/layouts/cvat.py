@@ -99,8 +99,8 @@ class CvatVideo(Layout):
         self._frames += 1
         for region in image.regions:
             parts = edge_polygons(region.mask)
-            self.losses["holes"] += sum(len(part.holes) for part in parts)
-            self.losses["empty masks"] += not parts
+            self.losses.add("holes", sum(len(part.holes) for part in parts))
+            self.losses.add("empty masks", not parts)
             track_id = region.record.track_id
             owner = (1, region.id) if track_id is None else (0, track_id)
             attributes = _attributes(region.record)
@@ -175,7 +175,7 @@ class CvatImages(Layout):
         for region in image.regions:
             bitmap = region.mask.bitmap
             if not bitmap.size:
-                self.losses["empty masks"] += 1
+                self.losses.add("empty masks")
                 continue
             shape = {
                 "label": region.record.prompt,

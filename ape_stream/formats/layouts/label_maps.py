@@ -39,7 +39,7 @@ class LabelMaps(Layout):
         numbers = [self._number(region) for region in image.regions]
         painted = flatten(image, [min(number, _MAX) for number in numbers], self.losses)
         if any(number > _MAX for number in numbers):
-            self.losses["regions beyond 65535 objects a video"] += sum(n > _MAX for n in numbers)
+            self.losses.add("regions beyond 65535 objects a video", sum(n > _MAX for n in numbers))
             painted[painted == _MAX] = 0
         name = f"{image.path}.png"
         if painted.max(initial=0) > 0xFF:

@@ -46,7 +46,7 @@ class Labelme(Layout):
         record = region.record
         parts = masks.polygons(region.mask)
         if not parts:
-            self.losses["empty masks"] += 1
+            self.losses.add("empty masks")
             return []
         common: dict[str, Any] = {
             "label": record.prompt,

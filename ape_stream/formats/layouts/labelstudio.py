@@ -57,7 +57,7 @@ class LabelStudio(Layout):
                 box = to_json(_box(image, region))[1:-1]
                 self._tracks.add((track_id, region.category_id), self._position, box)
             else:
-                self.losses["regions without a track (in the tasks of videos)"] += 1
+                self.losses.add("regions without a track (in the tasks of videos)")
         self._position += 1
         self._last = record.frame
 

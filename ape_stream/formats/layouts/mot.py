@@ -33,15 +33,14 @@ class Mot(Layout):
     def frame(self, image: Image) -> None:
         """Append the lines of the frame."""
         self._last = image.record.frame
-        self.losses["regions without a track"] += sum(
-            region.record.track_id is None for region in image.regions
-        )
+        untracked = sum(region.record.track_id is None for region in image.regions)
+        self.losses.add("regions without a track", untracked)
         self._stream.writelines(self._lines(image))
 
     def _lines(self, image: Image) -> Iterator[str]:
         for region in image.regions:
             if (track_id := region.record.track_id) is not None:
-                self.losses["masks"] += 1
+                self.losses.add("masks")
                 values = (track_id, *region.xywh, region.record.score, region.category_id, 1)
                 yield ",".join(map(str, (image.record.frame + 1, *values))) + "\n"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ape_stream import masks
 from ape_stream.formats.layouts.coco import categories, info
 from ape_stream.formats.records import record_values
 from ape_stream.formats.shapes import flatten
@@ -51,11 +52,17 @@ class Panoptic(Layout):
         segments: dict[tuple[int, int], int] = {}  # of stuff, all regions are one
         ids = [segments.setdefault(self._key(r), len(segments) + 1) for r in image.regions]
         painted = flatten(image, ids, self.losses)
-        parts = (painted & 0xFF, painted >> 8, np.zeros_like(painted))
-        self.write_png(f"annotations/panoptic/{image.path}.png", np.dstack(parts).astype(np.uint8))
-        first = dict(zip(ids[::-1], image.regions[::-1], strict=True))
-        entries = _segments(painted, first)
-        value = {"image_id": image.id, "file_name": f"{image.path}.png", "segments_info": entries}
+        parts = (np.zeros_like(painted), painted >> 8, painted & 0xFF)  # blue, green, red
+        pixels = np.dstack(parts).astype(np.uint8)
+        self.write_png(f"annotations/panoptic/{image.path}.png", pixels)
+        entries = [
+            _segment(
+                painted, number, [r for n, r in zip(ids, image.regions, strict=True) if n == number]
+            )
+            for number in segments.values()
+        ]
+        seen = [entry for entry in entries if entry["area"]]
+        value = {"image_id": image.id, "file_name": f"{image.path}.png", "segments_info": seen}
         self._annotations.add(value)
 
     def _key(self, region: Region) -> tuple[int, int]:
@@ -80,24 +87,19 @@ class Panoptic(Layout):
         write_document(self.file("annotations/panoptic.json"), values)
 
 
-def _segments(painted: NDArray[np.uint16], regions: dict[int, Region]) -> list[dict[str, Any]]:
-    """What is seen of each segment; one that others cover is not in the image."""
-    entries = []
-    areas = np.bincount(painted.ravel(), minlength=max(regions, default=0) + 1)
-    for number in sorted(regions):
-        if not areas[number]:
-            continue
-        rows, columns = np.nonzero(painted == number)
-        left, top = int(columns.min()), int(rows.min())
-        entries.append(
-            {
-                "id": number,
-                "category_id": regions[number].category_id,
-                "area": int(areas[number]),
-                "bbox": [left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top],
-                "iscrowd": 0,
-                "score": regions[number].record.score,
-                "track_id": regions[number].record.track_id,
-            }
-        )
-    return entries
+def _segment(painted: NDArray[np.uint16], number: int, regions: list[Region]) -> dict[str, Any]:
+    """What is seen of a segment that these regions make."""
+    boxes = masks.boxes([region.mask for region in regions]).astype(int)
+    left, top = boxes[:, :2].min(0).tolist()
+    right, bottom = boxes[:, 2:].max(0).tolist()
+    mask = masks.crop(painted[top:bottom, left:right] == number)
+    x1, y1, x2, y2 = masks.box(mask)
+    return {
+        "id": number,
+        "category_id": regions[0].category_id,
+        "area": masks.area(mask),
+        "bbox": [left + x1, top + y1, x2 - x1, y2 - y1],
+        "iscrowd": 0,
+        "score": max(region.record.score for region in regions),
+        "track_id": regions[0].record.track_id,
+    }

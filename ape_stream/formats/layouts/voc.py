@@ -60,7 +60,9 @@ class Voc(Layout):
         objects = flatten(image, values, self.losses)
         # Beyond what a palette holds there are boxes only.
         too_many = (objects > _MAX) | (categories > _MAX)[objects]
-        self.losses["masks beyond 254 a frame or category 254"] += len(np.unique(objects[too_many]))
+        self.losses.add(
+            "masks beyond 254 a frame or category 254", len(np.unique(objects[too_many]))
+        )
         objects[too_many] = 0
         classes = categories[objects].astype(np.uint8)
         self.write_png(f"SegmentationObject/{name}.png", objects.astype(np.uint8), COLOURS)

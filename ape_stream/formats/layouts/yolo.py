@@ -44,10 +44,10 @@ class YoloSegment(Layout):
         height, width = image.record.size
         rows = []
         for region in image.regions:
-            self.losses["track ids"] += region.record.track_id is not None
+            self.losses.add("track ids", region.record.track_id is not None)
             numbers = self._numbers(region)
             if numbers is None:
-                self.losses["empty masks"] += 1
+                self.losses.add("empty masks")
                 continue
             relative = (numbers / (width, height)).ravel().tolist()
             rows.append(" ".join([str(region.category_id - 1), *(f"{v:.6f}" for v in relative)]))
@@ -59,7 +59,7 @@ class YoloSegment(Layout):
         parts = masks.polygons(region.mask)
         if not parts:
             return None
-        self.losses["gaps between parts, joined by a line"] += len(parts) - 1
+        self.losses.add("gaps between parts, joined by a line", len(parts) - 1)
         ring = seamed_ring(parts, region.mask)
         # A row of less than three points would be read as a box.
         short = max(0, 3 - len(ring))
@@ -81,6 +81,6 @@ class YoloDetect(YoloSegment):
     """The layout of YOLO detection."""
 
     def _numbers(self, region: Region) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-        self.losses["masks"] += 1
+        self.losses.add("masks")
         x1, y1, x2, y2 = region.record.box
         return np.array([[(x1 + x2) / 2, (y1 + y2) / 2], [x2 - x1, y2 - y1]])

@@ -47,7 +47,7 @@ class Ytvis(Layout):
         for region in image.regions:
             track_id = region.record.track_id
             if track_id is None:
-                self.losses["regions without a track"] += 1
+                self.losses.add("regions without a track")
                 continue
             key = (track_id, region.category_id)
             self._best[key] = max(self._best.get(key, 0.0), region.record.score)
