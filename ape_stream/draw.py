@@ -22,29 +22,43 @@ if TYPE_CHECKING:
 
     from ape_stream.types import FrameResult, Instances, Mask
 
-__all__ = ["draw", "pixelate", "tint"]
+__all__ = ["PALETTE", "draw", "palette", "pixelate", "tint"]
 
 OPACITY = 0.5
-_PALETTE = 64
+PALETTE = 64
+"""Colours of `palette`."""
+# M. Okabe and K. Ito, "Color Universal Design", 2008, without black: orange, sky blue, bluish
+# green, yellow, blue, vermilion, reddish purple; red, green, blue.
+_TOLD_APART = (
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
+    (204, 121, 167),
+)  # fmt: skip
 
 
 @cache
-def _palette() -> NDArray[np.uint8]:
-    """(64, 3) uint8 BGR: hues a golden angle apart, so neighbours in number differ in colour."""
-    step = np.arange(_PALETTE)
+def palette() -> NDArray[np.uint8]:
+    """(64, 3) uint8 BGR, read-only: colours of instances and of the words of the live page.
+
+    The first seven are told apart by colour-blind people as well. The others have hues a golden
+    angle apart, so neighbours in number differ in colour.
+    """
+    step = np.arange(PALETTE)
     # OpenCV's hues are 0..179. Close hues also differ in saturation (3 steps) or value (2 steps).
     hsv = np.stack(
         [(step * 180 * 0.618034) % 180, 200 - 60 * (step % 3), 255 - 25 * (step // 3 % 2)], axis=-1
     )
     bgr: NDArray[Any] = cv2.cvtColor(hsv.astype(np.uint8)[None], cv2.COLOR_HSV2BGR)[0]
-    return bgr.astype(np.uint8)
+    bgr = bgr.astype(np.uint8)
+    bgr[: len(_TOLD_APART)] = np.array(_TOLD_APART, np.uint8)[:, ::-1]
+    bgr.flags.writeable = False
+    return bgr
 
 
 def _colour_keys(found: Instances) -> NDArray[np.int64]:
     """(N,) rows of the palette: by track, confirmed or not, and by prompt where there is none."""
     ids = found.track_ids if found.candidate_ids is None else found.candidate_ids
     keys = found.prompt_ids if ids is None else np.where(ids > 0, ids, found.prompt_ids)
-    return keys % _PALETTE
+    return keys % PALETTE
 
 
 def tint(
@@ -131,7 +145,7 @@ def draw(result: FrameResult) -> NDArray[np.uint8]:
     import supervision as sv  # noqa: PLC0415 (it takes a second to import)
 
     keys = _colour_keys(found)
-    tint(image, found.masks, _palette()[keys])
+    tint(image, found.masks, palette()[keys])
     outlined = sv.Detections(xyxy=found.boxes.copy(), class_id=found.prompt_ids.astype(int))
     boxes, labels = _annotators(found.size)
     image = boxes.annotate(image, outlined, custom_color_lookup=keys)
@@ -144,13 +158,13 @@ def _annotators(size: tuple[int, int]) -> tuple[sv.BoxAnnotator, sv.LabelAnnotat
     """Box and label annotators for frames of (height, width) pixels."""
     import supervision as sv  # noqa: PLC0415 (it takes a second to import)
 
-    palette = sv.ColorPalette([sv.Color(r=int(r), g=int(g), b=int(b)) for b, g, r in _palette()])
+    colours = sv.ColorPalette([sv.Color(r=int(r), g=int(g), b=int(b)) for b, g, r in palette()])
     # Line and text sizes follow the image: at 1080 lines, 3 pixels and a text scale of 0.72.
     short = min(size)
     return (
-        sv.BoxAnnotator(color=palette, thickness=max(1, round(short / 400))),
+        sv.BoxAnnotator(color=colours, thickness=max(1, round(short / 400))),
         sv.LabelAnnotator(
-            color=palette,
+            color=colours,
             text_color=sv.Color.BLACK,
             text_scale=max(0.35, short / 1500),
             text_thickness=1,

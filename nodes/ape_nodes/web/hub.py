@@ -19,6 +19,7 @@ from ape_nodes.web.camera import Camera
 from ape_nodes.web.prompts import MAX_PROMPTS, PromptList, one_line
 from ape_nodes.web.recorder import jpeg
 from ape_nodes.web.zones import MAX_ZONES
+from ape_stream.draw import palette
 from ape_stream.errors import ApeStreamError, UsageError
 
 if TYPE_CHECKING:
@@ -234,6 +235,7 @@ class Hub:
             "cams": [self.describe(camera) for camera in self.cameras],
             "can": {"h264": True, "record": can_write, "snapshot": can_write},
             "blur": list(self._locked),
+            "palette": [f"#{red:02x}{green:02x}{blue:02x}" for blue, green, red in palette()],
             "limits": {
                 "text": protocol.MAX_TEXT_CHARS,
                 "prompts": MAX_PROMPTS,

@@ -119,12 +119,12 @@ export class Overlay {
     this.#plate(`${name}${counts ? `  ${counts}` : ""}`, at.x(px), at.y(py), "#ffffff", "#1a1a1a", true);
   }
 
-  /** The way that counts as in: from the left of the line to its right. */
+  /** The way that counts as in: from the right of the line, seen from its first point, to its left. */
   #arrow([[x1, y1], [x2, y2]]) {
     const { context, at } = this;
     const [ax, ay, bx, by] = [at.x(x1), at.y(y1), at.x(x2), at.y(y2)];
     const length = Math.hypot(bx - ax, by - ay) || 1;
-    const [nx, ny] = [-(by - ay) / length, (bx - ax) / length]; // right of the line, y points down
+    const [nx, ny] = [(by - ay) / length, -(bx - ax) / length]; // left of the line: y points down
     const [mx, my, far] = [ax + (bx - ax) * 0.75, ay + (by - ay) * 0.75, 16 * at.scale];
     context.beginPath();
     context.moveTo(mx, my);
