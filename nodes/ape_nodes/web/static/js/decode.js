@@ -5,7 +5,7 @@
  */
 
 /**
- * @param {Uint8Array} jpeg
+ * @param {Uint8Array<ArrayBuffer>} jpeg
  * @returns {Promise<ImageBitmap>}
  */
 export const decodeJpeg = (jpeg) => createImageBitmap(new Blob([jpeg], { type: "image/jpeg" }));

@@ -70,8 +70,9 @@ export class DeviceCamera {
       const [width, height] = [this.video.videoWidth, this.video.videoHeight].map((side) => Math.round(part * side));
       if (this.canvas.width !== width || this.canvas.height !== height) [this.canvas.width, this.canvas.height] = [width, height];
       this.canvas.getContext("2d")?.drawImage(this.video, 0, 0, width, height);
+      const capturedUs = 1e3 * performance.now();
       const jpeg = await (await this.canvas.convertToBlob({ type: "image/jpeg", quality: QUALITY })).arrayBuffer();
-      if (this.cam >= 0 && jpeg.byteLength <= MOST_BYTES) this.link.send(packCameraImage(this.cam, this.seq++, jpeg));
+      if (this.cam >= 0 && jpeg.byteLength <= MOST_BYTES) this.link.send(packCameraImage(this.cam, this.seq++, capturedUs, jpeg));
     } finally {
       this.busy = false;
     }

@@ -66,7 +66,7 @@ export class Graph {
       context.moveTo(0, y + 0.5);
       context.lineTo(canvas.width, y + 0.5);
       context.stroke();
-      context.fillText(`${Math.round(part * top)} ms`, 4 * devicePixelRatio, y + 3 * devicePixelRatio);
+      context.fillText(`${Math.round(part * top)} ms`, 4 * devicePixelRatio, y + 7 * devicePixelRatio);
     }
   }
 

@@ -115,7 +115,9 @@ export class Overlay {
     }
     this.#stroke(chosen ? "#ffd60a" : "#ffffff", 2, kind === "area" ? [7, 5] : []);
     if (kind === "line" && points.length === 2) this.#arrow(points);
-    const [px, py] = points.reduce(([a, b], [c, d]) => [a + c / points.length, b + d / points.length], [0, 0]);
+    if (!points.length) return;
+    // At the highest point of an area, at the first point of a line: seldom two plates in one spot.
+    const [px, py] = kind === "area" ? points.reduce((a, b) => (b[1] < a[1] ? b : a)) : points[0];
     this.#plate(`${name}${counts ? `  ${counts}` : ""}`, at.x(px), at.y(py), "#ffffff", "#1a1a1a", true);
   }
 
@@ -162,7 +164,9 @@ export class Overlay {
     const { context, at } = this;
     const wide = this.#width(text);
     const high = (FONT + 2 * PAD) * at.scale;
-    const [left, top] = centred ? [x - wide / 2, y - high / 2] : [x, y];
+    const { width, height } = context.canvas;
+    const within = (/** @type {number} */ value, /** @type {number} */ most) => Math.max(0, Math.min(value, most));
+    const [left, top] = centred ? [within(x - wide / 2, width - wide), within(y - high / 2, height - high)] : [x, y];
     context.fillStyle = colour;
     context.beginPath();
     context.roundRect(left, top, wide, high, 3 * at.scale);

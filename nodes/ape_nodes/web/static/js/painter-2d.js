@@ -2,7 +2,9 @@
 
 import { BLOCK } from "./painter.js";
 
-/** @implements {import("./painter.js").Painter} */
+/** @typedef {import("./painter.js").Painter} Painter */
+
+/** @implements {Painter} */
 export class FlatPainter {
   /** @param {CanvasRenderingContext2D} context */
   constructor(context) {

@@ -91,7 +91,9 @@ void main() {
 const UNIFORMS = ["picture", "labels", "table", "view", "pixel", "block", "opacity", "fill_kind", "outline", "image", "grey"];
 const FILLS = { none: 0, tint: 1, blur: 2, pixelate: 3 };
 
-/** @implements {import("./painter.js").Painter} */
+/** @typedef {import("./painter.js").Painter} Painter */
+
+/** @implements {Painter} */
 export class GlPainter {
   /** @param {WebGL2RenderingContext} gl */
   constructor(gl) {

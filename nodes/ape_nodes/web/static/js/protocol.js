@@ -19,8 +19,8 @@ const VERSION = 1;
  * @property {number} capturedUs when the source delivered the frame, the server's clock
  * @property {number} sentUs when the message was encoded, the same clock
  * @property {Record<string, any>} meta
- * @property {Uint8Array} mask the label map, deflated
- * @property {Uint8Array} image
+ * @property {Uint8Array<ArrayBuffer>} mask the label map, deflated
+ * @property {Uint8Array<ArrayBuffer>} image
  */
 
 /**
@@ -53,10 +53,11 @@ export function readMessage(buffer) {
 /**
  * @param {number} cam
  * @param {number} seq
+ * @param {number} capturedUs on this page's clock
  * @param {ArrayBuffer} jpeg
  * @returns {ArrayBuffer} a message of kind 5
  */
-export function packCameraImage(cam, seq, jpeg) {
+export function packCameraImage(cam, seq, capturedUs, jpeg) {
   const packed = new Uint8Array(HEAD_BYTES + jpeg.byteLength);
   const view = new DataView(packed.buffer);
   view.setUint16(0, 0x4150);
@@ -64,12 +65,13 @@ export function packCameraImage(cam, seq, jpeg) {
   view.setUint8(3, CAMERA_IMAGE);
   view.setUint16(4, cam, true);
   view.setUint32(8, seq, true);
+  view.setBigUint64(16, BigInt(Math.round(capturedUs)), true);
   packed.set(new Uint8Array(jpeg), HEAD_BYTES);
   return packed.buffer;
 }
 
 /**
- * @param {Uint8Array} deflated zlib, RFC 1950
+ * @param {Uint8Array<ArrayBuffer>} deflated zlib, RFC 1950
  * @returns {Promise<Uint8Array>}
  */
 export async function inflate(deflated) {

@@ -22,7 +22,7 @@ export class WordPanel {
     this.field.addEventListener("paste", (event) => this.#pasted(event));
     words.addEventListener("list", () => this.update());
     words.addEventListener("view", () => this.update());
-    words.addEventListener("refused", ({ detail }) => this.#giveBack(detail));
+    words.addEventListener("refused", (event) => this.#giveBack(/** @type {CustomEvent} */ (event).detail));
   }
 
   #add(/** @type {string} */ typed) {
