@@ -48,13 +48,14 @@ MAX_RUN_BYTES: Final = 5
 
 def pack_leb128(values: NDArray[np.int64]) -> bytes:
     """Unsigned LEB128 of (R,) values: 7 bits a byte, lowest first, bit 7 = more follows."""
-    # Each value as five groups of 7 bits, lowest first; a byte is written for every group up to the
-    # highest one that is not 0.
-    shifts = 7 * np.arange(MAX_RUN_BYTES)
-    groups = values[:, None] >> shifts  # (R, 5): the value without its lower groups
+    # Each value as G groups of 7 bits, lowest first, as many as the largest has; a byte is written
+    # for every group up to the highest one that is not 0.
+    largest = int(values.max(initial=0))
+    shifts = np.arange(0, max(1, largest.bit_length()), 7)
+    groups = values[:, None] >> shifts  # (R, G): the value without its lower groups
     used = groups > 0
     used[:, 0] = True  # 0 takes a byte, too
-    more = groups >= 128  # (R, 5): a higher group follows
+    more = groups >= 128  # (R, G): a higher group follows
     packed = (groups & 0x7F) | np.where(more, 0x80, 0)
     # Boolean indexing goes row by row: the bytes of a value stay together, lowest first.
     return packed[used].astype(np.uint8).tobytes()

@@ -8,5 +8,5 @@ viewer        one WebSocket and its credits; hub: what all viewers share
 zones         areas and lines; events: JSON lines, webhook, MQTT; recorder: videos, snapshots
 server, rest  the HTTP server, and its addresses for scripts
 sink          the output `web:`; browser_camera: the source `browser://`
-commands      `ape-stream live`; static/: the page
+commands      `ape-stream live`; benchmark: `ape-stream bench live`; static/: the page
 """

@@ -15,6 +15,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import numpy as np
+
 from ape_nodes.web import protocol
 from ape_nodes.web.encoder import H264Encoder, Variant, encode_jpeg
 from ape_nodes.web.protocol import BinaryHead
@@ -266,9 +268,9 @@ def _rows(found: Found) -> list[list[float]]:
     instances = found.result.instances
     tracks = [0] * len(instances) if instances.track_ids is None else instances.track_ids.tolist()
     return [
-        [found.prompt_ids[prompt], round(score, 3), track, *(round(side) for side in box)]
+        [found.prompt_ids[prompt], round(score, 3), track, *box]
         for prompt, score, track, box in zip(
             instances.prompt_ids.tolist(), instances.scores.tolist(), tracks,
-            instances.boxes.tolist(), strict=True,
+            np.rint(instances.boxes).astype(int).tolist(), strict=True,
         )
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The command `ape-stream live`."""
+"""The commands `ape-stream live` and `bench live`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from ape_stream.cli import options as opt  # noqa: TC001 (typer reads annotations while running)
 
-__all__ = ["live"]
+__all__ = ["bench_live", "live"]
 
 Host = Annotated[str, typer.Option(help="Address to listen at.")]
 Port = Annotated[int, typer.Option(help="Port to listen at; 0: any that is free.")]
@@ -92,3 +92,14 @@ def live(  # noqa: PLR0913 (typer reads a command's options from its parameters)
     page_output = OutputConfig(f"web:{name}:{port}", options=page)
     planned = replace(planned, outputs=(*planned.outputs, page_output))
     execute(planned, as_json=as_json)
+
+
+def bench_live(
+    *,
+    seconds: Annotated[float, typer.Option(min=0.5, help="How long each is measured.")] = 8.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line per measurement.")] = False,
+) -> None:
+    """CPU of the live page's server, age and size of what viewers get, for several viewers."""
+    from ape_nodes.web import benchmark  # noqa: PLC0415 (aiohttp, numpy)
+
+    benchmark.live(seconds=seconds, as_json=as_json)

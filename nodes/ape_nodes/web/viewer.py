@@ -17,6 +17,7 @@ from aiohttp import ClientConnectionResetError, web
 
 from ape_nodes.web.access import Role, rate_limit
 from ape_nodes.web.encoder import WIDTHS, Variant, width_for
+from ape_stream.stats import Durations
 
 if TYPE_CHECKING:
     from ape_nodes.web.camera import Camera, Encoded
@@ -35,6 +36,8 @@ _SLOW_SHARE: Final = 0.5
 _CALM_SHARE: Final = 0.9
 _SLOW_S: Final = 3
 _CALM_S: Final = 10
+_LONGEST_AGE_MS: Final = 600_000.0
+"""A page that says more is wrong, not slow."""
 
 
 @dataclass(slots=True)
@@ -49,6 +52,8 @@ class _Watched:
     sent: int = 0
     """Images since the last look at how slow it is."""
     total: int = 0
+    shown: Durations = field(default_factory=Durations)
+    """Ages of images when they were drawn, as the page says."""
     slow_s: int = 0
     calm_s: int = 0
     last_s: float = 0.0
@@ -56,16 +61,19 @@ class _Watched:
     masks_serial: int = 0
     synced: bool = False
     """H.264: it has all units since a key frame."""
-    ages_ms: deque[float] = field(default_factory=lambda: deque(maxlen=128))
+    variant: Variant = field(init=False)
+    """What it is sent."""
 
-    @property
-    def variant(self) -> Variant:
-        """What it is sent: one that is too slow for H.264 gets smaller JPEGs."""
+    def __post_init__(self) -> None:
+        self.choose()
+
+    def choose(self) -> None:
+        """Choose the variant: one that is too slow for H.264 gets smaller JPEGs."""
         wish = self.wish
         codec = "sync" if wish.mode == "sync" else wish.codec
         if codec == "h264" and self.level:
             codec = "jpeg"
-        return Variant(codec, width_for(wish.max_w, self.level))
+        self.variant = Variant(codec, width_for(wish.max_w, self.level))
 
     @property
     def room(self) -> bool:
@@ -111,6 +119,7 @@ class Viewer:
         new = _Watched(wish)
         if old is not None:
             new.images_out, new.masks_out, new.level = old.images_out, old.masks_out, old.level
+            new.choose()
         self.watched[wish.cam] = new
 
     def acknowledge(self, ack: Ack) -> None:
@@ -122,8 +131,8 @@ class Viewer:
             watched.masks_out = max(0, watched.masks_out - 1)
             return
         watched.images_out = max(0, watched.images_out - 1)
-        if ack.age_ms is not None:
-            watched.ages_ms.append(ack.age_ms)
+        if ack.age_ms is not None and 0 <= ack.age_ms < _LONGEST_AGE_MS:
+            watched.shown.add(ack.age_ms / 1e3)
 
     def wants(self, cam: int) -> list[Variant | None]:
         """What it has room for of a camera: a variant of the image, None for masks."""
@@ -201,11 +210,18 @@ class Viewer:
         elif watched.calm_s >= _CALM_S and watched.level:
             watched.level -= 1
             watched.calm_s = 0
+        watched.choose()
 
     def numbers(self) -> dict[str, Any]:
         """What the page shows of its own connection, by camera."""
         return {
-            str(cam): {"images": w.total, "level": w.level, "out": w.images_out}
+            str(cam): {
+                "images": w.total,
+                "level": w.level,
+                "out": w.images_out,
+                "age_ms_p50": w.shown.ms(0.5),
+                "age_ms_p95": w.shown.ms(0.95),
+            }
             for cam, w in self.watched.items()
         }
 

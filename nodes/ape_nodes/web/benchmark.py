@@ -1,0 +1,320 @@
+"""`ape-stream bench live`: what viewers of a 720p camera with 20 masks cost, and how old it is.
+
+The server runs in a process of its own, whose CPU time is read; the viewers are in this one. The
+images are those of a noisy camera at 30 frames/s, their masks are ready: no model runs. A row
+without viewers shows what source and pipeline cost alone; the others hold that as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import multiprocessing
+import threading
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import aiohttp
+import numpy as np
+
+from ape_nodes.benchmarks import percentiles, report, scene
+from ape_nodes.web import protocol
+from ape_stream.closing import Closing
+from ape_stream.pipeline import Pipeline
+from ape_stream.types import Frame, Instances, PromptSet
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from multiprocessing.connection import Connection
+
+    from ape_stream.types import FrameResult
+
+__all__ = ["Line", "live", "measure"]
+
+SIZE: Final = (720, 1280)
+FPS: Final = 30.0
+REGIONS: Final = 20
+SLOW_BYTES_PER_S: Final = 1e6
+_WARM_S: Final = 1.0
+_MARK: Final = "blob"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One measurement."""
+
+    form: str
+    """Who looks."""
+    cpu_ms: float
+    """CPU time of the server for a source's frame, milliseconds."""
+    fps: float | None
+    """Images a second of the slowest good viewer."""
+    age_ms_p50: float | None
+    """Capture to receipt at the good viewers."""
+    age_ms_p95: float | None
+    kilobytes: float | None
+    """Of an image and its masks, for each good viewer."""
+    slow_age_ms_p50: float | None = None
+    """The same age at a viewer that reads 1 MB/s."""
+
+
+# -- the server's process --------------------------------------------------------------------
+
+
+class _Camera(Closing):
+    """Thirty ready images in turn, each at its time."""
+
+    name = "camera"
+    live = True
+
+    def __init__(self, image: Any) -> None:
+        self._images = [np.ascontiguousarray(np.roll(image, 4 * k, axis=1)) for k in range(30)]
+        self._over = threading.Event()
+
+    def close(self, _: BaseException | None = None, /) -> None:
+        self._over.set()
+
+    def __iter__(self) -> Iterator[Frame]:
+        started = time.monotonic()
+        for index in itertools.count():
+            due_s = started + index / FPS - time.monotonic()
+            if self._over.wait(max(0.0, due_s)):
+                return
+            image = self._images[index % len(self._images)]
+            yield Frame(image, index, index / FPS, self.name, time.monotonic_ns())
+
+
+class _Ready:
+    """Twenty ready masks for the first prompt; none for others but a box for each."""
+
+    def __init__(self, result: FrameResult) -> None:
+        self._found = result.instances
+        self._prompts = 1
+
+    def prepare(self, prompts: PromptSet) -> None:
+        self._prompts = len(prompts)
+
+    def perceive(self, frames: Sequence[Frame]) -> list[Instances]:
+        ids = np.arange(REGIONS, dtype=np.int64) % self._prompts
+        return [replace(self._found, prompt_ids=ids) for _ in frames]
+
+
+def _serve(line: Connection, size: tuple[int, int]) -> None:
+    """Run until told to stop; answers "cpu" with (CPU seconds, frames captured)."""
+    from ape_nodes.web.sink import WebSink  # noqa: PLC0415 (in the server's process only)
+
+    result = scene(REGIONS, size)
+    sink = WebSink("web:127.0.0.1:0")
+    run = Pipeline([_Camera(result.frame.image)], _Ready(result), PromptSet.of(_MARK), sinks=[sink])
+    with run:
+        looping = threading.Thread(target=lambda: [None for _ in run])
+        looping.start()
+        line.send((sink.address, sink.tokens.control))
+        while line.recv() != "stop":
+            line.send((time.process_time(), run.stats().captured))
+        run.stop()
+        looping.join()
+
+
+# -- viewers -------------------------------------------------------------------------------------
+
+
+class _Viewer:
+    """A page without a browser: acknowledges what it gets, and notes its age."""
+
+    def __init__(self, codec: Literal["jpeg", "h264"], bytes_per_s: float | None = None) -> None:
+        self.ages_ms: list[float] = []
+        self.bytes = 0
+        self.seqs: list[int] = []
+        self._codec = codec
+        self._bytes_per_s = bytes_per_s
+
+    async def look(self, client: aiohttp.ClientSession, url: str) -> None:
+        """Look until cancelled."""
+        async with _page(client, url) as ws:
+            await _say(ws, "sub", cam=0, codec=self._codec)
+            async for message in ws:
+                if message.type is aiohttp.WSMsgType.BINARY:
+                    await self._take(ws, message.data)
+
+    async def _take(self, ws: aiohttp.ClientWebSocketResponse, data: bytes) -> None:
+        if self._bytes_per_s is not None:
+            await asyncio.sleep(len(data) / self._bytes_per_s)
+        head = protocol.unpack(data)[0]
+        self.bytes += len(data)
+        what = "masks" if head.kind == protocol.MASKS else "video"
+        if what == "video":
+            self.ages_ms.append((time.monotonic_ns() // 1000 - head.captured_us) / 1e3)
+            self.seqs.append(head.seq)
+        await _say(ws, "ack", cam=head.cam, seq=head.seq, what=what)
+
+    def forget(self) -> None:
+        """Begin to measure."""
+        self.ages_ms, self.seqs, self.bytes = [], [], 0
+
+
+@asynccontextmanager
+async def _page(
+    client: aiohttp.ClientSession, url: str
+) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    async with client.ws_connect(
+        f"{url}/ws", protocols=[protocol.PROTOCOL], max_msg_size=2**24
+    ) as ws:
+        await _say(ws, "hello")
+        yield ws
+
+
+async def _say(ws: aiohttp.ClientWebSocketResponse, kind: str, **fields: Any) -> None:
+    await ws.send_str(json.dumps({"type": kind, **fields}))
+
+
+async def _stopped(client: aiohttp.ClientSession, url: str) -> None:
+    """A viewer that asks for everything and acknowledges nothing."""
+    async with _page(client, url) as ws:
+        await _say(ws, "sub", cam=0)
+        await asyncio.sleep(3600)
+
+
+# -- measuring ---------------------------------------------------------------------------------
+
+
+class _Bench:
+    """A server and ways to look at it."""
+
+    def __init__(self, line: Connection, url: str, client: aiohttp.ClientSession) -> None:
+        self._line = line
+        self._url = url
+        self._client = client
+
+    def _cpu(self) -> tuple[float, int]:
+        self._line.send("cpu")
+        cpu_s, frames = self._line.recv()
+        return float(cpu_s), int(frames)
+
+    async def look(
+        self,
+        form: str,
+        seconds: float,
+        viewers: Sequence[_Viewer],
+        *,
+        slow: _Viewer | None = None,
+        stopped: bool = False,
+    ) -> Line:
+        """Measure while these viewers look."""
+        everybody = [*viewers, *([] if slow is None else [slow])]
+        tasks = [asyncio.create_task(v.look(self._client, self._url)) for v in everybody]
+        if stopped:
+            tasks.append(asyncio.create_task(_stopped(self._client, self._url)))
+        await asyncio.sleep(_WARM_S)
+        for viewer in everybody:
+            viewer.forget()
+        before, frames_before = self._cpu()
+        await asyncio.sleep(seconds)
+        after, frames = self._cpu()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        ages = [age for viewer in viewers for age in viewer.ages_ms]
+        p50, p95, _ = percentiles(ages) if ages else (None, None, None)
+        counts = [len(viewer.ages_ms) for viewer in viewers]
+        return Line(
+            form=form,
+            cpu_ms=1e3 * (after - before) / max(1, frames - frames_before),
+            fps=min(counts) / seconds if counts else None,
+            age_ms_p50=p50,
+            age_ms_p95=p95,
+            kilobytes=sum(v.bytes for v in viewers) / max(1, sum(counts)) / 1e3 if counts else None,
+            slow_age_ms_p50=percentiles(slow.ages_ms)[0] if slow and slow.ages_ms else None,
+        )
+
+    async def add_prompt(self) -> tuple[float, int]:
+        """Milliseconds from an edit to the first masks that know it; images lost meanwhile."""
+        viewer = _Viewer("h264")
+        looking = asyncio.create_task(viewer.look(self._client, self._url))
+        await asyncio.sleep(_WARM_S)
+        viewer.forget()
+        async with _page(self._client, self._url) as ws:
+            await _say(ws, "sub", cam=0, video=False)
+            await _say(ws, "prompts.set", base_rev=1, ops=[{"op": "add", "text": "ball"}])
+            asked_s, known_ms = time.monotonic(), None
+            async for message in ws:
+                if message.type is aiohttp.WSMsgType.BINARY:
+                    head = protocol.unpack(message.data)[0]
+                    if head.prompt_rev >= 2:
+                        known_ms = 1e3 * (time.monotonic() - asked_s)
+                        break
+                    await _say(ws, "ack", cam=0, seq=head.seq, what="masks")
+        await asyncio.sleep(0.5)
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+        lost = viewer.seqs[-1] - viewer.seqs[0] + 1 - len(viewer.seqs) if viewer.seqs else -1
+        return known_ms or -1.0, lost
+
+
+async def _measure(line: Connection, seconds: float) -> tuple[list[Line], tuple[float, int]]:
+    url, token = line.recv()
+    headers = {"Authorization": f"Bearer {token}"}
+    async with aiohttp.ClientSession(headers=headers) as client:
+        bench = _Bench(line, url, client)
+        lines = [await bench.look("nobody", seconds, [])]
+        for codec, title in (("jpeg", "JPEG"), ("h264", "H.264")):
+            for count in (1, 4):
+                viewers = [_Viewer(codec) for _ in range(count)]
+                lines.append(await bench.look(f"{title}, {count} of 720p", seconds, viewers))
+        slow = _Viewer("jpeg", SLOW_BYTES_PER_S)
+        lines.append(
+            await bench.look(
+                "JPEG, 1, one at 1 MB/s, one stopped", seconds, [_Viewer("jpeg")], slow=slow,
+                stopped=True,
+            )
+        )  # fmt: skip
+        return lines, await bench.add_prompt()
+
+
+def measure(seconds: float, size: tuple[int, int] = SIZE) -> tuple[list[Line], tuple[float, int]]:
+    """Look at a server in every way.
+
+    Args:
+        seconds: How long each is measured.
+        size: Height and width of the images, pixels.
+
+    Returns:
+        The measurements; and for a prompt that is added: milliseconds until masks know it, and
+        images that were lost meanwhile.
+    """
+    ours, theirs = multiprocessing.Pipe()
+    # Spawned: a forked process would share the threads' locks of this one.
+    server = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, size))
+    server.start()
+    try:
+        return asyncio.run(_measure(ours, seconds))
+    finally:
+        ours.send("stop")
+        server.join(10.0)
+        server.kill()
+
+
+def live(*, seconds: float, as_json: bool) -> None:
+    """CPU of the live page's server, age and size of what viewers get, for several viewers."""
+    lines, (known_ms, lost) = measure(seconds)
+    columns: dict[str, Callable[[Line], str]] = {
+        "viewers": lambda line: line.form,
+        "server CPU ms/frame": lambda line: f"{line.cpu_ms:.2f}",
+        "images/s": lambda line: _shown(line.fps),
+        "age p50 ms": lambda line: _shown(line.age_ms_p50),
+        "p95 ms": lambda line: _shown(line.age_ms_p95),
+        "kB": lambda line: _shown(line.kilobytes),
+        "slow viewer p50 ms": lambda line: _shown(line.slow_age_ms_p50),
+    }
+    report(lines, columns, as_json=as_json)
+    if as_json:
+        print(json.dumps({"prompt_known_ms": known_ms, "images_lost": lost}))  # noqa: T201
+    else:
+        print(f"a prompt added: known after {known_ms:.0f} ms, {lost} images lost")  # noqa: T201
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
