@@ -38,6 +38,7 @@ SIZE: Final = (720, 1280)
 FPS: Final = 30.0
 REGIONS: Final = 20
 SLOW_BYTES_PER_S: Final = 1e6
+Codec = Literal["jpeg", "h264"]
 _WARM_S: Final = 1.0
 _MARK: Final = "blob"
 
@@ -125,7 +126,7 @@ def _serve(line: Connection, size: tuple[int, int]) -> None:
 class _Viewer:
     """A page without a browser: acknowledges what it gets, and notes its age."""
 
-    def __init__(self, codec: Literal["jpeg", "h264"], bytes_per_s: float | None = None) -> None:
+    def __init__(self, codec: Codec, bytes_per_s: float | None = None) -> None:
         self.ages_ms: list[float] = []
         self.bytes = 0
         self.seqs: list[int] = []
@@ -260,14 +261,14 @@ async def _measure(line: Connection, seconds: float) -> tuple[list[Line], tuple[
     async with aiohttp.ClientSession(headers=headers) as client:
         bench = _Bench(line, url, client)
         lines = [await bench.look("nobody", seconds, [])]
-        for codec, title in (("jpeg", "JPEG"), ("h264", "H.264")):
-            for count in (1, 4):
-                viewers = [_Viewer(codec) for _ in range(count)]
-                lines.append(await bench.look(f"{title}, {count} of 720p", seconds, viewers))
+        codecs: tuple[Codec, ...] = ("jpeg", "h264")
+        for codec, count in itertools.product(codecs, (1, 4)):
+            viewers = [_Viewer(codec) for _ in range(count)]
+            lines.append(await bench.look(f"{codec}, {count} of 720p", seconds, viewers))
         slow = _Viewer("jpeg", SLOW_BYTES_PER_S)
         lines.append(
             await bench.look(
-                "JPEG, 1, one at 1 MB/s, one stopped", seconds, [_Viewer("jpeg")], slow=slow,
+                "jpeg, 1, one at 1 MB/s, one stopped", seconds, [_Viewer("jpeg")], slow=slow,
                 stopped=True,
             )
         )  # fmt: skip
