@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ape_stream.errors import SinkError
+from ape_stream.errors import SinkError, UsageError
+from ape_stream.masks import label_map, upsampled
+from ape_stream.values.maps import Maps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from ape_stream.values.frame import Frame
     from ape_stream.values.instances import Instances
+    from ape_stream.values.maps import MapKind, PanopticMap, SemanticMap
     from ape_stream.values.prompts import PromptSet
 
 __all__ = ["FrameResult"]
@@ -35,6 +38,8 @@ class FrameResult:
     """The prompts of this frame; `instances.prompt_ids` point into it."""
     timings: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds spent per stage, by stage name."""
+    maps: Maps = field(default_factory=Maps)
+    """Maps of every pixel, where the run was asked for them; see `semantic` and `panoptic`."""
 
     @property
     def detections(self) -> sv.Detections:
@@ -42,6 +47,53 @@ class FrameResult:
         from ape_stream.interop import to_detections  # noqa: PLC0415 (supervision takes 1 s to import)
 
         return to_detections(self.instances, self.prompts, self.frame)
+
+    def semantic(self) -> NDArray[np.uint16]:
+        """The prompt of every pixel: (H, W) uint16, 0 = nothing, k = prompt k-1, read-only.
+
+        Raises:
+            UsageError: the run was not asked for it; the message says how to ask.
+        """
+        return self._semantic().ids
+
+    def semantic_scores(self) -> NDArray[np.float32]:
+        """How strong every prompt is at every pixel, (P, H, W) float32, made when called.
+
+        Sums over all queries of weight times mask probability: not normalised, may exceed 1. The
+        largest is the prompt of the pixel, where any query is sure enough.
+
+        Raises:
+            UsageError: the run was not asked for a semantic map, or it came without scores.
+        """
+        found = self._semantic()
+        if found.coarse is None:
+            raise UsageError("a semantic map that came over the wire has no scores")
+        return upsampled(found.coarse, self.frame.size, found.filled)
+
+    def _semantic(self) -> SemanticMap:
+        if self.maps.semantic is None:
+            raise _missing("semantic")
+        return self.maps.semantic
+
+    def panoptic(self) -> PanopticMap:
+        """The segment of every pixel, and the table of the segments.
+
+        Raises:
+            UsageError: the run was not asked for it; the message says how to ask.
+        """
+        if self.maps.panoptic is None:
+            raise _missing("panoptic")
+        return self.maps.panoptic
+
+    def label_image(self) -> NDArray[np.uint16]:
+        """The prompt of every pixel, (H, W) uint16: 0 = nothing, k = prompt k-1.
+
+        The semantic map where there is one, else the masks painted, small ones over large ones.
+        """
+        if self.maps.semantic is not None:
+            return self.maps.semantic.ids
+        found = self.instances
+        return label_map(found.masks, found.size, (found.prompt_ids + 1).tolist())
 
     def plot(self) -> NDArray[np.uint8]:
         """The frame with masks, boxes and labels drawn in: (H, W, 3) uint8 blue-green-red, new."""
@@ -79,3 +131,10 @@ class FrameResult:
         counts = {self.prompts[k].text: found.count(k) for k in dict.fromkeys(found)}
         names = ", ".join(f"{count} {text}" for text, count in counts.items()) or "nothing"
         return f"FrameResult({self.frame!r}: {names})"
+
+
+def _missing(kind: MapKind) -> UsageError:
+    return UsageError(
+        f'there is no {kind} map: ask for it with maps=("{kind}",) in open(), or maps = ["{kind}"]'
+        " in TOML; results read from a file, and most of those from the wire, have instances only"
+    )

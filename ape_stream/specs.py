@@ -11,7 +11,7 @@ Sources (entry-point name <- string):
 Sinks:
     <scheme>    `<scheme>:...`: zmq, ros2, or any plugin's
     <suffix>    `out.mp4` -> mp4, `out.jsonl` -> jsonl, `out.json` -> json (COCO), ...
-    labels      a directory: `labels/`
+    labels      a directory: `labels/`; `semantic/` and `panoptic/` go to plugins of these names
     <name>      a bare word that names a plugin: `window`
 """
 
@@ -33,6 +33,7 @@ IMAGE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 # Two letters at least: `C:` begins a path on Windows.
 _SINK_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)
+_MAP_FOLDERS = ("semantic", "panoptic")
 _SHOWN = 60
 _LONGEST_NAME = 200
 """Bytes of a stream's name: it becomes the name of a folder, and systems allow 255."""
@@ -124,7 +125,8 @@ def sink_plugin(spec: str) -> str:
     path = _path(spec)
     # A folder called out.mp4 is in the way of a video, and no place for label maps.
     if spec.endswith("/") or (not path.suffix and path.is_dir()):
-        return "labels"
+        name = Path(spec).name
+        return name if name in _MAP_FOLDERS else "labels"
     return path.suffix[1:].lower() or spec
 
 

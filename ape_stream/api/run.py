@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from ape_stream.api.given import GivenSource, GivenTracker, OneOutput
     from ape_stream.pipeline import Pipeline, Policy
     from ape_stream.protocols import Perceiver
-    from ape_stream.types import Prompt
+    from ape_stream.types import MapKind, Prompt
 
 __all__ = ["open"]
 
 
-def open(  # noqa: A001 (ape_stream.open reads as what it does)
+def open(  # noqa: A001, PLR0913 (reads as what it does; all that a run is made of)
     source: GivenSource,
     prompts: str | Prompt | Iterable[str | Prompt] | PromptSet,
     *,
@@ -31,6 +31,7 @@ def open(  # noqa: A001 (ape_stream.open reads as what it does)
     outputs: OneOutput | Sequence[OneOutput] = (),
     policy: Policy = "auto",
     overwrite: bool = False,
+    maps: Iterable[MapKind] = (),
     **model_options: Any,
 ) -> Pipeline:
     """Look for words in a video, frame by frame.
@@ -52,6 +53,8 @@ def open(  # noqa: A001 (ape_stream.open reads as what it does)
         outputs: Files, directories or addresses to write to, or ready `Sink`s; one, or a list.
         policy: Which frames wait for the model: `every`, only the `newest`, or `auto` by source.
         overwrite: Replace output files of an earlier run; False refuses to.
+        maps: `"semantic"`, `"panoptic"`: maps of every pixel that every result shall have; outputs
+            that need one bring it with them.
         **model_options: Options of the perceiver, such as `device="cuda"`.
 
     Returns:
@@ -73,6 +76,7 @@ def open(  # noqa: A001 (ape_stream.open reads as what it does)
         threshold=threshold,
         policy=policy,
         overwrite=overwrite,
+        maps=tuple(maps),
     )
     return build_pipeline(
         config,

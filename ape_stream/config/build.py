@@ -12,7 +12,14 @@ from ape_stream.errors import ConfigError
 from ape_stream.files import file_name
 from ape_stream.pipeline import Pipeline
 from ape_stream.plugins import load, make, option_names
-from ape_stream.protocols import ControlsRun, EndsRun, SeesFrames, WatchesRun, WritesFiles
+from ape_stream.protocols import (
+    ControlsRun,
+    EndsRun,
+    NeedsMaps,
+    SeesFrames,
+    WatchesRun,
+    WritesFiles,
+)
 from ape_stream.sinks.conflicts import refuse_conflicts
 from ape_stream.specs import expand, sink_plugin, source_plugin, stream_name
 
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
     from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig
     from ape_stream.protocols import Perceiver, RunControl, Sink, Source, Tracker
     from ape_stream.stats import RunStats
-    from ape_stream.types import Frame, FrameResult
+    from ape_stream.types import Frame, FrameResult, MapKind
 
 __all__ = ["OneStream", "build_pipeline"]
 
@@ -66,6 +73,7 @@ def build_pipeline(
         threshold=config.threshold,
         policy=config.policy,
         buffer=config.buffer,
+        maps=config.maps,
     )
 
 
@@ -141,6 +149,11 @@ class OneStream(Closing):
         """Pass this on; see `WatchesRun`."""
         if isinstance(self._sink, WatchesRun):
             self._sink.watch(stats)
+
+    @property
+    def maps(self) -> frozenset[MapKind]:
+        """What the sink needs; see `NeedsMaps`."""
+        return self._sink.maps if isinstance(self._sink, NeedsMaps) else frozenset()
 
     def on_end(self, stop: Callable[[], None]) -> None:
         """Pass this on; see `EndsRun`."""

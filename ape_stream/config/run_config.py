@@ -5,6 +5,7 @@
     policy = "auto"                  # every | newest | auto
     buffer = 4                       # frames per stream that wait for the model
     overwrite = false                # true: replace outputs of an earlier run
+    maps = ["semantic"]              # every result has them: semantic, panoptic
 
     sources = ["clip.mp4", { source = "rtsp://gate/cam", name = "gate" }]
     outputs = ["out/tracks.json", "out/{stream}.mp4", { output = "gate.png", stream = "gate" }]
@@ -26,7 +27,7 @@ from ape_stream.errors import ConfigError, PromptError
 from ape_stream.pipeline import Policy  # noqa: TC001 (the same)
 from ape_stream.tables import read_table
 from ape_stream.text import read_text
-from ape_stream.types import PromptSet
+from ape_stream.types import MapKind, PromptSet
 from ape_stream.values.prompts import check_threshold
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ class RunConfig:
     """Frames per stream that may wait for the model where none is dropped, at least 1."""
     overwrite: bool = False
     """Replace files of an earlier run; False refuses a run whose outputs exist."""
+    maps: tuple[MapKind, ...] = ()
+    """Maps of every pixel that every result has, in addition to those that outputs need."""
 
     def __post_init__(self) -> None:
         """Check what types cannot say.
@@ -158,6 +161,7 @@ def parse(given: Mapping[str, Any], *, prompts: PromptSet | None = None) -> RunC
         policy=table.policy,
         buffer=table.buffer,
         overwrite=table.overwrite,
+        maps=table.maps,
     )
 
 
@@ -174,6 +178,7 @@ class _RunTable:
     policy: Policy = "auto"
     buffer: int = 4
     overwrite: bool = False
+    maps: tuple[MapKind, ...] = ()
 
 
 def _model(item: str | dict[str, Any]) -> PluginConfig:

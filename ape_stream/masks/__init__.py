@@ -2,6 +2,7 @@
 
 ops       crop, paste, window, area, box(es), polygons, label_map: one mask at a time
 upsample  from_logits, from_bits: from what a network makes
+segments  join_segments, id_pixels, segment_boxes: panoptic maps
 dense     argmax_upsampled, upsampled: the best of several maps at every pixel
 interpolation  the bilinear reading that `upsample` and `dense` share
 rle       run lengths, and COCO's form of them
@@ -35,6 +36,7 @@ from ape_stream.masks.rle import (
     rle_area,
     run_lengths,
 )
+from ape_stream.masks.segments import id_pixels, join_segments, segment_boxes
 from ape_stream.masks.upsample import from_bits, from_logits
 
 __all__ = [
@@ -52,7 +54,9 @@ __all__ = [
     "from_bits",
     "from_logits",
     "from_run_lengths",
+    "id_pixels",
     "iou_matrix",
+    "join_segments",
     "label_map",
     "merge_stuff",
     "paint_order",
@@ -60,6 +64,7 @@ __all__ = [
     "polygons",
     "rle_area",
     "run_lengths",
+    "segment_boxes",
     "suppress_duplicates",
     "upsampled",
     "window",

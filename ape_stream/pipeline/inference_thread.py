@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Sequence
 
+    from ape_stream.pipeline.maps import MapRequest
     from ape_stream.pipeline.stream import SourceStream
-    from ape_stream.protocols import Perceiver
     from ape_stream.stats import DeviceMemory
-    from ape_stream.types import Frame, Instances, PromptSet
+    from ape_stream.types import Frame, Instances, Maps, PromptSet
 
 __all__ = ["InferenceThread"]
 
 Batch = list[tuple["SourceStream", "Frame"]]
 """At most one frame of every stream, for one call of the model."""
 
-Finding = tuple["Instances", dict[str, float]]
-"""What was found in one frame, and milliseconds by stage so far."""
+Finding = tuple["Instances", "Maps", dict[str, float]]
+"""What was found in one frame, its maps, and milliseconds by stage so far."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +50,7 @@ class InferenceThread:
     """The model's thread.
 
     Args:
-        perceiver: The model.
+        model: The perceiver, and which maps it makes.
         streams: The streams.
         prompts: The first prompts; nothing is prepared before the first `request`.
         threshold: Score for prompts without one of their own, 0..1; None leaves it to the model.
@@ -59,7 +59,7 @@ class InferenceThread:
 
     def __init__(
         self,
-        perceiver: Perceiver,
+        model: MapRequest,
         streams: Sequence[SourceStream],
         prompts: PromptSet,
         threshold: float | None,
@@ -73,7 +73,8 @@ class InferenceThread:
         self.preparing = StageMeter()
         self.perceiving = StageMeter()
         self.tracking = StageMeter()
-        self._perceiver = perceiver
+        self._maps = model
+        self._perceiver = model.perceiver
         self._streams = streams
         self._guard = guard
         # `_given` as the user wrote them; `_active` with the threshold filled in. Both are kept,
@@ -227,7 +228,7 @@ class InferenceThread:
         start_ns = time.monotonic_ns()
         try:
             with _named(f"perceiver, on {_list(frames)},"), self._timed(self.perceiving):
-                found = _one_each(frames, self._perceiver.perceive(frames))
+                found = _one_each(frames, self._maps.perceive(frames))
         except BaseException:
             # The frames were counted as "perceiving": every way out must count them somewhere else.
             self._lose(batch)
@@ -236,8 +237,8 @@ class InferenceThread:
         # From capture to the start of the call.
         waits_ms = [(start_ns - frame.captured_ns) / 1e6 for frame in frames]
         return [
-            (instances, {"wait": wait_ms, "perceive": model_ms})
-            for instances, wait_ms in zip(found, waits_ms, strict=True)
+            (instances, maps, {"wait": wait_ms, "perceive": model_ms})
+            for (instances, maps), wait_ms in zip(found, waits_ms, strict=True)
         ]
 
     def _deliver(self, batch: Batch, findings: list[Finding]) -> None:
@@ -262,14 +263,19 @@ class InferenceThread:
             raise
 
     def _track(
-        self, stream: SourceStream, frame: Frame, instances: Instances, timings: dict[str, float]
+        self,
+        stream: SourceStream,
+        frame: Frame,
+        instances: Instances,
+        maps: Maps,
+        timings: dict[str, float],
     ) -> FrameResult:
         start = time.monotonic()
         if stream.tracker is not None:
             with _named(f"tracker, on {_list([frame])},"), self._timed(self.tracking):
                 instances = stream.tracker.update(instances, self._active, frame)
         timings["track"] = 1e3 * (time.monotonic() - start)
-        return FrameResult(frame, instances, self._active, timings)
+        return FrameResult(frame, instances, self._active, timings, maps)
 
     def _lose(self, batch: Batch) -> None:
         with self._guard:
@@ -291,7 +297,9 @@ def _lost(item: tuple[SourceStream, FrameResult], cause: str) -> None:
     stream.counters.drop(cause)
 
 
-def _one_each(frames: Sequence[Frame], found: list[Instances]) -> list[Instances]:
+def _one_each(
+    frames: Sequence[Frame], found: list[tuple[Instances, Maps]]
+) -> list[tuple[Instances, Maps]]:
     if len(found) != len(frames):
         raise ValueError(f"{len(found)} results for {len(frames)} frames")
     return found

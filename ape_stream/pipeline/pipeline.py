@@ -29,10 +29,11 @@ from ape_stream.errors import (
 from ape_stream.pipeline.asynchronous import results_of
 from ape_stream.pipeline.attach import attach
 from ape_stream.pipeline.inference_thread import InferenceThread
+from ape_stream.pipeline.maps import MapRequest
 from ape_stream.pipeline.publisher import Publisher, sink_name
 from ape_stream.pipeline.resources import Resources
 from ape_stream.pipeline.run_state import FAILED, STOPPED, Outcome, RunState
-from ape_stream.pipeline.stream import SourceStream
+from ape_stream.pipeline.stream import SourceStream, check_names
 from ape_stream.pipeline.threads import Threads
 from ape_stream.pipeline.tracking import StreamTracker
 from ape_stream.protocols import KnowsFrameCount
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
     from typing import Self
 
-    from ape_stream.protocols import Perceiver, Sink, Source, Tracker
-    from ape_stream.types import FrameResult, Prompt
+    from ape_stream.protocols import NeedsMaps, Perceiver, Sink, Source, Tracker
+    from ape_stream.types import FrameResult, MapKind, Prompt
 
 __all__ = ["Outcome", "Pipeline", "Policy"]
 
@@ -72,13 +73,15 @@ class Pipeline(Closing):
         threshold: Score for prompts without one of their own, 0..1; None leaves it to the model.
         policy: See `Policy`.
         buffer: Frames per stream that may wait for the model where none is dropped.
+        maps: What every result has, `semantic` or `panoptic`, or a `NeedsMaps` that says it for
+            the next frames. Sinks that need one get it without.
 
     Raises:
-        ConfigError: no source, or two of one name, or an unknown policy.
+        ConfigError: no source, or two of one name, an unknown policy or map.
         PromptError: the threshold is outside 0..1.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (all that a run is made of)
         self,
         sources: Sequence[Source],
         perceiver: Perceiver,
@@ -89,6 +92,7 @@ class Pipeline(Closing):
         threshold: float | None = None,
         policy: Policy = "auto",
         buffer: int = 4,
+        maps: Iterable[MapKind] | NeedsMaps = (),
     ) -> None:
         _check(sources, policy)
         if threshold is not None:
@@ -104,8 +108,9 @@ class Pipeline(Closing):
             )
             for source in sources
         ]
-        self._model = InferenceThread(perceiver, self._streams, prompts, threshold, self._guard)
         self._sinks = tuple(sinks)
+        model = MapRequest(perceiver, maps, self._sinks)
+        self._model = InferenceThread(model, self._streams, prompts, threshold, self._guard)
         self._publisher = Publisher(self._model.results, self._sinks, self._guard)
         self._resources = Resources()
         self._threads = Threads()
@@ -387,11 +392,6 @@ class Pipeline(Closing):
 
 
 def _check(sources: Sequence[Source], policy: str) -> None:
-    if not sources:
-        raise ConfigError("no source given: name a file, a device or a URL")
-    names = [source.name for source in sources]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"two sources are called {name!r}: give each its own name")
+    check_names(sources)
     if policy not in get_args(Policy):
         raise ConfigError(f"policy {policy!r} is none of {', '.join(get_args(Policy))}")

@@ -8,18 +8,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ape_stream.channel import Channel
+from ape_stream.errors import ConfigError
 from ape_stream.sources.clock import LONGEST_S
 from ape_stream.stats import StageMeter, StreamCounters
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ape_stream.pipeline.tracking import StreamTracker
     from ape_stream.protocols import Source
     from ape_stream.types import Frame
 
-__all__ = ["BAD_TIME", "SourceStream"]
+__all__ = ["BAD_TIME", "SourceStream", "check_names"]
 
 BAD_TIME = "bad time"
 """Cause of a drop: the frame's time is negative, not finite or too large."""
@@ -123,3 +124,17 @@ class SourceStream:
         if (captured_ns, segment) == (frame.captured_ns, frame.segment):
             return frame
         return replace(frame, captured_ns=captured_ns, segment=segment)
+
+
+def check_names(sources: Sequence[Source]) -> None:
+    """Refuse a run without a source, or with two of one name.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if not sources:
+        raise ConfigError("no source given: name a file, a device or a URL")
+    names = [source.name for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two sources are called {name!r}: give each its own name")

@@ -23,6 +23,7 @@ __all__ = [
     "EndsRun",
     "KnowsFrameCount",
     "KnowsRate",
+    "NeedsMaps",
     "PaintsMaps",
     "Perceiver",
     "ReadsFiles",
@@ -100,6 +101,16 @@ class PaintsMaps(Protocol):
         self, frames: Sequence[Frame], wanted: frozenset[MapKind]
     ) -> list[tuple[Instances, Maps]]:
         """As `perceive`, with the wanted maps of each frame."""
+        ...
+
+
+@runtime_checkable
+class NeedsMaps(Protocol):
+    """A sink that takes maps of every pixel, or whose readers do."""
+
+    @property
+    def maps(self) -> frozenset[MapKind]:
+        """What it needs of the next frames; read before each call of the model, from any thread."""
         ...
 
 

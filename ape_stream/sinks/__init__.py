@@ -2,7 +2,7 @@
 
 file_sink  the base of all that write one file
 conflicts  outputs against sources and each other, before anything is opened
-coco, jsonl, labels, sheet, video    one kind of output each
+coco, jsonl, labels, panoptic, sheet, video    one kind of output each
 window     a window with keys
 recover    whole files from what a run left that was cut short
 """

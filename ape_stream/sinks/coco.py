@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ape_stream.types import FrameResult
 
-__all__ = ["CocoSink", "info", "write_document"]
+__all__ = ["CocoSink", "image_entry", "info", "write_document"]
 
 
 class CocoSink(FileSink):
@@ -64,7 +64,7 @@ class CocoSink(FileSink):
             SinkError: it cannot be written.
         """
         self._images += 1
-        line: dict[str, Any] = {"image": self._image(result)}
+        line: dict[str, Any] = {"image": image_entry(result, self._images)}
         # With the first frame that has them: prompts may change while the run goes on.
         if new := self._new_categories(result):
             line["categories"] = new
@@ -76,19 +76,6 @@ class CocoSink(FileSink):
         for text in new:
             self._categories[text] = len(self._categories) + 1
         return [{"id": self._categories[text], "name": text} for text in new]
-
-    def _image(self, result: FrameResult) -> dict[str, Any]:
-        frame = result.frame
-        height, width = frame.size
-        return {
-            "id": self._images,
-            "file_name": frame.origin or f"{frame.stream}/{frame.index:06d}",
-            "width": width,
-            "height": height,
-            "frame_index": frame.index,
-            "time_s": round(frame.time_s, 6),
-            "stream": frame.stream,
-        }
 
     def _regions(self, result: FrameResult) -> list[dict[str, Any]]:
         regions = []
@@ -120,6 +107,21 @@ class CocoSink(FileSink):
                 write_document(self.file.path, lambda: _read(self.file.part), info(error))
                 with written(self.file.part):
                     self.file.part.unlink()
+
+
+def image_entry(result: FrameResult, number: int) -> dict[str, Any]:
+    """An entry of `images`, with this id."""
+    frame = result.frame
+    height, width = frame.size
+    return {
+        "id": number,
+        "file_name": frame.origin or f"{frame.stream}/{frame.index:06d}",
+        "width": width,
+        "height": height,
+        "frame_index": frame.index,
+        "time_s": round(frame.time_s, 6),
+        "stream": frame.stream,
+    }
 
 
 def info(error: BaseException | None) -> dict[str, Any]:

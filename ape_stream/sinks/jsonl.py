@@ -10,11 +10,12 @@ from ape_stream.files import is_whole, written
 from ape_stream.sinks.file_sink import FileSink
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from ape_stream.types import FrameResult
 
-__all__ = ["JsonlSink", "LineFile", "instance_records"]
+__all__ = ["JsonlSink", "LineFile", "instance_records", "whole_lines"]
 
 
 def instance_records(result: FrameResult) -> list[dict[str, Any]]:
@@ -116,3 +117,17 @@ class JsonlSink(FileSink):
         """Close the file."""
         with self.file.finishing(whole=is_whole(error)):
             self._lines.close()
+
+
+def whole_lines(part: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a part up to the first that was cut off."""
+    # A line that was cut inside a character is no UTF-8; replaced, it fails as JSON below.
+    with part.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                value = json.loads(line)
+            except ValueError:
+                return
+            if not line.endswith("\n") or not isinstance(value, dict):
+                return
+            yield value

@@ -1,13 +1,15 @@
-"""PNG label maps: an image per frame whose pixels say which region is there."""
+"""PNG label maps: an image per frame whose pixels say which region, or which prompt, is there."""
 
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import cv2
+import numpy as np
 
 from ape_stream import masks
 from ape_stream.closing import Closing
@@ -18,11 +20,14 @@ from ape_stream.sinks.jsonl import LineFile
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ape_stream.types import FrameResult
+    from numpy.typing import NDArray
 
-__all__ = ["LabelsSink", "move_label_maps"]
+    from ape_stream.types import FrameResult, MapKind
+
+__all__ = ["LabelsSink", "SemanticSink", "move_label_maps"]
 
 LEGEND = "legend.jsonl"
+_SCHEME = re.compile(r"(labels|semantic|panoptic):")
 
 
 class LabelsSink(Closing):
@@ -41,7 +46,11 @@ class LabelsSink(Closing):
         SinkError: the folder or a file cannot be written.
     """
 
+    maps: frozenset[MapKind] = frozenset()
+    """What it needs of every frame; see `NeedsMaps`."""
+
     def __init__(self, spec: str, *, overwrite: bool = False) -> None:
+        spec = _SCHEME.sub("", spec)
         # A folder such as ./ has no name of its own to which .part could be added.
         self.folder = Path(spec) if Path(spec).name else Path(spec).resolve()
         self.part = self.folder.with_name(self.folder.name + PART)
@@ -102,15 +111,26 @@ class LabelsSink(Closing):
         Raises:
             SinkError: a file cannot be written.
         """
-        frame, found = result.frame, result.instances
+        frame = result.frame
         name = f"{file_name(frame.stream)}/{frame.index:06d}.png"
         path = self.part / name
-        encoded, png = cv2.imencode(".png", masks.label_map(found.masks, found.size))
+        encoded, png = cv2.imencode(".png", self._pixels(result))
         if not encoded:
-            raise SinkError(f"cannot encode {path} as PNG: {found.size[1]}x{found.size[0]} pixels")
+            raise SinkError(f"cannot encode {path} as PNG: {frame.size[1]}x{frame.size[0]} pixels")
         with written(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(png.tobytes())
+        # After the image: every file that the legend names is whole.
+        self._lines.write({"file": name, "time_s": frame.time_s, **self._legend_of(result, name)})
+
+    def _pixels(self, result: FrameResult) -> NDArray[Any]:
+        """What the PNG of a frame holds."""
+        return masks.label_map(result.instances.masks, result.instances.size)
+
+    def _legend_of(self, result: FrameResult, name: str) -> dict[str, Any]:
+        """What the legend says of a frame, whose PNG has this name."""
+        del name
+        found = result.instances
         tracks = [0] * len(found) if found.track_ids is None else found.track_ids.tolist()
         regions = [
             {
@@ -122,8 +142,7 @@ class LabelsSink(Closing):
                 zip(found.prompt_ids, tracks, strict=True), start=1
             )
         ]
-        # After the image: every file that the legend names is whole.
-        self._lines.write({"file": name, "time_s": frame.time_s, "regions": regions})
+        return {"regions": regions}
 
     def close(self, error: BaseException | None = None) -> None:
         """Move what was written to its folder; a run that was cut short leaves the part."""
@@ -135,6 +154,28 @@ class LabelsSink(Closing):
             move_label_maps(self.part, self.folder)
         else:
             _remove_if_empty(self.part)
+
+
+class SemanticSink(LabelsSink):
+    """Writes semantic maps: pixel value 0 is nothing, value k is prompt k-1.
+
+    As `LabelsSink`; the legend names the prompts that are in each frame.
+    """
+
+    maps: frozenset[MapKind] = frozenset({"semantic"})
+
+    def _pixels(self, result: FrameResult) -> NDArray[Any]:
+        return result.semantic()
+
+    def _legend_of(self, result: FrameResult, name: str) -> dict[str, Any]:
+        del name
+        pixels = np.bincount(result.semantic().ravel(), minlength=len(result.prompts) + 1)[1:]
+        regions = [
+            {"value": k + 1, "prompt": prompt.text, "pixels": int(pixels[k])}
+            for k, prompt in enumerate(result.prompts)
+            if pixels[k]
+        ]
+        return {"regions": regions}
 
 
 def move_label_maps(part: Path, folder: Path) -> None:

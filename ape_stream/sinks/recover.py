@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import av
 from PIL import Image
@@ -12,12 +12,12 @@ from PIL import Image
 from ape_stream.errors import ConfigError, SinkError, TruncatedError, UsageError
 from ape_stream.files import PART, PartFile, held, written
 from ape_stream.sinks.coco import info, write_document
+from ape_stream.sinks.jsonl import whole_lines
 from ape_stream.sinks.labels import LEGEND, move_label_maps
+from ape_stream.sinks.panoptic import write_panoptic
 from ape_stream.sinks.video import FORMATS, encoded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from av.container import InputContainer
 
 __all__ = ["recover"]
@@ -58,9 +58,9 @@ def recover(part: str | Path, *, overwrite: bool = False) -> tuple[Path, str]:
 def _json(part: Path, final: Path) -> str:
     with held(part):
         # Counted in a pass of its own: nothing is made of a part without a whole line.
-        count = sum(1 for _ in _whole_lines(part))
+        count = sum(1 for _ in whole_lines(part))
         _refuse_empty(part, count)
-        write_document(final, lambda: _whole_lines(part), info(_CUT_SHORT))
+        write_document(final, lambda: whole_lines(part), info(_CUT_SHORT))
         _remove(part)
     return f"{count} frames"
 
@@ -68,11 +68,11 @@ def _json(part: Path, final: Path) -> str:
 def _jsonl(part: Path, final: Path) -> str:
     new = final.with_name(f"{final.name}.new")
     with held(part), written(new):
-        count = sum(1 for _ in _whole_lines(part))
+        count = sum(1 for _ in whole_lines(part))
         _refuse_empty(part, count)
         with new.open("w", encoding="utf-8") as out:
             out.writelines(
-                json.dumps(line, ensure_ascii=False) + "\n" for line in _whole_lines(part)
+                json.dumps(line, ensure_ascii=False) + "\n" for line in whole_lines(part)
             )
         new.replace(final)
         _remove(part)
@@ -128,11 +128,12 @@ def _image(part: Path, final: Path) -> str:
 def _labels(part: Path, final: Path) -> str:
     legend = PartFile(part / LEGEND, overwrite=True)
     with held(legend.part), written(part):
-        count = sum(1 for _ in _whole_lines(legend.part))
+        count = sum(1 for _ in whole_lines(legend.part))
         _refuse_empty(part, count)
         # The lock is on the open file and stays with it under its new name.
         legend.part.replace(legend.path)
         move_label_maps(part, final)
+        write_panoptic(final, _CUT_SHORT)
     return f"{count} frames"
 
 
@@ -144,20 +145,6 @@ _KINDS = {
     ".png": _image,
     "labels": _labels,
 }
-
-
-def _whole_lines(part: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a part up to the first that was cut off."""
-    # A line that was cut inside a character is no UTF-8; replaced, it fails as JSON below.
-    with part.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                value = json.loads(line)
-            except ValueError:
-                return
-            if not line.endswith("\n") or not isinstance(value, dict):
-                return
-            yield value
 
 
 def _refuse_empty(part: Path, count: int) -> None:

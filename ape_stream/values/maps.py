@@ -24,15 +24,17 @@ class SemanticMap:
 
     ids: NDArray[np.uint16]
     """(H, W) uint16, read-only: 0 = nothing, k = prompt k-1."""
-    coarse: NDArray[np.float32]
-    """(P, h, w) float32, read-only: strength of each prompt at the network's own resolution."""
-    filled: tuple[float, float]
+    coarse: NDArray[np.float32] | None = None
+    """(P, h, w) float32, read-only: strength of each prompt at the network's own resolution; None
+    where the map came without, as over the wire."""
+    filled: tuple[float, float] = (0.0, 0.0)
     """Rows and columns of `coarse` that the frame fills; the rest is padding."""
 
     def __post_init__(self) -> None:
         """Check the arrays and make them read-only."""
         object.__setattr__(self, "ids", checked("ids", self.ids, self.ids.shape[:2], np.uint16))
-        object.__setattr__(self, "coarse", read_only(self.coarse))
+        if self.coarse is not None:
+            object.__setattr__(self, "coarse", read_only(self.coarse))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class PanopticMap:
     """(H, W) uint16, read-only: 0 = nothing, else the id of a segment."""
     segments: tuple[Segment, ...]
     """Every segment that has a pixel, by rising id."""
+    stuff: tuple[bool, ...]
+    """Which prompts are stuff, by prompt id."""
 
     def __post_init__(self) -> None:
         """Check the map and make it read-only."""

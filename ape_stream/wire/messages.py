@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ape_stream.errors import PromptError, WireError
-from ape_stream.masks import label_map
-from ape_stream.types import Frame, FrameResult, Instances, Mask, Prompt, PromptSet
+from ape_stream.types import (
+    Frame,
+    FrameResult,
+    Instances,
+    Maps,
+    Mask,
+    Prompt,
+    PromptSet,
+    SemanticMap,
+)
 from ape_stream.wire import codecs
 from ape_stream.wire.header import (
     KIND_END,
@@ -76,7 +84,8 @@ class WireResult(FrameResult):
     has_image: bool = False
     """False when the message held no image: `frame.image` is then black, of the right size."""
     label_map: NDArray[np.uint16] | None = None
-    """(H, W) uint16, 0 = nothing, k = prompt k-1; None where the sender was not asked for it."""
+    """(H, W) uint16, 0 = nothing, k = prompt k-1; None where the sender was not asked for it. Where
+    the sender had a semantic map, `semantic()` returns the same."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +112,8 @@ def encode_result(
         result: What to write. Its frame's image is left out unless `image` says otherwise.
         envelope: Stream, run and sequence to write on it.
         image: None, "jpeg" or "bgr8": send the frame's image along in that form.
-        labels: None, "zstd" or "lz4": send a label map of the prompts along, painted here.
+        labels: None, "zstd" or "lz4": send a label map of the prompts along: the semantic map where
+            the result has one, else masks painted here.
         quality: JPEG quality, 1..100.
 
     Raises:
@@ -113,7 +123,7 @@ def encode_result(
     columns, masks = _mask_columns(result.instances)
     parts = [("masks", "", masks)]
     if labels is not None:
-        parts.append(("labels", labels, _labels(result.instances, labels)))
+        parts.append(("labels", labels, codecs.compress_labels(result.label_image(), labels)))
     if image is not None:
         parts.append(("image", image, codecs.encode_image(result.frame.image, image, quality)))
     head = {
@@ -121,15 +131,10 @@ def encode_result(
         "prompts": [asdict(prompt) for prompt in result.prompts],
         **_instance_head(result.instances),
         **columns,
+        **({} if labels is None or result.maps.semantic is None else {"labels_from": "semantic"}),
         "timings": {str(name): float(ms) for name, ms in result.timings.items()},
     }
     return assemble(KIND_RESULT, head, parts)
-
-
-def _labels(found: Instances, codec: str) -> bytes:
-    """A compressed (H, W) uint16 map: 0 nothing, k = prompt k-1; small masks over large ones."""
-    values = (found.prompt_ids + 1).tolist()
-    return codecs.compress_labels(label_map(found.masks, found.size, values), codec)
 
 
 def encode_frame(
@@ -252,12 +257,15 @@ def decode_result(data: bytes | memoryview, limits: WireLimits = DEFAULT_LIMITS)
     prompts = _prompts(head)
     instances = _instances(head, size, len(prompts), limits)
     frame = _frame(head, size)
+    label_map = _label_map(head, size)
+    semantic = label_map is not None and head.values.get("labels_from") == "semantic"
     return WireResult(
         frame=frame,
         instances=instances,
         prompts=prompts,
         timings=_timings(head),
-        label_map=_label_map(head, size),
+        maps=Maps(SemanticMap(label_map)) if semantic and label_map is not None else Maps(),
+        label_map=label_map,
         envelope=_envelope(head),
         has_image="image" in head.parts,
     )

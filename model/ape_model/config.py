@@ -101,6 +101,9 @@ class ApeConfig:
     """Lowest score kept, 0..1, where the user gives none."""
     mask_margin: float | None = None
     """The mask of a thing ends at its box grown by this share of its sides; None: nowhere."""
+    panoptic_mask_score: float = 0.1
+    """Mask probability from which on a pixel may belong to a segment of a panoptic map (the
+    official value: there, the classes cover the whole image)."""
     knows_drawn_stuff: bool = False
     """Stuff names of the drawn world are stuff without the user's declaration."""
     spare_core: bool = False
@@ -241,6 +244,7 @@ NANO = NanoConfig(
         # The quality focal loss raises low scores: at 0.3 there are many false alarms.
         score_threshold=0.5,
         mask_margin=0.08,  # mask losses hardly count beyond the box (training/losses)
+        panoptic_mask_score=0.5,  # there is much in the image that nobody asked for
         knows_drawn_stuff=True,
         spare_core=True,
     ),

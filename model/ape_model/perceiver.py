@@ -19,7 +19,7 @@ from ape_cuda_ops.ops import mask_pack
 from ape_model.errors import ModelError as NetworkError
 from ape_model.errors import PromptTextError
 from ape_model.inference.argmax import argmax_upsampled
-from ape_model.inference.class_maps import RULES, class_maps
+from ape_model.inference.class_maps import RULES, all_queries, paint_classes, paint_segments
 from ape_model.inference.cuda_graphs import CudaGraphRunner
 from ape_model.inference.detect import PromptPass, find_regions
 from ape_model.inference.device_check import graphs_work, uploader
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from ape_model.inference.class_maps import Rule
+    from ape_model.inference.class_maps import ClassMaps, Rule
     from ape_model.inference.detect import Regions
     from ape_model.network.ape import ImageFeatures, RawOutputs
     from ape_stream.types import Frame, MapKind, PromptSet
@@ -70,8 +70,8 @@ class ApePerceiver:
             where the hardware has them and round (`ape-stream bench model` measures how much).
         per_prompt: most regions of one prompt in one frame.
         map_rule: how queries paint semantic maps: "paper", "sum" or "max" (docs/how-to/maps.md).
-        map_threshold: lowest score times mask of any query where a pixel of a semantic map has a
-            prompt, 0..1; 0 gives every pixel one, None takes the thresholds of the prompts.
+        map_threshold: lowest score of a query whose mask gives pixels of a semantic map to prompts,
+            0..1; 0 gives every pixel to one, None takes the thresholds of the prompts.
 
     Raises:
         ModelError: the model is not here, cannot be read, or the device is not.
@@ -118,7 +118,7 @@ class ApePerceiver:
             self._known_stuff |= _drawn_stuff()
         self._official = official
         self._per_prompt = per_prompt
-        self._rule = map_rule
+        self._map_rule = map_rule
         self._map_threshold = map_threshold
         self._passes: list[PromptPass] = []
         self._stuff = np.zeros(0, np.bool_)
@@ -244,38 +244,48 @@ class ApePerceiver:
         logits = regions.mask_logits.float()
         packed = self._packs_masks
         parts = {"masks": mask_pack(logits, size, regions.filled) if packed else logits}
+        if not wanted:
+            return parts
+        queries = all_queries(
+            self._runner, features, self._passes, heads, image, self._config.mask_margin
+        )
         if "semantic" in wanted:
-            maps = class_maps(
-                self._runner,
-                features,
-                self._passes,
-                heads,
-                image,
-                rule=self._rule,
-                threshold=self._map_threshold,
-                mask_margin=self._config.mask_margin,
-            )
-            parts |= {"semantic": maps.values}
-            if packed:
-                parts["semantic_ids"] = argmax_upsampled(
-                    maps.values, maps.gates, size, regions.filled
-                )
-            else:
-                parts["semantic_gates"] = maps.gates
+            maps = paint_classes(queries, self._map_rule, self._map_threshold)
+            parts |= {
+                "scores": maps.values,
+                **self._winners(maps, regions.filled, size, "semantic"),
+            }
+        if "panoptic" in wanted:
+            found = paint_segments(queries, self._config.panoptic_mask_score)
+            parts |= {"prompts": found.prompts, "sureness": found.scores, "holds": found.holds}
+            parts |= self._winners(found.maps, regions.filled, size, "panoptic")
         return parts
+
+    def _winners(
+        self, maps: ClassMaps, filled: tuple[float, float], size: tuple[int, int], name: str
+    ) -> dict[str, Tensor]:
+        """The owner of every pixel, or on a CPU, which leaves most pixels out, what decides it."""
+        if self._packs_masks:
+            return {name: argmax_upsampled(maps.values, maps.gates, size, filled)}
+        return {name: maps.values, f"{name} gates": maps.gates}
 
     def _maps(
         self, parts: dict[str, NDArray[Any]], filled: tuple[float, float], size: tuple[int, int]
     ) -> Maps:
         """The maps of one frame of (height, width)."""
-        if "semantic" not in parts:
-            return Maps()
-        values = parts["semantic"]
-        if self._packs_masks:
-            ids = parts["semantic_ids"].astype(np.uint16)
-        else:
-            ids = masks.argmax_upsampled(values, parts["semantic_gates"], size, filled)
-        return Maps(semantic=SemanticMap(ids, values, filled))
+
+        def winners(name: str) -> NDArray[np.uint16]:
+            if self._packs_masks:
+                return parts[name].astype(np.uint16)
+            return masks.argmax_upsampled(parts[name], parts[f"{name} gates"], size, filled)
+
+        semantic = panoptic = None
+        if "semantic" in parts:
+            semantic = SemanticMap(winners("semantic"), parts["scores"], filled)
+        if "panoptic" in parts:
+            regions = parts["prompts"], parts["sureness"], parts["holds"]
+            panoptic = masks.join_segments(winners("panoptic"), *regions, self._stuff)
+        return Maps(semantic, panoptic)
 
     def _instances(
         self, regions: Regions, mask_data: NDArray[Any], size: tuple[int, int]

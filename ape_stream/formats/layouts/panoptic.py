@@ -52,9 +52,7 @@ class Panoptic(Layout):
         segments: dict[tuple[int, int], int] = {}  # of stuff, all regions are one
         ids = [segments.setdefault(self._key(r), len(segments) + 1) for r in image.regions]
         painted = flatten(image, ids, self.losses)
-        parts = (np.zeros_like(painted), painted >> 8, painted & 0xFF)  # blue, green, red
-        pixels = np.dstack(parts).astype(np.uint8)
-        self.write_png(f"annotations/panoptic/{image.path}.png", pixels)
+        self.write_png(f"annotations/panoptic/{image.path}.png", masks.id_pixels(painted))
         entries = [
             _segment(
                 painted, number, [r for n, r in zip(ids, image.regions, strict=True) if n == number]

@@ -163,9 +163,8 @@ class Encoder:
         return array_class(header=self._header(stamp_ns, ""), status=[status])
 
     def class_map(self, result: FrameResult) -> NDArray[Any]:
-        """(H, W) map of class ids, 0 = nothing; small masks over large ones."""
-        found = result.instances
-        return self._narrowed(label_map(found.masks, found.size, (found.prompt_ids + 1).tolist()))
+        """(H, W) map of class ids, 0 = nothing: the semantic map, or masks painted."""
+        return self._narrowed(result.label_image())
 
     def instance_map(self, result: FrameResult) -> NDArray[Any]:
         """(H, W) map of detection numbers from 1, 0 = nothing; small masks over large ones."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from ape_nodes.ros2.topics import LABEL_SOURCES
 from ape_stream.errors import ConfigError, PromptError
 from ape_stream.types import Prompt, PromptSet
 
@@ -71,6 +72,9 @@ PARAMETERS: Final = (
                   read_only=True, limits=(0.01, 1.0)),
     ParameterSpec("mask_encoding", "mono16", "mono8 where all values fit", read_only=True,
                   choices=("mono16", "mono8")),
+    ParameterSpec("label_source", "instances",
+                  "what `label_image` is made from: masks painted, or the semantic map",
+                  read_only=True, choices=LABEL_SOURCES),
     ParameterSpec("publish_compressed", True, "false leaves out the `/compressed` outputs",
                   read_only=True),
     ParameterSpec("image_transport", "raw", "raw or compressed", read_only=True,

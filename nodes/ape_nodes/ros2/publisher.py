@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ape_nodes.ros2.encoder import Encoder
-    from ape_stream.types import FrameResult, PromptSet
+    from ape_nodes.ros2.topics import LabelSource
+    from ape_stream.types import FrameResult, MapKind, PromptSet
 
 __all__ = ["ResultPublisher", "TopicPublisher"]
 
@@ -33,12 +34,23 @@ class ResultPublisher:
     Args:
         encoder: Builds the messages.
         topics: Sends them.
+        label_source: "instances" or "semantic": what `label_image` is made from.
     """
 
-    def __init__(self, encoder: Encoder, topics: TopicPublisher) -> None:
+    def __init__(
+        self, encoder: Encoder, topics: TopicPublisher, label_source: LabelSource = "instances"
+    ) -> None:
         self._encoder = encoder
+        self._label_source = label_source
         self._topics = topics
         self._named: PromptSet | None = None
+
+    @property
+    def maps(self) -> frozenset[MapKind]:
+        """What `label_image` needs while it has readers; see `NeedsMaps`."""
+        topics = ("label_image", "label_image/compressed")
+        wanted = self._label_source == "semantic" and any(map(self._topics.has_readers, topics))
+        return frozenset({"semantic"}) if wanted else frozenset()
 
     def publish(self, result: FrameResult) -> None:
         """Send a result to every topic that needs it."""

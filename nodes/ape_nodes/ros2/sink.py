@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from ape_nodes.ros2.backend import choose, open_node
 from ape_nodes.ros2.diagnostics import Health, run_values
 from ape_nodes.ros2.publisher import ResultPublisher
-from ape_nodes.ros2.topics import DIAGNOSTICS, OUTPUTS, ros_name
+from ape_nodes.ros2.topics import DIAGNOSTICS, LABEL_SOURCES, OUTPUTS, ros_name
 from ape_stream.closing import Closing
 from ape_stream.errors import ConfigError, SinkError
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ape_nodes.ros2.backend import RosNode, Writer
+    from ape_nodes.ros2.topics import LabelSource
     from ape_stream.stats import RunStats
-    from ape_stream.types import FrameResult
+    from ape_stream.types import FrameResult, MapKind
 
 __all__ = ["Ros2Sink"]
 
@@ -45,6 +46,8 @@ class Ros2Sink(Closing):
     Args:
         spec: `ros2:/ape` or `ros2:/robot/ape`: the node's full name.
         mask_encoding: "mono16", or "mono8" where all values fit.
+        label_source: what `label_image` is made from: "instances", masks painted, or "semantic",
+            the semantic map, which is made while the topic has readers.
         per_stream: True puts each stream under its own name: `~/<stream>/detections`.
         domain_id: ROS_DOMAIN_ID; None reads the environment.
         distro: Whose message definitions are used (humble ... lyrical; dds only).
@@ -60,6 +63,7 @@ class Ros2Sink(Closing):
         spec: str,
         *,
         mask_encoding: str = "mono16",
+        label_source: LabelSource = "instances",
         per_stream: bool = False,
         domain_id: int | None = None,
         distro: str = "jazzy",
@@ -73,6 +77,9 @@ class Ros2Sink(Closing):
         self.name = spec
         self._namespace = f"/{namespace}"
         self._mask_encoding = mask_encoding
+        if label_source not in LABEL_SOURCES:
+            raise ConfigError(f"label_source={label_source!r} is none of {list(LABEL_SOURCES)}")
+        self._label_source: LabelSource = label_source
         self._per_stream = per_stream
         self._domain_id = domain_id
         self._distro = distro
@@ -116,8 +123,15 @@ class Ros2Sink(Closing):
             prefix = f"{ros_name(stream)}/" if self._per_stream else ""
             # A publisher for each, as it remembers whose names were sent.
             encoder = self._node.encoder(self._mask_encoding)
-            self._publishers[stream] = ResultPublisher(encoder, _NodeTopics(self._node, prefix))
+            topics = _NodeTopics(self._node, prefix)
+            self._publishers[stream] = ResultPublisher(encoder, topics, self._label_source)
         return self._publishers[stream]
+
+    @property
+    def maps(self) -> frozenset[MapKind]:
+        """What the readers of `label_image` need; see `NeedsMaps`."""
+        wanted: frozenset[MapKind] = frozenset()
+        return wanted.union(*(publisher.maps for publisher in [*self._publishers.values()]))
 
     def write(self, result: FrameResult) -> None:
         """Publish a result.

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
-__all__ = ["DIAGNOSTICS", "INPUTS", "OUTPUTS", "TopicSpec", "as_table", "ros_name"]
+__all__ = [
+    "DIAGNOSTICS",
+    "INPUTS",
+    "LABEL_SOURCES",
+    "OUTPUTS",
+    "LabelSource",
+    "TopicSpec",
+    "as_table",
+    "ros_name",
+]
+
+
+LabelSource = Literal["instances", "semantic"]
+"""What `label_image` is made from: masks painted, small ones over large ones, or semantic maps."""
+LABEL_SOURCES: Final[tuple[LabelSource, ...]] = ("instances", "semantic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +49,7 @@ OUTPUTS: Final = (
     TopicSpec("detections", "vision_msgs/msg/Detection2DArray", True, False, 10, False,
               "`class_id` = the phrase, `id` = the track, box in pixels of the input"),
     TopicSpec("label_image", "sensor_msgs/msg/Image", True, False, 2, True,
-              "0 = background, k = class k of `label_info`"),
+              "0 = background, k = class k of `label_info`; see `label_source`"),
     TopicSpec("instance_image", "sensor_msgs/msg/Image", True, False, 2, True,
               "0 = none, k = `detections[k-1]` of the same stamp"),
     TopicSpec("label_image/compressed", "sensor_msgs/msg/CompressedImage", False, False, 5, True,

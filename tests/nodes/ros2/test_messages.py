@@ -16,7 +16,7 @@ from ape_nodes.ros2.publisher import ResultPublisher
 from ape_nodes.ros2.topics import OUTPUTS
 from ape_nodes.ros2.types import plain_encoder, type_store
 from ape_stream.errors import ConfigError, SourceError
-from ape_stream.types import FrameResult
+from ape_stream.types import FrameResult, Maps, SemanticMap
 
 STORE = type_store()
 ENCODER = plain_encoder(STORE)
@@ -161,6 +161,30 @@ def test_maps_name_classes_and_detections():
     png = cv2.imdecode(messages["label_image/compressed"].data, cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(png, labels)
     assert messages["label_image/compressed"].format == "mono16; png compressed "
+
+
+def test_the_label_image_is_the_semantic_map_where_there_is_one():
+    result = ros_result()
+    ids = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) % 4
+    mapped = FrameResult(
+        result.frame, result.instances, result.prompts, maps=Maps(SemanticMap(ids))
+    )
+    labels = sent(mapped)["label_image"].data.view("<u2").reshape(48, 64)
+    np.testing.assert_array_equal(labels, ids)
+
+
+@pytest.mark.parametrize(
+    ("source", "read", "needed"),
+    [
+        ("semantic", "label_image", {"semantic"}),
+        ("semantic", "label_image/compressed", {"semantic"}),
+        ("semantic", "instance_image", set()),
+        ("instances", "label_image", set()),
+    ],
+)
+def test_a_semantic_map_is_made_while_the_label_image_has_readers(source, read, needed):
+    topics = SimpleNamespace(has_readers=lambda name: name == read)
+    assert ResultPublisher(plain_encoder(STORE), topics, source).maps == needed
 
 
 def test_mono8_is_used_where_asked():

@@ -1,5 +1,6 @@
 import builtins
 import struct
+from dataclasses import replace
 
 import cv2
 import msgpack
@@ -8,9 +9,9 @@ import pytest
 from wire_samples import PROMPTS, a_frame, a_result, assert_same
 
 from ape_stream import optional
-from ape_stream.errors import PluginError, WireError
+from ape_stream.errors import PluginError, UsageError, WireError
 from ape_stream.masks import label_map
-from ape_stream.types import Frame, FrameResult, Instances, Mask
+from ape_stream.types import Frame, FrameResult, Instances, Maps, Mask, SemanticMap
 from ape_stream.wire import (
     Envelope,
     WireLimits,
@@ -56,6 +57,20 @@ def test_a_result_comes_back_to_the_bit(n, labels, tracked):
     found = sent.instances
     values = (found.prompt_ids + 1).tolist()
     np.testing.assert_array_equal(got.label_map, label_map(found.masks, found.size, values))
+    with pytest.raises(UsageError, match="instances only"):
+        got.semantic()
+
+
+def test_a_semantic_map_is_the_label_map_of_a_message():
+    ids = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) % 4
+    sent = replace(a_result(), maps=Maps(SemanticMap(ids)))
+    got = decode_result(encode_result(sent, ENVELOPE, labels="zstd"))
+    np.testing.assert_array_equal(got.semantic(), ids)
+    np.testing.assert_array_equal(got.label_map, ids)
+    with pytest.raises(UsageError, match="no scores"):
+        got.semantic_scores()
+    with pytest.raises(UsageError, match="no semantic map"):
+        decode_result(encode_result(sent, ENVELOPE)).semantic()
 
 
 def test_without_an_image_the_frame_is_black_and_says_so():

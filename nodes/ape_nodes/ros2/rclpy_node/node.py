@@ -220,16 +220,18 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         tracker = self._value("tracker")
         options = self._options("trackers", tracker, min_iou="iou_track")
         source = PushSource(self.get_fully_qualified_name())
+        publisher = ResultPublisher(self._encoder, self, self._value("label_source"))
         pipeline = Pipeline(
             [source],
             self.perceiver.handle(),
             self._prompt_set({}),
             tracker=lambda: make("trackers", tracker, options=options),
+            maps=publisher,
         )
         pipeline.__enter__()  # left in `stop`: it lives as long as the active state
         self._source, self._pipeline = source, pipeline
         self._thread = threading.Thread(
-            target=self._publish_all, args=(pipeline, source), name="ape publish", daemon=True
+            target=self._publish_all, args=(pipeline, source, publisher), daemon=True
         )
         self._thread.start()
 
@@ -313,11 +315,10 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
             counts.unreadable += 1
             self.get_logger().warning(str(error), throttle_duration_sec=5.0)
 
-    def _publish_all(self, pipeline: Pipeline, source: PushSource) -> None:
-        publisher = ResultPublisher(self._encoder, self)
+    def _publish_all(self, pipeline: Pipeline, source: PushSource, to: ResultPublisher) -> None:
         try:
             for result in pipeline:
-                publisher.publish(result)
+                to.publish(result)
         except Exception as error:  # noqa: BLE001 (a thread has nobody above to raise to)
             if self.context.ok():  # else the failure is that the context was shut down
                 self.last_error = str(error) or type(error).__name__

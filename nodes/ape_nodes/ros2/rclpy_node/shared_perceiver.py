@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from ape_stream.errors import ModelError
-from ape_stream.protocols import ReportsMemory
+from ape_stream.errors import ConfigError, ModelError
+from ape_stream.protocols import PaintsMaps, ReportsMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ape_stream.protocols import Perceiver
     from ape_stream.stats import DeviceMemory
-    from ape_stream.types import Frame, Instances, PromptSet
+    from ape_stream.types import Frame, Instances, MapKind, Maps, PromptSet
 
 __all__ = ["SharedPerceiver"]
 
@@ -61,6 +61,21 @@ class SharedPerceiver:
         with self._lock:
             return self._prepare(prompts).perceive(frames)
 
+    def perceive_with_maps(
+        self, prompts: PromptSet, frames: Sequence[Frame], wanted: frozenset[MapKind]
+    ) -> list[tuple[Instances, Maps]]:
+        """Find these prompts in the frames, with maps of every pixel.
+
+        Raises:
+            ConfigError: the model makes none.
+        """
+        with self._lock:
+            perceiver = self._prepare(prompts)
+            if not isinstance(perceiver, PaintsMaps):
+                name = type(perceiver).__name__
+                raise ConfigError(f"{name} makes no {' or '.join(sorted(wanted))} maps")
+            return perceiver.perceive_with_maps(frames, wanted)
+
     def device_memory(self) -> DeviceMemory | None:
         """Memory of the model's device; without the lock, which may be held for a whole frame."""
         perceiver = self._perceiver
@@ -92,6 +107,13 @@ class _Handle:
         if self._prompts is None:
             raise ModelError("perceive was called before prepare")
         return self._shared.perceive(self._prompts, frames)
+
+    def perceive_with_maps(
+        self, frames: Sequence[Frame], wanted: frozenset[MapKind]
+    ) -> list[tuple[Instances, Maps]]:
+        if self._prompts is None:
+            raise ModelError("perceive was called before prepare")
+        return self._shared.perceive_with_maps(self._prompts, frames, wanted)
 
     def device_memory(self) -> DeviceMemory | None:
         return self._shared.device_memory()
