@@ -35,7 +35,19 @@ from ape_stream.pipeline import Pipeline
 from ape_stream.protocols import Perceiver, Sink, Source, Tracker
 from ape_stream.sources.push import PushSource
 from ape_stream.stats import RunStats
-from ape_stream.types import Frame, FrameResult, Instances, Mask, Prompt, PromptKind, PromptSet
+from ape_stream.types import (
+    Frame,
+    FrameResult,
+    Instances,
+    Maps,
+    Mask,
+    PanopticMap,
+    Prompt,
+    PromptKind,
+    PromptSet,
+    Segment,
+    SemanticMap,
+)
 
 try:
     __version__ = metadata.version("ape-stream")
@@ -49,9 +61,11 @@ __all__ = [
     "FrameResult",
     "Instances",
     "LoadedModel",
+    "Maps",
     "Mask",
     "ModelError",
     "OutputConfig",
+    "PanopticMap",
     "Perceiver",
     "Pipeline",
     "PipelineError",
@@ -64,6 +78,8 @@ __all__ = [
     "PushSource",
     "RunConfig",
     "RunStats",
+    "Segment",
+    "SemanticMap",
     "Sink",
     "SinkError",
     "Source",

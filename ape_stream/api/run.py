@@ -51,10 +51,9 @@ def open(  # noqa: A001, PLR0913 (reads as what it does; all that a run is made 
         tracker: A name, a `PluginConfig` with options, a class or function that makes one for each
             stream, or a ready `Tracker` for a single stream; None: no track ids.
         outputs: Files, directories or addresses to write to, or ready `Sink`s; one, or a list.
-        policy: Which frames wait for the model: `every`, only the `newest`, or `auto` by source.
+        policy: Frames that wait for the model: `every`, only the `newest`, or `auto` by source.
         overwrite: Replace output files of an earlier run; False refuses to.
-        maps: `"semantic"`, `"panoptic"`: maps of every pixel that every result shall have; outputs
-            that need one bring it with them.
+        maps: `"semantic"`, `"panoptic"`: maps of every pixel that every result is to have.
         **model_options: Options of the perceiver, such as `device="cuda"`.
 
     Returns:
@@ -64,7 +63,7 @@ def open(  # noqa: A001, PLR0913 (reads as what it does; all that a run is made 
         UsageError: something given cannot be used; the message says what to do.
     """
     named_sources, ready_sources = given.sources(source)
-    named_outputs, ready_sinks = given.outputs(outputs)
+    named_outputs, sinks = given.outputs(outputs)
     named_tracker, ready_tracker = given.tracker(tracker)
     named_model, ready_model = given.model(model, model_options)
     config = RunConfig(
@@ -79,9 +78,5 @@ def open(  # noqa: A001, PLR0913 (reads as what it does; all that a run is made 
         maps=tuple(maps),
     )
     return build_pipeline(
-        config,
-        sources=ready_sources,
-        sinks=ready_sinks,
-        perceiver=ready_model,
-        tracker=ready_tracker,
+        config, sources=ready_sources, sinks=sinks, perceiver=ready_model, tracker=ready_tracker
     )

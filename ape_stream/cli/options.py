@@ -75,8 +75,8 @@ Wait = Annotated[
 Output = Annotated[
     list[str] | None,
     typer.Option(
-        help="out.mp4, out.json, out.jsonl, out.png, labels/, window, web:..., zmq:...; {stream} in"
-        " it stands for a stream's name. May be repeated."
+        help="out.mp4, out.json, out.jsonl, out.png, labels/, semantic/, panoptic/, window,"
+        " web:..., zmq:...; {stream} in it stands for a stream's name. May be repeated."
     ),
 ]
 Metrics = Annotated[

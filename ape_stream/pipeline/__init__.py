@@ -4,8 +4,7 @@ pipeline          Pipeline: what users hold; opens, iterates and closes everythi
 stream            SourceStream: one source, read into a channel in a thread of its own
 inference_thread  the one thread that calls the model and the trackers
 tracking          StreamTracker: identities by the words of the prompts
-maps              which maps of every pixel are made
-attach            what sinks are given of the run
+attach, maps      what sinks are given of the run; which maps of every pixel are made
 publisher         results through every sink, in the caller's thread
 resources         sources and sinks that are open
 threads           threads that are started, and joined with a time limit
