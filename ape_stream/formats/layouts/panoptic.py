@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ape_stream import masks
 from ape_stream.formats.layouts.coco import categories, info
 from ape_stream.formats.records import record_values
@@ -21,6 +19,7 @@ from ape_stream.formats.writer import Layout
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from ape_stream.formats.records import JobRecord, VideoRecord
