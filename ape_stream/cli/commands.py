@@ -38,11 +38,32 @@ def annotate(  # noqa: PLR0913 (typer reads a command's options from its paramet
     wait: opt.Wait = None,
     output: opt.Output = None,
     metrics: opt.Metrics = None,
+    blur: opt.Blur = None,
+    pixelate: opt.Pixelate = None,
+    out_dir: opt.OutDir = None,
+    start: opt.Start = None,
+    end: opt.End = None,
+    stride: opt.Stride = None,
+    fps: opt.Fps = None,
+    max_frames: opt.MaxFrames = None,
+    save_frames: opt.SaveFrames = None,
+    format: opt.Format = None,  # noqa: A002 (the name of the option)
+    overlay: opt.Overlay = True,
+    jobs: opt.Jobs = None,
+    batch: opt.Batch = None,
+    stall: opt.Stall = None,
+    engine: opt.Engine = None,
+    actors: opt.Actors = None,
+    address: opt.Address = None,
+    resume: opt.Resume = False,
+    extend: opt.Extend = False,
+    retry_failed: opt.RetryFailed = False,
+    apply: opt.Apply = None,
     overwrite: opt.Overwrite = False,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Find, mask and track what the prompts name; write it to out/<name>/."""
-    from ape_stream.cli import plan  # noqa: PLC0415 (numpy takes its time)
+    """Find, mask and track what the prompts name; files go clip by clip to the folder out/."""
+    from ape_stream.cli import plan, shelf  # noqa: PLC0415 (numpy takes its time)
     from ape_stream.cli.execute import execute  # noqa: PLC0415
 
     options = plan.Options(
@@ -57,9 +78,38 @@ def annotate(  # noqa: PLR0913 (typer reads a command's options from its paramet
         source={"stream": stream, "live": live, "wait_s": wait},
         output=output or [],
         metrics=metrics,
+        blur=blur or [],
+        pixelate=pixelate or [],
         overwrite=overwrite,
     )
-    execute(plan.from_options(options), as_json=as_json)
+    given = shelf.ShelfGiven(
+        out_dir=out_dir,
+        start=start,
+        end=end,
+        stride=stride,
+        fps=fps,
+        max_frames=max_frames,
+        save_frames=save_frames,
+        formats=format or [],
+        overlay=overlay,
+        jobs=jobs,
+        batch=batch,
+        stall_s=stall,
+        engine=engine,
+        actors=actors,
+        address=address,
+        resume=resume,
+        extend=extend,
+        retry_failed=retry_failed,
+        apply=apply,
+        blur=plan.words(blur or []),
+        pixelate=plan.words(pixelate or []),
+    )
+    run = plan.from_options(options, default_outputs=())
+    if shelf.is_for_files(sources, run.outputs, given):
+        shelf.annotate_files(sources, run, given, overwrite=overwrite, as_json=as_json)
+    else:
+        execute(plan.from_options(options), as_json=as_json)
 
 
 def run(

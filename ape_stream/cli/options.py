@@ -8,29 +8,53 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "Actors",
+    "Address",
+    "Apply",
     "AsJson",
+    "Batch",
+    "Blur",
     "Canvas",
     "Config",
     "ConfigFile",
     "Device",
     "Dtype",
+    "End",
+    "Engine",
+    "Extend",
+    "Format",
+    "Fps",
+    "Jobs",
     "Live",
+    "MaxFrames",
     "Metrics",
     "Model",
+    "OutDir",
     "Output",
+    "Overlay",
     "Overwrite",
+    "Pixelate",
     "Policy",
     "Prompt",
     "PromptsFile",
+    "Resume",
+    "RetryFailed",
+    "SaveFrames",
     "Sources",
+    "Stall",
+    "Start",
     "Stream",
+    "Stride",
     "Threshold",
     "Tracker",
     "Wait",
 ]
 
 Sources = Annotated[
-    list[str], typer.Argument(help="Files, folders, patterns, devices or URLs; all at once.")
+    list[str],
+    typer.Argument(
+        help="Files, folders, patterns, lists: clip by clip. Devices and URLs: all at once."
+    ),
 ]
 ConfigFile = Annotated[Path, typer.Argument(help="A TOML file that describes the run.")]
 Config = Annotated[Path | None, typer.Option(help="A TOML file for what these options leave open.")]
@@ -85,3 +109,66 @@ Metrics = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs of an earlier run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+
+# For files alone, with --out-dir.
+
+OutDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a job over files; it goes on with what is there. Default: out."),
+]
+Start = Annotated[
+    str | None,
+    typer.Option(help="First time that is taken: seconds or h:m:s, from the first frame."),
+]
+End = Annotated[str | None, typer.Option(help="Time from which on nothing is taken.")]
+Stride = Annotated[int | None, typer.Option(help="Take every how many-th frame.")]
+Fps = Annotated[float | None, typer.Option(help="Take so many frames a second.")]
+MaxFrames = Annotated[int | None, typer.Option(help="Most frames of a clip.")]
+SaveFrames = Annotated[
+    str | None,
+    typer.Option(help="jpg or png: save the frames that are taken, as formats name them."),
+]
+Format = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="An annotation format over all clips (`ape-stream formats`), or none. May be repeated."
+        " Default: coco."
+    ),
+]
+Overlay = Annotated[
+    bool,
+    typer.Option(
+        "--overlay/--no-overlay", help="Write a video and a sheet of images with all drawn in."
+    ),
+]
+Jobs = Annotated[int | None, typer.Option(help="Clips at a time, each with a model of its own.")]
+Batch = Annotated[int | None, typer.Option(help="Frames of a clip in one call of the model.")]
+Stall = Annotated[
+    float | None,
+    typer.Option(
+        help="Seconds without a sign of life after which a worker is ended. Default: 300."
+    ),
+]
+Engine = Annotated[str | None, typer.Option(help="processes, or ray (extra `ray`).")]
+Actors = Annotated[int | None, typer.Option(help="With --engine ray: workers with a model.")]
+Address = Annotated[
+    str | None, typer.Option(help="With --engine ray: a running cluster; it shares the folders.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on (the default); an error where nothing was begun.")
+]
+Extend = Annotated[
+    bool, typer.Option("--extend", help="Go on though clips were added or taken away.")
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try clips again that failed before.")
+]
+Apply = Annotated[
+    Path | None,
+    typer.Option(help="A review.json of the report page: leave out what was rejected there."),
+]
+Blur = Annotated[
+    list[str] | None,
+    typer.Option(help='Videos show these prompts blurred, and nothing drawn in: "face, plate".'),
+]
+Pixelate = Annotated[list[str] | None, typer.Option(help="The same, in square cells.")]

@@ -17,8 +17,9 @@ from ape_stream.types import PromptSet
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Options", "from_file", "from_options"]
+__all__ = ["Options", "from_file", "from_options", "words"]
 
+VIDEOS = (".mp4", ".mkv")
 DEFAULT_OUTPUTS = ("overlay.mp4", "tracks.json", "results.jsonl", "sheet.png")
 
 
@@ -48,6 +49,10 @@ class Options:
     """Files, folders, addresses, window."""
     metrics: str | None = None
     """HOST:PORT where the run's numbers are served."""
+    blur: Sequence[str] = ()
+    """Lines of prompts between commas whose masks videos show blurred."""
+    pixelate: Sequence[str] = ()
+    """The same, pixelated."""
     overwrite: bool = False
     """Replace outputs of an earlier run."""
 
@@ -81,11 +86,15 @@ def from_options(given: Options, *, default_outputs: Sequence[str] = DEFAULT_OUT
     sources = _named(given)
     if given.config is not None:
         plan = load(given.config, prompts=prompts)
-    elif prompts is not None:
+    elif prompts is not None or given.blur or given.pixelate:
+        prompts = prompts or PromptSet.of([*words(given.blur), *words(given.pixelate)])
         plan = RunConfig(sources=sources, prompts=prompts)
     else:
         raise PromptError('no prompt given: say what to find, as in --prompt "red apple, dog face"')
-    threshold, prompts = _thresholds(given.thresholds, plan)
+    hidden = {"blur": words(given.blur), "pixelate": words(given.pixelate)}
+    # What is to be hidden must be looked for.
+    looked_for = PromptSet.of([*plan.prompts, *hidden["blur"], *hidden["pixelate"]])
+    threshold, prompts = _thresholds(given.thresholds, replace(plan, prompts=looked_for))
     plan = replace(
         plan,
         sources=sources,
@@ -95,7 +104,10 @@ def from_options(given: Options, *, default_outputs: Sequence[str] = DEFAULT_OUT
         threshold=threshold,
         policy=plan.policy if given.policy is None else _policy(given.policy),
         outputs=(
-            *_outputs(given.output, plan.outputs, sources, default_outputs),
+            *_hiding(
+                _outputs(given.output, plan.outputs, sources, default_outputs),
+                _chosen_lists(hidden),
+            ),
             *_metrics(given.metrics),
         ),
         overwrite=plan.overwrite or given.overwrite,
@@ -106,8 +118,14 @@ def from_options(given: Options, *, default_outputs: Sequence[str] = DEFAULT_OUT
     return plan
 
 
+def words(lines: Sequence[str]) -> list[str]:
+    """The prompts on lines with commas between them."""
+    texts = [" ".join(part.split()) for line in lines for part in line.split(",")]
+    return [text for text in texts if text]
+
+
 def _prompts(lines: Sequence[str], file: Path | None) -> PromptSet | None:
-    texts = [part for line in lines for part in line.split(",") if part.strip()]
+    texts = words(lines)
     if file is not None:
         try:
             listed = [line.strip() for line in read_text(file).splitlines()]
@@ -193,3 +211,19 @@ def _outputs(
         for source in sources
         for file in default
     )
+
+
+def _hiding(
+    outputs: tuple[OutputConfig, ...], hidden: Mapping[str, Any]
+) -> tuple[OutputConfig, ...]:
+    """Videos are told what to hide."""
+    return tuple(
+        replace(output, options={**output.options, **hidden})
+        if hidden and Path(output.output).suffix.lower() in VIDEOS
+        else output
+        for output in outputs
+    )
+
+
+def _chosen_lists(given: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    return {key: value for key, value in given.items() if value}

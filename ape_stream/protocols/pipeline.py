@@ -7,7 +7,7 @@ starts; leaving closes it, on success and on failure alike.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +23,7 @@ __all__ = [
     "EndsRun",
     "KnowsFrameCount",
     "KnowsRate",
+    "KnowsWeights",
     "NeedsMaps",
     "PaintsMaps",
     "Perceiver",
@@ -161,6 +162,19 @@ class KnowsRate(Protocol):
     @property
     def rate(self) -> Fraction | None:
         """Frames per second, as stated and not as measured; None where nothing is stated."""
+        ...
+
+
+@runtime_checkable
+class KnowsWeights(Protocol):
+    """A factory of perceivers that names the files which its results depend on."""
+
+    def weights(self, **options: Any) -> list[Path]:
+        """The files that a perceiver made with these options would read.
+
+        Raises:
+            UsageError: they cannot be found.
+        """
         ...
 
 

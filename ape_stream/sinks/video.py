@@ -21,6 +21,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from ape_stream.draw import draw
 from ape_stream.errors import ConfigError, SinkError
 from ape_stream.files import is_whole
+from ape_stream.redact import redacted
 from ape_stream.sinks.file_sink import FileSink
 
 if TYPE_CHECKING:
@@ -64,16 +65,26 @@ class VideoSink(FileSink):
         preset: x264 preset, "ultrafast" .. "veryslow".
         crf: x264 quality, 0 (lossless) .. 51.
         overwrite: Replace an older file.
+        blur: Prompts whose masks are blurred; with any of these two nothing is drawn in.
+        pixelate: Prompts whose masks are pixelated.
 
     Raises:
-        ConfigError: the file exists, or another run writes it.
+        ConfigError: the file exists, or another run writes it; on writing, what is to be hidden is
+            no prompt.
         SinkError: the file cannot be written, or results of a second stream come.
     """
 
     one_stream = True
 
     def __init__(
-        self, spec: str, *, preset: str = "veryfast", crf: int = 23, overwrite: bool = False
+        self,
+        spec: str,
+        *,
+        preset: str = "veryfast",
+        crf: int = 23,
+        overwrite: bool = False,
+        blur: list[str] | None = None,
+        pixelate: list[str] | None = None,
     ) -> None:
         super().__init__(spec, overwrite=overwrite)
         suffix = self.file.path.suffix.lower()
@@ -85,6 +96,7 @@ class VideoSink(FileSink):
         self._encoder = {
             "preset": preset, "crf": str(crf), "tune": "zerolatency", "g": "100000"
         }  # fmt: skip
+        self._hidden = (blur or [], pixelate or [])
         self._stream: str | None = None
         self._writer: _Writer | None = None  # made with the first frame, which has the size
 
@@ -107,7 +119,8 @@ class VideoSink(FileSink):
             )
         if frame.stream != self._stream:
             raise SinkError(f"{self.file.path} holds {self._stream} and cannot take {frame.stream}")
-        self._writer.write(draw(result), frame.time_s)
+        shown = redacted(result, *self._hidden) if any(self._hidden) else draw(result)
+        self._writer.write(shown, frame.time_s)
 
     def close(self, error: BaseException | None = None) -> None:
         """Flush the encoder and close the file."""

@@ -123,6 +123,14 @@ class ApePerceiver:
         self._passes: list[PromptPass] = []
         self._stuff = np.zeros(0, np.bool_)
 
+    @staticmethod
+    def weights(*, model: str = BUILT_IN, bank: str | None = None, **_: Any) -> list[Path]:
+        """The files that a perceiver with these options reads; see `KnowsWeights`."""
+        with _translate_errors():
+            files = find_model(model)
+        named = (files.vision, files.text, None if bank is None else Path(bank))
+        return [path for path in named if path is not None]
+
     def prepare(self, prompts: PromptSet) -> None:
         """Take these prompts from the next frame on; only new ones are encoded.
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 MODULE = '''
-import json, threading
+import json, os, threading, time
 from ape_stream.errors import PromptError, SinkError, SourceError, TruncatedError
 from ape_stream.testing import CollectSink, ListSource, OraclePerceiver, frames
 
@@ -11,11 +11,13 @@ class Endless(ListSource):
     frame_count = None
 
 def source(spec, *, name, stream: int = 0):
-    """fake://5, fake://5/cut, fake://5/broken, fake://endless, fake://film (as long, a file)"""
+    """fake://5, fake://5/cut (or broken, exits, hangs), fake://endless, fake://film (a file)"""
     what, _, end = spec.removeprefix("fake://").partition("/")
     if what in {"endless", "film"}:
         live = what == "endless"
         return Endless(frames(10**9, stream=name), name=name, live=live, period_s=0.01)
+    if end in {"exits", "hangs"}:
+        return ListSource(poisoned(int(what), name, end), name=name)
     if what == "dead":
         raise SourceError("camera fake does not answer")
     errors = {
@@ -26,6 +28,12 @@ def source(spec, *, name, stream: int = 0):
     return ListSource(
         list(frames(int(what), stream=name)), name=name, error=errors.get(end), period_s=slow
     )
+
+def poisoned(count, name, end):
+    yield from frames(count, stream=name)
+    if end == "exits":
+        os._exit(7)
+    time.sleep(10**6)
 
 class Sink(CollectSink):
     def __init__(self, spec, *, full_at: int = -1):

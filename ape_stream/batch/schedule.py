@@ -1,0 +1,364 @@
+"""Drives the workers: which clip next, what to do about one that dies, when all is done.
+
+Two pools: one finds (model), one writes final files and asks clips for their length. So the next
+clip is perceived while the one before is written. Every decision depends on what is on the disk,
+and what is on the disk does not depend on the decisions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from queue import Empty, Queue
+from typing import TYPE_CHECKING, Any, Final
+
+from ape_stream.batch.job import Event, Task
+from ape_stream.batch.state import ATTEMPTS, ClipState, Progress, Rate, Silent
+from ape_stream.errors import ApeStreamError, PipelineError, StoppedError
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator, Sequence
+
+    from ape_stream.batch.folder import OutFolder
+    from ape_stream.batch.processes import Pool
+    from ape_stream.batch.state import Listener
+
+__all__ = ["Schedule"]
+
+_PROBE_S: Final = 20.0
+_SHOW_EVERY_S: Final = 0.2
+_SAME_FAULT: Final = 5
+"""Clips that may fail in a row at the start, before the machine or the model is held at fault."""
+
+
+@dataclass(slots=True)
+class _Running:
+    """A task that a worker has."""
+
+    task: Task
+    state: ClipState | None
+    pool: Pool
+    since_s: float
+    """Of its last sign of life."""
+    may_wait: bool = True
+    """Until its process has started, and while a model is loaded, which may take minutes, no sign
+    of life is expected."""
+    loading: bool = False
+    """Whether a model is being loaded."""
+    stalled: bool = False
+    """Whether it was ended because it gave none."""
+    frames: int = 0
+    """Frames that it did."""
+
+
+class Schedule:
+    """One run of a job.
+
+    Args:
+        out: The output folder, locked.
+        shard_frames: Frames of a shard.
+        stall_s: Seconds without a sign of life after which a worker is ended.
+    """
+
+    def __init__(self, out: OutFolder, *, shard_frames: int, stall_s: float) -> None:
+        self._out = out
+        self._shard_frames = shard_frames
+        self._stall_s = stall_s
+        self._states: Sequence[ClipState] = ()
+        self._digest = ""
+        self._listener: Listener = Silent()
+        self.events: Queue[Event] = Queue()
+        """Where the pools put their events."""
+        self._running: dict[str, _Running] = {}
+        self._number = 0
+        self._finding = Rate()
+        self._writing = Rate()
+        self._shards_made = 0
+        self._shown_s = 0.0
+
+    # -- one question to a worker ----------------------------------------------------------
+
+    def identify(self, pool: Pool, stop: threading.Event) -> dict[str, Any]:
+        """Ask a worker what the results depend on; see `Job.identity`.
+
+        Raises:
+            ApeStreamError: it cannot say, or the run is stopped.
+        """
+        slot = pool.slots[0]
+        pool.send(slot, Task(self._next_number(), "identify"))
+        while True:
+            if stop.is_set():
+                raise StoppedError("stopped")
+            try:
+                event = self.events.get(timeout=0.2)
+            except Empty:
+                continue
+            if event.kind == "done":
+                answer: dict[str, Any] = event.value
+                return answer
+            if event.kind == "died":
+                raise PipelineError(f"the model cannot be made: {' '.join(event.value)}")
+            if event.kind in ("failed", "fatal"):
+                raise ApeStreamError(str(event.value))
+
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    # -- the run -----------------------------------------------------------------------------
+
+    def run(
+        self,
+        states: Sequence[ClipState],
+        digest: str,
+        pools: tuple[Pool, Pool],
+        listener: Listener,
+        stop: threading.Event,
+    ) -> None:
+        """Work until every clip is done or failed.
+
+        Args:
+            states: The clips; those that are over already stay as they are.
+            digest: Of the plan; see `Plan.write_digest`.
+            pools: Workers with a model, and workers for final files.
+            listener: Is told how it goes.
+            stop: Ends the run early when it is set.
+
+        Raises:
+            StoppedError: it was stopped.
+            ApeStreamError: no clip can succeed, as where the disk is full.
+        """
+        self._states, self._digest, self._listener = states, digest, listener
+        find, write = pools
+        while not all(state.is_over for state in self._states):
+            if stop.is_set():
+                raise StoppedError("stopped")
+            self._assign(find, write)
+            try:
+                self._handle(self.events.get(timeout=_SHOW_EVERY_S))
+            except Empty:
+                self._end_stalled()
+            self._show()
+        self._listener.progress(self.progress())
+
+    def _assign(self, find: Pool, write: Pool) -> None:
+        for slot in (slot for slot in find.slots if slot not in self._running):
+            task = next(self._to_find(len(find.slots)), None)
+            if task is None:
+                break
+            self._start(slot, find, *task)
+        for slot in (slot for slot in write.slots if slot not in self._running):
+            task = next(self._to_write(), None)
+            if task is None:
+                break
+            self._start(slot, write, *task)
+
+    def _to_find(self, slots: int) -> Iterator[tuple[Task, ClipState]]:
+        """Tasks for workers with a model."""
+        waiting = [state for state in self._states if state.status == "waiting"]
+        for state in self._states:
+            # Few clips and many workers: a clip is made in parts, once its length is known.
+            if state.status == "waiting" and (len(waiting) >= slots or state.probed):
+                state.status = "finding"
+                state.spans = self._spans(state, slots // len(waiting))
+            if state.status == "finding" and state.spans:
+                first, stop = state.spans.pop(0)
+                state.parts += 1
+                yield Task(self._next_number(), "find", state.clip, first, stop), state
+
+    def _spans(self, state: ClipState, parts: int) -> list[tuple[int, int | None]]:
+        """The shards of a clip in this many parts; the last one goes on to the clip's end."""
+        shards = -(-(state.expected or 0) // self._shard_frames)
+        length = max(1, -(-shards // max(1, parts)))
+        starts = range(0, max(1, shards), length)
+        return [(k, k + length if k != starts[-1] else None) for k in starts]
+
+    def _to_write(self) -> Iterator[tuple[Task, ClipState]]:
+        """Tasks for the other workers: final files, and the lengths of clips."""
+        for state in self._states:
+            if state.status == "found":
+                state.status, state.written = "writing", 0
+                yield Task(self._next_number(), "write", state.clip), state
+        for state in self._states:
+            if not state.asked and not state.is_over:
+                state.asked = True
+                yield Task(self._next_number(), "probe", state.clip), state
+
+    def _start(self, slot: str, pool: Pool, task: Task, state: ClipState) -> None:
+        self._running[slot] = _Running(task, state, pool, time.monotonic())
+        pool.send(slot, task)
+
+    # -- what workers report -----------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        running = self._running.get(event.slot)
+        if running is None or running.task.number != event.task:
+            return  # of a task that is no longer waited for
+        running.since_s = time.monotonic()
+        match event.kind:
+            case "started":
+                running.may_wait = False
+            case "loading":
+                running.may_wait = running.loading = True
+            case "loaded":
+                running.may_wait = running.loading = False
+                self._finding.start()
+            case "frames":
+                self._count(running, event.value)
+            case "shard":
+                self._shards_made += 1
+            case "fatal":
+                raise ApeStreamError(str(event.value))
+            case _:
+                del self._running[event.slot]
+                self._ended(running, event)
+
+    def _ended(self, running: _Running, event: Event) -> None:
+        """A worker is done with its task, in one of three ways."""
+        if event.kind == "done":
+            self._done(running, event.value)
+        elif event.kind == "failed":
+            self._failed(running, str(event.value), final=not event.retry)
+        else:
+            reason, last_words = event.value
+            if running.stalled:
+                reason = f"its worker gave no sign of life for {self._limit_s(running):g} s"
+            elif last_words:
+                self._listener.note(f"{event.slot}: {last_words}")
+            self._failed(running, reason, final=False)
+
+    def _count(self, running: _Running, count: int) -> None:
+        running.frames += count
+        state = running.state
+        if state is not None and running.task.kind == "write":
+            self._writing.add(count)
+            state.written += count
+        elif state is not None:
+            self._finding.add(count)
+            state.frames += count
+
+    def _done(self, running: _Running, answer: Any) -> None:
+        state = running.state
+        if state is None or state.is_over:
+            return
+        if running.task.kind == "probe":
+            state.probed, state.expected = True, answer
+        elif running.task.kind == "find":
+            state.parts -= 1
+            if not state.parts and not state.spans:
+                self._check_shards(state)
+        else:
+            files = [self._out.root / name for name in answer["files"]]
+            state.status, state.found = "done", answer["found"]
+            self._out.mark_done(state.clip, self._digest, answer["found"], files)
+            self._listener.clip(state)
+
+    def _check_shards(self, state: ClipState) -> None:
+        """All parts of a clip are made: go on to its final files, or find what is missing."""
+        if self.is_whole(self._out, state):
+            state.status = "found"
+        else:
+            self._again(state, "its shards are not whole", during="find", final=False)
+
+    @staticmethod
+    def is_whole(out: OutFolder, state: ClipState) -> bool:
+        """Whether all shards of a clip are there; takes its length from the last one."""
+        shards = out.shards(state.clip)
+        last = shards.last()
+        footer = None if last is None else shards.footer(last)
+        if last is None or footer is None or footer.end is None:
+            return False
+        state.expected = state.frames = footer.end["frames"]
+        return len(shards.numbers()) > last
+
+    def _failed(self, running: _Running, reason: str, *, final: bool) -> None:
+        state, task = running.state, running.task
+        if state is None or state.is_over:
+            return
+        if task.kind == "probe":
+            state.probed = True  # whoever finds will meet the same, and report it
+            return
+        if task.kind == "find":
+            state.parts -= 1
+            state.frames -= running.frames
+            state.spans.append((task.first, task.stop))
+        self._again(state, reason, during=task.kind, final=final)
+
+    def _again(self, state: ClipState, reason: str, *, during: str, final: bool) -> None:
+        """Try a clip again, or give it up."""
+        attempt: dict[str, Any] = {"during": during, "reason": reason}
+        state.attempts.append({**attempt, "final": True} if final else attempt)
+        self._out.set_attempts(state.clip, state.attempts)
+        if state.given_up:
+            state.status = "failed"
+            self._listener.clip(state)
+            self._stop_if_all_fail()
+            return
+        if not state.spans:  # shards that are whole are left out anyway
+            state.status = "found" if self.is_whole(self._out, state) else "waiting"
+        tries = len(state.attempts)
+        self._listener.note(f"{state.clip.name}: {reason}; attempt {tries} of {ATTEMPTS}")
+
+    def _stop_if_all_fail(self) -> None:
+        """Where the first clips all cost their workers, it is not the clips' fault."""
+        failed = [state for state in self._states if state.status == "failed"]
+        costly = [state for state in failed if not state.attempts[-1].get("final")]
+        if not self._shards_made and len(costly) >= _SAME_FAULT:
+            raise ApeStreamError(
+                f"{len(costly)} clips failed and none was begun: {costly[-1].reason}; the model or"
+                " this machine is at fault, not the clips"
+            )
+
+    def _end_stalled(self) -> None:
+        """End workers that gave no sign of life for too long; they are reported as died."""
+        for slot, running in self._running.items():
+            silent_s = time.monotonic() - running.since_s
+            if silent_s > self._limit_s(running) and not (running.may_wait or running.stalled):
+                running.stalled = True
+                running.pool.kill(slot)
+
+    def _limit_s(self, running: _Running) -> float:
+        return _PROBE_S if running.task.kind == "probe" else self._stall_s
+
+    # -- how it stands -----------------------------------------------------------------------
+
+    def _show(self) -> None:
+        if time.monotonic() - self._shown_s >= _SHOW_EVERY_S:
+            self._shown_s = time.monotonic()
+            self._listener.progress(self.progress())
+
+    def progress(self) -> Progress:
+        """How all clips stand now."""
+        open_states = [state for state in self._states if not state.is_over]
+        known = all(state.probed or state.expected is not None for state in open_states)
+        expected = sum(max(state.expected or 0, state.frames) for state in self._states)
+        to_write = sum(max(s.expected or 0, s.frames) - s.written for s in open_states)
+        to_find = sum(max(0, (s.expected or 0) - s.frames) for s in open_states)
+        return Progress(
+            clips=self._states,
+            found_hz=self._finding.hz,
+            # Both go on at once: the slower one counts.
+            left_s=_longer(to_find, self._finding, to_write, self._writing) if known else None,
+            frames=sum(state.frames for state in self._states),
+            expected=expected if known else None,
+            loading=any(r.loading for r in self._running.values()) and not self._finding.count,
+            counts=self._counts(),
+        )
+
+    def _counts(self) -> dict[str, int]:
+        counts: Counter[str] = Counter()
+        for state in self._states:
+            if state.found is not None:
+                counts.update(state.found.get("counts", {}))
+        return dict(counts)
+
+
+def _longer(to_find: int, finding: Rate, to_write: int, writing: Rate) -> float | None:
+    """Seconds that the slower of two takes; None while the rate of one that is needed is 0."""
+    if to_find and not finding.count:
+        return None
+    find_s = to_find / finding.hz if to_find else 0.0
+    # Before anything was written: as long as finding.
+    return max(find_s, to_write / writing.hz if writing.count and to_write else 0.0)

@@ -1,0 +1,147 @@
+"""How a job stands: each clip, and all of them together."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ape_stream.batch.clips import Clip
+
+__all__ = ["ATTEMPTS", "ClipState", "Listener", "Progress", "Rate", "Silent", "Status"]
+
+ATTEMPTS: Final = 3
+"""Tries of a clip that costs a worker each time."""
+
+Status = Literal["waiting", "finding", "found", "writing", "done", "failed"]
+
+
+@dataclass(slots=True)
+class ClipState:
+    """One clip while the job goes on."""
+
+    clip: Clip
+    """The clip."""
+    status: Status = "waiting"
+    """Where it is on its way."""
+    expected: int | None = None
+    """Frames that it has, as far as is known."""
+    frames: int = 0
+    """Frames whose results are on the disk or on the way there."""
+    written: int = 0
+    """Frames in its final files so far."""
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    """What failed: "during" and "reason"; the last one is why the clip failed."""
+    found: dict[str, Any] | None = None
+    """What was found, once it is done; see `Job.finish`."""
+    asked: bool = False
+    """Whether its length was asked for."""
+    probed: bool = False
+    """Whether the answer has come, if only that it is not known."""
+    spans: list[tuple[int, int | None]] = field(default_factory=list)
+    """First shard and the one after the last, of what no worker makes yet; None: to the end."""
+    parts: int = 0
+    """Workers that are making its shards now."""
+
+    @property
+    def reason(self) -> str:
+        """Why it failed."""
+        return str(self.attempts[-1]["reason"]) if self.attempts else ""
+
+    @property
+    def problem(self) -> str | None:
+        """Why it is not whole though it is done."""
+        return None if self.found is None else self.found.get("problem")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will be done with it."""
+        return self.status in ("done", "failed")
+
+    @property
+    def given_up(self) -> bool:
+        """Whether no other try is made."""
+        tries = sum(not attempt.get("final") for attempt in self.attempts)
+        return tries >= ATTEMPTS or any(attempt.get("final") for attempt in self.attempts)
+
+
+class Rate:
+    """Frames a second since the first one; what is counted before `start` does not count."""
+
+    def __init__(self) -> None:
+        self._since_s: float | None = None
+        self._count = 0
+
+    def start(self) -> None:
+        """Begin to count, if it has not begun."""
+        if self._since_s is None:
+            self._since_s = time.monotonic()
+
+    def add(self, count: int) -> None:
+        """Count frames."""
+        self.start()
+        self._count += count
+
+    @property
+    def count(self) -> int:
+        """Frames counted."""
+        return self._count
+
+    @property
+    def hz(self) -> float:
+        """Frames a second; 0 before the first."""
+        if self._since_s is None:
+            return 0.0
+        return self._count / max(1e-3, time.monotonic() - self._since_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """All clips together at one moment."""
+
+    clips: Sequence[ClipState]
+    """Every clip."""
+    found_hz: float
+    """Frames a second through the model, loading excluded."""
+    left_s: float | None
+    """Seconds until the end at the present rates; None while that is not known."""
+    frames: int
+    """Frames done by the model, those of earlier runs too."""
+    expected: int | None
+    """Frames of all clips; None while that is not known."""
+    loading: bool
+    """Whether the model is being loaded, and nothing else happens."""
+    counts: dict[str, int]
+    """What was found so far, by word; see `Job.finish`."""
+
+
+class Listener(Protocol):
+    """Is told how a job goes, in the thread that runs it."""
+
+    def progress(self, progress: Progress) -> None:
+        """Called several times a second."""
+        ...
+
+    def clip(self, state: ClipState) -> None:
+        """A clip is done or failed."""
+        ...
+
+    def note(self, line: str) -> None:
+        """Something worth a line happened."""
+        ...
+
+
+class Silent:
+    """A listener that says nothing."""
+
+    def progress(self, _progress: Progress) -> None:
+        """See `Listener`."""
+
+    def clip(self, _state: ClipState) -> None:
+        """See `Listener`."""
+
+    def note(self, _line: str) -> None:
+        """See `Listener`."""
