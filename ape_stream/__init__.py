@@ -7,7 +7,7 @@
     sources, sinks, trackers, formats  where frames come from, where results go; identities
     masks, wire, draw, interop    masks; results as bytes, as an overlay, for `supervision`
     plugins, specs                parts by name; which part a user's string means
-    cli, evaluation               the command `ape-stream`; how good a model is
+    cli, evaluation, annotation, batch  the command; how good a model is; jobs over files
     channel, stats, signals       hand-over between threads; counts and times; Ctrl-C
     files, errors, tables, text, closing, optional    what all of them use
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import ape_stream
 from ape_stream.annotation.job import ADDRESS, OutputOptions
 from ape_stream.annotation.outputs import FRAMES, RESULTS
 from ape_stream.annotation.report import write_report
@@ -23,6 +22,7 @@ from ape_stream.batch.state import ClipState
 from ape_stream.errors import ConfigError
 from ape_stream.formats.records import FrameRecord, JobRecord, VideoRecord, read_records
 from ape_stream.formats.registry import FORMATS, open_writer
+from ape_stream.sinks.coco import package_version
 
 if TYPE_CHECKING:
     import threading
@@ -136,7 +136,7 @@ def _plan(options: ShelfOptions, shelf: Shelf) -> Plan:
         "frames": asdict(options.selection),
         "batch": options.batch,
         "shard_frames": SHARD_FRAMES,
-        "version": ape_stream.__version__,
+        "version": package_version(),
     }
     write = {
         "tracker": None if run.tracker is None else _plugin(run.tracker),

@@ -22,7 +22,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Work until standard input ends."""
-    # Whatever a library prints must not come between our lines.
+    # What a library prints must not come between our lines.
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     worker = Worker(Setup.from_json(json.loads(sys.stdin.readline())))

@@ -79,7 +79,7 @@ class RayPool(Closing):
             events = actor.run.options(num_returns="streaming").remote(task.to_json())
             for reference in events:
                 self._post(Event(slot, task.number, **self._ray.get(reference)))
-        except Exception as error:  # noqa: BLE001 (whatever ended it, the task is not done)
+        except Exception as error:  # noqa: BLE001 (however it ended, the task is not done)
             if self._actors.get(slot) is actor:
                 del self._actors[slot]
             name = type(error).__name__

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ape_stream.batch.shards import ShardFolder
     from ape_stream.types import Frame
 
-__all__ = ["Worker"]
+__all__ = ["Emit", "Worker"]
 
 _NO_CLIP_IS_AT_FAULT: Final = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
@@ -31,7 +31,8 @@ _NO_CLIP_IS_AT_FAULT: Final = frozenset(
 class Emit(Protocol):
     """Takes what a worker reports; see `Event`."""
 
-    def __call__(self, kind: str, value: Any = None, *, retry: bool = False) -> None: ...
+    def __call__(self, kind: str, value: Any = None, *, retry: bool = False) -> None:
+        """Take it."""
 
 
 class Worker:

@@ -63,53 +63,10 @@ def annotate(  # noqa: PLR0913 (typer reads a command's options from its paramet
     as_json: opt.AsJson = False,
 ) -> None:
     """Find, mask and track what the prompts name; files go clip by clip to the folder out/."""
-    from ape_stream.cli import plan, shelf  # noqa: PLC0415 (numpy takes its time)
-    from ape_stream.cli.execute import execute  # noqa: PLC0415
+    given = dict(locals())  # all options, by name; nothing else is there yet
+    from ape_stream.cli.annotate import annotate_given  # noqa: PLC0415 (numpy takes its time)
 
-    options = plan.Options(
-        sources=sources,
-        prompt=prompt or [],
-        prompts_file=prompts_file,
-        config=config,
-        model={"model": model, "device": device, "dtype": dtype, "canvas": canvas},
-        thresholds=threshold or [],
-        tracker=tracker,
-        policy=policy,
-        source={"stream": stream, "live": live, "wait_s": wait},
-        output=output or [],
-        metrics=metrics,
-        blur=blur or [],
-        pixelate=pixelate or [],
-        overwrite=overwrite,
-    )
-    given = shelf.ShelfGiven(
-        out_dir=out_dir,
-        start=start,
-        end=end,
-        stride=stride,
-        fps=fps,
-        max_frames=max_frames,
-        save_frames=save_frames,
-        formats=format or [],
-        overlay=overlay,
-        jobs=jobs,
-        batch=batch,
-        stall_s=stall,
-        engine=engine,
-        actors=actors,
-        address=address,
-        resume=resume,
-        extend=extend,
-        retry_failed=retry_failed,
-        apply=apply,
-        blur=plan.words(blur or []),
-        pixelate=plan.words(pixelate or []),
-    )
-    run = plan.from_options(options, default_outputs=())
-    if shelf.is_for_files(sources, run.outputs, given):
-        shelf.annotate_files(sources, run, given, overwrite=overwrite, as_json=as_json)
-    else:
-        execute(plan.from_options(options), as_json=as_json)
+    annotate_given(given)
 
 
 def run(

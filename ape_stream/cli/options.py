@@ -131,7 +131,7 @@ SaveFrames = Annotated[
 Format = Annotated[
     list[str] | None,
     typer.Option(
-        help="An annotation format over all clips (`ape-stream formats`), or none. May be repeated."
+        help="An annotation format over all clips, see `convert`, or none. May be repeated."
         " Default: coco."
     ),
 ]

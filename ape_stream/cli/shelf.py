@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import typer
@@ -23,7 +24,6 @@ from ape_stream.signals import on_first_signal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from ape_stream.annotation.shelf import ShelfResult
     from ape_stream.batch.state import Listener
@@ -46,11 +46,11 @@ class ShelfGiven:
     fps: float | None = None
     max_frames: int | None = None
     save_frames: str | None = None
-    formats: Sequence[str] = ()
+    format: Sequence[str] = ()
     overlay: bool = True
     jobs: int | None = None
     batch: int | None = None
-    stall_s: float | None = None
+    stall: float | None = None
     engine: str | None = None
     actors: int | None = None
     address: str | None = None
@@ -62,13 +62,10 @@ class ShelfGiven:
     pixelate: Sequence[str] = field(default_factory=list)
 
     def only_for_files(self) -> list[str]:
-        """Names of the options that were given and that a live run does not have."""
-        plain = {"out_dir", "blur", "pixelate", "formats", "overlay"}
-        given = [name for name in self.__slots__ if name not in plain and getattr(self, name)]
-        named = {"stall_s": "stall"}
-        return [f"--{named.get(name, name).replace('_', '-')}" for name in given] + (
-            ["--format"] if self.formats else []
-        )
+        """The options that were given and that a live run does not have."""
+        both = {"blur", "pixelate", "overlay"}
+        given = [f.name for f in fields(self) if f.name not in both and getattr(self, f.name)]
+        return [f"--{name.replace('_', '-')}" for name in given]
 
 
 def is_for_files(sources: Sequence[str], outputs: Sequence[Any], given: ShelfGiven) -> bool:
@@ -118,8 +115,6 @@ def annotate_files(
 def _options(
     sources: Sequence[str], run: RunConfig, given: ShelfGiven, *, overwrite: bool
 ) -> ShelfOptions:
-    from pathlib import Path  # noqa: PLC0415 (typer has none)
-
     source = dict(run.sources[0].options) if run.sources else {}
     return ShelfOptions(
         sources=sources,
@@ -133,7 +128,7 @@ def _options(
             fps=given.fps,
             max_frames=given.max_frames,
         ),
-        formats=_formats(given.formats),
+        formats=_formats(given.format),
         outputs=OutputOptions(
             overlay=given.overlay,
             blur=list(given.blur),
@@ -143,7 +138,7 @@ def _options(
         ),
         jobs=_at_least_1(given.actors if given.engine == "ray" else given.jobs, "--jobs"),
         batch=_at_least_1(given.batch, "--batch"),
-        stall_s=300.0 if given.stall_s is None else given.stall_s,
+        stall_s=300.0 if given.stall is None else given.stall,
         engine=_engine(given.engine),
         address=given.address,
         overwrite=overwrite,
@@ -153,11 +148,10 @@ def _options(
     )
 
 
-def _formats(given: Sequence[str]) -> tuple[str, ...]:
-    names = [part.strip() for text in given for part in text.split(",") if part.strip()]
+def _formats(names: Sequence[str]) -> tuple[str, ...]:
     if "none" in names:
         return ()
-    return tuple(dict.fromkeys(names)) if names else ("coco",)
+    return tuple(dict.fromkeys(names)) or ("coco",)
 
 
 def _image_suffix(given: str | None) -> str | None:

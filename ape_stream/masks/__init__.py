@@ -6,6 +6,7 @@ segments  join_segments, id_pixels, segment_boxes: panoptic maps
 dense     argmax_upsampled, upsampled: the best of several maps at every pixel
 interpolation  the bilinear reading that `upsample` and `dense` share
 rle       run lengths, and COCO's form of them
+redact    redact: what a mask covers, made unrecognisable
 overlap   iou_matrix, containment_matrix: many against many
 merge     suppress_duplicates, merge_stuff: one instance of several
 """

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ape_stream.types import FrameResult
 
-__all__ = ["CocoSink", "image_entry", "info", "write_document"]
+__all__ = ["CocoSink", "image_entry", "info", "package_version", "write_document"]
 
 
 class CocoSink(FileSink):
@@ -124,15 +124,19 @@ def image_entry(result: FrameResult, number: int) -> dict[str, Any]:
     }
 
 
+def package_version() -> str:
+    """The version of ape_stream."""
+    try:
+        return version("ape-stream")
+    except PackageNotFoundError:  # run from a checkout
+        return "unknown"
+
+
 def info(error: BaseException | None) -> dict[str, Any]:
     """The document's `info`: who wrote it when, and why it is partial if it is."""
-    try:
-        number = version("ape-stream")
-    except PackageNotFoundError:  # run from a checkout
-        number = "unknown"
     about: dict[str, Any] = {
         "description": "ape_stream results",
-        "version": number,
+        "version": package_version(),
         "date_created": datetime.now(UTC).isoformat(timespec="seconds"),
         "partial": error is not None,
     }

@@ -21,11 +21,11 @@ from av.video.reformatter import ColorRange, Colorspace
 from ape_stream.draw import draw
 from ape_stream.errors import ConfigError, SinkError
 from ape_stream.files import is_whole
-from ape_stream.redact import redacted
+from ape_stream.masks.redact import redact
 from ape_stream.sinks.file_sink import FileSink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from av.container import OutputContainer
     from av.video.stream import VideoStream
@@ -119,7 +119,7 @@ class VideoSink(FileSink):
             )
         if frame.stream != self._stream:
             raise SinkError(f"{self.file.path} holds {self._stream} and cannot take {frame.stream}")
-        shown = redacted(result, *self._hidden) if any(self._hidden) else draw(result)
+        shown = _redacted(result, *self._hidden) if any(self._hidden) else draw(result)
         self._writer.write(shown, frame.time_s)
 
     def close(self, error: BaseException | None = None) -> None:
@@ -192,6 +192,28 @@ class _Writer:
                 self._container.mux(self._stream.encode(None))  # what the encoder still holds
             finally:
                 self._container.close()
+
+
+def _redacted(
+    result: FrameResult, blur: Sequence[str], pixelate: Sequence[str]
+) -> NDArray[np.uint8]:
+    """The frame with all regions of these prompts hidden, and nothing drawn in.
+
+    Returns:
+        (H, W, 3) uint8 blue-green-red, a new array.
+
+    Raises:
+        ConfigError: one of them is no prompt of the run: nothing of it would be hidden.
+    """
+    texts = result.prompts.texts
+    if unknown := [text for text in (*blur, *pixelate) if text not in texts]:
+        raise ConfigError(f"cannot hide {', '.join(unknown)}: no prompt of this run")
+    image = result.frame.image.copy()
+    for index, mask in enumerate(result.instances.masks):
+        text = texts[int(result.instances.prompt_ids[index])]
+        if text in blur or text in pixelate:
+            redact(image, mask, smooth=text in blur)
+    return image
 
 
 class _Clock:

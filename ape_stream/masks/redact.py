@@ -11,44 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 
-from ape_stream import masks
-from ape_stream.errors import ConfigError
+from ape_stream.masks.ops import box
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
-    from ape_stream.types import FrameResult, Mask
+    from ape_stream.values.instances import Mask
 
-__all__ = ["redact", "redacted"]
+__all__ = ["redact"]
 
 CELLS: Final = 8
 """Along the longer side of a region: a face of 8 cells is not recognised."""
 _MARGIN: Final = 0.06
 """In parts of a region's longer side; at least 3 pixels."""
-
-
-def redacted(
-    result: FrameResult, blur: Sequence[str] = (), pixelate: Sequence[str] = ()
-) -> NDArray[np.uint8]:
-    """The frame with all regions of these prompts hidden, and nothing drawn in.
-
-    Returns:
-        (H, W, 3) uint8 blue-green-red, a new array.
-
-    Raises:
-        ConfigError: one of them is no prompt of the run: nothing of it would be hidden.
-    """
-    texts = result.prompts.texts
-    if unknown := [text for text in (*blur, *pixelate) if text not in texts]:
-        raise ConfigError(f"cannot hide {', '.join(unknown)}: no prompt of this run")
-    image = result.frame.image.copy()
-    for index, mask in enumerate(result.instances.masks):
-        text = texts[int(result.instances.prompt_ids[index])]
-        if text in blur or text in pixelate:
-            redact(image, mask, smooth=text in blur)
-    return image
 
 
 def redact(image: NDArray[np.uint8], mask: Mask, *, smooth: bool) -> None:
@@ -59,7 +34,7 @@ def redact(image: NDArray[np.uint8], mask: Mask, *, smooth: bool) -> None:
         mask: The region, inside the image.
         smooth: Blurred; otherwise in square cells.
     """
-    x1, y1, x2, y2 = masks.box(mask)
+    x1, y1, x2, y2 = box(mask)
     if x2 <= x1:
         return
     margin = max(3, round(_MARGIN * max(x2 - x1, y2 - y1)))
