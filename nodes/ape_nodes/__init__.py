@@ -5,6 +5,7 @@ metrics      numbers of a run for Prometheus (extra `metrics`)
 web          the live page in a browser (extra `web`)
 ros2         topics, bags and the lifecycle node of ROS 2 (extras `dds`, `bags`, `rclpy`)
 reach        which addresses other machines reach
+control      `ape-stream control`, over ZeroMQ or the live page
 benchmarks   what the benchmarks of both share
 
 `ape_nodes.subscribe` reads results that another process sends over ZeroMQ.

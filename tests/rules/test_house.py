@@ -48,7 +48,7 @@ DOORS = {
         "nodes/ape_nodes/web/zones.py",
     ),
     "trackers": ("ape_stream/evaluation/", "ape_stream/trackers/"),
-    "zmq": ("nodes/ape_nodes/zeromq/",),
+    "zmq": ("nodes/ape_nodes/zeromq/", "nodes/ape_nodes/control.py"),
     "zstandard": ("ape_stream/wire/",),
 }
 """Where each outside library may be imported: one door, so that another can take its place."""

@@ -5,5 +5,5 @@ socket      opens a guarded socket; keys: CURVE key pairs
 sender      sockets that send; receiver: sockets that receive; reliable: resending between the two
 sink        the `zmq` sink and FrameSender; source: the `zmq` source; subscriber: subscribe()
 control     asks and changes a running pipeline
-commands    `ape-stream serve`, `control`, `keys`; benchmark: `ape-stream bench wire`
+commands    `ape-stream serve`, `keys`; benchmark: `ape-stream bench wire`
 """

@@ -1,12 +1,10 @@
-"""The commands `ape-stream serve`, `control`, `keys` and `bench wire`."""
+"""The commands `ape-stream serve`, `keys` and `bench wire`."""
 
 from __future__ import annotations
 
-import json
-import logging
 from contextlib import contextmanager
 from pathlib import Path  # noqa: TC003 (typer reads the annotation)
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,10 +20,9 @@ if TYPE_CHECKING:
 
     from ape_stream.pipeline import Pipeline
 
-__all__ = ["control", "keys", "serve", "wire"]
+__all__ = ["KeysOption", "keys", "serve", "wire"]
 
 KeysOption = Annotated[str | None, typer.Option(help="Folder made by `ape-stream keys`.")]
-_log = logging.getLogger("ape_stream")
 
 
 def keys(
@@ -40,30 +37,6 @@ def keys(
 
     for path in make_keys(folder):
         typer.echo(path)
-
-
-def control(
-    endpoint: Annotated[str, typer.Argument(help="Where it listens: tcp://127.0.0.1:5560.")],
-    op: Annotated[str, typer.Argument(help="get, set, status, stats or stop.")] = "get",
-    prompt: Annotated[
-        list[str] | None, typer.Option(help='New prompts: "cat, dog". May be repeated.')
-    ] = None,
-    prompts: Annotated[str | None, typer.Option(hidden=True)] = None,
-    threshold: Annotated[float | None, typer.Option(help="Lowest score kept, 0..1.")] = None,
-    keys: KeysOption = None,
-) -> None:
-    """Ask a running pipeline over its control socket, or change its prompts."""
-    from ape_nodes.zeromq.control import ControlClient  # noqa: PLC0415 (zmq, numpy)
-
-    if prompts is not None:
-        _log.warning("--prompts is now --prompt, and will be removed in the next release")
-    # Each may hold several prompts with commas between; the server splits the line.
-    lines = [*(prompt or []), *([] if prompts is None else [prompts])]
-    arguments: dict[str, Any] = {"prompts": ", ".join(lines)} if lines else {}
-    if threshold is not None:
-        arguments["threshold"] = threshold
-    answer = ControlClient(endpoint, keys=keys).ask(op, **arguments)
-    typer.echo(json.dumps(answer, indent=2))
 
 
 def serve(

@@ -74,9 +74,16 @@ def square_of(text, index, size):
 
 
 class SquaresPerceiver:
-    """Finds one moving square for each prompt; `bad...` cannot be used."""
+    """Finds one moving square for each prompt; `bad...` cannot be used.
 
-    def __init__(self, delay_s=0.0, encode_s=0.0):
+    Args:
+        delay_s: Seconds a call.
+        encode_s: Seconds for each new prompt.
+        still: The squares stay where they are in frame 0.
+    """
+
+    def __init__(self, delay_s=0.0, encode_s=0.0, *, still=False):
+        self._still = still
         self.encoded = []
         self._delay_s = delay_s
         self._encode_s = encode_s
@@ -97,7 +104,8 @@ class SquaresPerceiver:
 
     def _find(self, frame):
         kept = [k for k, p in enumerate(self._prompts) if (p.threshold or 0.0) <= 0.9]
-        boxes = [square_of(self._prompts[k].text, frame.index, frame.size) for k in kept]
+        index = 0 if self._still else frame.index
+        boxes = [square_of(self._prompts[k].text, index, frame.size) for k in kept]
         return Instances(
             boxes=np.array(boxes, np.float32).reshape(-1, 4),
             scores=np.full(len(kept), 0.9, np.float32),

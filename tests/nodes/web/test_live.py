@@ -12,8 +12,9 @@ from test_protocol import read_labels
 
 from ape_nodes.web import protocol
 from ape_nodes.web.browser_camera import BrowserSource
+from ape_nodes.web.client import TOKEN, WebClient
 from ape_nodes.web.viewer import CREDITS, MASK_CREDITS
-from ape_stream.errors import ConfigError
+from ape_stream.errors import ConfigError, SourceError
 
 JPEG, H264, MASKS, SYNCED = protocol.JPEG, protocol.H264, protocol.MASKS, protocol.SYNCED
 
@@ -63,14 +64,18 @@ def test_a_viewer_that_acknowledges_nothing_gets_its_credits_and_no_more(live):
     assert after[0].seq > images[-1] - 5
 
 
+def two_tracks(message):
+    return [row[2] > 0 for row in message[1]["dets"]] == [True, True]
+
+
 def test_a_prompt_that_is_added_is_found_and_no_image_is_lost():
-    perceiver = SquaresPerceiver(encode_s=0.4)
+    perceiver = SquaresPerceiver(encode_s=0.4, still=True)
     with LiveRun(perceiver=perceiver) as live:
 
         async def main():
             async with live.page() as page:
                 await page.send("sub", cam=0, codec="h264")
-                before = await page.binary(MASKS, where=lambda m: len(m[1]["dets"]) == 2)
+                before = await page.binary(MASKS, where=two_tracks)
                 tracks = {row[0]: row[2] for row in before[1]["dets"]}
                 add = [{"op": "add", "text": "bad"}, {"op": "add", "text": "star"}]
                 await page.send("prompts.set", base_rev=1, ops=add, id=5)
@@ -385,3 +390,30 @@ def test_the_end_of_the_run_is_said():
         status, why = asyncio.run(main(live))
     assert status == 200
     assert "ended" in why
+
+
+def test_the_control_command_speaks_to_a_page(live):
+    ask = WebClient(live.sink.url).ask
+    before = ask("get")
+    try:
+        changed = ask("set", prompts="star, fox", threshold=0.5)
+        assert [(p["text"], p["threshold"]) for p in changed["prompts"]] == [
+            ("star", 0.5), ("fox", 0.5)
+        ]  # fmt: skip
+        assert [p["threshold"] for p in ask("set", threshold=0.25)["prompts"]] == [0.25, 0.25]
+        with pytest.raises(ConfigError, match="200"):
+            ask("set", prompts="x" * 201)
+        assert ask("stats")["stats"]["streams"]["clock"]["captured"] > 0
+    finally:
+        live.ask("PUT", "/api/prompts", json={"prompts": ["red apple", "fox"]})
+    assert [p["text"] for p in before["prompts"]] == ["red apple", "fox"]
+
+
+def test_the_control_command_says_what_is_wrong(live, monkeypatch):
+    monkeypatch.delenv(TOKEN, raising=False)
+    with pytest.raises(ConfigError, match="needs a token"):
+        WebClient(live.base)
+    with pytest.raises(ConfigError, match="token is needed"):
+        WebClient(f"{live.base}/#t=wrong").ask("get")
+    with pytest.raises(SourceError, match="nobody answers"):
+        WebClient("http://127.0.0.1:9/#t=x").ask("get")

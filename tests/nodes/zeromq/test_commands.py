@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from ape_nodes.control import control
 from ape_nodes.zeromq import commands
 from ape_nodes.zeromq.control import ControlClient, ControlServer
 from ape_stream.cli import execute
@@ -20,7 +21,7 @@ from ape_stream.types import PromptSet
 
 def run(*arguments):
     app = typer.Typer()
-    for verb in (commands.keys, commands.control, commands.serve):
+    for verb in (commands.keys, control, commands.serve):
         app.command()(verb)
     return CliRunner().invoke(app, list(map(str, arguments)))
 
