@@ -35,6 +35,7 @@ from ape_stream.masks.rle import (
     frame_run_lengths,
     from_run_lengths,
     rle_area,
+    rle_run_lengths,
     run_lengths,
 )
 from ape_stream.masks.segments import id_pixels, join_segments, segment_boxes
@@ -64,6 +65,7 @@ __all__ = [
     "paste",
     "polygons",
     "rle_area",
+    "rle_run_lengths",
     "run_lengths",
     "segment_boxes",
     "suppress_duplicates",

@@ -26,6 +26,7 @@ __all__ = [
     "frame_run_lengths",
     "from_run_lengths",
     "rle_area",
+    "rle_run_lengths",
     "run_lengths",
 ]
 
@@ -111,7 +112,7 @@ def decode_rle(rle: Mapping[str, Any]) -> Mask:
     Raises:
         ValueError: the counts are damaged or do not fill the frame.
     """
-    runs, height = _runs(rle)
+    runs, height = rle_run_lengths(rle), int(rle["size"][0])
     # Only the columns that the mask touches are made: of a frame they are few.
     ends = np.cumsum(runs)
     true = 2 * np.flatnonzero(runs[1::2]) + 1
@@ -136,12 +137,15 @@ def rle_area(rle: Mapping[str, Any]) -> int:
     Raises:
         ValueError: as `decode_rle`.
     """
-    runs, _ = _runs(rle)
-    return int(runs[1::2].sum())
+    return int(rle_run_lengths(rle)[1::2].sum())
 
 
-def _runs(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], int]:
-    """The checked run lengths down the columns, and the height."""
+def rle_run_lengths(rle: Mapping[str, Any]) -> NDArray[np.int64]:
+    """The alternating run lengths, false first, of what `decode_rle` reads: (R,).
+
+    Raises:
+        ValueError: as `decode_rle`.
+    """
     height, width = (int(side) for side in rle["size"])
     counts = rle["counts"]
     if isinstance(counts, str):
@@ -150,7 +154,7 @@ def _runs(rle: Mapping[str, Any]) -> tuple[NDArray[np.int64], int]:
     if height < 1 or width < 1:
         raise ValueError(f"run lengths do not fill a {width}x{height} mask")
     _check_runs(runs, (height, width))
-    return runs, height
+    return runs
 
 
 def _parse_counts(text: bytes) -> NDArray[np.int64]:

@@ -1,10 +1,9 @@
 """COCO instances, https://cocodataset.org/#format-data, and the folder that FiftyOne imports.
 
-`annotations/instances.json` has compressed run lengths: holes and parts are exact.
-`annotations/instances_polygons.json` has the same annotations as polygons, for tools that edit
-outlines; a polygon has no holes. Beyond the format an annotation has `score`, `track_id` and, as
-CVAT does, `attributes`; an image `frame_index`, `time_s`, `pts` and `video_id`; the document
-`videos`.
+`annotations/instances_default.json` has compressed run lengths: holes and parts are exact.
+The same file in `polygons/` has the same annotations as polygons, for tools that edit outlines; a
+polygon has no holes. Beyond the format an annotation has `score`, `track_id` and, as CVAT does,
+`attributes`; an image `frame_index`, `time_s`, `pts` and `video_id`; the document `videos`.
 """
 
 from __future__ import annotations
@@ -130,7 +129,7 @@ class FiftyOne(Layout):
 class Coco(FiftyOne):
     """Two documents, one with run lengths and one with polygons."""
 
-    name = "annotations/instances.json"
+    name = "annotations/instances_default.json"
 
     def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
         super().__init__(folder, job, losses)
@@ -157,4 +156,4 @@ class Coco(FiftyOne):
     def finish(self) -> None:
         """Write both documents."""
         super().finish()
-        self._outlined.write(self.file("annotations/instances_polygons.json"), self.job)
+        self._outlined.write(self.file("polygons/annotations/instances_default.json"), self.job)

@@ -23,11 +23,12 @@ class Datumaro(Layout):
 
     def begin_video(self, video: VideoRecord, folder: str) -> None:
         """Start the video's file."""
+        del video
         labels = [{"name": p.text, "parent": "", "attributes": []} for p in self.job.prompts]
         head = {
             "dm_format_version": "1.0",
             "media_type": 2,  # images
-            "infos": {"job": record_values(self.job), "video": record_values(video)},
+            "infos": {"job": record_values(self.job)},  # datumaro wants the same in all subsets
             "categories": {"label": {"labels": labels, "attributes": ["score", "track_id"]}},
         }
         name = f"annotations/{flat_name(folder)}.json"
@@ -63,6 +64,7 @@ def _annotation(region: Region) -> dict[str, Any]:
         "type": "mask",
         "attributes": attributes,
         "group": region.id,
+        **({} if record.track_id is None else {"object_id": record.track_id}),
         "label_id": region.category_id - 1,
         "rle": {"counts": record.mask.counts, "size": list(record.mask.size)},
         "z_order": 0,

@@ -50,11 +50,10 @@ class Mot(Layout):
         labels = "".join(f"{prompt.text}\n" for prompt in self.job.prompts)
         self.write_text(f"{self._stem}/gt/labels.txt", labels)
         video = self._video
-        rate = (video.rate[0] / video.rate[1]) if video.rate else None
         values = {
             "name": video.name,
             "imDir": "img1",
-            "frameRate": None if rate is None else round(rate, 3),
+            "frameRate": round(video.rate[0] / video.rate[1]) if video.rate else None,
             "seqLength": video.frames or self._last + 1,
             "imWidth": video.width,
             "imHeight": video.height,

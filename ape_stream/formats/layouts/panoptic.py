@@ -1,8 +1,9 @@
-"""COCO panoptic, https://cocodataset.org/#format-data: `annotations/panoptic.json` and PNGs.
+"""COCO panoptic, https://cocodataset.org/#format-data: a json and PNGs.
 
-A pixel of `annotations/panoptic/<video>/<frame>.png` is red + 256 green + 65536 blue: the id of a
-segment, 0 for none. The ids of an image count from 1. All regions of a stuff prompt are one
-segment. Where regions overlap, the small one is on top.
+Files: `annotations/panoptic_default.json`, `annotations/panoptic_default/<video>/<frame>.png`. A
+pixel is red + 256 green + 65536 blue: the id of a segment, 0 for none. The ids of an image count
+from 1. All regions of a stuff prompt are one segment. Where regions overlap, the small one is on
+top.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Panoptic(Layout):
         segments: dict[tuple[int, int], int] = {}  # of stuff, all regions are one
         ids = [segments.setdefault(self._key(r), len(segments) + 1) for r in image.regions]
         painted = flatten(image, ids, self.losses)
-        self.write_png(f"annotations/panoptic/{image.path}.png", masks.id_pixels(painted))
+        pixels = masks.id_pixels(painted)
+        self.write_png(f"annotations/panoptic_default/{image.path}.png", pixels)
         entries = [
             _segment(
                 painted, number, [r for n, r in zip(ids, image.regions, strict=True) if n == number]
@@ -81,7 +83,7 @@ class Panoptic(Layout):
             "images": self._images,
             "annotations": self._annotations,
         }
-        write_document(self.file("annotations/panoptic.json"), values)
+        write_document(self.file("annotations/panoptic_default.json"), values)
 
 
 def _segment(painted: NDArray[np.uint16], number: int, regions: list[Region]) -> dict[str, Any]:

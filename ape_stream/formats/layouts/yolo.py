@@ -2,8 +2,8 @@
 
 A row is a class, from 0, and a polygon or a box in parts of the image's width and height. Images
 belong into `images/<split>/`. A polygon is one ring: holes are kept by a seam, and parts are joined
-by a line of one pixel, as in Ultralytics' own conversion. Points are the middles of pixels: what a
-reader truncates to whole pixels is the pixel itself.
+by a line of one pixel, as in Ultralytics' own conversion. A point is a quarter of a pixel inside
+its own: exact for readers that truncate to whole pixels (Ultralytics) or round (supervision).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class YoloSegment(Layout):
         ring = seamed_ring(parts, region.mask)
         # A row of less than three points would be read as a box.
         short = max(0, 3 - len(ring))
-        return np.concatenate([ring, ring[-1:].repeat(short, 0)]) + 0.5
+        return np.concatenate([ring, ring[-1:].repeat(short, 0)]) + 0.25
 
     def finish(self) -> None:
         """Write `data.yaml`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ape_stream import masks
 from ape_stream.formats.layouts.coco import categories, info
 from ape_stream.formats.records import record_values
 from ape_stream.formats.spool import GroupSpool, ListSpool, to_json, write_document
@@ -51,7 +52,10 @@ class Ytvis(Layout):
                 continue
             key = (track_id, region.category_id)
             self._best[key] = max(self._best.get(key, 0.0), region.record.score)
-            values = (region.area, list(region.xywh), region.rle)
+            # As a list, which every reader of this format takes; of compressed ones only some do.
+            counts = masks.rle_run_lengths(region.rle).tolist()
+            mask = {"size": list(image.record.size), "counts": counts}
+            values = (region.area, list(region.xywh), mask)
             self._tracks.add(key, len(self._names), "\t".join(map(to_json, values)))
         self._names.append(image.record.image)
 
