@@ -4,6 +4,7 @@ zeromq       results, frames and control over ZeroMQ (extra `zmq`)
 metrics      numbers of a run for Prometheus (extra `metrics`)
 web          the live page in a browser (extra `web`)
 ros2         topics, bags and the lifecycle node of ROS 2 (extras `dds`, `bags`, `rclpy`)
+rerun_sinks  the outputs `out.rrd` and `rerun:` (extra `rerun`)
 reach        which addresses other machines reach
 control      `ape-stream control`, over ZeroMQ or the live page
 benchmarks   what the benchmarks of both share

@@ -34,6 +34,7 @@ DOORS = {
     ),
     "rclpy": ("nodes/ape_nodes/ros2/rclpy_node/", "launch/"),
     "regex": ("model/ape_model/text/",),
+    "rerun": ("nodes/ape_nodes/rerun_sinks.py",),
     "rosbags": (
         "nodes/ape_nodes/ros2/bag.py",
         "nodes/ape_nodes/ros2/types.py",
