@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import sys
+import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ __all__ = [
     "held",
     "is_whole",
     "refuse_running",
+    "refuse_unwritable",
     "written",
 ]
 
@@ -101,17 +103,18 @@ class PartFile:
                 raise SinkError(f"cannot write {self.path}: it is a folder")
             if not self.overwrite and self.path.exists():
                 raise ConfigError(
-                    f"{self.path} exists already: give another name, or replace it with --overwrite"
-                    " (overwrite=True)"
+                    f"{self.path} exists already: give another name, or replace it with"
+                    " overwrite=True"
                 )
             size = self.part.stat().st_size if self.part.exists() else 0
+        refuse_unwritable(self.path)
         if size and not self.overwrite:
             # Not with the lock in hand: a second descriptor would find the file locked, by us.
             if self._lock is None:
                 refuse_running(self.part)
             raise ConfigError(
                 f"{self.part} is left from a run that was cut short: `ape-stream recover"
-                f" {self.part}` makes a whole file of it, --overwrite throws it away"
+                f" {self.part}` makes a whole file of it, overwrite=True throws it away"
             )
 
     def open(self) -> None:
@@ -235,6 +238,25 @@ def held(path: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):
             os.close(descriptor)
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a file or folder where nothing can be made; folders above need not exist yet.
+
+    Raises:
+        SinkError: the nearest folder above that exists takes no files.
+    """
+    with written(path):
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        # Permissions alone do not say it: file systems may be read-only, full, or not real.
+        with tempfile.TemporaryFile(dir=above):
+            return
+    except OSError as error:
+        raise SinkError(
+            f"cannot write {path}: {above} takes no files ({error.strerror or error}): name another"
+            " folder"
+        ) from error
 
 
 def refuse_running(part: Path) -> None:

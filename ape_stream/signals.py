@@ -37,12 +37,18 @@ class Ending:
     """Every signal, in order."""
     by: int | None = None
     """The signal that asked for the end; None while none did."""
-    stops: bool = False
-    """Whether the first signal wakes a thread that stops the run, instead of raising."""
+    stops: list[Callable[[], None]] = field(default_factory=list)
+    """What the first signal has called by a thread; while there is nothing, it raises."""
     wake: SimpleQueue[int] = field(default_factory=SimpleQueue)
     """Wakes that thread. Its `put` may be called from a signal handler."""
     thread: threading.Thread | None = None
     """That thread."""
+
+    def wait(self) -> None:
+        """Call what stops runs, once a signal comes; the thread's work."""
+        if self.wake.get() != _OVER:
+            for stop in self.stops:
+                stop()
 
     def take(self, number: int) -> bool:
         """Count a signal; True for the first one."""
@@ -95,31 +101,28 @@ def polite_end(*, last: bool = False) -> Iterator[Ending]:
         _current = outer
         ending.wake.put(_OVER)
         if ending.thread is not None:
-            # It may hold the last reference to a model. Freed there while the interpreter ends, a
-            # tensor waits for the interpreter's lock in native code, and C++ aborts the process.
             ending.thread.join(_JOIN_S)
+        # They may hold the last reference to a model. Freed while the interpreter ends, a tensor
+        # waits for the interpreter's lock in native code, and C++ aborts the process.
+        ending.stops.clear()
         # At the very end the interpreter puts back the default action, but keeps what is ignored.
         _restore(dict.fromkeys(before, signal.SIG_IGN) if last and ending.received else before)
 
 
 def on_first_signal(stop: Callable[[], None]) -> None:
-    """Have the first signal from now on call `stop` and raise nothing.
+    """Have the first signal from now on call `stop` and raise nothing; several are all called.
 
-    It is called from a thread of its own: a signal handler runs between any two steps of the main
-    thread, also while that holds the lock which `stop` needs. For a loop that ends by itself after
-    `stop`; without a `polite_end` around it does nothing.
+    They are called from a thread of their own: a signal handler runs between any two steps of the
+    main thread, also while that holds the lock which `stop` needs. For a loop that ends by itself
+    after `stop`; without a `polite_end` around it does nothing.
     """
     ending = _current
     if ending is None:
         return
-
-    def wait() -> None:
-        if ending.wake.get() != _OVER:
-            stop()
-
-    ending.thread = threading.Thread(target=wait, name="signals", daemon=True)
-    ending.thread.start()
-    ending.stops = True
+    ending.stops.append(stop)
+    if ending.thread is None:
+        ending.thread = threading.Thread(target=ending.wait, name="signals", daemon=True)
+        ending.thread.start()
 
 
 @contextmanager

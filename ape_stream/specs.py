@@ -21,6 +21,8 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from ape_stream.errors import UsageError
 from ape_stream.text import read_text
@@ -86,11 +88,13 @@ def _path(spec: str) -> Path:
 def expand(spec: str) -> list[str]:
     """The sources that a string stands for: the lines of a `.streams` file, else itself.
 
-    Blank lines and lines that begin with `#` are left out; relative paths count from the list.
+    A `file://` URL stands for its path. In a list, blank lines and lines that begin with `#` are
+    left out; relative paths count from the list.
 
     Raises:
         UsageError: the list cannot be read or names nothing.
     """
+    spec = _without_file_url(spec)
     path = Path(spec)
     if path.suffix.lower() != ".streams":
         return [spec]
@@ -104,7 +108,19 @@ def expand(spec: str) -> list[str]:
     return found
 
 
+def _without_file_url(spec: str) -> str:
+    """The path of a `file://` URL (RFC 8089), and every other source as it is."""
+    if not spec.lower().startswith("file://"):
+        return spec
+    url = urlsplit(spec)
+    if url.netloc not in {"", "localhost"}:
+        raise UsageError(f"{spec} names a file of another machine: write file:///path")
+    # A `?` belongs to the name: files have no queries.
+    return url2pathname(spec[spec.index("/", len("file://")) :])
+
+
 def _relative_to(listing: Path, line: str) -> str:
+    line = _without_file_url(line)
     if _SCHEME.match(line) or line.isdecimal():
         return line
     return str(listing.parent / line)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Iterable
 from functools import partial
 from os import PathLike, fspath
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from ape_stream.config import OutputConfig, PluginConfig, SourceConfig
 from ape_stream.errors import ConfigError
 from ape_stream.sources.memory import MemorySource
-from ape_stream.sources.pixels import is_image
+from ape_stream.sources.pixels import as_arrays, is_image
 from ape_stream.types import Frame
 
 if TYPE_CHECKING:
@@ -39,7 +41,21 @@ _METHODS: dict[Part, tuple[str, ...]] = {
     "a model": ("prepare", "perceive"),
     "a tracker": ("update",),
 }
+_CALLS: dict[Part, dict[str, tuple[str, ...]]] = {
+    "an output": {"write": ("result",)},
+    "a model": {"prepare": ("prompts",), "perceive": ("frames",)},
+    "a tracker": {"update": ("found", "time_s")},
+}
+"""How methods are called: with these arguments, by position."""
 _ATTRIBUTES: dict[Part, tuple[str, ...]] = {"a source": ("name", "live")}
+
+_CAN_BE: dict[Part, str] = {
+    "a source": "a path, URL or device number, an array or PIL image, an iterable of these or of"
+    " Frames, or a Source",
+    "an output": "a path, an address, or a Sink",
+    "a model": "a name, a folder, or a Perceiver",
+    "a tracker": "a name, a Tracker, or its class",
+}
 
 
 def fits(item: Any, what: Part) -> Any:
@@ -53,8 +69,30 @@ def fits(item: Any, what: Part) -> Any:
     if isinstance(item, type):
         raise ConfigError(f"{what} is an object, not a class: give {item.__name__}(...)")
     if missing:
-        raise ConfigError(f"{type(item).__name__} cannot be {what}: it has no {', '.join(missing)}")
+        raise ConfigError(
+            f"{type(item).__name__} cannot be {what}: it has no {', '.join(missing)};"
+            f" give {_CAN_BE[what]}"
+        )
+    for name, arguments in _CALLS.get(what, {}).items():
+        call = f"{type(item).__name__}.{name}({', '.join(arguments)})"
+        _refuse_call(getattr(item, name), arguments, f"{what} is called as {call}")
     return item
+
+
+def _refuse_call(function: Callable[..., Any], arguments: tuple[str, ...], says: str) -> None:
+    """Refuse what cannot be called with so many arguments.
+
+    Raises:
+        ConfigError: it cannot; the message says which one is missing or too many.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some functions in C have none
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise ConfigError(f"{says}: {error}") from error
 
 
 def sources(given: GivenSource) -> tuple[list[SourceConfig], list[Source]]:
@@ -77,7 +115,8 @@ def sources(given: GivenSource) -> tuple[list[SourceConfig], list[Source]]:
 
 def _items(given: Any) -> Sequence[Any]:
     if not isinstance(given, (list, tuple)):
-        return [given]
+        return [as_arrays(given)]
+    given = [as_arrays(item) for item in given]
     # Images in a list are the frames of one stream; names in a list are a stream each.
     return [given] if given and all(map(_in_memory, given)) else given
 
@@ -143,17 +182,33 @@ def tracker(
     # A class has `update` as well, but it makes trackers and is none.
     if isinstance(given, type) or not hasattr(given, "update"):
         make = given if callable(given) else partial(fits, given, "a tracker")
+        _refuse_call(make, (), "a tracker is made without arguments: give a function that does so")
         return None, lambda: fits(make(), "a tracker")
-    # Given out once: a second stream would be tracked with the regions of the first.
     ready: Tracker = fits(given, "a tracker")
-    return None, partial(_take, [ready])
+    return None, _Copies(ready)
 
 
-def _take(left: list[Tracker]) -> Tracker:
-    """A ready tracker, once: it has the tracks of one stream."""
-    if not left:
-        raise ConfigError(
-            "a ready tracker follows one stream on one clock: give its class, or a function that"
-            " makes one"
-        )
-    return left.pop()
+class _Copies:
+    """A ready tracker, and copies of it for further streams, and for clocks that begin again.
+
+    It has the tracks of one stream on one clock: others need one without tracks.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._ready: Tracker | None = tracker
+        try:
+            # Copied before it has seen anything.
+            self._fresh: Tracker | None = copy.deepcopy(tracker)
+        except Exception:  # noqa: BLE001 (what a tracker of others holds may refuse in any way)
+            self._fresh = None
+
+    def __call__(self) -> Tracker:
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            return ready
+        if self._fresh is None:
+            raise ConfigError(
+                "this tracker cannot be copied, and follows one stream on one clock: give its"
+                " class, or a function that makes one"
+            )
+        return copy.deepcopy(self._fresh)

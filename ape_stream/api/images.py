@@ -11,7 +11,7 @@ from ape_stream.api.given import fits
 from ape_stream.errors import ConfigError, PluginError
 from ape_stream.plugins import make
 from ape_stream.result import FrameResult
-from ape_stream.sources.pixels import is_image, to_bgr
+from ape_stream.sources.pixels import as_arrays, is_image, to_bgr
 from ape_stream.types import Frame, PromptSet
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class LoadedModel:
             UsageError: something given cannot be used; the message says what to do.
             SourceError: the file of an image cannot be read.
         """
+        images = as_arrays(images)
         if isinstance(images, Iterable) and not _is_one(images):
             return self._find(list(images), prompts)
         return self._find([images], prompts)[0]  # type: ignore[list-item]

@@ -43,13 +43,14 @@ def open(  # noqa: A001, PLR0913 (reads as what it does; all that a run is made 
 
     Args:
         source: A file, directory, pattern (`shots/*.png`), device number or URL; a ready `Source`
-            or `SourceConfig`; or a list of these. Or images: an array (H, W, 3) uint8
-            blue-green-red, a PIL image, an iterable of them or of `Frame`s: one stream.
+            or `SourceConfig`; or a list of these. Or images: an array or torch tensor (H, W, 3)
+            or (N, H, W, 3) uint8 blue-green-red, a PIL image, an iterable of them or of `Frame`s:
+            one stream.
         prompts: "red apple, dog face", or texts and `Prompt`s.
         model: A model's name for the `ape` perceiver, or any ready `Perceiver`.
         threshold: Lowest score kept, 0..1, for prompts without their own; None: the model's.
         tracker: A name, a `PluginConfig` with options, a class or function that makes one for each
-            stream, or a ready `Tracker` for a single stream; None: no track ids.
+            stream, or a ready `Tracker`, copied for further streams; None: no track ids.
         outputs: Files, directories or addresses to write to, or ready `Sink`s; one, or a list.
         policy: Frames that wait for the model: `every`, only the `newest`, or `auto` by source.
         overwrite: Replace output files of an earlier run; False refuses to.

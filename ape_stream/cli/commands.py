@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from ape_stream.cli import options as opt  # noqa: TC001 (typer reads annotations while running)
-from ape_stream.cli.console import say
+from ape_stream.cli.console import say_error
 from ape_stream.errors import ApeStreamError
 from ape_stream.formats.registry import FORMATS
 
@@ -133,7 +133,7 @@ def recover(
         else:
             typer.echo(f"{path}: {holds}")
     for problem in problems[:-1]:
-        say(f"error: {problem}")
+        say_error(str(problem))
     if problems:
         raise problems[-1]
 

@@ -8,13 +8,22 @@ import os
 import sys
 from contextlib import suppress
 
-__all__ = ["Stderr", "discard_stdout", "say", "show_warnings", "stdout_problem"]
+__all__ = ["Stderr", "discard_stdout", "say", "say_error", "show_warnings", "stdout_problem"]
+
+_OPTIONS = {"overwrite=True": "--overwrite"}
 
 
 def say(line: str) -> None:
     """Print a line on standard error; one that is closed ends no run."""
     with suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)  # noqa: T201 (this is the console)
+
+
+def say_error(message: str) -> None:
+    """Print an error of the library as one line, with its arguments as options of the shell."""
+    for argument, option in _OPTIONS.items():
+        message = message.replace(argument, option)
+    say(f"error: {' '.join(message.split())}")
 
 
 class Stderr(io.TextIOBase):

@@ -16,7 +16,14 @@ import typer
 
 import ape_stream
 from ape_stream.cli import commands
-from ape_stream.cli.console import Stderr, discard_stdout, say, show_warnings, stdout_problem
+from ape_stream.cli.console import (
+    Stderr,
+    discard_stdout,
+    say,
+    say_error,
+    show_warnings,
+    stdout_problem,
+)
 from ape_stream.cli.group import PluginGroup
 from ape_stream.errors import ApeStreamError, UsageError
 from ape_stream.signals import polite_end
@@ -117,7 +124,7 @@ def _report(error: Exception, *, debug: bool) -> int | None:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
     if debug:
         traceback.print_exception(error, file=Stderr())
-    say(f"error: {' '.join(message.split())}")
+    say_error(message)
     return code
 
 

@@ -8,11 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from ape_stream.closing import Closing
-from ape_stream.errors import ConfigError
+from ape_stream.errors import ConfigError, SinkError, SourceError
 from ape_stream.files import file_name
 from ape_stream.pipeline import Pipeline
 from ape_stream.plugins import load, make, option_names
 from ape_stream.protocols import (
+    ChecksItself,
     ControlsRun,
     EndsRun,
     NeedsMaps,
@@ -59,7 +60,7 @@ def build_pipeline(
     """
     all_sources = [*sources, *_sources(config.sources, {source.name for source in sources})]
     outputs = [*_sinks(config, [source.name for source in all_sources]), *sinks]
-    refuse_conflicts(outputs, all_sources)
+    _check(all_sources, outputs)
     if tracker is None:
         tracker = _tracker_factory(config.tracker)
     if perceiver is None:
@@ -75,6 +76,21 @@ def build_pipeline(
         buffer=config.buffer,
         maps=config.maps,
     )
+
+
+def _check(sources: Sequence[Source], outputs: Sequence[Sink]) -> None:
+    """Refuse what could not run; where another value helps, it is an error of usage.
+
+    Raises:
+        ConfigError: a source could not be opened, or an output not be written.
+    """
+    try:
+        refuse_conflicts(outputs, sources)
+        for part in (*sources, *outputs):
+            if isinstance(part, ChecksItself):
+                part.check()
+    except (SourceError, SinkError) as error:
+        raise ConfigError(str(error)) from error
 
 
 def _sources(configs: Iterable[SourceConfig], taken: set[str]) -> list[Source]:
@@ -144,6 +160,11 @@ class OneStream(Closing):
         """Have the sink check its files, for this stream alone; see `WritesFiles`."""
         if isinstance(self._sink, WritesFiles):
             self._sink.claim([stream for stream in streams if stream == self._stream])
+
+    def check(self) -> None:
+        """Pass this on; see `ChecksItself`."""
+        if isinstance(self._sink, ChecksItself):
+            self._sink.check()
 
     def watch(self, stats: Callable[[], RunStats]) -> None:
         """Pass this on; see `WatchesRun`."""

@@ -124,7 +124,7 @@ def load(path: Path, *, prompts: PromptSet | None = None) -> RunConfig:
         given = tomllib.loads(read_text(path))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, or nested too deep
         raise ConfigError(f"{path} is not TOML: {error}") from error
     try:
         return parse(given, prompts=prompts)

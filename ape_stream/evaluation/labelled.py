@@ -44,7 +44,7 @@ def read_classes(path: Path) -> PromptSet:
         given = json.loads(read_text(path))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:  # neither UTF-8 nor JSON
+    except (ValueError, RecursionError) as error:  # neither UTF-8 nor JSON, or too deep for it
         raise ConfigError(f"{path} is not JSON: {error}") from error
     if not isinstance(given, list):
         raise ConfigError(f'{path} must be a list of class names, such as ["sky", "road"]')

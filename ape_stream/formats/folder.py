@@ -56,8 +56,8 @@ class PartFolder:
             return
         if not self._overwrite:
             raise ConfigError(
-                f"{self.path} exists already: give another folder, or replace it with --overwrite"
-                " (overwrite=True)"
+                f"{self.path} exists already: give another folder, or replace it with"
+                " overwrite=True"
             )
         self._refuse_stranger(self.path, ABOUT)
 

@@ -197,7 +197,7 @@ def parse_record(line: str | bytes, where: str) -> Record:
     """
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where} is no JSON: {error}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{where} is no record: {value!r:.80}")

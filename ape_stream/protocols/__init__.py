@@ -5,6 +5,7 @@ worlds    World, for synthetic images and videos with their truth
 """
 
 from ape_stream.protocols.pipeline import (
+    ChecksItself,
     ControlsRun,
     EndsRun,
     KnowsFrameCount,
@@ -26,6 +27,7 @@ from ape_stream.protocols.pipeline import (
 )
 
 __all__ = [
+    "ChecksItself",
     "ControlsRun",
     "EndsRun",
     "KnowsFrameCount",

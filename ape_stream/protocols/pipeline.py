@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ape_stream.types import Frame, FrameResult, Instances, MapKind, Maps, PromptSet
 
 __all__ = [
+    "ChecksItself",
     "ControlsRun",
     "EndsRun",
     "KnowsFrameCount",
@@ -260,6 +261,20 @@ class SeesFrames(Protocol):
         """Take a frame as it comes from its source.
 
         Called in the source's thread, once the frame is on its way to the model: it must not wait.
+        """
+        ...
+
+
+@runtime_checkable
+class ChecksItself(Protocol):
+    """A source or sink that can tell before a model loads that it could not be used."""
+
+    def check(self) -> None:
+        """Find out what needs nothing to be kept open; called before it is entered.
+
+        Raises:
+            SourceError: the source could not be opened.
+            SinkError: the output could not be written.
         """
         ...
 

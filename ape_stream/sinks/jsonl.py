@@ -126,7 +126,7 @@ def whole_lines(part: Path) -> Iterator[dict[str, Any]]:
         for line in lines:
             try:
                 value = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return
             if not line.endswith("\n") or not isinstance(value, dict):
                 return

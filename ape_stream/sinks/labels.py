@@ -14,7 +14,15 @@ import numpy as np
 from ape_stream import masks
 from ape_stream.closing import Closing
 from ape_stream.errors import ConfigError, SinkError
-from ape_stream.files import PART, PartFile, file_name, is_whole, refuse_running, written
+from ape_stream.files import (
+    PART,
+    PartFile,
+    file_name,
+    is_whole,
+    refuse_running,
+    refuse_unwritable,
+    written,
+)
 from ape_stream.sinks.jsonl import LineFile
 
 if TYPE_CHECKING:
@@ -70,15 +78,16 @@ class LabelsSink(Closing):
             if (self.folder / LEGEND).exists() and not self._overwrite:
                 raise ConfigError(
                     f"{self.folder} holds label maps already: give another folder, or replace them"
-                    " with --overwrite (overwrite=True)"
+                    " with overwrite=True"
                 )
+            refuse_unwritable(self.folder)
             for folder in {self.folder / file_name(stream) for stream in streams}:
                 self._refuse_strangers(folder)
             if self.part.exists() and not self._overwrite:
                 refuse_running(self._legend.part)
                 raise ConfigError(
                     f"{self.part} is left from a run that was cut short: `ape-stream recover"
-                    f" {self.part}` makes a whole folder of it, --overwrite throws it away"
+                    f" {self.part}` makes a whole folder of it, overwrite=True throws it away"
                 )
 
     def _refuse_strangers(self, folder: Path) -> None:
@@ -218,7 +227,7 @@ def _named(legend: Path) -> Iterator[str]:
         return
     with legend.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            with suppress(ValueError, KeyError, TypeError):
+            with suppress(ValueError, KeyError, TypeError, RecursionError):
                 name = Path(json.loads(line)["file"])
                 if len(name.parts) == 2 and ".." not in name.parts and name.suffix == ".png":
                     yield str(name)

@@ -51,7 +51,9 @@ def recover(part: str | Path, *, overwrite: bool = False) -> tuple[Path, str]:
     if not path.exists():
         raise UsageError(f"there is no {path}")
     if final.exists() and not overwrite:
-        raise ConfigError(f"{final} exists already: move it away, or replace it with --overwrite")
+        raise ConfigError(
+            f"{final} exists already: move it away, or replace it with overwrite=True"
+        )
     return final, _KINDS[kind](path, final)
 
 
@@ -86,7 +88,7 @@ def _video(part: Path, final: Path) -> str:
     with held(part), encoded(part):
         try:
             with av.open(str(part)) as source:
-                count = _copy(source, new)
+                count = _copy(source, new) if source.streams.video else 0
         except av.InvalidDataError as error:
             raise SinkError(f"{part} holds no frame that can be read") from error
         _refuse_empty(part, count)

@@ -54,12 +54,16 @@ class WindowSink(Closing):
         """Take the callable that stops the run; see `EndsRun`."""
         self._stop = stop
 
-    def __enter__(self) -> Self:
+    def check(self) -> None:
         """Refuse to start without a display: OpenCV would end the whole process."""
         if sys.platform == "linux" and not (
             os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
         ):
             raise SinkError("there is no display for a window: write to a file, such as out.mp4")
+
+    def __enter__(self) -> Self:
+        """Make ready for windows; they open with their first frame."""
+        self.check()
         _silence_qt()
         return self
 

@@ -59,18 +59,26 @@ class CameraSource(Closing):
         # read.
         self._reading = threading.Lock()
         self._device = spec.removeprefix("camera://")
+        numbered = self._device.isdecimal()
+        self._path = Path(f"/dev/video{self._device}" if numbered else self._device)
+
+    def check(self) -> None:
+        """Refuse a device that is not there; see `ChecksItself`."""
+        if Path("/dev").is_dir() and not self._path.exists():
+            there = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*")))
+            raise SourceError(
+                f"there is no camera {self._device} ({self._path} does not exist):"
+                f" {f'there are {there}' if there else 'no camera is plugged in'}"
+            )
 
     def __enter__(self) -> Self:
         """Open the device."""
-        numbered = self._device.isdecimal()
-        path = Path(f"/dev/video{self._device}" if numbered else self._device)
-        if Path("/dev").is_dir() and not path.exists():
-            raise SourceError(f"there is no camera {self._device} ({path} does not exist)")
-        device: int | str = int(self._device) if numbered else self._device
+        self.check()
+        device: int | str = int(self._device) if self._device.isdecimal() else self._device
         # V4L2 by name: OpenCV's own choice may open a camera through GStreamer or FFmpeg instead.
         self._capture = cv2.VideoCapture(device, cv2.CAP_V4L2)
         if not self._capture.isOpened():
-            raise SourceError(f"camera {path} cannot be opened: another program may use it")
+            raise SourceError(f"camera {self._path} cannot be opened: another program may use it")
         for wish, value in self._wishes.items():
             if value is not None:
                 # Only a wish: a camera takes the nearest mode that it has.

@@ -72,8 +72,26 @@ class ImagesSource(Closing):
         """The images, and the list that names them; see `ReadsFiles`."""
         return [Path(self.spec), *_paths(self.spec)]
 
+    def check(self) -> None:
+        """Refuse a place without an image that can be read; see `ChecksItself`."""
+        self._find()
+        problem: SourceError | None = None
+        for path in self._paths:
+            try:
+                read_image(path)
+            except SourceError as error:
+                problem = problem or error
+            else:
+                return
+        if problem is not None:
+            raise problem
+
     def __enter__(self) -> Self:
         """Find the images."""
+        self._find()
+        return self
+
+    def _find(self) -> None:
         self._paths = _paths(self.spec)
         if not self._paths:
             kinds = ", ".join(sorted(IMAGE_SUFFIXES))
@@ -81,7 +99,6 @@ class ImagesSource(Closing):
                 f"{self.spec} holds no images ({kinds}); videos are named one by one, or in a list"
                 " with the suffix .streams"
             )
-        return self
 
     def close(self, error: BaseException | None = None, /) -> None:
         """Nothing is held open."""

@@ -2,22 +2,58 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import threading
+import warnings
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ape_stream.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-__all__ = ["ImageLike", "from_array", "from_pil", "is_image", "read_image", "to_bgr"]
+__all__ = ["ImageLike", "as_arrays", "from_array", "from_pil", "is_image", "read_image", "to_bgr"]
+
+_log = logging.getLogger("ape_stream")
+_filters = threading.Lock()
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How an image is turned upright, by its EXIF orientation (Exif 2.32, 4.6.4)."""
 
 ImageLike: TypeAlias = "NDArray[np.uint8] | Image.Image | str | PathLike[str]"
 """One image: an array as OpenCV has it (blue-green-red), a PIL image, or the path of a file."""
+
+
+def as_arrays(item: Any) -> Any:
+    """A torch tensor as an array, and an array of four dimensions as a list of images; else `item`.
+
+    Raises:
+        UsageError: an array has neither the shape of an image nor that of a list of images.
+    """
+    torch = sys.modules.get("torch")  # not imported: who has a tensor has torch
+    if torch is not None and isinstance(item, torch.Tensor):
+        item = item.detach().cpu().numpy()
+    if isinstance(item, np.ndarray):
+        if item.ndim == 4:  # (N, H, W, C)
+            return [from_array(image) for image in item]
+        from_array(item)
+    return item
 
 
 def is_image(item: object) -> bool:
@@ -36,6 +72,7 @@ def to_bgr(image: ImageLike) -> NDArray[np.uint8]:
         UsageError: it is none of these.
         SourceError: the file cannot be read as an image.
     """
+    image = as_arrays(image)
     if isinstance(image, np.ndarray):
         return from_array(image)
     if isinstance(image, Image.Image):
@@ -59,10 +96,20 @@ def from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
     if not fits or 0 in array.shape:
         raise UsageError(
             "an image array is (H, W, 3) uint8, blue-green-red, and not empty;"
-            f" got {array.shape} {array.dtype}"
+            f" got {array.shape} {array.dtype}{_how_to_convert(array)}"
         )
     # Without alpha; a view of the caller's array, no copy.
     return array[..., :3]
+
+
+def _how_to_convert(array: NDArray[Any]) -> str:
+    """What to do with an array as networks have it."""
+    steps = []
+    if array.dtype.kind == "f":
+        steps.append("multiply values of 0..1 by 255 and make them uint8")
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (3, 4):
+        steps.append("put channels last with .transpose(1, 2, 0), of a tensor .permute(1, 2, 0)")
+    return f": {', and '.join(steps)}" if steps else ""
 
 
 def from_pil(image: Image.Image) -> NDArray[np.uint8]:
@@ -85,11 +132,27 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         SourceError: the file cannot be read as an image; the message names it.
     """
     try:
-        with Image.open(path) as image:
-            return from_pil(ImageOps.exif_transpose(image))
+        with _opened(path) as (image, orientation):
+            turned = _UPRIGHT.get(orientation)
+            return from_pil(image if turned is None else image.transpose(turned))
     except UnidentifiedImageError as error:
         raise SourceError(f"{path} is not an image that can be read") from error
     # SyntaxError: what Pillow raises for a broken PNG.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SourceError(f"cannot read the image {path}: {reason}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Image.Image, int]]:
+    """An image that is not decoded yet, and its orientation (EXIF tag 0x0112)."""
+    # Pillow warns of damaged EXIF without a name. Python's filters belong to the whole process.
+    with _filters, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(path)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if caught:
+        _log.warning("%s: %s", path, " ".join(str(caught[0].message).split()))
+    with image:
+        yield image, orientation

@@ -53,6 +53,18 @@ def test_with_a_way_to_stop_nothing_is_raised(number):
     assert ending.by == number
 
 
+def test_a_signal_stops_every_run_and_one_thread_does_it():
+    done = [threading.Event(), threading.Event()]
+    with polite_end() as ending:
+        for event in done:
+            on_first_signal(event.set)
+        assert sum(t.name == "signals" for t in threading.enumerate()) == 1
+        signal.raise_signal(signal.SIGINT)
+        assert all(event.wait(10) for event in done)
+    assert not ending.thread.is_alive()
+    assert not ending.stops
+
+
 def test_no_thread_is_left_where_no_signal_came():
     with polite_end():
         on_first_signal(lambda: None)
@@ -124,7 +136,7 @@ def test_the_third_signal_kills_a_process_that_does_not_end(number):
     assert (done.returncode, done.stdout) == (-number, "2\n3\n")
 
 
-def test_the_thread_of_signals_has_freed_the_run_when_the_block_ends():
+def test_the_run_is_freed_when_the_block_ends():
     freed = []
 
     class Run:
@@ -133,10 +145,10 @@ def test_the_thread_of_signals_has_freed_the_run_when_the_block_ends():
 
         def __del__(self):
             time.sleep(0.2)  # as a large model takes
-            freed.append(threading.current_thread().name)
+            freed.append(self)
 
     with polite_end():
         run = Run()
         on_first_signal(run.stop)
         del run
-    assert freed == ["signals"]
+    assert len(freed) == 1

@@ -119,6 +119,25 @@ def test_a_list_may_begin_with_a_byte_order_mark(folder):
     assert expand("bom.streams") == ["clip.mp4"]
 
 
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ("file:///a/b%20c.mp4", "/a/b c.mp4"),
+        ("FILE://localhost/a/what?.mp4", "/a/what?.mp4"),
+        ("file:///shots/*.png", "/shots/*.png"),
+    ],
+)
+def test_a_file_url_is_its_path(folder, spec, path):
+    assert expand(spec) == [path]
+    (folder / "urls.streams").write_text(f"{spec}\n")
+    assert expand("urls.streams") == [path]
+
+
+def test_a_file_of_another_machine_is_refused():
+    with pytest.raises(UsageError, match="another machine"):
+        expand("file://host/a.mp4")
+
+
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("name", ["x" * 300 + ".mp4", "a/" * 3000 + "b.mp4", "clip\0.mp4"])
 @pytest.mark.parametrize("plugin", [source_plugin, sink_plugin])

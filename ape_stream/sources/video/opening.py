@@ -111,6 +111,8 @@ class Address:
         """
         if not self.is_url and Path(self.spec).exists() and not Path(self.spec).is_file():
             raise SourceError(f"{self.shown} is not a file")  # a pipe would block for ever
+        if not self.is_url and Path(self.spec).exists() and not Path(self.spec).stat().st_size:
+            raise SourceError(f"{self.shown} is empty: copy it again, or name another file")
         container = self._container(again=again)
         stream = self._choose(container)
         if live is None:
@@ -154,7 +156,10 @@ class Address:
         cover = Disposition.attached_pic
         videos = [s for s in container.streams.video if not s.disposition & cover]
         if self._number < len(videos):
-            return videos[self._number]
+            if videos[self._number].codec_context is not None:
+                return videos[self._number]
+            container.close()
+            raise SourceError(f"{self.shown} holds video of a codec that cannot be decoded here")
         container.close()
         if not videos:
             raise SourceError(f"{self.shown} holds no video")

@@ -107,6 +107,11 @@ class VideoSource(Closing):
         """The file it reads, none for a URL; see `ReadsFiles`."""
         return [] if self._address.is_url else [Path(self.spec)]
 
+    def check(self) -> None:
+        """Refuse a file that cannot be opened; a URL may come later. See `ChecksItself`."""
+        if not self._address.is_url:
+            self._address.open(live=False).container.close()
+
     def __enter__(self) -> Self:
         """Open the container and find the stream; `live` is certain from here on."""
         self._opened = self._open_patiently()

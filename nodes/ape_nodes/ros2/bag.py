@@ -17,6 +17,7 @@ from ape_nodes.ros2.topics import OUTPUTS, TopicSpec, ros_name
 from ape_nodes.ros2.types import plain_encoder, type_store
 from ape_stream.closing import Closing
 from ape_stream.errors import ConfigError, SinkError, SourceError, TruncatedError
+from ape_stream.files import refuse_unwritable
 from ape_stream.optional import library
 from ape_stream.sources.clock import StreamClock
 
@@ -118,24 +119,32 @@ class BagSource(Closing):
         """Yield every image.
 
         Raises:
-            SourceError: a message is damaged, or the pixels cannot be read.
-            TruncatedError: after the last image, the recording was cut off.
+            SourceError: none could be read.
+            TruncatedError: after the last image, the recording was cut off or is damaged.
         """
-        index, clock = -1, StreamClock()
-        messages = self._reader.messages(self._connections)
-        for index, (connection, _, data) in enumerate(messages):
+        count, clock = 0, StreamClock()
+        problems: list[str] = []
+        for index, message in enumerate(self._messages(problems)):
             try:
-                message = self._reader.deserialize(data, connection.msgtype)
-            except Exception as error:
-                raise SourceError(f"{self._bag}: image {index} is damaged: {error}") from error
-            try:
-                yield clock.placed(frame_of(message, index, self.name))
+                frame = clock.placed(frame_of(message, index, self.name))
             except ValueError as error:
                 _log.warning("%s: image %d left out: %s", self._bag, index, error)
+            else:
+                yield frame
+                count += 1
         if self._cut_off:
-            raise TruncatedError(
-                f"{self._bag}: its recorder was interrupted; {index + 1} images were read"
-            )
+            problems.append("its recorder was interrupted")
+        if problems:
+            kind = TruncatedError if count else SourceError
+            raise kind(f"{self._bag}: {problems[0]}; {count} images were read")
+
+    def _messages(self, problems: list[str]) -> Iterator[Any]:
+        """Messages of the topic until one cannot be read; then the list says why."""
+        try:
+            for connection, _, data in self._reader.messages(self._connections):
+                yield self._reader.deserialize(data, connection.msgtype)
+        except Exception as error:  # noqa: BLE001 (rosbags and its parsers raise errors of every kind)
+            problems.append(f"it is damaged ({' '.join(str(error).split())})")
 
 
 def _recording(bag: Path) -> tuple[Path | CutOffRecording, bool]:
@@ -227,6 +236,10 @@ class BagSink(Closing):
         self._flushed_s = 0.0
         self._connections: dict[str, Any] = {}
         self._streams: dict[str, tuple[_BagTopics, ResultPublisher]] = {}
+
+    def check(self) -> None:
+        """Refuse a folder that cannot be made; see `ChecksItself`."""
+        refuse_unwritable(self._folder)
 
     def __enter__(self) -> Self:
         """Create the bag."""

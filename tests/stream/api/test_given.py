@@ -1,14 +1,19 @@
 """What `open` takes: images in memory, one output, ready trackers; and what it refuses."""
 
+import threading
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import ape_stream
 from ape_stream.api import load
-from ape_stream.errors import ConfigError, PipelineError
+from ape_stream.errors import UsageError
+from ape_stream.sources.memory import MemorySource
 from ape_stream.testing import CollectSink, ListSource, OraclePerceiver, frames
 from ape_stream.trackers.iou import IouTracker
+from ape_stream.types import Frame
 
 
 def grey(value=90):
@@ -29,16 +34,16 @@ def streams(source, **options):
         list(frames(3)),
         iter(frames(3)),
         np.stack([grey()] * 3),
+        torch.from_numpy(np.stack([grey()] * 3)),
+        [torch.from_numpy(grey())] * 3,
     ],
-    ids=["arrays", "mixed", "generator", "frames", "iterator of frames", "one array of all"],
+    ids=["arrays", "mixed", "generator", "frames", "of frames", "one array", "tensor", "tensors"],
 )
 def test_images_in_memory_are_one_stream(source):
-    if isinstance(source, np.ndarray):
-        source = list(source)
     assert streams(source) == [("images", 0), ("images", 1), ("images", 2)]
 
 
-@pytest.mark.parametrize("source", [grey(), Image.new("RGB", (32, 24))])
+@pytest.mark.parametrize("source", [grey(), Image.new("RGB", (32, 24)), torch.from_numpy(grey())])
 def test_one_image_is_a_stream_of_one(source):
     assert streams(source) == [("images", 0)]
 
@@ -69,10 +74,33 @@ def test_no_tracker_gives_no_track_ids(tracker):
     assert [result.instances.track_ids for result in run] == [None]
 
 
-def test_a_ready_tracker_follows_one_stream():
-    sources = [[grey()], (image for image in [grey()])]
-    with pytest.raises((ConfigError, PipelineError), match="give its class"):
-        streams(sources, tracker=IouTracker())
+@pytest.mark.parametrize("times", [(0, 1, 2, 3), (0, 1, 0, 1)], ids=["steady", "starts again"])
+def test_a_ready_tracker_serves_every_stream_and_clock(times):
+    tracker = IouTracker()
+    frames = [Frame(grey(), k, time_s / 10) for k, time_s in enumerate(times)]
+    sources = [MemorySource(frames, name=name) for name in ("a", "b")]
+    run = ape_stream.open(sources, "cup", model=OraclePerceiver(), tracker=tracker)
+    ids = [(r.frame.stream, *r.instances.track_ids.tolist()) for r in run]
+    # Confirmed in the second frame, and under a new id where the clock began again.
+    again = 1 if times[2] else 2
+    expected = [0, 1, again * (times[2] > 0), again]
+    assert sorted(ids) == sorted((name, k) for name in "ab" for k in expected)
+
+
+def test_a_tracker_that_cannot_be_copied_says_what_to_give():
+    class Locked(IouTracker):
+        def __init__(self):
+            super().__init__()
+            self.lock = threading.Lock()
+
+    sources = [MemorySource([grey()], name=name) for name in ("a", "b")]
+    with pytest.raises(UsageError, match="give its class"):
+        ape_stream.open(sources, "cup", model=OraclePerceiver(), tracker=Locked())
+
+
+class FrameTracker:
+    def update(self, found, time_s, frame):
+        """Takes one argument more than it is given."""
 
 
 class NoFrames:
@@ -97,14 +125,24 @@ class NoFrames:
         ({"outputs": CollectSink}, "not a class"),
         ({"tracker": object()}, r"object cannot be a tracker: it has no update\(\)"),
         ({"tracker": object}, r"object cannot be a tracker"),
+        ({"tracker": FrameTracker()}, r"update\(found, time_s\): missing .* argument: 'frame'"),
+        ({"tracker": FrameTracker}, r"update\(found, time_s\): missing .* argument: 'frame'"),
+        ({"tracker": lambda size: size}, "without arguments.*'size'"),
+        ({"model": FrameTracker()}, r"it has no prepare\(\), perceive\(\); give a name, a folder"),
+        ({"source": None}, "NoneType cannot be a source.*give a path, URL or device number, an"),
+        (
+            {"source": np.zeros((3, 24, 32), np.uint8)},
+            r"got \(3, 24, 32\) uint8: put channels last",
+        ),
+        ({"source": np.zeros((2, 24, 32, 3))}, "multiply values of 0..1 by 255"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_the_name_of_what_is_missing(change, says):
     given = {"source": grey(), "prompts": "cup", "model": OraclePerceiver(), **change}
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(UsageError, match=says):
         ape_stream.open(given.pop("source"), given.pop("prompts"), **given)
 
 
 def test_single_images_refuse_what_is_no_model():
-    with pytest.raises(ConfigError, match="prepare"):
+    with pytest.raises(UsageError, match="prepare"):
         load(object())

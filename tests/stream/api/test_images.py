@@ -2,6 +2,7 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ape_stream.api import images
@@ -106,6 +107,7 @@ def test_arrays_pil_images_and_files_have_the_same_pixels(tmp_path):
     pil.save(tmp_path / "red.png")
     for given in (red, pil, tmp_path / "red.png", str(tmp_path / "red.png"), pil.convert("RGBA")):
         assert np.array_equal(to_bgr(given), red)
+    assert np.array_equal(to_bgr(torch.from_numpy(red)), red)
     assert np.array_equal(to_bgr(red[..., 0]), np.zeros((4, 6, 3)))
     assert np.array_equal(to_bgr(np.dstack([red, red[..., :1]])), red)
 

@@ -157,7 +157,7 @@ def read_coco(path: Path, folder: Path | None = None) -> CocoData:
 def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
     try:
         table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is no COCO file: {error}") from error
     for key in ("images", "annotations", "categories"):
         rows = table.get(key) if isinstance(table, dict) else None
