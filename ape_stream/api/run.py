@@ -43,9 +43,8 @@ def open(  # noqa: A001, PLR0913 (reads as what it does; all that a run is made 
 
     Args:
         source: A file, directory, pattern (`shots/*.png`), device number or URL; a ready `Source`
-            or `SourceConfig`; or a list of these. Or images: an array or torch tensor (H, W, 3)
-            or (N, H, W, 3) uint8 blue-green-red, a PIL image, an iterable of them or of `Frame`s:
-            one stream.
+            or `SourceConfig`; or a list of these. Or images, as one stream: an array or tensor
+            ([N,] H, W, 3) uint8 blue-green-red, a PIL image, an iterable of them or of `Frame`s.
         prompts: "red apple, dog face", or texts and `Prompt`s.
         model: A model's name for the `ape` perceiver, or any ready `Perceiver`.
         threshold: Lowest score kept, 0..1, for prompts without their own; None: the model's.
