@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from ape_model.training.losses.criterion import Criterion, _masks, semantic_loss
+from ape_model.training.losses.criterion import Criterion, _masks
+from ape_model.training.losses.semantic import map_loss, semantic_shares
 
 
 class Square:
@@ -76,16 +77,53 @@ class Halves:
     valid = torch.tensor([[True, True, False]])
 
 
+def _semantic(scores, masks):
+    return map_loss(semantic_shares(scores, masks).log(), Halves(), Halves.classes).item()
+
+
 def test_a_semantic_map_is_judged_at_every_pixel_by_the_share_of_the_right_name():
     # Two queries paint a half each; the first one calls its half by the right name three to one.
     scores = torch.tensor([[[0.0, 0.2, 0.6], [0.5, 0.0, 0.0]]])
     masks = torch.tensor([[[[0.8, 0.0]], [[0.0, 0.9]]]])
-    found = semantic_loss(scores, masks, Halves(), Halves.classes)
-    assert found.item() == pytest.approx(-math.log(0.75) / 2)
+    entropy = -math.log(0.75) / 2
+    # Dice, with one cell of smoothing: class 0 is perfect, class 2 has three quarters of its cell.
+    dice = (1 - (2 * 0.75 + 1) / (0.75 + 1 + 1)) / 2
+    assert _semantic(scores, masks) == pytest.approx(entropy + dice, abs=1e-4)
 
 
 def test_a_pixel_that_no_query_paints_is_a_fault_of_the_semantic_map():
     scores = torch.tensor([[[0.0, 0.0, 1.0]]])
-    some = semantic_loss(scores, torch.tensor([[[[1.0, 0.0]]]]), Halves(), Halves.classes)
-    none = semantic_loss(scores, torch.tensor([[[[1.0, 1.0]]]]), Halves(), Halves.classes)
-    assert some.item() == none.item() == pytest.approx(-math.log(1e-6) / 2)
+    some = _semantic(scores, torch.tensor([[[[1.0, 0.0]]]]))
+    # Class 0 has nothing of its cell: what the query paints on it, in vain, costs class 2 as well.
+    assert some == pytest.approx(-math.log(1e-6) / 2 + 0.5 * (1 - 1 / 2), abs=1e-4)
+    assert _semantic(scores, torch.tensor([[[[1.0, 1.0]]]])) > some
+
+
+def test_maps_are_compared_at_their_own_stride_and_padding_counts_nothing():
+    # Four by two cells on maps of half the size: each cell of the map is one region.
+    class Fine(Halves):
+        masks = Halves.masks.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+
+    shares = torch.tensor([[[[0.1, 0.7]], [[0.1, 0.1]], [[0.8, 0.2]]]])
+    coarse = map_loss(shares.log(), Halves(), Halves.classes)
+    torch.testing.assert_close(map_loss(shares.log(), Fine(), Fine.classes), coarse)
+    fewer = Halves()
+    fewer.masks, fewer.classes = Halves.masks[:, :2], Halves.classes[:, :2]
+    fewer.valid = Halves.valid[:, :2]
+    torch.testing.assert_close(map_loss(shares.log(), fewer, fewer.classes), coarse)
+
+
+def test_a_thin_region_counts_next_to_a_wide_one():
+    class Pole(Halves):
+        masks = torch.zeros(1, 2, 1, 16)
+        masks[0, 0, 0, 0] = masks[0, 1, 0, 1:] = 1
+        classes = torch.tensor([[1, 0]])
+        valid = torch.tensor([[True, True]])
+
+    def loss(wrong):
+        shares = torch.full((1, 2, 1, 16), 0.01)
+        shares[0, 0, 0, 1:] = shares[0, 1, 0, 0] = 0.99
+        shares[0, :, 0, wrong] = shares[0, :, 0, wrong].flip(0)
+        return map_loss(shares.log(), Pole(), Pole.classes).item()
+
+    assert loss(0) > 2 * loss(5)

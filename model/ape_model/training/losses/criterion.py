@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ape_model.config import NANO
 from ape_model.network.align import Align
 from ape_model.network.boxes import corners
 from ape_model.training.data.batch import MASK_STRIDE
@@ -29,18 +30,25 @@ from ape_model.training.losses.functional import (
     focal_loss,
     quality_focal_loss,
 )
+from ape_model.training.losses.semantic import head_map_loss, map_loss, semantic_shares
 
 if TYPE_CHECKING:
     from ape_model.network.ape import Ape, ImageFeatures, RawOutputs
     from ape_model.training.data.batch import Batch
 
-__all__ = ["CLASSIFICATIONS", "Criterion", "Targets", "choose_region", "semantic_loss"]
+__all__ = [
+    "CLASSIFICATIONS",
+    "Criterion",
+    "Targets",
+    "choose_region",
+    "map_loss",
+    "semantic_shares",
+]
 
 CLASSIFICATIONS = ("quality", "focal")
 """What a score predicts: the IoU of the box (quality focal loss), or only whether the prompt is
 true (focal loss, as in the official criterion)."""
 
-EPSILON = 1e-6  # keeps logarithms and divisions of the semantic map finite
 MASK_MARGIN = 1.3
 """Sides of the box in which mask cells count fully, over those of the region's box."""
 OUTSIDE_WEIGHT = 0.1
@@ -61,6 +69,8 @@ WEIGHTS = {
     "mask": 2.0,
     "dice": 2.0,
     "semantic": 1.0,
+    "token_map": 0.5,
+    "feature_map": 0.5,
 }
 """Weights of the sum. `l1` and `giou` are those of the official criterion; the others were chosen
 on the drawn world."""
@@ -83,22 +93,33 @@ class Targets:
 
 
 class Criterion(nn.Module):
-    """Computes all losses of a step; has weights of its own, a class head on tokens.
+    """Computes all losses of a step; has weights of its own: class heads on tokens and on pixels.
 
     Args:
         width: channels of a token.
         text_width: channels of a prompt.
         classification: one of `CLASSIFICATIONS`.
+        mask_channels: of the mask feature.
     """
 
-    def __init__(self, width: int, text_width: int, classification: str = "quality") -> None:
+    def __init__(
+        self,
+        width: int,
+        text_width: int,
+        classification: str = "quality",
+        *,
+        mask_channels: int = NANO.mask_channels,
+    ) -> None:
         super().__init__()
         self.classification = classification
         # Used in training alone: it makes the tokens themselves separate the names, before any
         # query has learnt to find them.
         self.token_align = Align(width, text_width)
-        nn.init.orthogonal_(self.token_align.dot_product_projection_text.weight)
-        nn.init.constant_(self.token_align.log_scale, -1.0)
+        # The same on the mask feature, before any query's mask vector separates the names there.
+        self.pixel_align = Align(mask_channels, text_width)
+        for head in (self.token_align, self.pixel_align):
+            nn.init.orthogonal_(head.dot_product_projection_text.weight)
+            nn.init.constant_(head.log_scale, -1.0)
 
     def forward(
         self,
@@ -172,6 +193,17 @@ class Criterion(nn.Module):
             wanted = targets.classes[image, region[positive]]  # (K,)
             ce = self._class_cross_entropy(states[positive], targets.names, wanted)
             found["token_class_ce"] = (ce * weight).sum() / regions
+            if targets.semantic:
+                grid = features.geometry.levels.shapes[0]
+                finest = states[:, : grid[0] * grid[1]].mT.unflatten(-1, grid)  # stride 8
+                pixels = outputs.mask_feature.detach() if apart else outputs.mask_feature
+                for name, head, maps in (
+                    ("token_map", self.token_align, finest),
+                    ("feature_map", self.pixel_align, pixels),
+                ):
+                    found[name] = targets.semantic * head_map_loss(
+                        head, maps, targets.names, batch, targets.classes
+                    )
             # The same head on the mean token of each mask, which needs no assignment.
             pooled, wanted = _pool(states, batch)[batch.valid], targets.classes[batch.valid]
             ce = self._class_cross_entropy(pooled, targets.names, wanted)
@@ -235,7 +267,8 @@ class Criterion(nn.Module):
             if targets.semantic and targets.names is not None and targets.classes is not None:
                 scores = align(hidden, targets.names[None]).sigmoid()  # (B, Q, C)
                 masks = model.mask_head.logits(hidden, outputs.mask_feature).sigmoid()
-                loss = semantic_loss(scores, masks, batch, targets.classes)
+                shares = semantic_shares(scores, masks)
+                loss = map_loss(shares.log(), batch, targets.classes)
                 found["semantic"] = targets.semantic * loss
         return found
 
@@ -292,33 +325,6 @@ def _masks(model: Ape, outputs: RawOutputs, batch: Batch, region: Tensor) -> dic
         "mask": ((cells.sum((1, 2)) / near.sum((1, 2))) * weight).sum() / total,
         "dice": (dice_loss(logits, wanted, (1, 2)) * weight).sum() / total,
     }
-
-
-def semantic_loss(scores: Tensor, masks: Tensor, batch: Batch, classes: Tensor) -> Tensor:
-    """Cross entropy of the semantic map, the sum of all queries' masks times their class scores.
-
-    The losses of single regions do not see that together the queries leave a pixel out, or that the
-    right one is not the strongest there. This is MaskFormer's semantic inference (Cheng et al.
-    2021, section 3.4) as a loss.
-
-    Args:
-        scores: (B, Q, C) of queries and names, 0..1.
-        masks: (B, Q, h, w) of the queries, 0..1.
-        batch: with (B, G, h, w) masks; pixels of no region are left out.
-        classes: (B, G) int64 class of each region.
-
-    Returns:
-        the weighted mean over the pixels of regions, scalar.
-    """
-    painted = torch.einsum("bqc,bqhw->bchw", scores, masks)
-    # Shares of the names sum up to one in each pixel, so their logarithm is a log likelihood.
-    share = painted / painted.sum(1, keepdim=True).clamp(min=EPSILON)
-    negative_log = -share.clamp(min=EPSILON).log()  # (B, C, h, w)
-    wanted = negative_log[torch.arange(len(negative_log))[:, None], classes]  # (B, G, h, w)
-    # A region weighs the root of its area in all, so that a thin pole counts next to a wide road.
-    area = batch.masks.sum((-2, -1), keepdim=True).clamp(min=1)
-    weight = batch.masks * batch.valid[..., None, None] / area.sqrt()
-    return (wanted * weight).sum() / weight.sum().clamp(min=1)
 
 
 def _near(boxes: Tensor, masks: Tensor, unit: int) -> Tensor:
