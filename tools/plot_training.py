@@ -14,8 +14,17 @@ import matplotlib.pyplot as plt
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ACCURACY: Final = ("things_ap50", "stuff_ap50", "agnostic_recall50")
-LOSSES: Final = ("align", "class_ce", "l1", "mask", "semantic", "s/align", "s/referring_ce")
+ACCURACY: Final = ("things_ap50", "stuff_ap50", "agnostic_recall50", "miou")
+LOSSES: Final = (
+    "align",
+    "class_ce",
+    "l1",
+    "mask",
+    "semantic",
+    "feature_map",
+    "s/align",
+    "s/referring_ce",
+)
 """Weighted losses; `s/` marks steps of sentences."""
 FORMER: Final = {"name": "class_ce", "s/meant": "s/referring_ce"}
 """Keys in the logs of earlier runs, with what they are called now."""

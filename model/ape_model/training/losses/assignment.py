@@ -25,6 +25,7 @@ def assign_tokens(
     valid: Tensor,
     *,
     padded: Tensor | None = None,
+    shares: Tensor | None = None,
     threshold: float = 0.6,
     least: int = 6,
 ) -> Tensor:
@@ -35,12 +36,14 @@ def assign_tokens(
         boxes: (B, G, 4) x1, y1, x2, y2 of the regions, in the same unit.
         valid: (B, G) bool, False for padding.
         padded: (B, N) bool, anchors that are never assigned; None for none.
+        shares: (B, N, G) 0..1, how much of an anchor's cell a region's mask covers; None: unknown.
         threshold: an anchor of at least this IoU is assigned in any case.
         least: best anchors of each region, assigned at any IoU.
 
     Returns:
         (B, N) int64: the region of each anchor, -1 for none. An anchor that several regions claim
-        goes to the one it overlaps most, so that a small thing wins over what is behind it.
+        goes to the one it overlaps most, so that a small thing wins over what is behind it; with
+        `shares`, to the one whose mask is there.
     """
     iou = box_iou(anchors, boxes)  # (B, N, G)
     center = (anchors[:, :2] + anchors[:, 2:]) / 2  # (N, 2)
@@ -51,14 +54,22 @@ def assign_tokens(
     iou = torch.where(usable, iou, -2.0)  # stays below all usable ones when 1 is added
     # IoU is at most 1: anchors with their centre inside come first, each group by overlap.
     rank = iou + inside
+    if shares is not None:
+        # The centre of a wide region's box may show something else: trees on both sides of a road.
+        rank = torch.where(usable, rank + shares, rank)
     kth = rank.topk(min(least, rank.shape[1]), dim=1).values[:, -1:]  # (B, 1, G)
     claimed = ((rank >= kth) | (iou >= threshold)) & usable
-    best, region = torch.where(claimed, iou, -1.0).max(-1)  # (B, N) each
+    claim = iou if shares is None else rank
+    best, region = torch.where(claimed, claim, -1.0).max(-1)  # (B, N) each
     return torch.where(best >= 0, region, UNASSIGNED)
 
 
 def assign_queries(
-    predicted: Tensor, boxes: Tensor, valid: Tensor, threshold: float
+    predicted: Tensor,
+    boxes: Tensor,
+    valid: Tensor,
+    threshold: float,
+    fit: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Assign to every region the queries whose boxes overlap it (second stage).
 
@@ -67,21 +78,32 @@ def assign_queries(
         boxes: (B, G, 4) x1, y1, x2, y2 of the regions.
         valid: (B, G) bool, False for padding.
         threshold: IoU from which a query is assigned; the best query of each region always is.
+        fit: (B, Q, G) over 0, how well query and region fit in other ways than by their boxes (as
+            the class score of Feng et al. 2021, TOOD): IoU times fit then decides between several.
 
     Returns:
-        (B, Q) int64 region of each query, -1 for none, and (B, Q) its IoU with its best region.
+        (B, Q) int64 region of each query, -1 for none, and (B, Q) its IoU with its best region, or
+        with `fit`, with the region that it is assigned to.
     """
     iou = torch.where(valid[:, None], box_iou(predicted, boxes), -1.0)  # (B, Q, G)
     overlap, region = iou.max(-1)  # (B, Q) each
+    affinity = iou
+    if fit is not None:
+        # Road, building and trees all have boxes as wide as the image: IoU alone would give all
+        # wide queries to one of them, another one at every step.
+        affinity = torch.where(iou > 0, iou * fit, iou)
+        region = affinity.masked_fill(iou < threshold, UNASSIGNED).argmax(-1)
     region = torch.where(overlap >= threshold, region, UNASSIGNED)
     # The best query of a region is assigned to it, even below the threshold and even if it overlaps
     # another region more; of several such claims the one with the largest IoU wins.
-    best = iou.argmax(1)  # (B, G)
+    best = affinity.argmax(1)  # (B, G)
     forced = torch.zeros_like(iou, dtype=torch.bool).scatter_(1, best[:, None], 1)
     # A region that no query touches forces none: argmax would give it query 0.
     forced &= valid[:, None] & (iou > 0)  # (B, Q, G)
-    claim, claimed_by = torch.where(forced, iou, -1.0).max(-1)
+    claim, claimed_by = torch.where(forced, affinity, -1.0).max(-1)
     region = torch.where(claim > 0, claimed_by, region)
+    if fit is not None:
+        overlap = iou.gather(-1, region.clamp(min=0)[..., None])[..., 0]
     return region, overlap.clamp(min=0)
 
 

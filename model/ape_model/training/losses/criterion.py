@@ -30,7 +30,12 @@ from ape_model.training.losses.functional import (
     focal_loss,
     quality_focal_loss,
 )
-from ape_model.training.losses.semantic import head_map_loss, map_loss, semantic_shares
+from ape_model.training.losses.semantic import (
+    head_map_loss,
+    map_loss,
+    semantic_shares,
+    token_shares,
+)
 
 if TYPE_CHECKING:
     from ape_model.network.ape import Ape, ImageFeatures, RawOutputs
@@ -49,6 +54,7 @@ CLASSIFICATIONS = ("quality", "focal")
 """What a score predicts: the IoU of the box (quality focal loss), or only whether the prompt is
 true (focal loss, as in the official criterion)."""
 
+LEAST_FIT = 1e-4  # of a class that no query has: still, one query is the best
 MASK_MARGIN = 1.3
 """Sides of the box in which mask cells count fully, over those of the region's box."""
 OUTSIDE_WEIGHT = 0.1
@@ -165,7 +171,13 @@ class Criterion(nn.Module):
         """
         padded = features.geometry.padded  # (B, N)
         anchors = features.geometry.anchors[0].sigmoid()  # (N, 4), the same in all images
-        region = assign_tokens(corners(anchors), corners(batch.boxes), batch.valid, padded=padded)
+        region = assign_tokens(
+            corners(anchors),
+            corners(batch.boxes),
+            batch.valid,
+            padded=padded,
+            shares=token_shares(batch.masks) if targets.semantic else None,
+        )
         # Assigned by anchors and not by predicted boxes (DETA): targets do not depend on weights.
         objectness = outputs.tokens.objectness  # (B, N)
         boxes = outputs.tokens.all_boxes().sigmoid()  # (B, N, 4)
@@ -237,14 +249,18 @@ class Criterion(nn.Module):
         # The decoder's boxes are shares of each image; regions are in coordinate units.
         boxes = model.coordinates.from_shares(outputs.decoded.boxes[layer], batch.sizes, canvas)
         threshold = THRESHOLDS[min(layer, len(THRESHOLDS) - 1)]
+        align = model.class_embed[layer]
         region, overlap = assign_queries(
-            corners(boxes.detach()), corners(batch.boxes), batch.valid, threshold
+            corners(boxes.detach()),
+            corners(batch.boxes),
+            batch.valid,
+            threshold,
+            _fit(align, hidden.detach(), targets) if targets.semantic else None,
         )  # (B, Q) each
         positive = region >= 0
         count = positive.sum().clamp(min=1)
         image, _ = positive.nonzero(as_tuple=True)  # (K,)
         l1, giou = box_losses(boxes[positive], batch.boxes[image, region[positive]])
-        align = model.class_embed[layer]
         logits = align(hidden, outputs.text)  # (B, Q, P)
         # A prompt that is true of the query's region should score its IoU, every other one zero.
         quality = targets.truth[image, region[positive]] * overlap[positive][:, None]  # (K, P)
@@ -271,6 +287,16 @@ class Criterion(nn.Module):
                 loss = map_loss(shares.log(), batch, targets.classes)
                 found["semantic"] = targets.semantic * loss
         return found
+
+
+def _fit(align: nn.Module, hidden: Tensor, targets: Targets) -> Tensor | None:
+    """(B, Q, G) root of the probability that a query has the class of a region."""
+    if targets.names is None or targets.classes is None:
+        return None
+    with torch.no_grad():
+        classes = align(hidden, targets.names[None]).softmax(-1)  # (B, Q, C)
+        rows = targets.classes[:, None].expand(-1, hidden.shape[1], -1)  # (B, Q, G)
+        return classes.gather(-1, rows).clamp(min=LEAST_FIT).sqrt()
 
 
 def choose_region(logits: Tensor, best: Tensor, valid: Tensor, truth: Tensor) -> Tensor:

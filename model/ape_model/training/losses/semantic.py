@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ape_model.network.align import Align
     from ape_model.training.data.batch import Batch
 
-__all__ = ["head_map_loss", "map_loss", "semantic_shares"]
+__all__ = ["head_map_loss", "map_loss", "semantic_shares", "token_shares"]
 
 EPSILON = 1e-6  # keeps logarithms and divisions finite
 
@@ -76,3 +76,9 @@ def map_loss(log_shares: Tensor, batch: Batch, classes: Tensor) -> Tensor:
     shown = wanted.sum((0, 2, 3)) > 0
     dice = 1 - (2 * both[shown] + 1) / (total[shown] + 1)
     return entropy + dice.mean() if bool(shown.any()) else entropy
+
+
+def token_shares(masks: Tensor) -> Tensor:
+    """(B, G, H / 4, W / 4) masks to (B, N, G), the part of each token's cell that each covers."""
+    levels = [functional.avg_pool2d(masks, factor).flatten(2) for factor in (2, 4, 8)]
+    return torch.cat(levels, dim=-1).mT
