@@ -2,11 +2,14 @@
 
 A plain mp4 keeps its index for the end and is lost without it. Here, fragments (clusters in
 Matroska) are closed by time and flushed as they are made, and the encoder holds no frame back: a
-kill costs less than a second of the stream, however slowly it comes.
+kill costs less than a second of the stream, however slowly it comes. Where frames take long to
+make, fragments are closed by the time of day as well: by a key frame, which begins a new one.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path  # noqa: TC003
@@ -39,7 +42,7 @@ FORMATS: Final = {
     ".mp4": (
         "mp4",
         {
-            "movflags": "empty_moov+default_base_moof",
+            "movflags": "empty_moov+default_base_moof+frag_keyframe",
             "frag_duration": "500000",  # microseconds
             "flush_packets": "1",
         },
@@ -50,6 +53,10 @@ FORMATS: Final = {
 
 CLOCK: Final = Fraction(1, 90_000)
 """Time base of the written stream: exact for 24, 25, 30, 50 and 60 frames a second."""
+FRAGMENT_S: Final = 0.5
+"""Seconds of stream in a fragment, as in `FORMATS`."""
+SLOW_S: Final = 0.8
+"""Seconds of work after which a fragment is closed although its time is not over (a slow model)."""
 KEY_FRAME_S: Final = 1.0
 """Seconds of stream between key frames, where players can seek to."""
 NOMINAL_RATE: Final = 30
@@ -159,6 +166,7 @@ class _Writer:
             )
         self._clock = _Clock(from_zero=container[0] == "mp4")
         self._next_key = 0
+        self._fragments = _Fragments()
         with encoded(path):
             self._container: OutputContainer = av.open(
                 str(path), "w", format=container[0], options=container[1]
@@ -179,10 +187,11 @@ class _Writer:
             image = np.asarray(cv2.resize(image, self.size[::-1]), np.uint8)
         frame = av.VideoFrame.from_ndarray(_planes(image, self.size), format="yuv420p")
         frame.pts, frame.time_base = self._clock.ticks(time_s), CLOCK
-        if frame.pts >= self._next_key:
+        if frame.pts >= self._next_key or self._fragments.is_slow():
             frame.pict_type = PictureType.I
             # Set by us and not by the encoder's count: frame rates vary and frames are dropped.
             self._next_key = frame.pts + round(KEY_FRAME_S / CLOCK)
+        self._fragments.add(frame.pts, begins=frame.pict_type == PictureType.I)
         with encoded(self.path):
             self._container.mux(self._stream.encode(frame))
 
@@ -214,6 +223,23 @@ def _redacted(
         if text in blur or text in pixelate:
             redact(image, mask, smooth=text in blur)
     return image
+
+
+class _Fragments:
+    """Where the muxer begins a fragment, and how long ago that was."""
+
+    def __init__(self) -> None:
+        self._tick = 0
+        self._began_s = math.inf
+
+    def is_slow(self) -> bool:
+        """Whether the fragment has been open for too long."""
+        return time.monotonic() - self._began_s >= SLOW_S
+
+    def add(self, tick: int, *, begins: bool) -> None:
+        """Take note of a frame; a key frame begins a fragment."""
+        if begins or (tick - self._tick) * CLOCK >= FRAGMENT_S:
+            self._tick, self._began_s = tick, time.monotonic()
 
 
 class _Clock:

@@ -23,6 +23,7 @@ from ape_stream.protocols import Sink
 from ape_stream.sinks.sheet import GAP, SheetSink
 from ape_stream.sinks.video import VideoSink
 from ape_stream.sources.video import VideoSource
+from ape_stream.types import Frame
 
 
 def write(sink, results):
@@ -180,6 +181,31 @@ def test_a_kill_costs_less_than_a_second_of_the_stream(tmp_path, name, count, fp
     assert (count - len(frames)) / fps <= 1
     keys = [frame.time for frame in frames if frame.key_frame]
     assert np.diff(keys).max(initial=0) <= max(1, 1 / fps) + 0.01
+
+
+@pytest.mark.parametrize("name", ["slow.mp4", "slow.mkv"])
+@pytest.mark.parametrize("step_s", [0.3, 5.0])
+def test_a_slow_model_leaves_frames_that_can_be_read(tmp_path, monkeypatch, name, step_s):
+    """0.3 s a frame and more, 30 frames a second of stream: no fragment lasts over 1 s of work."""
+    now_s = 0.0
+    monkeypatch.setattr("ape_stream.sinks.video.time.monotonic", lambda: now_s)
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    nothing = made(0, found=0)
+    with VideoSink(str(tmp_path / name)) as sink:
+        for k in range(12):
+            now_s = k * step_s
+            frame = Frame(noise, k, k / 30)
+            sink.write(type(nothing)(frame, nothing.instances, nothing.prompts))
+            held = k + 1 - frames_in(tmp_path / f"{name}.part")
+            assert held * step_s < 1 + step_s  # the last one closes the fragment before it
+    assert len(read(tmp_path / name)) == 12
+
+
+def frames_in(path):
+    try:
+        return len(read(path))
+    except av.FFmpegError:  # no frame yet
+        return 0
 
 
 def test_a_full_disk_is_one_line_and_leaves_what_was_written(tmp_path):
