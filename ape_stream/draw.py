@@ -129,6 +129,8 @@ def _label(result: FrameResult, index: int) -> str:
     track = 0 if found.track_ids is None else int(found.track_ids[index])
     words = " ".join(_NO_GLYPH.sub(" ", name).split())
     mark = f"#{track}" if track > 0 else ""
+    if not words and not mark:  # of emoji alone
+        words = f"prompt {found.prompt_ids[index] + 1}"
     return " ".join(filter(None, [mark, words, f"{found.scores[index]:.2f}"]))
 
 

@@ -143,6 +143,8 @@ class FrameRecord:
     """Presentation time in units of the video's `time_base`, exact."""
     time_base: tuple[int, int] | None = None
     """That of the video, in files that have no line for it."""
+    partial: str | None = None
+    """In the last frame of a run that was cut short: why no more came."""
 
     @property
     def image(self) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import av
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ape_stream.errors import ConfigError, SinkError, TruncatedError, UsageError
 from ape_stream.files import PART, PartFile, held, written
@@ -28,7 +29,8 @@ _CUT_SHORT = TruncatedError("recovered from a run that was cut short")
 def recover(part: str | Path, *, overwrite: bool = False) -> tuple[Path, str]:
     """Make a whole file of what a run wrote, and remove the part.
 
-    COCO json and videos are marked as partial inside; lines that were cut off are left out.
+    All are marked as partial inside (of lines, the last one has the key `partial`); lines that were
+    cut off are left out.
 
     Args:
         part: What the run left: `out.json.part`, `out.mp4.part`, `labels.part/`, ...
@@ -72,13 +74,18 @@ def _jsonl(part: Path, final: Path) -> str:
     with held(part), written(new):
         count = sum(1 for _ in whole_lines(part))
         _refuse_empty(part, count)
-        with new.open("w", encoding="utf-8") as out:
-            out.writelines(
-                json.dumps(line, ensure_ascii=False) + "\n" for line in whole_lines(part)
-            )
+        _copy_lines(part, new, count)
         new.replace(final)
         _remove(part)
     return f"{count} frames"
+
+
+def _copy_lines(part: Path, new: Path, count: int) -> None:
+    """Copy the whole lines, so many; the last one is marked."""
+    with new.open("w", encoding="utf-8") as out:
+        for number, line in enumerate(whole_lines(part), start=1):
+            marked = {**line, "partial": str(_CUT_SHORT)} if number == count else line
+            out.write(json.dumps(marked, ensure_ascii=False) + "\n")
 
 
 def _video(part: Path, final: Path) -> str:
@@ -122,8 +129,13 @@ def _image(part: Path, final: Path) -> str:
                 image.load()
         except (OSError, SyntaxError, ValueError) as error:
             raise SinkError(f"{part} holds no whole image: there is nothing to recover") from error
-        with written(final):
-            part.replace(final)
+        about = PngInfo()
+        about.add_text("Comment", f"partial: {_CUT_SHORT}")
+        new = final.with_name(f"{final.name}.new")
+        with written(new):
+            image.save(new, format="png", pnginfo=about)
+            new.replace(final)
+        _remove(part)
     return "the frames until then"
 
 
@@ -132,8 +144,9 @@ def _labels(part: Path, final: Path) -> str:
     with held(legend.part), written(part):
         count = sum(1 for _ in whole_lines(legend.part))
         _refuse_empty(part, count)
-        # The lock is on the open file and stays with it under its new name.
-        legend.part.replace(legend.path)
+        _copy_lines(legend.part, legend.path, count)
+        # Locked until here; its folder is moved as a whole.
+        _remove(legend.part)
         move_label_maps(part, final)
         write_panoptic(final, _CUT_SHORT)
     return f"{count} frames"

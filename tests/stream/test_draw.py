@@ -119,7 +119,7 @@ def test_emoji_in_labels_are_left_out(text, drawn):
     np.testing.assert_array_equal(labelled(text), labelled(drawn))
 
 
-def test_a_label_of_emoji_alone_is_its_score():
+def test_a_label_of_emoji_alone_is_the_number_of_its_prompt():
     result = made(size=(240, 320), found=1)
     result = type(result)(result.frame, result.instances, PromptSet.of(["🍎"]))
-    assert _label(result, 0) == "0.90"
+    assert _label(result, 0) == "prompt 1 0.90"

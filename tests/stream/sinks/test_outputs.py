@@ -12,10 +12,12 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from results import made
 
 import ape_stream
 from ape_stream.errors import ApeStreamError, ConfigError, SinkError, UsageError
+from ape_stream.formats.records import read_records
 from ape_stream.sinks.coco import CocoSink
 from ape_stream.sinks.jsonl import JsonlSink
 from ape_stream.sinks.labels import LabelsSink
@@ -311,6 +313,8 @@ def test_what_was_cut_short_is_recovered(tmp_path, name, kind):
     assert [p.name for p in tmp_path.iterdir()] == [name]
     if name == "o.png":
         assert cv2.imread(str(path)) is not None
+        with Image.open(path) as image:
+            assert "partial" in image.info["Comment"]
         return
     assert holds == "40 frames"
     if name == "o.json":
@@ -321,9 +325,13 @@ def test_what_was_cut_short_is_recovered(tmp_path, name, kind):
         names = {category["id"] for category in document["categories"]}
         assert {one["category_id"] for one in document["annotations"]} <= names
     elif name == "o.jsonl":
-        assert [json.loads(x)["frame"] for x in path.read_text().splitlines()] == list(range(40))
+        lines = list(read_records(path))
+        assert [line.frame for line in lines] == list(range(40))
+        assert [line.frame for line in lines if line.partial] == [39]
     elif name == "labels":
         assert len(list(path.glob("cam/*.png"))) == 40
+        lines = [json.loads(line) for line in (path / "legend.jsonl").read_text().splitlines()]
+        assert [bool(line.get("partial")) for line in lines] == [False] * 39 + [True]
     else:
         with av.open(str(path)) as video:
             assert "partial" in {k.lower(): v for k, v in video.metadata.items()}["comment"]
