@@ -1,7 +1,8 @@
 """The program `ape-stream`: exit codes, errors as one line, signals.
 
 Exit codes: 0 done, 1 the run failed, 2 something given is wrong, 3 a source was truncated (all
-that decodes was processed), 128 + n ended by signal n (130 for Ctrl-C; what was written is kept).
+that decodes was processed) or some clips of a job failed (all others are done), 128 + n ended by
+signal n (130 for Ctrl-C; what was written is kept).
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ __all__ = ["redact"]
 
 CELLS: Final = 8
 """Along the longer side of a region: a face of 8 cells is not recognised."""
+CELL_SIDE: Final = 6
+"""Pixels of a cell, at least: small regions have fewer cells."""
 _MARGIN: Final = 0.06
 """In parts of a region's longer side; at least 3 pixels."""
 
@@ -44,7 +46,7 @@ def redact(image: NDArray[np.uint8], mask: Mask, *, smooth: bool) -> None:
     covered[y1 - top : y2 - top, x1 - left : x2 - left] = mask.bitmap
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
     covered = np.asarray(cv2.dilate(covered, kernel), np.uint8)
-    scale = min(1.0, CELLS / max(part.shape[:2]))
+    scale = min(1 / CELL_SIDE, CELLS / max(part.shape[:2]))
     cells = tuple(max(1, round(side * scale)) for side in part.shape[1::-1])
     small: NDArray[Any] = cv2.resize(part, cells, interpolation=cv2.INTER_AREA)
     way = cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST
