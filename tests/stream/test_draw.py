@@ -10,7 +10,7 @@ import supervision as sv
 from results import disc, made
 
 from ape_stream import masks
-from ape_stream.draw import _label, draw, tint
+from ape_stream.draw import _label, draw, pixelate, tint
 from ape_stream.types import Instances, PromptSet
 
 SIZE = (120, 160)
@@ -123,3 +123,25 @@ def test_a_label_of_emoji_alone_is_the_number_of_its_prompt():
     result = made(size=(240, 320), found=1)
     result = type(result)(result.frame, result.instances, PromptSet.of(["🍎"]))
     assert _label(result, 0) == "prompt 1 0.90"
+
+
+@pytest.mark.parametrize("corner", [(30.0, 20.0), (0.0, 0.0), (75.5, 50.5)])
+def test_what_is_pixelated_holds_a_few_colours_and_nothing_else_changes(corner):
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (64, 96, 3), np.uint8)
+    before = image.copy()
+    x, y = corner
+    pixelate(image, np.array([[x, y, x + 20, y + 12]], np.float32), cells=4)
+    left, top, right, bottom = (round(side) for side in (x, y, x + 20, y + 12))
+    inside = image[top:bottom, left:right].reshape(-1, 3)
+    assert len(np.unique(inside, axis=0)) <= 16
+    assert (image != before).any(axis=2)[top:bottom, left:right].mean() > 0.9
+    outside = np.ones((64, 96), bool)
+    outside[max(0, top - 4) : bottom + 5, max(0, left - 4) : right + 5] = False
+    assert np.array_equal(image[outside], before[outside])
+
+
+def test_an_empty_box_is_no_reason_to_fail():
+    image = np.zeros((8, 8, 3), np.uint8)
+    pixelate(image, np.array([[20, 20, 30, 30], [3, 3, 3, 3]], np.float32))
+    pixelate(image, np.zeros((0, 4), np.float32))

@@ -39,7 +39,7 @@ FPS: Final = 30.0
 REGIONS: Final = 20
 SLOW_BYTES_PER_S: Final = 1e6
 Codec = Literal["jpeg", "h264"]
-_WARM_S: Final = 1.0
+WARM_S: Final = 1.0
 _MARK: Final = "blob"
 
 
@@ -209,7 +209,7 @@ class _Bench:
         tasks = [asyncio.create_task(v.look(self._client, self._url)) for v in everybody]
         if stopped:
             tasks.append(asyncio.create_task(_stopped(self._client, self._url)))
-        await asyncio.sleep(_WARM_S)
+        await asyncio.sleep(WARM_S)
         for viewer in everybody:
             viewer.forget()
         before, frames_before = self._cpu()
@@ -235,7 +235,7 @@ class _Bench:
         """Milliseconds from an edit to the first masks that know it; images lost meanwhile."""
         viewer = _Viewer("h264")
         looking = asyncio.create_task(viewer.look(self._client, self._url))
-        await asyncio.sleep(_WARM_S)
+        await asyncio.sleep(WARM_S)
         viewer.forget()
         async with _page(self._client, self._url) as ws:
             await _say(ws, "sub", cam=0, video=False)

@@ -66,6 +66,8 @@ class Hub:
         self.events = events
         self.run = run
         self.viewers: set[Viewer] = set()
+        self.seats = 0
+        """Sockets that are open or being opened."""
         self.cameras = [Camera(k, name, self._delivered, hide) for k, name in enumerate(streams)]
         self.by_name = {camera.name: camera for camera in self.cameras}
         self.prompts = PromptList(run.prompts, self._set_prompts, self._prompts_changed, locked)

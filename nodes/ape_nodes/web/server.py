@@ -72,14 +72,20 @@ async def _socket(request: web.Request, hub: Hub, access: Access) -> web.StreamR
     """The page's WebSocket."""
     if protocol.PROTOCOL not in request.headers.get("Sec-WebSocket-Protocol", ""):
         raise web.HTTPBadRequest(text=f"the subprotocol is {protocol.PROTOCOL}")
-    if len(hub.viewers) >= MAX_VIEWERS:
+    role = access.check(request, Role.VIEW)
+    if hub.seats >= MAX_VIEWERS:
         raise web.HTTPServiceUnavailable(text=f"there are {MAX_VIEWERS} viewers already")
     # Without compression: images do not get smaller, and it costs ten times as much as sending.
     ws = web.WebSocketResponse(
         protocols=(protocol.PROTOCOL,), compress=False, max_msg_size=MAX_BYTES, heartbeat=PING_S
     )
-    await ws.prepare(request)
-    await Conversation(hub, ws, access.check(request, Role.VIEW)).run()
+    # Taken before the first wait: many that come at once must not all find the last seat free.
+    hub.seats += 1
+    try:
+        await ws.prepare(request)
+        await Conversation(hub, ws, role).run()
+    finally:
+        hub.seats -= 1
     return ws
 
 
