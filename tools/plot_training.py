@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ACCURACY: Final = ("things_ap50", "stuff_ap50", "agnostic_recall50", "miou")
+ACCURACY: Final = ("things_ap50", "stuff_ap50", "agnostic_recall50", "miou", "pixel_miou")
 LOSSES: Final = (
     "align",
     "class_ce",

@@ -19,7 +19,7 @@ from ape_model.text.clip_tower import TEXT_TOWERS, ClipTextEncoder, Pooling, Tex
 from ape_model.text.embedder import PromptEmbedder
 from ape_model.text.embedding_file import EmbeddingFile
 from ape_model.text.nano_tower import NanoText, NanoTokenizer
-from ape_model.weights.registry import BUILT_IN, find_model
+from ape_model.weights.registry import DEFAULT, find_model
 from ape_model.weights.state_dict import load_weights
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class NanoTextEncoder:
         return torch.cat(rows)
 
 
-def load(model: str = BUILT_IN, device: str = "auto") -> Ape:
+def load(model: str = DEFAULT, device: str = "auto") -> Ape:
     """Load a network by name, in float32, ready for inference.
 
     Example:
@@ -131,7 +131,7 @@ def load(model: str = BUILT_IN, device: str = "auto") -> Ape:
         >>> features = network.encode_image(torch.zeros(1, 3, 256, 256))
 
     Args:
-        model: "nano", a model that was imported or pulled, or the path of one.
+        model: "nano", "street", a model that was imported or pulled, or the path of one.
         device: "auto" (the first GPU, else the CPU), "cpu", "cuda:1" ...
 
     Raises:

@@ -30,7 +30,7 @@ from ape_model.inference.transfer import to_host
 from ape_model.loading import load_network, open_embedder, parse_device, parse_dtype
 from ape_model.text.clip_tokenizer import clean_text
 from ape_model.text.embedder import VOCABULARY, classify
-from ape_model.weights.registry import BUILT_IN, find_model
+from ape_model.weights.registry import DEFAULT, find_model
 from ape_model.world.words import load_vocabulary
 from ape_stream import masks
 from ape_stream.errors import ConfigError, ModelError, PromptError
@@ -60,7 +60,7 @@ class ApePerceiver:
     On a CPU, nano leaves one core to decoding and writing, unless `OMP_NUM_THREADS` is set.
 
     Args:
-        model: "nano", a model that was imported or pulled, or the path of one.
+        model: "nano", "street", a model that was imported or pulled, or the path of one.
         threshold: lowest score kept for prompts without one of their own, 0..1.
         device: where the network runs: "auto" (the first GPU, else the CPU), "cpu", "cuda:1" ...
         canvas: long edge of the image that the network sees, pixels; None for the model's own.
@@ -81,7 +81,7 @@ class ApePerceiver:
     def __init__(  # noqa: PLR0913 (a plugin's options are its keyword arguments)
         self,
         *,
-        model: str = BUILT_IN,
+        model: str = DEFAULT,
         threshold: float | None = None,
         device: str = "auto",
         canvas: int | None = None,
@@ -124,7 +124,7 @@ class ApePerceiver:
         self._stuff = np.zeros(0, np.bool_)
 
     @staticmethod
-    def weights(*, model: str = BUILT_IN, bank: str | None = None, **_: Any) -> list[Path]:
+    def weights(*, model: str = DEFAULT, bank: str | None = None, **_: Any) -> list[Path]:
         """The files that a perceiver with these options reads; see `KnowsWeights`."""
         with _translate_errors():
             files = find_model(model)

@@ -44,9 +44,16 @@ def list_(*, as_json: Json = False) -> None:
         print_json([asdict(line) for line in lines])
         return
     print_table(
-        ("model", "variant", "state", "vision", "text"),
+        ("model", "variant", "state", "vision", "text", "knows"),
         [
-            (line.name, line.variant, line.state, size(line.vision_bytes), size(line.text_bytes))
+            (
+                line.name,
+                line.variant,
+                line.state,
+                size(line.vision_bytes),
+                size(line.text_bytes),
+                line.knows,
+            )
             for line in lines
         ],
     )
@@ -60,6 +67,7 @@ def info(
 ) -> None:
     """Show where a model's files are stored and what they were made from."""
     from ape_model.io.safetensors_io import read_metadata  # noqa: PLC0415 (torch takes seconds)
+    from ape_model.weights.built_in import ASSETS, BUILT_IN  # noqa: PLC0415
     from ape_model.weights.registry import find_model  # noqa: PLC0415
 
     with one_line_errors():
@@ -76,6 +84,9 @@ def info(
         "origin": label.get("origin"),
         "origin_sha256": label.get("origin_sha256"),
     }
+    if files.vision.parent == ASSETS:
+        one = BUILT_IN[files.name]
+        content |= {"knows": one.knows, "licence": one.licence, "card": one.card}
     if as_json:
         print_json(content)
     else:

@@ -1,7 +1,7 @@
 """Where models are stored and what they are called.
 
     $XDG_DATA_HOME/ape_stream/models/<name>/{vision,text}.safetensors   imported ones
-    ape_model/assets/nano*                                              the one that ships
+    ape_model/assets                                                    those that ship
 
 `find_model` turns what a user gives, a name or a path, into the files of a model.
 """
@@ -14,18 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ape_model.config import PRESETS
+from ape_model.config import NANO, PRESETS
 from ape_model.errors import CheckpointError, ModelMissingError, VariantError
 from ape_model.io.read_errors import read_errors
 from ape_model.io.safetensors_io import read_metadata
 from ape_model.text.clip_tokenizer import clean_text
+from ape_model.weights.built_in import ASSETS, BUILT_IN, DEFAULT, TEXT, TEXT_DIGEST
 from ape_model.weights.import_official import FORMAT, TEXT_FILE, VISION_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 __all__ = [
-    "BUILT_IN",
+    "DEFAULT",
     "ModelFiles",
     "ModelState",
     "check_name",
@@ -34,16 +35,10 @@ __all__ = [
     "models_root",
 ]
 
-BUILT_IN: Final = "nano"
-"""Name of the model that ships with the package."""
-_ASSETS: Final = Path(__file__).parents[1] / "assets"
-_NANO_VISION: Final = "nano.safetensors"
-_NANO_TEXT: Final = "nano_text.safetensors"
-_NANO_NAMES: Final = "nano_vocabulary.json"
 _OFFICIAL_NAMES: Final = "official_vocabulary.json"
-_NANO_TEXT_DIGEST: Final = "e5c0b53272fb9fe94ffb808736ed6237221c477c94b52da34804b3d7217738c6"
-"""SHA-256 of the shipped `nano_text.safetensors`. Recorded here, so that cached prompts and banks
-are recognised without the file, and no start has to read it."""
+_OFFICIAL_KNOWS: Final = "photographs, open vocabulary"
+_VARIANT: Final = NANO.ape.name
+"""Variant of the models that ship."""
 _LONGEST_NAME: Final = 200
 """Bytes; file systems allow 255, and unfinished imports carry the name with a suffix."""
 
@@ -86,6 +81,8 @@ class ModelState:
     """Size of the text tower's file, or None where there is none."""
     folder: str | None
     """Folder of the files, or None."""
+    knows: str
+    """What it was trained on, in few words; empty where that is not recorded."""
 
 
 def models_root() -> Path:
@@ -106,8 +103,8 @@ def check_name(name: str) -> str:
         raise VariantError(f"a model cannot be called {name!r}: use letters, digits, - _ and .")
     if len(name) > _LONGEST_NAME:
         raise VariantError(f"a model's name has at most {_LONGEST_NAME} letters, not {len(name)}")
-    if name.casefold() == BUILT_IN:
-        raise VariantError(f"{BUILT_IN} is built in: choose another --name")
+    if name.casefold() in BUILT_IN:
+        raise VariantError(f"{name.casefold()} is built in: choose another --name")
     return name
 
 
@@ -115,8 +112,8 @@ def find_model(model: str | Path) -> ModelFiles:
     """Find the files of a model.
 
     Args:
-        model: "nano", the name of an imported model, a folder with its files, or the path of its
-            `vision.safetensors`.
+        model: "nano", "street", the name of an imported model, a folder with its files, or the path
+            of its `vision.safetensors`.
 
     Raises:
         ModelMissingError: a known model is not here; the message names the command that gets it.
@@ -124,8 +121,8 @@ def find_model(model: str | Path) -> ModelFiles:
         CheckpointError: its files cannot be read.
     """
     name = str(model)
-    if name.casefold() == BUILT_IN:
-        return _built_in()
+    if name.casefold() in BUILT_IN:
+        return _built_in(name.casefold())
     # An imported model wins over a folder of the same name here; "./name" means the folder.
     if os.sep not in name and (folder := _stored(name)) is not None:
         return _from_folder(folder.name, folder / VISION_FILE)
@@ -143,8 +140,11 @@ def find_model(model: str | Path) -> ModelFiles:
 
 
 def list_models() -> list[ModelState]:
-    """Return every model that is known, here or not, the built-in one first."""
-    lines = [_line(BUILT_IN, BUILT_IN, "built in", _ASSETS / _NANO_VISION, _ASSETS / _NANO_TEXT)]
+    """Return every model that is known, here or not, the built-in ones first."""
+    lines = [
+        _line(name, _VARIANT, "built in", ASSETS / one.vision, ASSETS / TEXT, one.knows)
+        for name, one in BUILT_IN.items()
+    ]
     folders = _stored_folders()
     for folder in folders:
         vision = folder / VISION_FILE
@@ -152,13 +152,16 @@ def list_models() -> list[ModelState]:
             variant, state = read_metadata(vision).get("variant", "?"), "imported"
         except CheckpointError:
             variant, state = "?", "damaged"
-        lines.append(_line(folder.name, variant, state, vision, folder / TEXT_FILE))
+        knows = _OFFICIAL_KNOWS if variant in PRESETS else ""
+        lines.append(_line(folder.name, variant, state, vision, folder / TEXT_FILE, knows))
     # Official models are listed though they are not here, so that a user sees what can be pulled.
     absent = [name for name in PRESETS if name not in {folder.name for folder in folders}]
-    return lines + [ModelState(name, name, "not here", None, None, None) for name in absent]
+    return lines + [
+        ModelState(name, name, "not here", None, None, None, _OFFICIAL_KNOWS) for name in absent
+    ]
 
 
-def _line(name: str, variant: str, state: str, vision: Path, text: Path) -> ModelState:
+def _line(name: str, variant: str, state: str, vision: Path, text: Path, knows: str) -> ModelState:
     here = vision.is_file()
     return ModelState(
         name=name,
@@ -167,6 +170,7 @@ def _line(name: str, variant: str, state: str, vision: Path, text: Path) -> Mode
         vision_bytes=vision.stat().st_size if here else None,
         text_bytes=text.stat().st_size if text.is_file() else None,
         folder=str(vision.parent) if here else None,
+        knows=knows,
     )
 
 
@@ -184,20 +188,28 @@ def _stored(name: str) -> Path | None:
     return next(iter(exact + loose), None)
 
 
-def _built_in() -> ModelFiles:
-    vision, text = _ASSETS / _NANO_VISION, _ASSETS / _NANO_TEXT
+def _built_in(name: str) -> ModelFiles:
+    one = BUILT_IN[name]
+    vision, text = ASSETS / one.vision, ASSETS / TEXT
     if not vision.is_file():
         raise ModelMissingError(
             f"{vision.name} is missing from this installation: install ape-stream again"
         )
+    stuff: frozenset[str] = frozenset()
+    if one.names is None:
+        label = read_metadata(vision)
+        names, stuff = _learnt_names(label), _learnt_stuff(label)
+    else:
+        names = _read_names(ASSETS / one.names)
     return ModelFiles(
-        name=BUILT_IN,
-        variant=BUILT_IN,
+        name=name,
+        variant=_VARIANT,
         vision=vision,
         text=text if text.is_file() else None,
-        text_tower=BUILT_IN,
-        text_digest=_NANO_TEXT_DIGEST,
-        vocabulary=_read_names(_ASSETS / _NANO_NAMES),
+        text_tower=NANO.ape.text_tower,
+        text_digest=TEXT_DIGEST,
+        vocabulary=names,
+        stuff=stuff,
     )
 
 
@@ -219,7 +231,7 @@ def _from_folder(name: str, vision: Path) -> ModelFiles:
             text_tower=label["text_tower"],
             text_digest=label["text_sha256"],
             vocabulary=_learnt_names(label),
-            stuff=_cleaned(json.loads(label.get("stuff", "[]"))),
+            stuff=_learnt_stuff(label),
         )
     # The header's digest is enough: hashing gigabytes would delay every start.
     if has_text and read_metadata(text).get("text_sha256") != files.text_digest:
@@ -228,7 +240,7 @@ def _from_folder(name: str, vision: Path) -> ModelFiles:
 
 
 def _known(variant: str) -> str:
-    if variant != BUILT_IN and variant not in PRESETS:
+    if variant != _VARIANT and variant not in PRESETS:
         raise ValueError(f"no variant {variant!r}")
     return variant
 
@@ -236,8 +248,12 @@ def _known(variant: str) -> str:
 def _learnt_names(label: Mapping[str, str]) -> frozenset[str]:
     """Names of a model of our own trainer, from its header; else the official ones."""
     if "names" not in label:
-        return _read_names(_ASSETS / _OFFICIAL_NAMES)
+        return _read_names(ASSETS / _OFFICIAL_NAMES)
     return _cleaned(json.loads(label["names"]))
+
+
+def _learnt_stuff(label: Mapping[str, str]) -> frozenset[str]:
+    return _cleaned(json.loads(label.get("stuff", "[]")))
 
 
 def _cleaned(names: Iterable[str]) -> frozenset[str]:

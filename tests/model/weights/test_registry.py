@@ -45,7 +45,7 @@ def assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "assets"
     folder.mkdir()
     (folder / "official_vocabulary.json").write_text('["Traffic  Light"]')
-    monkeypatch.setattr(registry, "_ASSETS", folder)
+    monkeypatch.setattr(registry, "ASSETS", folder)
     return folder
 
 
@@ -103,7 +103,7 @@ def test_text_of_another_model_is_noticed(imported: Path) -> None:
 def test_models_that_are_not_there(home: Path) -> None:
     with pytest.raises(ModelMissingError, match="`ape-stream models pull Ti`"):
         find_model("ti")
-    with pytest.raises(VariantError, match="choose one of nano, A, B, C, D, Ti"):
+    with pytest.raises(VariantError, match="choose one of nano, street, A, B, C, D, Ti"):
         find_model("yolo")
     with pytest.raises(VariantError, match="no folder"):
         find_model(home / "nowhere" / "vision.safetensors")
@@ -119,7 +119,7 @@ def test_a_foreign_safetensors_file(home: Path) -> None:
 
 def test_list_says_what_is_where(imported: Path, assets: Path) -> None:
     lines = {line.name: line for line in list_models()}
-    assert list(lines) == ["nano", "D", "A", "B", "C", "Ti"]
+    assert list(lines) == ["nano", "street", "D", "A", "B", "C", "Ti"]
     assert lines["nano"].state == "not here"
     assert lines["D"].state == "imported"
     assert lines["D"].vision_bytes == (imported / VISION_FILE).stat().st_size
@@ -130,6 +130,9 @@ def test_list_says_what_is_where(imported: Path, assets: Path) -> None:
     assert lines["nano"].state == "built in"
     assert lines["D"].state == "damaged"
     assert json.dumps([asdict(line) for line in lines.values()])
+    told = [lines[name].knows for name in ("nano", "street", "C")]
+    assert len(set(told)) == 3
+    assert all(told)
 
 
 def test_built_in(assets: Path) -> None:
@@ -139,6 +142,20 @@ def test_built_in(assets: Path) -> None:
     files = find_model("Nano")
     assert (files.name, files.variant, files.text_tower) == ("nano", "nano", "nano")
     assert files.vocabulary == {"red apple"}
+    assert not files.stuff
+
+
+def test_built_in_with_its_names_in_the_header(assets: Path) -> None:
+    with pytest.raises(ModelMissingError, match=r"street\.safetensors is missing"):
+        find_model("street")
+    _ship_nano(assets)
+    label = {"names": '["Car", "road"]', "stuff": '["Road"]'}
+    save_file({"a": torch.ones(1)}, assets / "street.safetensors", label)
+    nano, street = find_model("nano"), find_model("Street")
+    assert (street.name, street.variant, street.text_tower) == ("street", "nano", "nano")
+    assert (street.vocabulary, street.stuff) == ({"car", "road"}, {"road"})
+    # One text tower: a prompt embedded for one of them is in the cache for the other.
+    assert (street.text, street.text_digest) == (nano.text, nano.text_digest)
 
 
 def test_the_digest_of_the_shipped_text_tower_is_recorded() -> None:
