@@ -59,6 +59,7 @@ def live(  # noqa: PLR0913 (typer reads a command's options from its parameters)
     policy: opt.Policy = None,
     wait: opt.Wait = None,
     output: opt.Output = None,
+    metrics: opt.Metrics = None,
     overwrite: opt.Overwrite = False,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -80,6 +81,7 @@ def live(  # noqa: PLR0913 (typer reads a command's options from its parameters)
         policy=policy,
         source={"wait_s": wait},
         output=output or [],
+        metrics=metrics,
         overwrite=overwrite,
     )
     given: dict[str, Any] = {
