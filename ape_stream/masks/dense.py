@@ -96,10 +96,10 @@ class _Blocks:
         return cls(edges[:-1], np.diff(edges), along.share)
 
     def pixels(self, blocks: NDArray[np.intp]) -> NDArray[np.intp]:
-        """(N, L) pixels of N blocks that are not empty; a short one repeats its last pixel."""
+        """(L, N) pixels of N blocks that are not empty; a short one repeats its last pixel."""
         counts = self.counts[blocks]
-        within = np.minimum(np.arange(counts.max()), counts[:, None] - 1)
-        return self.starts[blocks][:, None] + within
+        within = np.minimum(np.arange(counts.max())[:, None], counts - 1)
+        return self.starts[blocks] + within
 
 
 def _corners(cells: NDArray[np.float32], rows: int, cols: int) -> list[NDArray[np.float32]]:
@@ -132,7 +132,7 @@ class _OpenBlocks:
     col: NDArray[np.intp]
     """(N,)."""
     classes: NDArray[np.intp]
-    """(N, C) positions of the maps, rising."""
+    """(N, C) positions of the maps, rising; a block with fewer repeats its last."""
     corners: NDArray[np.float32]
     """(4, N, C) their values at the cells around."""
 
@@ -148,9 +148,13 @@ def _open_blocks(
     block, classes = np.nonzero(can_win.T)
     counts = can_win.sum(0)  # (N,)
     first = np.searchsorted(block, np.arange(len(counts)))
-    for count in np.unique(counts):
-        chosen = np.flatnonzero(counts == count)
-        own = classes[first[chosen][:, None] + np.arange(count)]  # (n, C)
+    # Blocks of up to 2, 4, 8, ... maps together: few groups, so few calls.
+    groups = np.ceil(np.log2(np.maximum(counts, 2))).astype(np.intp)
+    for group in np.unique(groups):
+        chosen = np.flatnonzero(groups == group)
+        # Where there are fewer, the last comes again: it is not larger than itself.
+        place = np.minimum(np.arange(counts[chosen].max()), counts[chosen][:, None] - 1)
+        own = classes[first[chosen][:, None] + place]  # (n, C)
         corners = around[:, own.T, chosen].swapaxes(1, 2)  # (4, n, C)
         yield _OpenBlocks(row[chosen], col[chosen], own, corners)
 
@@ -170,50 +174,51 @@ def _compare(
     rows: _Blocks,
     cols: _Blocks,
 ) -> None:
-    """Fill undecided blocks of the frame pixel by pixel."""
-    largest = max(1, int(rows.counts.max()) * int(cols.counts.max()))
-    step = max(1, _AT_ONCE // largest)
+    """Fill undecided blocks of the frame pixel by pixel; blocks are the last axis of all arrays."""
+    pixels = max(1, int(rows.counts.max()) * int(cols.counts.max()))
+    step = max(1, _AT_ONCE // pixels)
+    flat = out.reshape(-1)
     for start in range(0, len(blocks.row), step):
         part = slice(start, start + step)
-        row, col, classes = blocks.row[part], blocks.col[part], blocks.classes[part]
-        y, x = rows.pixels(row), cols.pixels(col)  # (n, R), (n, S)
+        row, col, classes = blocks.row[part], blocks.col[part], blocks.classes[part].T  # (C, n)
+        y, x = rows.pixels(row), cols.pixels(col)  # (R, n), (S, n)
         shares = rows.share[y], cols.share[x]
         around = _cells(row, col, gates.shape[1:])
-        best = np.full((len(row), y.shape[1], x.shape[1]), -np.inf, np.float32)
-        gate, winner = np.empty_like(best), np.empty(best.shape, np.uint16)
-        shared = None
-        for k in range(classes.shape[1]):
+        winner = np.broadcast_to((classes[0] + 1).astype(np.uint16), (len(y), *x.shape))
+        best = _between(blocks.corners[:, part, 0], *shares)  # (R, S, n)
+        own = classes if len(gates) > 1 else np.zeros_like(classes)
+        gate = _gate(gates, own[0], around, shares)
+        for k in range(1, len(classes)):
             value = _between(blocks.corners[:, part, k], *shares)
-            own = classes[:, k]
-            if len(gates) > 1 or shared is None:
-                of = own if len(gates) > 1 else 0
-                shared = _between(np.stack([gates[of, r, c] for r, c in around]), *shares)
             better = value > best
-            np.copyto(best, value, where=better)
-            np.copyto(gate, shared, where=better)
-            np.copyto(winner, (own + 1).astype(np.uint16)[:, None, None], where=better)
-        winner[gate < 1] = 0
-        out[y[:, :, None], x[:, None, :]] = winner
+            winner = np.where(better, (classes[k] + 1).astype(np.uint16), winner)
+            np.maximum(best, value, out=best)
+            if len(gates) > 1:
+                gate = np.where(better, _gate(gates, own[k], around, shares), gate)
+        # One index is faster than two.
+        flat[(y * out.shape[1])[:, None] + x] = np.where(gate < 1, 0, winner)
+
+
+def _gate(
+    gates: NDArray[np.float32],
+    classes: NDArray[np.intp],
+    around: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
+    shares: tuple[NDArray[np.float32], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """The gate of a map of each of n blocks, at the blocks' pixels (R, S, n)."""
+    corners = np.stack([gates[classes, r, c] for r, c in around])  # (4, n)
+    if corners.min() >= 1:  # open at every pixel
+        return np.ones((1, 1, len(classes)), np.float32)
+    return _between(corners, *shares)
 
 
 def _between(
     corners: NDArray[np.float32], down: NDArray[np.float32], right: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """(4, N) cells at the pixels of N blocks, (N, R, S): columns first, then rows."""
-    cells = corners[:, :, None]  # (4, N, 1)
-    top = lerp(
-        np.broadcast_to(cells[0], right.shape).copy(),
-        np.broadcast_to(cells[1], right.shape).copy(),
-        right,
-    )
-    low = lerp(
-        np.broadcast_to(cells[2], right.shape).copy(),
-        np.broadcast_to(cells[3], right.shape).copy(),
-        right,
-    )
-    shape = len(right), down.shape[1], right.shape[1]
-    return lerp(
-        np.broadcast_to(top[:, None], shape).copy(),
-        np.broadcast_to(low[:, None], shape).copy(),
-        down[:, :, None],
-    )
+    """(4, n) cells at the pixels of n blocks, (R, S, n): columns first, then rows, as `lerp`."""
+    left = 1 - right
+    top = corners[0] * left + corners[1] * right  # (S, n)
+    low = corners[2] * left + corners[3] * right
+    between = top * (1 - down)[:, None]  # (R, S, n)
+    between += low * down[:, None]
+    return between

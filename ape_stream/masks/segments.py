@@ -42,8 +42,9 @@ def join_segments(
         if stuff[prompt_id]:
             of_stuff[prompt_id] = number
         numbers[region + 1] = number
-    ids = numbers[winners]
-    areas = np.bincount(ids.ravel(), minlength=len(firsts) + 1)
+    ids = numbers.take(winners)
+    # `np.bincount` would make 64-bit numbers of all pixels first.
+    areas = cv2.calcHist([ids], [0], None, [len(firsts) + 1], [0, len(firsts) + 1]).ravel()
     segments = tuple(
         Segment(
             id=number,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ape_cuda_ops.ops import nms_grouped
-from ape_model.inference.detect import OUTSIDE, inside_boxes
+from ape_model.inference.detect import inside_boxes
 from ape_model.inference.selection import NMS_IOU, scores_of
 from ape_model.inference.transfer import to_device
 from ape_model.network.boxes import corners
@@ -152,12 +152,14 @@ def _masks(
 ) -> Tensor:
     """Mask probabilities of all queries, (Q, h, w) float32; those of things end at their boxes."""
     queries = torch.arange(len(stuff), device=stuff.device)
-    logits = model.region_masks(outputs, image, queries).float()
+    masks = model.region_masks(outputs, image, queries).float().sigmoid()
     if margin is not None:
-        boxes, filled = corners(outputs.boxes[image].float()), _filled(features, image, logits)
-        kept = inside_boxes(boxes, logits, filled, margin) | stuff[:, None, None]
-        logits = logits.masked_fill(~kept, OUTSIDE)
-    return logits.sigmoid()
+        boxes, filled = corners(outputs.boxes[image].float()), _filled(features, image, masks)
+        down, across = inside_boxes(boxes, masks, filled, margin)  # (Q, h), (Q, w)
+        # One axis after the other: (Q, h, w) truth values would cost more than the masks.
+        masks *= (down | stuff[:, None])[:, :, None]
+        masks *= (across | stuff[:, None])[:, None]
+    return masks
 
 
 def paint_classes(

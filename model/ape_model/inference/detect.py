@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ape_model.inference.cuda_graphs import CudaGraphRunner
     from ape_model.network.ape import Ape, ImageFeatures, PromptFeatures, RawOutputs
 
-__all__ = ["OUTSIDE", "PromptPass", "Regions", "clip_to_boxes", "find_regions", "inside_boxes"]
+__all__ = ["PromptPass", "Regions", "clip_to_boxes", "find_regions", "inside_boxes"]
 
 OUTSIDE = -20.0
 """Mask logit of cut-off cells; so low that no upsampled pixel next to one is inside."""
@@ -130,19 +130,21 @@ def clip_to_boxes(regions: Regions, margin: float, exempt: Tensor) -> Regions:
         exempt: (K,) bool on the host, regions whose masks stay as they are.
     """
     logits = regions.mask_logits.float()
-    kept = inside_boxes(to_device(regions.boxes, logits.device), logits, regions.filled, margin)
+    boxes = to_device(regions.boxes, logits.device)
+    down, across = inside_boxes(boxes, logits, regions.filled, margin)  # (K, H), (K, W)
+    kept = down[:, :, None] & across[:, None]  # (K, H, W)
     kept = kept | to_device(exempt, logits.device)[:, None, None]
     return replace(regions, mask_logits=logits.masked_fill(~kept, OUTSIDE))
 
 
 def inside_boxes(
-    boxes: Tensor, logits: Tensor, filled: tuple[float, float], margin: float
-) -> Tensor:
-    """Which cells of (K, H, W) masks are inside their grown boxes, (K, H, W) bool.
+    boxes: Tensor, masks: Tensor, filled: tuple[float, float], margin: float
+) -> tuple[Tensor, Tensor]:
+    """Which rows (K, H) and columns (K, W) of masks are inside their grown boxes.
 
     Args:
         boxes: (K, 4) x1, y1, x2, y2 over the image's width and height.
-        logits: the masks, on the device of the boxes.
+        masks: (K, H, W), on the device of the boxes.
         filled: rows and columns of the masks that the image covers.
         margin: see `clip_to_boxes`.
     """
@@ -152,8 +154,8 @@ def inside_boxes(
     grown = margin * (boxes[:, 2:] - boxes[:, :2])  # (K, 2)
     # One cell more: the upsampled border of a mask lies between two cells.
     low, high = (boxes[:, :2] - grown) * scale - 1, (boxes[:, 2:] + grown) * scale + 1
-    x = torch.arange(logits.shape[2], device=boxes.device) + 0.5
-    y = torch.arange(logits.shape[1], device=boxes.device) + 0.5
+    x = torch.arange(masks.shape[2], device=boxes.device) + 0.5
+    y = torch.arange(masks.shape[1], device=boxes.device) + 0.5
     inside_x = (x >= low[:, :1]) & (x <= high[:, :1])  # (K, W)
     inside_y = (y >= low[:, 1:]) & (y <= high[:, 1:])  # (K, H)
-    return inside_y[:, :, None] & inside_x[:, None]
+    return inside_y, inside_x
