@@ -217,8 +217,8 @@ def _between(
 ) -> NDArray[np.float32]:
     """(4, n) cells at the pixels of n blocks, (R, S, n): columns first, then rows, as `lerp`."""
     left = 1 - right
-    top = corners[0] * left + corners[1] * right  # (S, n)
+    top: NDArray[np.float32] = corners[0] * left + corners[1] * right  # (S, n)
     low = corners[2] * left + corners[3] * right
-    between = top * (1 - down)[:, None]  # (R, S, n)
+    between: NDArray[np.float32] = top * (1 - down)[:, None]  # (R, S, n)
     between += low * down[:, None]
     return between
