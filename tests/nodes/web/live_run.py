@@ -21,8 +21,10 @@ WAIT_S = 15.0
 class LiveRun:
     """A run with a page, in a thread."""
 
-    def __init__(self, prompts="red apple, fox", sources=None, perceiver=None, **options):
-        self.sink = WebSink("web:127.0.0.1:0", **options)
+    def __init__(
+        self, prompts="red apple, fox", sources=None, perceiver=None, address=None, **options
+    ):
+        self.sink = WebSink(address or "web:127.0.0.1:0", **options)
         self.pipeline = Pipeline(
             [ClockSource(size=SIZE)] if sources is None else sources,
             SquaresPerceiver() if perceiver is None else perceiver,

@@ -70,9 +70,10 @@ export class FlatPainter {
   #hide(scene) {
     const { width, height } = scene.map;
     const [w, h] = sizeOf(scene.picture);
-    const columns = Math.round(1 / BLOCK);
+    const columns = Math.round((scene.fill === "blur" ? 0.5 : 1) / BLOCK);
     const rows = Math.max(1, Math.round((columns * h) / w));
     resize(this.small.canvas, columns, rows);
+    this.small.imageSmoothingQuality = "high"; // means of all pixels, not some of them
     this.small.drawImage(scene.picture, 0, 0, columns, rows);
     const opaque = { ...scene, view: [0, 0, 1, 1] };
     const mask = new ImageData(width, height);

@@ -1,0 +1,307 @@
+"""The page in a real Chromium: what is shown, what is typed, what comes back."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("selenium")
+import chromium
+from chromium import Browser
+from live_run import LiveRun
+from live_world import ClockSource, SquaresPerceiver
+from selenium.webdriver.common.keys import Keys
+
+from ape_nodes.web.browser_camera import BrowserSource
+from ape_stream.draw import palette
+
+pytestmark = pytest.mark.skipif(bool(chromium.missing()), reason=chromium.missing())
+SIZE = (192, 384)
+
+
+class PausedSource(ClockSource):
+    """Gives no frames while `goes` is not set."""
+
+    def __init__(self, **options):
+        super().__init__(size=SIZE, fps=10.0, **options)
+        self.goes = threading.Event()
+        self.goes.set()
+
+    def close(self, _error=None):
+        super().close()
+        self.goes.set()
+
+    def __iter__(self):
+        for frame in super().__iter__():
+            yield frame
+            self.goes.wait()
+
+
+@pytest.fixture(scope="module")
+def source():
+    return PausedSource()
+
+
+@pytest.fixture(scope="module")
+def perceiver():
+    return SquaresPerceiver(encode_s=0.3)
+
+
+@pytest.fixture(scope="module")
+def run(source, perceiver):
+    with LiveRun(sources=[source], perceiver=perceiver) as run:
+        # The thread that edits comes with the first edit: none may appear within a test.
+        assert run.ask("PUT", "/api/prompts", json={"prompts": ["fox"]})[0] == 200
+        yield run
+
+
+@pytest.fixture(scope="module")
+def driver():
+    driver = chromium.start()
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(driver, run):
+    """The page of `run`, as nobody has changed it, and without errors afterwards."""
+    assert run.ask("PUT", "/api/prompts", json={"prompts": ["red apple", "fox"]})[0] == 200
+    browser = Browser(driver)
+    driver.get(run.base)
+    driver.execute_script("localStorage.clear(); sessionStorage.clear()")
+    browser.open(run)
+    yield browser
+    assert browser.problems() == []
+
+
+def test_a_mask_has_its_words_colour_and_goes_without_the_server(page):
+    page.run("app.settings.set('mode', 'sync'); app.settings.set('outline', false)")
+    page.wait("app.tiles[0].stream.found && app.tiles[0].things.length === 2")
+    pixel = """
+        const tile = app.tiles[0];
+        const [x1, y1, x2, y2] = args[0] ?? tile.things.find(({text}) => text === 'fox').box;
+        const {width, height} = tile.canvas;
+        const at = [(x1 + x2) / 2 * width, (y1 + y2) / 2 * height].map(Math.floor);
+        const copy = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
+        copy.drawImage(tile.canvas, ...at, 1, 1, 0, 0, 1, 1);
+        const {data} = copy.getImageData(0, 0, 1, 1);
+        return {box: [x1, y1, x2, y2], colour: [...data.slice(0, 3)]};
+    """
+    # Both are held: the image stays, and so does the mask.
+    page.run("app.tiles[0].freeze(); await new Promise(requestAnimationFrame)")
+    masked = page.run(pixel)
+    page.run("app.sent = []; const send = app.link.send.bind(app.link);"
+             "app.link.send = (m) => (app.sent.push(m.type), send(m));")  # fmt: skip
+    page.keys("2")  # the second word
+    page.wait("app.tiles[0].things.length === 1")
+    bare = page.run("await new Promise(requestAnimationFrame);" + pixel, masked["box"])
+    assert np.ptp(bare["colour"]) <= 8  # the stripes are grey
+    opacity = page.value("app.settings.get('opacity')")
+    wanted = (1 - opacity) * np.array(bare["colour"]) + opacity * palette()[1, ::-1]
+    assert np.abs(wanted - masked["colour"]).max() <= 8
+    assert set(page.value("app.sent")) <= {"ack", "ping"}
+    page.keys("2", "m")
+    page.wait("!app.settings.get('masks')")
+    assert page.find("[name=masks]").is_selected() is False
+
+
+def test_typed_words_are_encoded_once_and_seen_in_masks(page, perceiver):
+    page.wait("app.tiles[0].stream.shown")
+    seq = page.value("app.tiles[0].stream.shown.message.seq")
+    del perceiver.encoded[:]
+    perceiver.encoded += ["red apple", "fox"]
+    page.keys("/")
+    page.keys("cat, dog:face", Keys.ENTER)
+    page.wait("app.words.list.length === 4 && app.words.list.every(({state}) => state === 'on')")
+    assert perceiver.encoded == ["red apple", "fox", "cat", "dog:face"]
+    page.wait("app.tiles[0].stream.found.message.rev >= app.words.rev"
+              " && app.tiles[0].things.some(({text}) => text === 'dog:face')")  # fmt: skip
+    page.wait(f"app.tiles[0].stream.shown.message.seq > {seq}")
+    names = [node.text for node in page.driver.find_elements("css selector", ".word-name")]
+    assert names == ["red apple", "fox", "cat", "dog:face"]
+    assert page.driver.current_url.endswith("#w=red%20apple,fox,cat,dog%3Aface")
+    page.run("document.activeElement.blur()")
+    for left in (3, 2):  # the comma had ended the first one
+        page.keys(Keys.CONTROL, "z")
+        page.wait(f"app.words.list.length === {left}")
+
+
+def test_a_word_that_cannot_be_used_says_why_and_one_is_removed_and_comes_back(page):
+    page.find("#new-word").send_keys("bad word", Keys.ENTER)
+    page.wait("app.words.list.at(-1).state === 'error'")
+    assert "cannot be used" in page.text(".word[data-state=error] .word-error")
+    page.find(".word[data-state=error] [aria-label^=Remove]").click()
+    page.wait("app.words.list.length === 2")
+    page.find(".word [aria-label='Remove red apple']").click()
+    page.wait("app.words.list.length === 1")
+    page.find("#undo").click()
+    page.wait("app.words.list.length === 2")
+    assert page.value("app.words.list.map(({text}) => text)") == ["red apple", "fox"]
+    page.find("[aria-label^='Switch off fox']").click()
+    page.wait("app.words.list[1].state === 'off'")
+
+
+def test_a_slider_acts_at_once_and_the_server_learns_where_it_rests(page, run):
+    page.wait("app.tiles[0].things.length === 2")
+    page.run("app.tiles[0].freeze()")
+    slider = ".word:first-child input[type=range]"
+    shown = page.run(f"""
+        const slider = document.querySelector('{slider}');
+        slider.value = 0.95;
+        slider.dispatchEvent(new Event('input'));
+        await new Promise(requestAnimationFrame);
+        await new Promise(requestAnimationFrame);
+        return [app.tiles[0].things.map(({{text}}) => text), app.words.list[0].threshold];
+    """)
+    assert shown == [["fox"], None]  # the frozen frame, and the server does not know it yet
+    page.wait("app.words.list[0].threshold === 0.95")
+    assert run.ask("GET", "/api/prompts")[1]["prompts"][0]["threshold"] == 0.95
+    page.find("[aria-label='Reset the threshold of red apple']").click()
+    page.wait("app.words.list[0].threshold === null")
+
+
+def test_nobody_overwrites_anybody_in_silence(page, run):
+    # Another edit is made that this page has not heard of when it makes its own.
+    page.run("app.receive = app.words.receive; app.words.receive = () => {}")
+    ops = [{"op": "add", "text": "cat"}]
+    assert run.ask("POST", "/api/prompts", json={"ops": ops})[0] == 200
+    page.find("#new-word").send_keys("dog", Keys.ENTER)
+    page.wait("document.querySelector('.notice.error')")
+    assert "Somebody else has changed the words" in page.notices()[0]
+    assert [p["text"] for p in run.ask("GET", "/api/prompts")[1]["prompts"]][2:] == ["cat"]
+    page.run("app.words.receive = app.receive")
+    state = run.ask("GET", "/api/prompts")[1]
+    page.run("app.words.receive(args[0])", state)
+    page.find(".notice.error button").click()  # try again
+    page.wait("app.words.list.length === 4")
+
+
+def test_an_old_image_is_not_shown_as_live(page, source):
+    page.wait("app.tiles[0].stream.shown")
+    source.goes.clear()
+    try:
+        page.wait("document.querySelector('.tile .badge').dataset.state === 'stale'")
+        assert page.text(".tile .badge").startswith("STALE")
+        assert "old" in page.find(".stage").get_attribute("class")
+    finally:
+        source.goes.set()
+    page.wait("app.tiles[0].stream.ageMs() < 1000")
+
+
+def test_zones_are_drawn_and_moved_by_keys(page, run):
+    page.find("#zone-panel summary").click()
+    page.wait("!document.getElementById('zone-tools').hidden")
+    page.find("#add-area").send_keys(Keys.ENTER)
+    page.wait("app.tiles[0].zones.zones.length === 1 && document.querySelector('.handle')")
+    page.run("document.querySelector('.handle').focus()")
+    page.keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.SHIFT + Keys.ARROW_UP)
+    zone = page.value("app.tiles[0].zones.zones[0]")
+    assert np.allclose(zone["points"][0], [0.32, 0.25])
+    wanted = ("GET", "/api/cams/0/zones")
+    end = time.monotonic() + chromium.WAIT_S
+    while not np.allclose(run.ask(*wanted)[1]["zones"][0]["points"][0], [0.32, 0.25]):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    page.find("[aria-label='Remove area 1']").click()
+    page.wait("app.tiles[0].zones.zones.length === 0")
+    page.find("#undo").click()
+    page.wait("app.tiles[0].zones.zones.length === 1")
+    page.find("[aria-label='Remove area 1']").click()
+    end = time.monotonic() + chromium.WAIT_S
+    while run.ask(*wanted)[1]["zones"]:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_everything_is_reached_by_keys(page):
+    page.keys("?")
+    assert page.find("#help").is_displayed()
+    page.keys(Keys.ENTER)  # its button closes
+    assert not page.find("#help").is_displayed()
+    page.keys("/")
+    page.keys("mm")  # text, no key
+    assert page.value("app.settings.get('masks')") is True
+    page.run("document.getElementById('new-word').value = ''")
+    reached = page.run("""
+        const all = [...document.querySelectorAll('button, input, select, summary, a')];
+        const seen = all.filter((node) => node.checkVisibility() && !node.disabled);
+        return seen.filter((node) => node.tabIndex < 0 || !(node.getAttribute('aria-label')
+            || node.textContent.trim() || node.labels?.length)).map((node) => node.outerHTML);
+    """)
+    assert reached == []
+    page.run("document.activeElement.blur(); app.settings.set('letters', false)")
+    page.keys("m")
+    assert page.value("app.settings.get('masks')") is True
+
+
+@pytest.mark.parametrize(("width", "scale"), [(320, 1), (640, 2)])
+def test_narrow_and_enlarged_pages_do_not_scroll_sideways(page, width, scale):
+    size = {"width": width, "height": 700, "deviceScaleFactor": scale, "mobile": False}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        page.run("for (const panel of document.querySelectorAll('details')) panel.open = true")
+        assert page.value("document.documentElement.scrollWidth") <= width
+        over = page.run("""
+            return [...document.querySelectorAll('body *')].filter((node) =>
+                node.checkVisibility() && node.getBoundingClientRect().right > innerWidth + 1)
+                .map((node) => node.outerHTML.slice(0, 80));
+        """)
+        assert over == []
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_who_may_only_look_changes_nothing(page, run):
+    page.open(run, "view")
+    assert not page.find("#add-form").is_displayed()
+    assert page.find("[aria-label='Remove fox']").get_attribute("disabled")
+    page.wait("app.tiles[0].stream.shown")
+    page.open(run)
+    page.run("sessionStorage.clear(); document.cookie")
+    page.driver.delete_all_cookies()
+    page.driver.get(run.base + "/")
+    assert page.find("#login").is_displayed()
+    assert not page.value("app.tiles.length")
+
+
+def test_a_page_comes_back_by_itself(driver, tmp_path):
+    tokens = str(tmp_path / "tokens")
+    browser = Browser(driver)
+    with LiveRun(sources=[PausedSource()], tokens=tokens) as first:
+        browser.open(first)
+        browser.wait("app.tiles[0].stream.shown")
+        port = first.base.rpartition(":")[2]
+    browser.wait("app.link.state !== 'open'")
+    assert "old" in browser.find(".stage").get_attribute("class")
+    with LiveRun(sources=[PausedSource()], tokens=tokens, address=f"web:127.0.0.1:{port}"):
+        browser.wait("app.link.state === 'open'")
+        browser.run("app.seq = app.tiles[0].stream.images.samples.length")
+        browser.wait("app.tiles[0].stream.images.samples.length > app.seq")
+    assert browser.problems() == []
+
+
+def test_a_devices_camera_is_a_source(driver):
+    with LiveRun(sources=[BrowserSource("browser://phone", name="phone")]) as run:
+        browser = Browser(driver)
+        browser.open(run)
+        browser.find("#device-panel summary").click()
+        browser.find("#device-start").click()
+        browser.wait("app.tiles[0].stream.shown")
+        browser.find("#device-start").click()
+        browser.wait("app.device.cam === -1")
+    assert browser.problems() == []
+
+
+@pytest.mark.skipif("APE_AXE" not in os.environ, reason="APE_AXE names no axe.min.js of axe-core")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(page, scheme):
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    page.run("for (const panel of document.querySelectorAll('details')) panel.open = true")
+    page.driver.execute_script(Path(os.environ["APE_AXE"]).read_text())
+    found = page.run("return (await axe.run()).violations.map(({id, nodes}) =>"
+                     " [id, nodes.map(({html}) => html.slice(0, 120))])")  # fmt: skip
+    assert found == []
