@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ape_stream.cli import options as opt  # noqa: TC001 (typer reads annotations while running)
+
+if TYPE_CHECKING:
+    from ape_stream.config import OutputConfig
 
 __all__ = ["bench_live", "live"]
 
@@ -64,11 +68,8 @@ def live(  # noqa: PLR0913 (typer reads a command's options from its parameters)
     as_json: opt.AsJson = False,
 ) -> None:
     """Show cameras and videos in a browser, masks on top, and change the prompts there."""
-    from dataclasses import replace  # noqa: PLC0415
-
     from ape_stream.cli import plan  # noqa: PLC0415 (numpy takes its time)
     from ape_stream.cli.execute import execute  # noqa: PLC0415
-    from ape_stream.config import OutputConfig  # noqa: PLC0415
 
     options = plan.Options(
         sources=sources,
@@ -84,16 +85,21 @@ def live(  # noqa: PLR0913 (typer reads a command's options from its parameters)
         metrics=metrics,
         overwrite=overwrite,
     )
-    given: dict[str, Any] = {
+    page = {
         "browser": browser, "public": public, "tls": tls, "tokens": tokens, "folder": folder,
         "events": events, "webhook": webhook, "mqtt": mqtt, "blur": blur, "hosts": hosts,
     }  # fmt: skip
-    page = {name: value for name, value in given.items() if value is not None}
-    name = f"[{host}]" if ":" in host else host
     planned = plan.from_options(options, default_outputs=())
-    page_output = OutputConfig(f"web:{name}:{port}", options=page)
-    planned = replace(planned, outputs=(*planned.outputs, page_output))
-    execute(planned, as_json=as_json)
+    outputs = (*planned.outputs, _page_output(host, port, page))
+    execute(replace(planned, outputs=outputs), as_json=as_json)
+
+
+def _page_output(host: str, port: int, given: dict[str, Any]) -> OutputConfig:
+    from ape_stream.config import OutputConfig  # noqa: PLC0415 (with the others)
+
+    name = f"[{host}]" if ":" in host else host
+    options = {option: value for option, value in given.items() if value is not None}
+    return OutputConfig(f"web:{name}:{port}", options=options)
 
 
 def bench_live(
