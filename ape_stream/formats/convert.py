@@ -96,7 +96,7 @@ class _Stream:
 
 
 class Records:
-    """Records files as one job: every video with its frames, in whatever order their lines are.
+    """Records files as one job: every video with its frames, in any order of their lines.
 
     A first pass notes where each line is (32 bytes a frame); frames are read when asked for.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from house import PACKAGES, ROOT
 
 FOLDERS = (*PACKAGES.values(), *(ROOT / name for name in ("tests", "docs", "tools", "examples")))
-SUFFIXES = {".py", ".md", ".toml", ".cpp", ".cu", ".cuh", ".h"}
+SUFFIXES = {".py", ".md", ".toml", ".cpp", ".cu", ".cuh", ".h", ".js", ".css", ".html"}
 FILES = sorted(
     path
     for path in {

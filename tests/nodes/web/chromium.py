@@ -18,7 +18,13 @@ _ARGUMENTS = (
     "--window-size=1000,700",
 )
 # Of a server that is away, as tests make it be; of software rendering.
-_EXPECTED = ("ERR_CONNECTION_REFUSED", "WebSocket connection to", "GL Driver Message", "401")
+_EXPECTED = (
+    "ERR_CONNECTION_REFUSED",
+    "WebSocket connection to",
+    "GL Driver Message",
+    "401",
+    "as a test wants it",
+)
 
 
 def missing():
@@ -77,7 +83,9 @@ class Browser:
         return found
 
     def find(self, selector):
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
+        """By CSS, or by XPath if it begins with //."""
+        way = By.XPATH if selector.startswith("//") else By.CSS_SELECTOR
+        return self.driver.find_element(way, selector)
 
     def keys(self, *keys):
         """Press keys where the focus is."""

@@ -191,6 +191,22 @@ def test_an_old_image_is_not_shown_as_live(page, source):
     page.wait("app.tiles[0].stream.ageMs() < 1000")
 
 
+def test_jpeg_takes_over_where_h264_fails_and_pinned_things_are_followed(page):
+    kind = "app.tiles[0].stream.shown?.message.kind"
+    page.wait(f"{kind} === 2")  # 127.0.0.1 is a secure context
+    page.run("app.tiles[0].stream.h264.failed('as a test wants it')")
+    page.wait(f"{kind} === 1")
+    page.wait("app.tiles[0].things.some(({track}) => track > 0)")
+    page.run("const tile = app.tiles[0];"
+             "tile.pin(tile.things.find(({track}) => track > 0).track);")  # fmt: skip
+    for name in ("Follow", "Solo"):
+        page.find(f"//button[text()='{name}']").click()
+    page.wait("app.tiles[0].things.length === 1 && app.tiles[0].view[2] < 0.9")
+    assert page.text(".card p").startswith(("fox #", "red apple #"))
+    page.keys(Keys.ESCAPE)
+    page.wait("app.tiles[0].things.length === 2 && app.tiles[0].view[2] === 1")
+
+
 def test_zones_are_drawn_and_moved_by_keys(page, run):
     page.find("#zone-panel summary").click()
     page.wait("!document.getElementById('zone-tools').hidden")

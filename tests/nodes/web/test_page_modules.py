@@ -128,13 +128,13 @@ PAINT = """
         context.fillStyle = (x + y) % 2 ? '#303030' : '#d0d0d0';
         context.fillRect(x, y, 1, 1);
     }
-    const picture = await createImageBitmap(source);
+    const bitmap = await createImageBitmap(source);
     const labels = new Uint8Array(120 * 80);
     for (let y = 20; y < 60; y++) labels.fill(1, y * 120 + 30, y * 120 + 90);
     const colours = new Uint8Array(1024);
     colours.set([255, 0, 0, 255], 4);
     const all = {
-        picture, serial: 1, map: {width: 120, height: 80, labels}, colours, opacity: 0.5,
+        bitmap, serial: 1, map: {width: 120, height: 80, labels}, colours, opacity: 0.5,
         marked: new Uint8Array(256), fill: 'none', outline: false, image: true, grey: false,
         view: [0, 0, 1, 1],
     };

@@ -1,7 +1,7 @@
 // Images of one camera, decoded; the newest one wins.
 
 /**
- * @typedef {ImageBitmap | VideoFrame} Picture whoever takes one closes it
+ * @typedef {ImageBitmap | VideoFrame} Bitmap whoever takes one closes it
  */
 
 /**

@@ -21,7 +21,7 @@ export class FlatPainter {
     context.fillRect(0, 0, width, height);
     if (scene.image) {
       context.filter = scene.grey ? "grayscale(1) brightness(0.7)" : "none";
-      this.#place(context, scene.picture, sizeOf(scene.picture), scene.view);
+      this.#place(context, scene.bitmap, sizeOf(scene.bitmap), scene.view);
       context.filter = "none";
     }
     if (!scene.map) return;
@@ -30,9 +30,9 @@ export class FlatPainter {
     if (scene.outline || scene.marked.includes(1)) this.#outline(scene);
   }
 
-  /** One part of a picture over the whole canvas. */
-  #place(context, picture, [w, h], [x, y, width, height]) {
-    context.drawImage(picture, x * w, y * h, width * w, height * h, 0, 0, context.canvas.width, context.canvas.height);
+  /** One part of a bitmap over the whole canvas. */
+  #place(context, bitmap, [w, h], [x, y, width, height]) {
+    context.drawImage(bitmap, x * w, y * h, width * w, height * h, 0, 0, context.canvas.width, context.canvas.height);
   }
 
   /**
@@ -69,12 +69,12 @@ export class FlatPainter {
   /** Blurred or in blocks where a shown label is. */
   #hide(scene) {
     const { width, height } = scene.map;
-    const [w, h] = sizeOf(scene.picture);
+    const [w, h] = sizeOf(scene.bitmap);
     const columns = Math.round((scene.fill === "blur" ? 0.5 : 1) / BLOCK);
     const rows = Math.max(1, Math.round((columns * h) / w));
     resize(this.small.canvas, columns, rows);
     this.small.imageSmoothingQuality = "high"; // means of all pixels, not some of them
-    this.small.drawImage(scene.picture, 0, 0, columns, rows);
+    this.small.drawImage(scene.bitmap, 0, 0, columns, rows);
     const opaque = { ...scene, view: [0, 0, 1, 1] };
     const mask = new ImageData(width, height);
     opaque.map.labels.forEach((label, pixel) => (mask.data[4 * pixel + 3] = label ? scene.colours[4 * label + 3] : 0));
@@ -91,11 +91,11 @@ export class FlatPainter {
 }
 
 /**
- * @param {import("./decode.js").Picture} picture
+ * @param {import("./decode.js").Bitmap} bitmap
  * @returns {[number, number]} width, height
  */
-export function sizeOf(picture) {
-  return "displayWidth" in picture ? [picture.displayWidth, picture.displayHeight] : [picture.width, picture.height];
+export function sizeOf(bitmap) {
+  return "displayWidth" in bitmap ? [bitmap.displayWidth, bitmap.displayHeight] : [bitmap.width, bitmap.height];
 }
 
 function resize(canvas, width, height) {

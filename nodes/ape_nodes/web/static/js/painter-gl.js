@@ -6,7 +6,7 @@ const VERTEX = `#version 300 es
 out vec2 at;
 uniform vec4 view;
 void main() {
-  // One triangle over the whole canvas; row 0 of a picture is its top.
+  // One triangle over the whole canvas; row 0 of a bitmap is its top.
   vec2 corner = vec2(gl_VertexID == 1 ? 2.0 : 0.0, gl_VertexID == 2 ? 2.0 : 0.0);
   at = view.xy + vec2(corner.x, 1.0 - corner.y) * view.zw;
   gl_Position = vec4(2.0 * corner - 1.0, 0.0, 1.0);
@@ -17,10 +17,10 @@ precision highp float;
 precision highp usampler2D;
 in vec2 at;
 out vec4 colour;
-uniform sampler2D picture;
+uniform sampler2D bitmap;
 uniform usampler2D labels;
 uniform sampler2D table;  // row 0: colour and whether it is shown, row 1: marked
-uniform vec2 pixel;       // one pixel of the canvas, in parts of the picture
+uniform vec2 pixel;       // one pixel of the canvas, in parts of the bitmap
 uniform float block;      // of pixelate, in parts of the width
 uniform float opacity;
 uniform int fill_kind;    // 0 none, 1 tint, 2 blur, 3 pixelate
@@ -56,24 +56,24 @@ bool onEdge(uint label, float width) {
 }
 
 vec3 blurred() {
-  float lod = log2(block * 0.5 * float(textureSize(picture, 0).x));
-  float ratio = float(textureSize(picture, 0).x) / float(textureSize(picture, 0).y);
+  float lod = log2(block * 0.5 * float(textureSize(bitmap, 0).x));
+  float ratio = float(textureSize(bitmap, 0).x) / float(textureSize(bitmap, 0).y);
   vec3 sum = vec3(0.0);
   for (int k = 0; k < 9; k++) {
     vec2 step = vec2(float(k % 3 - 1), float(k / 3 - 1) * ratio) * block * 0.6;
-    sum += textureLod(picture, at + step, lod).rgb;
+    sum += textureLod(bitmap, at + step, lod).rgb;
   }
   return sum / 9.0;
 }
 
 vec3 blocks() {
-  vec2 size = vec2(textureSize(picture, 0));
+  vec2 size = vec2(textureSize(bitmap, 0));
   vec2 cell = vec2(block, block * size.x / size.y);
-  return textureLod(picture, (floor(at / cell) + 0.5) * cell, log2(block * size.x)).rgb;
+  return textureLod(bitmap, (floor(at / cell) + 0.5) * cell, log2(block * size.x)).rgb;
 }
 
 void main() {
-  vec3 base = image ? textureLod(picture, at, 0.0).rgb : vec3(0.0);
+  vec3 base = image ? textureLod(bitmap, at, 0.0).rgb : vec3(0.0);
   if (grey) base = vec3(0.7 * dot(base, vec3(0.2126, 0.7152, 0.0722)));
   uint label = labelAt(at);
   vec4 paint = texelFetch(table, ivec2(label, 0), 0);
@@ -88,7 +88,7 @@ void main() {
   colour = vec4(base, 1.0);
 }`;
 
-const UNIFORMS = ["picture", "labels", "table", "view", "pixel", "block", "opacity", "fill_kind", "outline", "image", "grey"];
+const UNIFORMS = ["bitmap", "labels", "table", "view", "pixel", "block", "opacity", "fill_kind", "outline", "image", "grey"];
 const FILLS = { none: 0, tint: 1, blur: 2, pixelate: 3 };
 
 /** @typedef {import("./painter.js").Painter} Painter */
@@ -107,7 +107,7 @@ export class GlPainter {
     texture(gl, 0, gl.LINEAR, gl.LINEAR);
     texture(gl, 1, gl.NEAREST, gl.NEAREST);
     texture(gl, 2, gl.NEAREST, gl.NEAREST);
-    ["picture", "labels", "table"].forEach((name, unit) => gl.uniform1i(this.at[name], unit));
+    ["bitmap", "labels", "table"].forEach((name, unit) => gl.uniform1i(this.at[name], unit));
     gl.uniform1f(this.at.block, BLOCK);
     this.serial = -1;
     this.mipmapped = -1;
@@ -135,7 +135,7 @@ export class GlPainter {
     if (scene.serial !== this.serial) {
       this.serial = scene.serial;
       gl.activeTexture(gl.TEXTURE0);
-      gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, scene.picture);
+      gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, scene.bitmap);
     }
     const small = scene.fill === "blur" || scene.fill === "pixelate";
     gl.activeTexture(gl.TEXTURE0);

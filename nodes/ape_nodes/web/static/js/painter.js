@@ -7,8 +7,8 @@ import { FlatPainter } from "./painter-2d.js";
  * @typedef {"tint" | "blur" | "pixelate" | "none"} Fill
  *
  * @typedef {object} Scene what is painted
- * @property {import("./decode.js").Picture} picture
- * @property {number} serial another number for another picture
+ * @property {import("./decode.js").Bitmap} bitmap
+ * @property {number} serial another number for another bitmap
  * @property {import("./protocol.js").LabelMap | null} map
  * @property {Uint8Array} colours 256 x (red, green, blue, 255 if it is shown) by label
  * @property {Uint8Array} marked 256: 1 for labels whose outline is always drawn

@@ -14,12 +14,12 @@ export async function saveHere(tile) {
     prompt: text, score, track_id: track || null,
     box: [x1 * meta.size[1], y1 * meta.size[0], x2 * meta.size[1], y2 * meta.size[0]].map(Math.round),
   }));
-  download(`${name}.png`, await picture(tile));
+  download(`${name}.png`, await bitmap(tile));
   download(`${name}.json`, new Blob([JSON.stringify({ ...record, detections }, null, 1)], { type: "application/json" }));
 }
 
 /** @param {import("./tile.js").Tile} tile */
-function picture(tile) {
+function bitmap(tile) {
   tile.drawn = "";
   tile.frame(); // WebGL forgets what it drew as soon as the screen has it
   const canvas = new OffscreenCanvas(tile.canvas.width, tile.canvas.height);

@@ -9,7 +9,7 @@ export const STALE_MS = 1000;
 
 /**
  * @typedef {object} Shown an image
- * @property {import("./decode.js").Picture} picture
+ * @property {import("./decode.js").Bitmap} bitmap
  * @property {import("./protocol.js").Message} message
  * @property {number} receivedUs
  * @property {number} decodedUs
@@ -113,20 +113,20 @@ export class Stream {
 
   async #takeImage(message, receivedUs) {
     if (message.kind !== H264 && this.wish.codec === "jpeg") this.h264.close();
-    const [picture, found] = await Promise.all([
+    const [bitmap, found] = await Promise.all([
       message.kind === H264 ? this.h264.decode(message) : decodeJpeg(message.image),
       message.kind === SYNCED ? readFound(message) : null,
     ]);
-    if (!picture) return this.#acknowledge(message);
+    if (!bitmap) return this.#acknowledge(message);
     const newer = this.next ?? this.shown;
     // Images are decoded side by side and may overtake one another.
     if (this.frozen || (newer && isOlder(message, newer.message))) {
-      picture.close();
+      bitmap.close();
       return this.#acknowledge(message);
     }
     this.#countDrops(message);
     if (this.next) this.#discard(this.next);
-    this.next = { picture, message, receivedUs, decodedUs: this.link.nowUs() };
+    this.next = { bitmap, message, receivedUs, decodedUs: this.link.nowUs() };
     if (found) this.found = found;
     this.version += 1;
     if (document.hidden) this.takeNext(); // nothing is drawn in a hidden page, and the server waits
@@ -139,7 +139,7 @@ export class Stream {
   }
 
   #discard(/** @type {Shown} */ image) {
-    image.picture.close();
+    image.bitmap.close();
     this.images.drop(performance.now(), 1);
     this.#acknowledge(image.message);
   }
@@ -149,7 +149,7 @@ export class Stream {
     const next = this.next;
     if (!next) return this.shown;
     this.next = null;
-    this.shown?.picture.close();
+    this.shown?.bitmap.close();
     this.shown = next;
     const shownUs = this.link.nowUs();
     this.images.add(performance.now(), stagesOf(next.message, { ...next, shownUs }));

@@ -188,7 +188,7 @@ export class Tile {
   #paint(image, grey) {
     const { settings } = this.app;
     this.painter.paint({
-      picture: image.picture,
+      bitmap: image.bitmap,
       serial: this.serial,
       map: this.stream.found?.map ?? null,
       colours: this.colours,
