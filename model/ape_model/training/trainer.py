@@ -149,10 +149,7 @@ class Trainer:
         self.model, self.prompt_sampler = model, prompt_sampler
         self.config, self.folder = config, folder
         self.criterion = Criterion(
-            model.config.hidden,
-            model.config.text_width,
-            config.classification,
-            mask_channels=model.mask_head.mask_conv.out_channels,
+            model.config.hidden, model.config.text_width, config.classification
         ).to(self.device)
         self.optimizer = torch.optim.AdamW(
             self._groups(), lr=config.learning_rate, betas=(0.9, 0.98), fused=True

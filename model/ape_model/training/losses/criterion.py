@@ -105,24 +105,16 @@ class Criterion(nn.Module):
         width: channels of a token.
         text_width: channels of a prompt.
         classification: one of `CLASSIFICATIONS`.
-        mask_channels: of the mask feature.
     """
 
-    def __init__(
-        self,
-        width: int,
-        text_width: int,
-        classification: str = "quality",
-        *,
-        mask_channels: int = NANO.mask_channels,
-    ) -> None:
+    def __init__(self, width: int, text_width: int, classification: str = "quality") -> None:
         super().__init__()
         self.classification = classification
         # Used in training alone: it makes the tokens themselves separate the names, before any
         # query has learnt to find them.
         self.token_align = Align(width, text_width)
         # The same on the mask feature, before any query's mask vector separates the names there.
-        self.pixel_align = Align(mask_channels, text_width)
+        self.pixel_align = Align(NANO.mask_channels, text_width)
         for head in (self.token_align, self.pixel_align):
             nn.init.orthogonal_(head.dot_product_projection_text.weight)
             nn.init.constant_(head.log_scale, -1.0)
@@ -151,6 +143,7 @@ class Criterion(nn.Module):
             scalars by name, the keys of `WEIGHTS`; those of the decoder layers are summed.
         """
         losses = self._tokens(features, outputs, batch, targets, apart=apart)
+        losses |= self._maps(features, outputs, batch, targets, apart=apart)
         for layer in range(len(outputs.decoded.hidden)):
             for name, value in self._layer(model, outputs, batch, targets, layer).items():
                 losses[name] = losses[name] + value if name in losses else value
@@ -205,21 +198,34 @@ class Criterion(nn.Module):
             wanted = targets.classes[image, region[positive]]  # (K,)
             ce = self._class_cross_entropy(states[positive], targets.names, wanted)
             found["token_class_ce"] = (ce * weight).sum() / regions
-            if targets.semantic:
-                grid = features.geometry.levels.shapes[0]
-                finest = states[:, : grid[0] * grid[1]].mT.unflatten(-1, grid)  # stride 8
-                pixels = outputs.mask_feature.detach() if apart else outputs.mask_feature
-                for name, head, maps in (
-                    ("token_map", self.token_align, finest),
-                    ("feature_map", self.pixel_align, pixels),
-                ):
-                    found[name] = targets.semantic * head_map_loss(
-                        head, maps, targets.names, batch, targets.classes
-                    )
             # The same head on the mean token of each mask, which needs no assignment.
             pooled, wanted = _pool(states, batch)[batch.valid], targets.classes[batch.valid]
             ce = self._class_cross_entropy(pooled, targets.names, wanted)
             found["pooled_class_ce"] = ce.sum() / regions
+        return found
+
+    def _maps(
+        self,
+        features: ImageFeatures,
+        outputs: RawOutputs,
+        batch: Batch,
+        targets: Targets,
+        *,
+        apart: bool,
+    ) -> dict[str, Tensor]:
+        """Maps of classes by the heads on the finest tokens and on the mask feature."""
+        if not targets.semantic or targets.names is None or targets.classes is None:
+            return {}
+        grid = features.geometry.levels.shapes[0]
+        tokens = outputs.tokens.states[:, : grid[0] * grid[1]].mT.unflatten(-1, grid)  # stride 8
+        found = {}
+        for name, head, maps in (
+            ("token_map", self.token_align, tokens),
+            ("feature_map", self.pixel_align, outputs.mask_feature),
+        ):
+            seen = maps.detach() if apart else maps
+            loss = head_map_loss(head, seen, targets.names, batch, targets.classes)
+            found[name] = targets.semantic * loss
         return found
 
     def _classify(self, logits: Tensor, quality: Tensor, there: Tensor) -> Tensor:
