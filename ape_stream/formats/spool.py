@@ -46,9 +46,13 @@ class ListSpool:
         """Write the whole list and forget it."""
         stream.write("[\n")
         self._file.seek(0)
-        shutil.copyfileobj(self._file, stream, 2**20)
-        self._file.close()
+        shutil.copyfileobj(self._file, stream, 2**14)
+        self.close()
         stream.write("\n]")
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._file.close()
 
 
 def write_document(path: Path, values: Mapping[str, Any]) -> None:

@@ -7,10 +7,11 @@ and numbered. It writes into a folder that nobody sees before it is whole.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import cv2
 import PIL.Image
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
     from ape_stream.types import Mask
 
 __all__ = ["FormatWriter", "Image", "Layout", "Loss", "Losses", "Region", "flat_name"]
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+T = TypeVar("T", bound=_Closable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +140,7 @@ class Layout:
 
     def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
         self.folder, self.job, self.losses = folder, job, losses
+        self._opened = ExitStack()
 
     def begin_video(self, video: VideoRecord, folder: str) -> None:
         """A video begins; `folder` is its name as a relative path, unique in the output."""
@@ -151,6 +160,19 @@ class Layout:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def open_text(self, name: str) -> IO[str]:
+        """Open a file of UTF-8 text; after a failure it is closed with the layout."""
+        return self.keep(self.file(name).open("w", encoding="utf-8", newline=""))
+
+    def keep(self, opened: T) -> T:
+        """Close this with the layout at the latest."""
+        self._opened.callback(opened.close)
+        return opened
+
+    def close(self) -> None:
+        """Close everything that is open."""
+        self._opened.close()
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of UTF-8 text."""
@@ -323,8 +345,10 @@ class FormatWriter(Closing):
                     raise ConfigError(f"video {self._video.name!r} has not ended")
                 with written(self._folder.part):
                     self._layout.finish()
+                self._layout.close()
                 about = self._about()
         finally:
+            self._layout.close()
             self._folder.close(about)
 
     def _about(self) -> dict[str, Any]:

@@ -40,13 +40,13 @@ class CocoDocument:
     """A COCO document that grows image by image in temporary files.
 
     Args:
-        folder: Where these lie.
+        layout: The layout that it is for.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, layout: Layout) -> None:
         self._videos: list[dict[str, Any]] = []
-        self._images = ListSpool(folder)
-        self._annotations = ListSpool(folder)
+        self._images = layout.keep(ListSpool(layout.folder))
+        self._annotations = layout.keep(ListSpool(layout.folder))
 
     def begin_video(self, video: VideoRecord) -> None:
         """Number a video."""
@@ -108,7 +108,7 @@ class FiftyOne(Layout):
 
     def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
         super().__init__(folder, job, losses)
-        self._document = CocoDocument(folder)
+        self._document = CocoDocument(self)
 
     def begin_video(self, video: VideoRecord, folder: str) -> None:
         """Number the video."""
@@ -133,7 +133,7 @@ class Coco(FiftyOne):
 
     def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
         super().__init__(folder, job, losses)
-        self._outlined = CocoDocument(folder)
+        self._outlined = CocoDocument(self)
 
     def begin_video(self, video: VideoRecord, folder: str) -> None:
         """Number the video."""

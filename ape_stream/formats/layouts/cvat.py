@@ -87,7 +87,7 @@ class CvatVideo(Layout):
         """Start the video's tracks."""
         self._video, self._stem = video, folder
         # By (0, track, category, part), and (1, region, category, part) where there is no track.
-        self._tracks = GroupSpool(self.folder)
+        self._tracks = self.keep(GroupSpool(self.folder))
         self._open: dict[tuple[int, ...], str] = {}  # last shape of those in the frame before
         self._frames = 0
         self._last = -1
@@ -133,7 +133,7 @@ class CvatVideo(Layout):
             f"<width>{video.width}</width><height>{video.height}</height></original_size>\n"
             f"<source>{xml_text(video.source or video.name)}</source>\n"
         )
-        with self.file(f"{self._stem}.xml").open("w", encoding="utf-8") as stream:
+        with self.open_text(f"{self._stem}.xml") as stream:
             stream.write(_head(self.job, video.name, "interpolation", size))
             self._write_tracks(stream)
             stream.write("</annotations>\n")
@@ -164,7 +164,7 @@ class CvatImages(Layout):
 
     def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
         super().__init__(folder, job, losses)
-        self._stream = self.file("annotations.xml").open("w", encoding="utf-8")
+        self._stream = self.open_text("annotations.xml")
         self._stream.write(_head(job, "ape_stream", "annotation"))
 
     def frame(self, image: Image) -> None:

@@ -32,7 +32,7 @@ class Datumaro(Layout):
             "categories": {"label": {"labels": labels, "attributes": ["score", "track_id"]}},
         }
         name = f"annotations/{flat_name(folder)}.json"
-        self._stream = self.file(name).open("w", encoding="utf-8")
+        self._stream = self.open_text(name)
         self._stream.write(to_json(head)[:-1] + ', "items": [')
         self._separator = "\n"
 

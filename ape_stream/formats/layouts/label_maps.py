@@ -32,7 +32,7 @@ class LabelMaps(Layout):
         del video
         self._numbers: dict[tuple[int, int], int] = {}
         self._count = 0
-        self._legend = self.file(f"{folder}/legend.jsonl").open("w", encoding="utf-8")
+        self._legend = self.open_text(f"{folder}/legend.jsonl")
 
     def frame(self, image: Image) -> None:
         """Write the image's PNG."""

@@ -35,15 +35,15 @@ class LabelStudio(Layout):
 
     def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
         super().__init__(folder, job, losses)
-        self._tasks = ListSpool(folder)
-        self._video_tasks = ListSpool(folder)
+        self._tasks = self.keep(ListSpool(folder))
+        self._video_tasks = self.keep(ListSpool(folder))
         self._model = {} if job.model is None else {"model_version": job.model}
 
     def begin_video(self, video: VideoRecord, folder: str) -> None:
         """Start the tracks of a video."""
         del folder
         self._video, self._position, self._last = video, 0, -1
-        self._tracks = GroupSpool(self.folder)
+        self._tracks = self.keep(GroupSpool(self.folder))
 
     def frame(self, image: Image) -> None:
         """Spool the frame's task, and what it adds to each track."""

@@ -28,7 +28,7 @@ class Mot(Layout):
     def begin_video(self, video: VideoRecord, folder: str) -> None:
         """Start the video's file."""
         self._video, self._stem, self._last = video, folder, -1
-        self._stream = self.file(f"{folder}/gt/gt.txt").open("w", encoding="utf-8")
+        self._stream = self.open_text(f"{folder}/gt/gt.txt")
 
     def frame(self, image: Image) -> None:
         """Append the lines of the frame."""

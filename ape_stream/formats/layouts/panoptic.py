@@ -35,8 +35,8 @@ class Panoptic(Layout):
     def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
         super().__init__(folder, job, losses)
         self._videos: list[dict[str, Any]] = []
-        self._images = ListSpool(folder)
-        self._annotations = ListSpool(folder)
+        self._images = self.keep(ListSpool(folder))
+        self._annotations = self.keep(ListSpool(folder))
 
     def begin_video(self, video: VideoRecord, folder: str) -> None:
         """Number the video."""

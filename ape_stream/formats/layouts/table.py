@@ -27,7 +27,7 @@ class Csv(Layout):
 
     def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
         super().__init__(folder, job, losses)
-        self._stream = self.file("instances.csv").open("w", encoding="utf-8", newline="")
+        self._stream = self.open_text("instances.csv")
         self._rows = csv.writer(self._stream, lineterminator="\n")
         self._rows.writerow(COLUMNS)
 

@@ -29,8 +29,8 @@ class Ytvis(Layout):
 
     def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
         super().__init__(folder, job, losses)
-        self._videos = ListSpool(folder)
-        self._annotations = ListSpool(folder)
+        self._videos = self.keep(ListSpool(folder))
+        self._annotations = self.keep(ListSpool(folder))
         self._video_id = self._annotation_id = 0
 
     def begin_video(self, video: VideoRecord, folder: str) -> None:
@@ -40,7 +40,7 @@ class Ytvis(Layout):
         self._video = video
         self._names: list[str] = []
         # Of every track its areas, boxes and masks, at positions of the video.
-        self._tracks = GroupSpool(self.folder)
+        self._tracks = self.keep(GroupSpool(self.folder))
         self._best: dict[tuple[int, ...], float] = {}
 
     def frame(self, image: Image) -> None:
