@@ -50,6 +50,8 @@ def test_wheel_holds_all_package_data(wheel):
         "ape_model/py.typed",
         "ape_model/assets/bpe_simple_vocab_16e6.txt.gz",
         "ape_model/assets/nano.safetensors",
+        "ape_nodes/web/static/index.html",
+        "ape_nodes/web/static/js/main.js",
         "ape_model/assets/nano_text.safetensors",
         "ape_model/assets/street.safetensors",
     ):
