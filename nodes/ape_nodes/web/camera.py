@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -62,14 +62,6 @@ class Encoded:
     """Whether it can be decoded without what came before."""
 
 
-@dataclass(slots=True)
-class _Numbers:
-    """What was encoded, for statistics; written by the camera's thread only."""
-
-    encode: Durations = field(default_factory=Durations)
-    rate: Rate = field(default_factory=Rate)
-
-
 class Camera:
     """Encodes one stream.
 
@@ -90,7 +82,8 @@ class Camera:
     ) -> None:
         self.index = index
         self.name = name
-        self.numbers = _Numbers()
+        self.encode = Durations()
+        """Encodings of images; written by the camera's thread only."""
         self.arrived_s: float | None = None
         """When the newest frame came."""
         self.newest: FrameResult | None = None
@@ -99,6 +92,7 @@ class Camera:
         self._deliver = deliver
         self._hide = hide
         self._wake = threading.Condition()
+        self._frame_rate, self._result_rate = Rate(), Rate()
         self._closing = False
         self._frame: tuple[int, Frame] | None = None
         self._found: tuple[int, Found] | None = None
@@ -129,6 +123,7 @@ class Camera:
             with self._wake:
                 self._serial += 1
                 self._frame = (self._serial, frame)
+                self._frame_rate.tick(self.arrived_s)
                 self._wake.notify_all()
 
     def take(self, found: Found) -> FrameResult:
@@ -141,7 +136,9 @@ class Camera:
         with self._wake:
             self._serial += 1
             self._found = (self._serial, found)
+            self._result_rate.tick(time.monotonic())
             if self._hide is not None:
+                self._frame_rate.tick(time.monotonic())
                 self._frame = (self._serial, found.result.frame)
             self._wake.notify_all()
         return found.result
@@ -154,6 +151,11 @@ class Camera:
         if self.arrived_s is None:
             return "waiting"
         return "up" if time.monotonic() - self.arrived_s < STALE_S else "stale"
+
+    def hz(self, *, results: bool) -> float:
+        """Images a second that there are: frames, or results."""
+        with self._wake:
+            return (self._result_rate if results else self._frame_rate).hz(time.monotonic())
 
     def want(self, wanted: frozenset[Variant | None]) -> None:
         """Say what somebody has room for: variants of the image, None for masks."""
@@ -210,9 +212,7 @@ class Camera:
         assert frame is not None  # noqa: S101 (the same)
         self._done[variant] = frame[0]
         message = self._image(variant, frame[0], frame[1])
-        now = time.monotonic()
-        self.numbers.encode.add(now - start)
-        self.numbers.rate.tick(now)
+        self.encode.add(time.monotonic() - start)
         self._deliver(self, message)
 
     def _masks(self, found: Found, variant: Variant | None) -> bytes:

@@ -197,7 +197,7 @@ class Hub:
         return {
             **self.run.stats().as_dict(),
             "viewers": len(self.viewers),
-            "encode_ms_p50": {c.name: c.numbers.encode.ms(0.5) for c in self.cameras},
+            "encode_ms_p50": {c.name: c.encode.ms(0.5) for c in self.cameras},
         }
 
     def _metrics(self) -> list[Metric]:
@@ -212,7 +212,7 @@ class Hub:
             "ape_stream_images_encoded", "Images encoded for viewers.", labels=["stream"]
         )
         for camera in self.cameras:
-            times = camera.numbers.encode
+            times = camera.encode
             images.add_metric([camera.name], times.count)
             for quantile in (0.5, 0.95):
                 if (ms := times.ms(quantile)) is not None:

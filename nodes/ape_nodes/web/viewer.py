@@ -196,7 +196,7 @@ class Viewer:
         if watched is None:
             return
         sent, watched.sent = watched.sent, 0
-        offered = camera.numbers.rate.hz(time.monotonic())
+        offered = camera.hz(results=watched.wish.mode == "sync")
         expected = min(offered, watched.wish.fps or offered)
         # Below two images a second a share says little.
         if not self.visible or not watched.wish.video or expected < 2:

@@ -161,9 +161,9 @@ def test_nothing_is_encoded_for_nobody(live):
         async with live.page(hello={"visible": False}) as page:
             await page.send("sub", cam=0)
             await asyncio.sleep(0.3)
-            count = camera.numbers.encode.count
+            count = camera.encode.count
             await asyncio.sleep(0.5)
-            hidden = camera.numbers.encode.count - count
+            hidden = camera.encode.count - count
             await page.send("vis", visible=True)
             await page.binary(JPEG)
             return hidden
@@ -178,9 +178,9 @@ def test_each_size_is_encoded_once_for_all(live):
         async with live.page() as one, live.page() as two:
             for page in (one, two):
                 await page.send("sub", cam=0, masks=False)
-            start = camera.numbers.encode.count
+            start = camera.encode.count
             seen = await asyncio.gather(one.gather(1.0), two.gather(1.0))
-            return camera.numbers.encode.count - start, [len(messages) for messages in seen]
+            return camera.encode.count - start, [len(messages) for messages in seen]
 
     encoded, seen = asyncio.run(main())
     assert min(seen) > 3
@@ -417,3 +417,23 @@ def test_the_control_command_says_what_is_wrong(live, monkeypatch):
         WebClient(f"{live.base}/#t=wrong").ask("get")
     with pytest.raises(SourceError, match="nobody answers"):
         WebClient("http://127.0.0.1:9/#t=x").ask("get")
+
+
+def test_a_slow_viewer_that_is_alone_gets_smaller_images(live, monkeypatch):
+    """There are as many images as the source has, not as many as it was sent."""
+    camera = live.sink._hub.cameras[0]
+    monkeypatch.setattr("ape_nodes.web.viewer._SLOW_S", 1)
+
+    async def main():
+        async with live.page() as page:
+            await page.send("sub", cam=0, max_w=640, masks=False)
+            size = (0, 0)
+            while size[1] != 320:
+                message = await page.binary(JPEG, ack=False)
+                size = image_of(message).shape
+                await asyncio.sleep(0.5)
+                await page.ack(message)
+            return size
+
+    assert asyncio.run(main()) == (80, 320, 3)
+    assert camera.hz(results=False) > 5
