@@ -1,4 +1,4 @@
-# make demo    the main job on the clip that ships with the project
+# make demo    the main job on the clip that ships with the project, and on a drawn one of 16:9
 # make test    every check and test
 # make check   format, lint, types, import rules
 # make docs    the site of the documents, in site/; a broken link or reference fails
@@ -13,6 +13,7 @@ RUN := $(BIN)/python -m
 
 demo: .venv/.demo
 	$(BIN)/ape-stream run examples/demo.toml
+	$(BIN)/ape-stream run examples/demo_wide.toml
 
 test: check docs
 	OMP_NUM_THREADS=1 $(RUN) pytest -n 2
