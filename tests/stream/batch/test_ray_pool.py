@@ -2,11 +2,12 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "annotation"))
-from shelves import annotate, final_files, lines_of, write
+from shelves import annotate, final_files, lines_of, summary_of, write
 
 
 @pytest.mark.slow
@@ -20,6 +21,60 @@ def test_actors_make_the_same_files_and_survive_a_clip_that_kills_them(folder):
     assert annotate("fake://3/exits", "in", "--engine", "ray", out="poisoned") == 3
     (failed,) = lines_of("poisoned/failed.jsonl")
     assert (failed["clip"], failed["attempts"]) == ("3-exits", 3)
+
+
+class StandIn:
+    """The part of Ray's interface that is used, with actors in this process."""
+
+    def __init__(self):
+        self.placed = []
+        self.lost = 0
+
+    def init(self, **given):
+        self.address = given["address"]
+
+    def cluster_resources(self):
+        return {"CPU": 2.0, "GPU": 1.0}
+
+    def remote(self, **needs):
+        self.needs = needs
+        return lambda kind: SimpleNamespace(remote=lambda *given: self.place(kind(*given)))
+
+    def place(self, actor):
+        self.placed.append(actor)
+
+        def run(task):
+            if len(self.placed) == 1 and task["kind"] == "find":
+                self.lost += 1
+                raise ConnectionError("the machine of this actor is gone")
+            yield from actor.run(task)
+
+        options = lambda num_returns: SimpleNamespace(remote=run)  # noqa: ARG005, E731
+        return SimpleNamespace(run=SimpleNamespace(options=options))
+
+    def get(self, event):
+        return event
+
+    def kill(self, actor):
+        pass
+
+    def shutdown(self):
+        self.over = True
+
+
+def test_an_actor_that_is_lost_is_replaced_and_counts_as_an_attempt(folder, monkeypatch, capsys):
+    ray = StandIn()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    write(folder / "in" / "a.mp4", frames=20)
+    words = ("--engine", "ray", "--address", "head:6379", "--json")
+    assert annotate("in", *words) == 0
+    assert "its worker ended (ConnectionError); attempt 1 of 3" in capsys.readouterr().out
+    assert summary_of()["words"]["cup"]["regions"] == 20
+    assert (ray.address, ray.lost, len(ray.placed), ray.over) == ("head:6379", 1, 2, True)
+    # None of Ray's own retries, which have no end.
+    assert ray.needs == {
+        "num_cpus": 1, "num_gpus": 1, "max_restarts": 0, "max_task_retries": 0
+    }  # fmt: skip
 
 
 def test_without_ray_the_extra_is_named(folder, capsys, monkeypatch):
