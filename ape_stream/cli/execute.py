@@ -94,7 +94,7 @@ def _report(pipeline: Pipeline, found: Found, outputs: list[str], *, as_json: bo
         }
         typer.echo(json.dumps(report))
         return
-    for line in (summary(stats), *found_lines(found)):
+    for line in (summary(stats, found), *found_lines(found)):
         say(line)
     if cut_short:
         _report_parts(outputs)

@@ -32,9 +32,24 @@ class Found:
         self.regions: dict[str, int] = {}
         """Regions by prompt, in the order in which prompts came; 0 where nothing was found."""
         self._tracks: dict[str, set[tuple[str, int]]] = {}
+        self._came_s: tuple[float, float] | None = None  # of the first result and the last
+        self._frames = 0
+
+    def rate(self) -> float | None:
+        """Frames per second from the first result to the last; None for less than two.
+
+        The first one takes what a model needs once (loading, compiling), which says nothing of
+        those after it.
+        """
+        if self._came_s is None or self._came_s[0] == self._came_s[1]:
+            return None
+        return (self._frames - 1) / (self._came_s[1] - self._came_s[0])
 
     def add(self, result: FrameResult) -> None:
         """Count one frame's regions."""
+        now_s = time.monotonic()
+        self._came_s = (self._came_s[0] if self._came_s else now_s, now_s)
+        self._frames += 1
         instances = result.instances
         for text in result.prompts.texts:
             self.regions.setdefault(text, 0)
@@ -170,14 +185,15 @@ def _watch(run: Pipeline, view: _View | None) -> Found:
     return found
 
 
-def summary(stats: RunStats) -> str:
-    """One line about a finished run: frames, time, rate, drops by cause."""
-    rate = stats.published / stats.elapsed_s if stats.elapsed_s else 0.0
+def summary(stats: RunStats, found: Found) -> str:
+    """One line about a finished run: frames, time, rate after the first frame, drops by cause."""
+    rate = found.rate()
+    speed = "" if rate is None else f", {rate:.1f} frames/s after the first"
     causes: dict[str, int] = {}
     for stream in stats.streams.values():
         _add(causes, stream.dropped)
     drops = "".join(f", {count} dropped ({cause})" for cause, count in sorted(causes.items()))
-    return f"{stats.published} frames in {stats.elapsed_s:.1f} s, {rate:.1f} frames/s{drops}"
+    return f"{stats.published} frames in {stats.elapsed_s:.1f} s{speed}{drops}"
 
 
 def _add(total: dict[str, int], more: Mapping[str, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ from ape_stream.sinks.panoptic import write_panoptic
 from ape_stream.sinks.video import FORMATS, encoded
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
     from av.container import InputContainer
 
 __all__ = ["recover"]
@@ -62,11 +66,23 @@ def recover(part: str | Path, *, overwrite: bool = False) -> tuple[Path, str]:
 def _json(part: Path, final: Path) -> str:
     with held(part):
         # Counted in a pass of its own: nothing is made of a part without a whole line.
-        count = sum(1 for _ in whole_lines(part))
+        count = sum(1 for _ in _documented(part))
         _refuse_empty(part, count)
-        write_document(final, lambda: whole_lines(part), info(_CUT_SHORT))
+        write_document(final, lambda: _documented(part), info(_CUT_SHORT))
         _remove(part)
     return f"{count} frames"
+
+
+def _documented(part: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a part of COCO json up to the first that is damaged."""
+    lists = ("annotations", "categories")
+    return takewhile(
+        lambda line: (
+            isinstance(line.get("image"), dict)
+            and all(isinstance(line.get(key, []), list) for key in lists)
+        ),
+        whole_lines(part),
+    )
 
 
 def _jsonl(part: Path, final: Path) -> str:

@@ -1,5 +1,7 @@
 """Damaged files of every format are read or refused in one line; `run.py` tries thousands."""
 
+import json
+
 import av
 import pytest
 from mutants import mutant
@@ -80,3 +82,13 @@ def test_json_and_toml_that_are_nested_too_deep(tmp_path):
     (tmp_path / "a.jsonl.part").write_text(f"{deep}\n")
     with pytest.raises(SinkError, match="nothing to recover"):
         recover(tmp_path / "a.jsonl.part")
+
+
+@pytest.mark.parametrize("line", ["{}", '{"image": 1}', '{"image": {}, "annotations": 1}'])
+def test_a_line_that_is_no_frame_ends_the_part(tmp_path, line):
+    part = tmp_path / "a.json.part"
+    TARGETS["json.part"].make(part)
+    part.write_text(part.read_text() + line + "\n")
+    path, holds = recover(part, overwrite=True)
+    assert holds == "8 frames"
+    assert len(json.loads(path.read_text())["images"]) == 8
