@@ -111,6 +111,9 @@ class JsonlSink(FileSink):
         }
         if frame.origin is not None:
             line["file"] = frame.origin
+        if frame.pts is not None and frame.time_base is not None:
+            line["pts"] = frame.pts
+            line["time_base"] = list(frame.time_base.as_integer_ratio())
         self._lines.write(line)
 
     def close(self, error: BaseException | None = None) -> None:
