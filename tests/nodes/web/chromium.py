@@ -7,7 +7,7 @@ import time
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 _ARGUMENTS = (
     "--headless=new",
     "--no-sandbox",

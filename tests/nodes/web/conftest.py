@@ -11,3 +11,13 @@ def live(tmp_path_factory):
         assert run.ask("POST", "/api/cams/0/snapshot")[0] == 200
         run.sink._images.submit(int).result()
         yield run
+
+
+@pytest.fixture(scope="session")
+def driver():
+    """One Chromium for all tests of the page."""
+    import chromium  # noqa: PLC0415 (without selenium the other tests here still run)
+
+    driver = chromium.start()
+    yield driver
+    driver.quit()

@@ -58,13 +58,6 @@ def run(source, perceiver):
         yield run
 
 
-@pytest.fixture(scope="module")
-def driver():
-    driver = chromium.start()
-    yield driver
-    driver.quit()
-
-
 @pytest.fixture
 def page(driver, run):
     """The page of `run`, as nobody has changed it, and without errors afterwards."""

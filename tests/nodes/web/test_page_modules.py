@@ -16,12 +16,10 @@ pytestmark = pytest.mark.skipif(bool(chromium.missing()), reason=chromium.missin
 
 
 @pytest.fixture(scope="module")
-def page(live):
-    driver = chromium.start()
+def page(driver, live):
     browser = Browser(driver)
     browser.open(live)
-    yield browser
-    driver.quit()
+    return browser
 
 
 def test_words_are_split_linked_and_taken_back(page):
