@@ -5,13 +5,13 @@
     types, values, result         Frame, Prompt, ...: what moves through it
     protocols, testing            Source, Sink, ...: the shapes of own parts; fakes of them
     sources, sinks, trackers, formats  where frames come from, where results go; identities
-    masks, wire, draw, interop    masks; results as bytes, as an overlay, for `supervision`
+    masks, depth, wire, draw, interop  masks; boxes in space; results as bytes and as an overlay
     plugins, specs                parts by name; which part a user's string means
     cli, evaluation, annotation, batch  the command; how good a model is; jobs over files
     channel, stats, signals       hand-over between threads; counts and times; Ctrl-C
     files, errors, tables, text, closing, optional    what all of them use
 
-Public as modules: `draw`, `masks`, `wire`, `testing`, `plugins`, `evaluation`.
+Public as modules: `depth`, `draw`, `masks`, `wire`, `testing`, `plugins`, `evaluation`.
 """
 
 from importlib import metadata

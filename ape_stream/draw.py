@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ape_stream.types import FrameResult, Instances, Mask
 
-__all__ = ["PALETTE", "draw", "palette", "pixelate", "tint"]
+__all__ = ["PALETTE", "colours_of", "draw", "palette", "pixelate", "tint"]
 
 OPACITY = 0.5
 PALETTE = 64
@@ -59,6 +59,11 @@ def _colour_keys(found: Instances) -> NDArray[np.int64]:
     ids = found.track_ids if found.candidate_ids is None else found.candidate_ids
     keys = found.prompt_ids if ids is None else np.where(ids > 0, ids, found.prompt_ids)
     return keys % PALETTE
+
+
+def colours_of(found: Instances) -> NDArray[np.uint8]:
+    """(N, 3) uint8 blue-green-red: the colour of each region in the overlay."""
+    return palette()[_colour_keys(found)]
 
 
 def tint(
@@ -147,7 +152,7 @@ def draw(result: FrameResult) -> NDArray[np.uint8]:
     import supervision as sv  # noqa: PLC0415 (it takes a second to import)
 
     keys = _colour_keys(found)
-    tint(image, found.masks, palette()[keys])
+    tint(image, found.masks, colours_of(found))
     outlined = sv.Detections(xyxy=found.boxes.copy(), class_id=found.prompt_ids.astype(int))
     boxes, labels = _annotators(found.size)
     image = boxes.annotate(image, outlined, custom_color_lookup=keys)

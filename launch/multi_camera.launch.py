@@ -8,22 +8,41 @@ from launch import LaunchContext, LaunchDescription
 
 ARGUMENTS = {
     "cameras": (None, "Image topics, separated by commas; required."),
+    "namespace": ("", "Namespace above those of the cameras."),
+    "prompts": ("", "What to find, separated by commas; empty: as in the file."),
+    "model": ("", "Name or path of the model; empty: as in the file."),
+    "image_transport": ("", "raw, compressed, ffmpeg or foxglove; empty: as in the file."),
+    "use_sim_time": ("false", "Take the time from /clock."),
     "params_file": ("", "YAML file of parameters for all; empty: none."),
     "log_level": ("info", "debug, info, warn or error."),
 }
 
 
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def _nodes(context: LaunchContext) -> list[Node]:
-    given = LaunchConfiguration("cameras").perform(context).split(",")
-    cameras = [topic.strip() for topic in given if topic.strip()]
-    parameters = LaunchConfiguration("params_file").perform(context)
-    level = LaunchConfiguration("log_level").perform(context)
-    own = ["--autostart", "--params", parameters, "--cameras", *cameras]
+    def value(name: str) -> str:
+        return LaunchConfiguration(name).perform(context)
+
+    given = {name: value(name) for name in ("model", "image_transport") if value(name)}
+    if prompts := _listed(value("prompts")):
+        given["prompts"] = prompts
+    if value("use_sim_time").lower() in ("true", "1"):
+        given["use_sim_time"] = True
+    file = ["--params", value("params_file")] if value("params_file") else []
     return [
         Node(
             package="ape_stream",
             executable="ape_node",
-            arguments=[*own, "--ros-args", "--log-level", level],
+            # Also where it is empty: a namespace that is pushed around this file comes before it.
+            namespace=value("namespace"),
+            parameters=[given] if given else [],
+            arguments=[
+                *("--autostart", *file, "--cameras", *_listed(value("cameras"))),
+                *("--ros-args", "--log-level", value("log_level")),
+            ],
             output="screen",
         )
     ]

@@ -11,13 +11,17 @@ ARGUMENTS = {
     "namespace": ("", "Namespace of the node."),
     "name": ("ape", "Name of the node."),
     "image_topic": ("image", "Topic of the images."),
+    "prompts": ("", "What to find, separated by commas; empty: as in the file."),
     "params_file": ("", "YAML file of parameters; empty: none."),
 }
 
 
 def _window(context: LaunchContext) -> list[Node]:
-    names = [LaunchConfiguration(key).perform(context) for key in ("namespace", "name")]
-    topic = "/".join(["", *(name.strip("/") for name in names if name), "overlay"])
+    own = [LaunchConfiguration(key).perform(context) for key in ("namespace", "name")]
+    # What PushRosNamespace around this file has set; an absolute namespace goes before it.
+    pushed = context.launch_configurations.get("ros_namespace", "")
+    names = own if own[0].startswith("/") else [pushed, *own]
+    topic = "/".join(["", *(name.strip("/") for name in names if name.strip("/")), "overlay"])
     return [Node(package="rqt_image_view", executable="rqt_image_view", arguments=[topic])]
 
 

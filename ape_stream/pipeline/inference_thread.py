@@ -6,6 +6,7 @@ and a slow sink makes a live run drop frames before the model, not after it.
 
 from __future__ import annotations
 
+import logging
 import time
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -13,11 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ape_stream.channel import Aborted, Channel
-from ape_stream.errors import ApeStreamError, PipelineError, PromptError
+from ape_stream.errors import ApeStreamError, PipelineError, PromptError, SourceError
 from ape_stream.pipeline.run_state import FAILED
 from ape_stream.protocols import ReportsMemory
 from ape_stream.stats import StageMeter
 from ape_stream.types import FrameResult
+from ape_stream.values.frame import DeferredFrame
 
 if TYPE_CHECKING:
     import threading
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from ape_stream.types import Frame, Instances, Maps, PromptSet
 
 __all__ = ["InferenceThread"]
+
+UNREADABLE = "unreadable"
+"""Cause of a drop: the image of a deferred frame could not be made."""
+_log = logging.getLogger("ape_stream")
 
 Batch = list[tuple["SourceStream", "Frame"]]
 """At most one frame of every stream, for one call of the model."""
@@ -136,8 +142,22 @@ class InferenceThread:
             PipelineError: the perceiver or a tracker failed.
         """
         while batch := self._next_batch():
-            self._deliver(batch, self._perceive(batch))
+            if batch := self._made(batch):
+                self._deliver(batch, self._perceive(batch))
         self.results.end()
+
+    def _made(self, batch: Batch) -> Batch:
+        """The batch with the images of deferred frames; without those that cannot be read."""
+        made: Batch = []
+        for stream, frame in batch:
+            try:
+                made.append((stream, DeferredFrame.of(frame)))
+            except (SourceError, ValueError) as error:
+                with self._guard:
+                    stream.counters.leave("perceiving")
+                    stream.counters.drop(UNREADABLE)
+                _log.debug("%s #%d is left out: %s", frame.stream, frame.index, error)
+        return made
 
     def _next_batch(self) -> Batch:
         """One frame of each stream that has one; empty once all have ended."""

@@ -30,6 +30,7 @@ __all__ = [
     "Perceiver",
     "ReadsFiles",
     "ReportsMemory",
+    "ReportsThreshold",
     "RunControl",
     "SeesFrames",
     "Sink",
@@ -188,6 +189,16 @@ class SkipsFrames(Protocol):
 
         Called once, before the source is iterated.
         """
+        ...
+
+
+@runtime_checkable
+class ReportsThreshold(Protocol):
+    """A perceiver that says which scores it keeps by itself."""
+
+    @property
+    def threshold(self) -> float:
+        """Lowest score kept for prompts without a threshold, 0..1."""
         ...
 
 

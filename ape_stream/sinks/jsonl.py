@@ -6,6 +6,7 @@ import json
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from ape_stream import masks
+from ape_stream.depth import lift, quaternion
 from ape_stream.files import is_whole, written
 from ape_stream.sinks.file_sink import FileSink
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from ape_stream.types import FrameResult
 
-__all__ = ["JsonlSink", "LineFile", "instance_records", "whole_lines"]
+__all__ = ["JsonlSink", "LineFile", "box_records", "instance_records", "whole_lines"]
 
 
 def instance_records(result: FrameResult) -> list[dict[str, Any]]:
@@ -42,6 +43,30 @@ def instance_records(result: FrameResult) -> list[dict[str, Any]]:
             }
         )
     return records
+
+
+def box_records(result: FrameResult) -> list[dict[str, Any] | None]:
+    """A box in space for each region, null where there is too little depth.
+
+    Keys: `center`, `size` (metres) and `rotation` (quaternion x y z w) in the camera's frame (x
+    right, y down, z forward); `distance`, `spread`: median depth and median absolute deviation,
+    metres.
+    """
+    frame = result.frame
+    if frame.depth is None:
+        return [None] * len(result.instances)
+    return [
+        None
+        if box is None
+        else {
+            "center": [round(float(v), 4) for v in box.center],
+            "size": [round(float(v), 4) for v in box.size],
+            "rotation": [round(v, 5) for v in quaternion(box.rotation)],
+            "distance": round(box.distance, 4),
+            "spread": round(box.spread, 4),
+        }
+        for box in lift(result.instances, frame.depth)
+    ]
 
 
 class LineFile:
@@ -80,6 +105,8 @@ class LineFile:
 class JsonlSink(FileSink):
     """Writes `{"stream", "frame", "time_s", "size", "instances": [...]}` a line; see `README.md`.
 
+    Where frames have depth, `boxes_3d` holds a box in space for each instance, or null.
+
     Args:
         spec: The file.
         overwrite: Replace an older one.
@@ -109,6 +136,8 @@ class JsonlSink(FileSink):
             "size": list(frame.size),
             "instances": instance_records(result),
         }
+        if frame.depth is not None:
+            line["boxes_3d"] = box_records(result)
         if frame.origin is not None:
             line["file"] = frame.origin
         if frame.pts is not None and frame.time_base is not None:

@@ -4,6 +4,7 @@
     prompts    Prompt, PromptKind, PromptSet: what to look for
     instances  Mask, Instances: what was found
     maps       SemanticMap, PanopticMap: the prompt or segment of every pixel
+    camera, depth, transform  Camera, Depth, Transform: an image's third dimension
     arrays     read-only arrays of a checked shape and dtype
 
 All values are frozen and checked when made, so one can be handed from thread to thread without a

@@ -10,11 +10,16 @@ import numpy as np
 from ape_stream.values.arrays import read_only
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from fractions import Fraction
 
     from numpy.typing import NDArray
 
-__all__ = ["Frame"]
+    from ape_stream.values.depth import Depth
+
+__all__ = ["DeferredFrame", "Frame"]
+
+_NO_IMAGE = np.zeros((1, 1, 3), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +46,9 @@ class Frame:
     time_base: Fraction | None = None
     """Seconds of one unit of `pts`."""
 
+    depth: Depth | None = None
+    """Its depth, where the source has one: results can then be lifted (`ape_stream.depth.lift`)."""
+
     def __post_init__(self) -> None:
         """Check the image and make it read-only."""
         shape, dtype = self.image.shape, self.image.dtype
@@ -57,3 +65,31 @@ class Frame:
     def __repr__(self) -> str:
         height, width = self.size
         return f"Frame({self.stream!r} #{self.index} at {self.time_s:.3f} s, {width}x{height})"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class DeferredFrame(Frame):
+    """A frame whose image is made when the model takes it: an overtaken one costs nothing.
+
+    Until then `image` is a placeholder of one pixel. Only a pipeline makes use of it.
+    """
+
+    make: Callable[[Frame], Frame] | None = None
+    """Makes the frame; given this one for its index, time, stream, segment and capture time."""
+
+    @classmethod
+    def of(cls, frame: Frame) -> Frame:
+        """The frame itself, made where it was deferred.
+
+        Raises:
+            SourceError: its image cannot be read.
+            ValueError: the same.
+        """
+        return frame.make(frame) if isinstance(frame, cls) and frame.make is not None else frame
+
+    @classmethod
+    def later(
+        cls, make: Callable[[Frame], Frame], index: int, time_s: float, stream: str, now_ns: int
+    ) -> DeferredFrame:
+        """A frame that `make` makes later; `now_ns` is its capture time."""
+        return cls(_NO_IMAGE, index, time_s, stream, now_ns, make=make)

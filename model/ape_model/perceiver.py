@@ -131,6 +131,11 @@ class ApePerceiver:
         named = (files.vision, files.text, None if bank is None else Path(bank))
         return [path for path in named if path is not None]
 
+    @property
+    def threshold(self) -> float:
+        """Lowest score kept for prompts without a threshold of their own, 0..1."""
+        return self._threshold
+
     def prepare(self, prompts: PromptSet) -> None:
         """Take these prompts from the next frame on; only new ones are encoded.
 

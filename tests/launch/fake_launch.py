@@ -85,6 +85,20 @@ class EmitEvent(Action):
         self.event = event
 
 
+class GroupAction(Action):
+    """What is configured inside is forgotten at its end."""
+
+    def __init__(self, actions, *, condition=None):
+        super().__init__(condition=condition)
+        self.actions = actions
+
+
+class PushRosNamespace(Action):
+    def __init__(self, namespace):
+        super().__init__()
+        self.namespace = namespace
+
+
 class RegisterEventHandler(Action):
     def __init__(self, event_handler, condition=None):
         super().__init__(condition=condition)
@@ -112,13 +126,21 @@ class Node(Action):
         self.package, self.executable, self.name = package, executable, name
         self.namespace, self.arguments = namespace, list(arguments or [])
         self.remappings = list(remappings or [])
+        self.parameters = list(parameters or [])
 
     def command(self, context):
         words = [text(word, context) for word in self.arguments] + ["--ros-args"]
-        for key, value in (("__node", self.name), ("__ns", self.namespace)):
-            if value is not None:
-                full = text(value, context)
-                words += ["-r", f"{key}:={full if key == '__node' else '/' + full.strip('/')}"]
+        if self.name is not None:
+            words += ["-r", f"__node:={text(self.name, context)}"]
+        # As launch_ros joins them: an absolute namespace goes before what was pushed.
+        own, pushed = text(self.namespace or "", context), context.values.get("ros_namespace", "")
+        parts = [own] if own.startswith("/") else [pushed, own]
+        full = "/".join(part.strip("/") for part in parts if part.strip("/"))
+        if self.namespace is not None or pushed:
+            words += ["-r", f"__ns:=/{full}"]
+        for values in self.parameters:
+            assert all(values.values()), f"empty parameters: {values}"
+            words += [word for k, v in values.items() for word in ("-p", f"{k}:={v}")]
         for old, new in self.remappings:
             words += ["-r", f"{text(old, context)}:={text(new, context)}"]
         return [f"{self.package}/{self.executable}", *words]
@@ -155,7 +177,7 @@ def matches_action(target_action):
 MODULES = {
     "launch": (LaunchDescription, LaunchContext),
     "launch.actions": (
-        DeclareLaunchArgument, EmitEvent, IncludeLaunchDescription, OpaqueFunction,
+        DeclareLaunchArgument, EmitEvent, GroupAction, IncludeLaunchDescription, OpaqueFunction,
         RegisterEventHandler,
     ),
     "launch.conditions": (IfCondition,),
@@ -163,7 +185,7 @@ MODULES = {
     "launch.launch_description_sources": (PythonLaunchDescriptionSource,),
     "launch.substitutions": (LaunchConfiguration, PathJoinSubstitution, ThisLaunchFileDir),
     "launch_ros": (),
-    "launch_ros.actions": (LifecycleNode, Node),
+    "launch_ros.actions": (LifecycleNode, Node, PushRosNamespace),
     "launch_ros.event_handlers": (OnStateTransition,),
     "launch_ros.events": (),
     "launch_ros.events.lifecycle": (ChangeState,),
@@ -190,10 +212,14 @@ def describe(path):
 class Service:
     """What happens when a launch file is launched with these arguments."""
 
-    def __init__(self, path, given):
+    def __init__(self, path, given, around=lambda entities: entities):
         self.values, self.folder = dict(given), path.parent
         self.commands, self.changes, self._nodes, self._handlers = [], [], [], []
-        self._visit(describe(path).entities)
+        self._visit(around(describe(path).entities))
+
+    @property
+    def launch_configurations(self):
+        return self.values
 
     def _visit(self, entities):
         for entity in entities:
@@ -220,6 +246,13 @@ class Service:
             case IncludeLaunchDescription():
                 self.values |= {key: text(value, self) for key, value in entity.arguments}
                 self._visit(describe(text(entity.source.path, self)).entities)
+            case GroupAction():
+                before = dict(self.values)
+                self._visit(entity.actions)
+                self.values = before
+            case PushRosNamespace():
+                pushed = self.values.get("ros_namespace", "").strip("/")
+                self.values["ros_namespace"] = "/".join(filter(None, [pushed, entity.namespace]))
 
     def transition(self, start, goal):
         for handler in self._handlers:

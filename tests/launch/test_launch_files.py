@@ -28,7 +28,19 @@ def test_they_import_nothing_of_ours(name):
 @pytest.fixture
 def launch(monkeypatch):
     fake_launch.install(monkeypatch)
-    return lambda file, **given: fake_launch.Service(FILES[file], given)
+
+    def launched(file, around=lambda entities: entities, **given):
+        return fake_launch.Service(FILES[file], given, around)
+
+    return launched
+
+
+def in_group(entities):
+    return [fake_launch.GroupAction(entities)]
+
+
+def in_namespace(entities):
+    return in_group([fake_launch.PushRosNamespace("robot"), *entities])
 
 
 def test_the_node_becomes_active(launch):
@@ -46,18 +58,53 @@ def test_the_node_becomes_active(launch):
     assert done.changes == ["configure", "activate"], "a deactivated node stays inactive"
 
 
+@pytest.mark.parametrize(
+    ("around", "namespace"), [(in_group, "__ns:=/"), (in_namespace, "__ns:=/robot")]
+)
+def test_in_a_group_and_a_namespace_it_becomes_active(launch, around, namespace):
+    """A group forgets its arguments before the node has changed its state."""
+    done = launch("ape.launch.py", around, image_topic="image_raw")
+    assert done.values == {"image_topic": "image_raw"}
+    assert namespace in done.commands[0]
+    done.transition("configuring", "inactive")
+    assert done.changes == ["configure", "activate"]
+
+
+def test_arguments_become_parameters_and_remappings(launch):
+    done = launch(
+        "ape.launch.py", prompts="cat, dog:0.6", model="D", image_transport="compressed",
+        depth_topic="/depth", target_frame="base_link", use_sim_time="true",
+    )  # fmt: skip
+    (command,) = done.commands
+    assert {
+        "prompts:=['cat', 'dog:0.6']", "model:=D", "image_transport:=compressed", "depth:=image",
+        "depth:=/depth", "target_frame:=base_link", "use_sim_time:=True",
+    } <= set(command)  # fmt: skip
+    assert "--params" not in command
+    assert "depth:=points" in launch("ape.launch.py", points_topic="/lidar").commands[0]
+
+
 def test_without_autostart_it_waits(launch):
     done = launch("ape.launch.py", autostart="false", namespace="robot", name="finder")
     done.transition("configuring", "inactive")
     assert done.changes == []
-    assert {"__ns:=/robot", "__node:=finder", "image:=image"} <= set(done.commands[0])
+    assert {"__ns:=/robot", "__node:=finder"} <= set(done.commands[0])
+    assert not any(word.startswith("image:=") for word in done.commands[0])
 
 
 @pytest.mark.parametrize(
-    ("given", "topic"), [({}, "/ape/overlay"), ({"namespace": "/robot"}, "/robot/ape/overlay")]
+    ("around", "given", "topic"),
+    [
+        (in_group, {}, "/ape/overlay"),
+        (in_group, {"namespace": "/robot"}, "/robot/ape/overlay"),
+        (in_namespace, {}, "/robot/ape/overlay"),
+        (in_namespace, {"namespace": "head"}, "/robot/head/ape/overlay"),
+        (in_namespace, {"namespace": "/other"}, "/other/ape/overlay"),
+    ],
 )
-def test_the_overlay_is_shown(launch, given, topic):
-    done = launch("overlay.launch.py", image_topic="/camera", **given)
+def test_the_overlay_is_shown(launch, around, given, topic):
+    done = launch("overlay.launch.py", around, image_topic="/camera", **given)
+    assert f"__ns:={topic.removesuffix('/ape/overlay') or '/'}" in done.commands[0]
     node, window = done.commands
     assert "image:=/camera" in node
     assert window[:2] == ["rqt_image_view/rqt_image_view", topic]
@@ -67,9 +114,10 @@ def test_the_overlay_is_shown(launch, given, topic):
 def test_cameras_share_a_process(launch):
     done = launch("multi_camera.launch.py", cameras="/a/image_raw, /b/image_raw,")
     (command,) = done.commands
-    assert command[:6] == ["ape_stream/ape_node", "--autostart", "--params", "", "--cameras",
-                           "/a/image_raw"]  # fmt: skip
-    assert command[6:8] == ["/b/image_raw", "--ros-args"]
+    assert command[:4] == ["ape_stream/ape_node", "--autostart", "--cameras", "/a/image_raw"]
+    assert command[4:6] == ["/b/image_raw", "--ros-args"]
+    around = launch("multi_camera.launch.py", in_namespace, cameras="/a", prompts="cat")
+    assert {"__ns:=/robot", "prompts:=['cat']"} <= set(around.commands[0])
     with pytest.raises(AssertionError, match="cameras must be given"):
         launch("multi_camera.launch.py")
 

@@ -15,7 +15,12 @@ from house import PACKAGES, ROOT, imported_libraries
 SOURCES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
 DOORS = {
     "aiohttp": ("nodes/ape_nodes/web/",),
-    "av": ("ape_stream/sources/", "ape_stream/sinks/", "nodes/ape_nodes/web/encoder.py"),
+    "av": (
+        "ape_stream/sources/",
+        "ape_stream/sinks/",
+        "nodes/ape_nodes/ros2/video.py",
+        "nodes/ape_nodes/web/encoder.py",
+    ),
     "cuda": ("cuda_ops/",),
     "cupy": ("cuda_ops/",),
     "cyclonedds": ("nodes/ape_nodes/ros2/dds/",),
@@ -36,7 +41,7 @@ DOORS = {
     "regex": ("model/ape_model/text/",),
     "rerun": ("nodes/ape_nodes/rerun_sinks.py",),
     "rosbags": (
-        "nodes/ape_nodes/ros2/bag.py",
+        "nodes/ape_nodes/ros2/bags/",
         "nodes/ape_nodes/ros2/types.py",
         "nodes/ape_nodes/ros2/dds/",
     ),

@@ -50,6 +50,9 @@ class RosNode(Protocol):
     def encoder(self, mask_encoding: str) -> Encoder:
         """An encoder that builds the messages of this backend."""
 
+    def has_type(self, name: str) -> bool:
+        """Whether messages of this type ("std_msgs/msg/Header") can be sent and received."""
+
     def writer(self, topic: str, spec: TopicSpec) -> Writer:
         """Publish a topic with this type and QoS; `~/x` is the node's own."""
 

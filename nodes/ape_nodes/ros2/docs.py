@@ -35,7 +35,7 @@ def refreshed(text: str, launch_files: Path) -> str:
         launch_files: The folder `launch/`.
     """
     tables = {
-        "outputs": topics.as_table((*topics.OUTPUTS, topics.DIAGNOSTICS), "~/"),
+        "outputs": topics.as_table((*topics.OUTPUTS, topics.IN_FORCE, topics.DIAGNOSTICS), "~/"),
         "inputs": topics.as_table(topics.INPUTS),
         "parameters": ros_parameters.as_table(),
         "launch": _launch_table(launch_files),

@@ -7,7 +7,7 @@ Both are constructed from keyword arguments, so the messages are built in one fi
 from __future__ import annotations
 
 import array
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from ape_nodes.ros2.diagnostics import Health
     from ape_stream.types import Frame, FrameResult, PromptSet
 
-__all__ = ["Encoder", "byte_array"]
+__all__ = ["MONO8_LARGEST", "Encoder", "byte_array"]
+
+MONO8_LARGEST: Final = 254
+"""In vision_msgs/LabelInfo, 255 of 8 bits is a pixel without a label."""
 
 
 def byte_array(data: bytes | memoryview) -> array.array[int]:
@@ -41,6 +44,7 @@ class Encoder:
         message_class: The class of a ROS 2 type by its name ("std_msgs/msg/Header").
         to_bytes_field: How this backend wants the bytes of a `uint8[]`.
         mask_encoding: "mono16", or "mono8" to use 8 bits where all values fit.
+        make_blank: A message of a ROS 2 type with every field empty; None: the class does that.
 
     Raises:
         ConfigError: there is no such mask encoding.
@@ -51,12 +55,23 @@ class Encoder:
         message_class: Callable[[str], type],
         to_bytes_field: Callable[[bytes | memoryview], Any],
         mask_encoding: str = "mono16",
+        make_blank: Callable[[str], Any] | None = None,
     ) -> None:
         if mask_encoding not in ("mono8", "mono16"):
             raise ConfigError(f"mask_encoding={mask_encoding!r} is none of mono8, mono16")
-        self._class = message_class
-        self._to_bytes_field = to_bytes_field
+        self.message_class = self._class = message_class
+        self.bytes_field = self._to_bytes_field = to_bytes_field
         self._mask_encoding = mask_encoding
+        self._make_blank = make_blank
+        self.model_threshold = 0.0
+        """Lowest score that the model keeps for prompts without a threshold; 0 = not known."""
+
+    def blank(self, name: str, **fields: Any) -> Any:
+        """A message of a ROS 2 type with these fields; all others are 0, false or empty."""
+        message = self._class(name)() if self._make_blank is None else self._make_blank(name)
+        for field, value in fields.items():
+            setattr(message, field, value)
+        return message
 
     def header(self, frame: Frame) -> Any:
         """The header of this frame; a frame that came from ROS keeps its own."""
@@ -101,10 +116,11 @@ class Encoder:
         return compressed(header=header, format=encoding, data=self._to_bytes_field(data))
 
     def label_info(self, header: Any, prompts: PromptSet) -> Any:
-        """A LabelInfo: class k is prompt k-1; the threshold is the lowest of all prompts."""
+        """A LabelInfo: class k is prompt k-1; the threshold is the lowest in force."""
         vision_class = self._class("vision_msgs/msg/VisionClass")
         classes = [vision_class(class_id=k, class_name=p.text) for k, p in enumerate(prompts, 1)]
-        threshold = min((p.threshold for p in prompts if p.threshold is not None), default=0.0)
+        own = self.model_threshold
+        threshold = min((own if p.threshold is None else p.threshold for p in prompts), default=own)
         return self._class("vision_msgs/msg/LabelInfo")(
             header=header, class_map=classes, threshold=float(threshold)
         )
@@ -115,21 +131,31 @@ class Encoder:
         return self._class("vision_msgs/msg/Detection2DArray")(header=header, detections=found)
 
     def _detection(self, header: Any, result: FrameResult, k: int) -> Any:
+        return self._class("vision_msgs/msg/Detection2D")(
+            header=header,
+            results=[self.hypothesis(result, k, self._identity_pose())],
+            bbox=self._box(*result.instances.boxes[k].tolist()),
+            id=self.track_id(result, k),
+        )
+
+    def hypothesis(self, result: FrameResult, k: int, pose: Any) -> Any:
+        """An ObjectHypothesisWithPose of the k-th instance: the phrase and its score."""
         found = result.instances
         hypothesis = self._class("vision_msgs/msg/ObjectHypothesis")(
             class_id=result.prompts[int(found.prompt_ids[k])].text, score=float(found.scores[k])
         )
-        with_pose = self._class("vision_msgs/msg/ObjectHypothesisWithPose")(
-            hypothesis=hypothesis, pose=self._identity_pose()
+        with_covariance = self._class("geometry_msgs/msg/PoseWithCovariance")(
+            pose=pose, covariance=np.zeros(36)
         )
-        # 0 is a region that is not a confirmed track yet: its id stays empty.
-        track = 0 if found.track_ids is None else int(found.track_ids[k])
-        return self._class("vision_msgs/msg/Detection2D")(
-            header=header,
-            results=[with_pose],
-            bbox=self._box(*found.boxes[k].tolist()),
-            id=str(track) if track else "",
+        return self._class("vision_msgs/msg/ObjectHypothesisWithPose")(
+            hypothesis=hypothesis, pose=with_covariance
         )
+
+    def track_id(self, result: FrameResult, k: int) -> str:
+        """The track of the k-th instance; empty for a region that is not confirmed yet."""
+        ids = result.instances.track_ids
+        track = 0 if ids is None else int(ids[k])
+        return str(track) if track else ""
 
     def _box(self, x1: float, y1: float, x2: float, y2: float) -> Any:
         middle = self._class("vision_msgs/msg/Point2D")(x=(x1 + x2) / 2, y=(y1 + y2) / 2)
@@ -141,10 +167,7 @@ class Encoder:
         # A hypothesis must have a pose; ours are 2-D, so it is the identity without covariance.
         point = self._class("geometry_msgs/msg/Point")(x=0.0, y=0.0, z=0.0)
         rotation = self._class("geometry_msgs/msg/Quaternion")(x=0.0, y=0.0, z=0.0, w=1.0)
-        pose = self._class("geometry_msgs/msg/Pose")(position=point, orientation=rotation)
-        return self._class("geometry_msgs/msg/PoseWithCovariance")(
-            pose=pose, covariance=np.zeros(36)
-        )
+        return self._class("geometry_msgs/msg/Pose")(position=point, orientation=rotation)
 
     def diagnostics(
         self, stamp_ns: int, name: str, health: Health, values: Mapping[str, Any]
@@ -164,13 +187,20 @@ class Encoder:
 
     def class_map(self, result: FrameResult) -> NDArray[Any]:
         """(H, W) map of class ids, 0 = nothing: the semantic map, or masks painted."""
-        return self._narrowed(result.label_image())
+        return self._narrowed(result.label_image(), len(result.prompts))
 
     def instance_map(self, result: FrameResult) -> NDArray[Any]:
         """(H, W) map of detection numbers from 1, 0 = nothing; small masks over large ones."""
-        return self._narrowed(label_map(result.instances.masks, result.instances.size))
+        found = result.instances
+        return self._narrowed(label_map(found.masks, found.size), len(found))
 
-    def _narrowed(self, values: NDArray[np.uint16]) -> NDArray[Any]:
-        if self._mask_encoding == "mono8" and (values.size == 0 or int(values.max()) <= 255):
+    def confidence_map(self, result: FrameResult) -> NDArray[np.uint8]:
+        """(H, W) uint8 map of scores, 255 = 1.0, 0 = nothing; painted as `class_map`."""
+        found = result.instances
+        values = np.maximum(1, np.rint(255 * found.scores)).astype(int).tolist()
+        return label_map(found.masks, found.size, values).astype(np.uint8)
+
+    def _narrowed(self, values: NDArray[np.uint16], largest: int) -> NDArray[Any]:
+        if self._mask_encoding == "mono8" and largest <= MONO8_LARGEST:
             return values.astype(np.uint8)
         return values

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ape_nodes.ros2.annotations import image_annotations
+from ape_nodes.ros2.space.results import SPACE_TOPICS, Placement, SpaceMessages
 from ape_nodes.ros2.topics import OUTPUTS
 
 if TYPE_CHECKING:
@@ -34,15 +36,21 @@ class ResultPublisher:
     Args:
         encoder: Builds the messages.
         topics: Sends them.
+        placement: How results with depth are placed in space.
         label_source: "instances" or "semantic": what `label_image` is made from.
     """
 
     def __init__(
-        self, encoder: Encoder, topics: TopicPublisher, label_source: LabelSource = "instances"
+        self,
+        encoder: Encoder,
+        topics: TopicPublisher,
+        placement: Placement | None = None,
+        label_source: LabelSource = "instances",
     ) -> None:
         self._encoder = encoder
         self._label_source = label_source
         self._topics = topics
+        self._placement = placement or Placement()
         self._named: PromptSet | None = None
 
     @property
@@ -63,15 +71,17 @@ class ResultPublisher:
         """Topic and message, in the order of `OUTPUTS`.
 
         Names come first and once per prompt set, so that no map is read with the wrong names. A
-        lazy topic is left out while it has no readers.
+        lazy topic is left out while it has no readers, and one in space if the frame has no depth.
         """
-        messages = _Messages(self._encoder, result)
+        messages = _Messages(self._encoder, result, self._placement)
         for spec in OUTPUTS:
             if spec.name == "label_info":
                 # Latched: late readers get the last one, so it is sent on a change only.
                 if self._named == result.prompts:
                     continue
                 self._named = result.prompts
+            if spec.name in SPACE_TOPICS and result.frame.depth is None:
+                continue
             if not spec.lazy or has_readers(spec.name):
                 yield spec.name, messages.message(spec.name)
 
@@ -79,9 +89,11 @@ class ResultPublisher:
 class _Messages:
     """The messages of one result."""
 
-    def __init__(self, encoder: Encoder, result: FrameResult) -> None:
+    def __init__(self, encoder: Encoder, result: FrameResult, placement: Placement) -> None:
         self._encoder = encoder
         self._result = result
+        self._placement = placement
+        self._space: SpaceMessages | None = None
         self._header = encoder.header(result.frame)
         self._painted: dict[str, NDArray[Any]] = {}
 
@@ -91,6 +103,13 @@ class _Messages:
             return encoder.label_info(self._header, result.prompts)
         if topic == "detections":
             return encoder.detections(self._header, result)
+        if topic == "annotations":
+            return image_annotations(encoder, self._header, result)
+        if topic in SPACE_TOPICS:
+            # Boxes are computed once, for detections and markers.
+            if self._space is None:
+                self._space = SpaceMessages(encoder, result, self._placement)
+            return self._space.message(topic)
         # "overlay" and "overlay/compressed" are the same pixels, painted once.
         name, _, compressed = topic.partition("/")
         # Painting 1080p maps costs milliseconds; encoding follows for each topic.
@@ -102,6 +121,8 @@ class _Messages:
     def _paint(self, name: str) -> NDArray[Any]:
         if name == "label_image":
             return self._encoder.class_map(self._result)
+        if name == "confidence_image":
+            return self._encoder.confidence_map(self._result)
         if name == "instance_image":
             return self._encoder.instance_map(self._result)
         from ape_stream.draw import draw  # noqa: PLC0415 (it imports supervision, which takes 1 s)

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ape_nodes.ros2.backend import choose, open_node
 from ape_nodes.ros2.messages import frame_of
+from ape_nodes.ros2.space.depth_topics import DepthTopics
 from ape_nodes.ros2.topics import TopicSpec, ros_name
+from ape_nodes.ros2.video import VideoDecoder
 from ape_stream.closing import Closing
 from ape_stream.errors import ConfigError, SourceError
 from ape_stream.sources.clock import StreamClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ape_nodes.ros2.backend import Reader, RosNode
     from ape_nodes.ros2.messages import RosFrame
@@ -40,6 +42,11 @@ class Ros2Source(Closing):
         timeout_s: Longest time without an image.
         distro: Whose message definitions are used (humble ... lyrical; dds only).
         backend: "dds", "rclpy", or "auto": dds where its extra is installed, else rclpy.
+        depth: Topic of a depth image, or with `points=true` of a point cloud; None: no depth.
+        points: Whether `depth` is a topic of point clouds.
+        camera_info: Topic of the image's calibration; None: `camera_info` next to the image.
+        slop_s: Largest difference of the stamps of an image and its depth, seconds.
+        rectified: The images are rectified.
 
     Raises:
         ConfigError: the topic's name or an option cannot be used.
@@ -48,7 +55,7 @@ class Ros2Source(Closing):
 
     live = True
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (a plugin's options are its keyword arguments)
         self,
         spec: str,
         *,
@@ -58,14 +65,25 @@ class Ros2Source(Closing):
         timeout_s: float = 30.0,
         distro: str = "jazzy",
         backend: str = "auto",
+        depth: str | None = None,
+        points: bool = False,
+        camera_info: str | None = None,
+        slop_s: float = 0.02,
+        rectified: bool = False,
     ) -> None:
         # ros2:///camera/image_raw: two slashes of the scheme, one of the topic.
         topic = "/" + spec.removeprefix("ros2://").strip("/")
         if not all(part.isidentifier() for part in topic[1:].split("/")):
             raise ConfigError(f"{spec!r}: write ros2:///camera/image_raw, a topic's full name")
         # image_transport's convention: the type cannot be asked for before the topic is published.
-        kind = "CompressedImage" if topic.endswith("/compressed") else "Image"
-        self._spec = TopicSpec(topic, f"sensor_msgs/msg/{kind}", reliable, False, 5, False, "")
+        self._spec = TopicSpec(topic, _type_of(topic), reliable, False, 5, False, "")
+        self._video = VideoDecoder() if topic.endswith(("/ffmpeg", "/video")) else None
+        near = f"{topic.removesuffix('/compressed').rpartition('/')[0]}/camera_info"
+        self._depth = None
+        if depth is not None:
+            self._depth = DepthTopics(
+                depth, camera_info or near, points=points, slop_s=slop_s, rectified=rectified
+            )
         self.name = name
         self._domain_id = domain_id
         self._timeout_s = timeout_s
@@ -83,6 +101,8 @@ class Ros2Source(Closing):
         name = f"ape_source_{ros_name(self.name)}"
         node = open_node(self._backend, name, "/", self._domain_id, self._distro)
         self._node, self._reader = node, node.reader(self._spec.name, self._spec)
+        if self._depth is not None:
+            self._depth.open(node)
         self._closing.clear()
         return self
 
@@ -102,21 +122,47 @@ class Ros2Source(Closing):
         """
         arrived_s = time.monotonic()
         while (messages := self._take()) is not None:
-            for message in messages:
+            if messages:
                 arrived_s = time.monotonic()
-                if (frame := self._frame(message)) is not None:
-                    yield frame
+            yield from self._frames(messages)
             if time.monotonic() - arrived_s > self._timeout_s:
                 raise SourceError(
                     f"no image came on {self._spec.name} for {self._timeout_s:g} s: is it"
                     " published, in this ROS_DOMAIN_ID?"
                 )
 
-    def _frame(self, message: Any) -> RosFrame | None:
+    def _frames(self, messages: list[Any]) -> Iterator[RosFrame]:
+        """The frames of messages; with depth, each when it is known what belongs to it."""
+        for message in self._images(messages):
+            pairs = [(message, None)] if self._depth is None else self._depth.add(message)
+            yield from self._made(pairs)
+        if self._depth is not None:
+            yield from self._made(self._depth.poll())
+
+    def _made(self, pairs: Iterable[tuple[Any, Any]]) -> Iterator[RosFrame]:
+        for image, depth in pairs:
+            if (frame := self._frame(image, depth)) is not None:
+                yield frame
+
+    def _images(self, messages: list[Any]) -> Iterator[Any]:
+        """The messages, or what the packets of a video give."""
+        for message in messages:
+            if self._video is None:
+                yield message
+                continue
+            try:
+                yield from self._video.decode(message)
+            except SourceError as error:
+                self._unreadable += 1
+                _log.warning("%s: packet left out: %s", self._spec.name, error)
+
+    def _frame(self, message: Any, depth: Any) -> RosFrame | None:
         """The frame of a message; one that cannot be used is counted and left out."""
         self._received += 1
         try:
             frame = frame_of(message, self._received - 1, self.name)
+            if self._depth is not None:
+                frame = self._depth.with_depth(frame, depth)
             return self._clock.placed(frame, time.monotonic())
         except (SourceError, ValueError) as error:
             self._unreadable += 1
@@ -125,10 +171,12 @@ class Ros2Source(Closing):
 
     def stats(self) -> dict[str, int]:
         """Images received, those left out as unreadable, and how often their time restarted."""
+        paired = {} if self._depth is None else self._depth.counts()
         return {
             "received": self._received,
             "unreadable": self._unreadable,
             "restarts": self._clock.restarts,
+            **paired,
         }
 
     def _take(self) -> list[Any] | None:
@@ -138,3 +186,13 @@ class Ros2Source(Closing):
                 return None
             # A list: messages must be taken while the lock keeps the node alive.
             return list(self._reader.take(_POLL_S))
+
+
+def _type_of(topic: str) -> str:
+    """The type of an image topic, by the names that image_transport gives."""
+    suffix = topic.rpartition("/")[2]
+    return {
+        "compressed": "sensor_msgs/msg/CompressedImage",
+        "ffmpeg": "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
+        "video": "foxglove_msgs/msg/CompressedVideo",
+    }.get(suffix, "sensor_msgs/msg/Image")

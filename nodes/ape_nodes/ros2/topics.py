@@ -8,6 +8,7 @@ from typing import Final, Literal
 __all__ = [
     "DIAGNOSTICS",
     "INPUTS",
+    "IN_FORCE",
     "LABEL_SOURCES",
     "OUTPUTS",
     "LabelSource",
@@ -56,6 +57,18 @@ OUTPUTS: Final = (
               "the same as PNG; best for a remote reader"),
     TopicSpec("instance_image/compressed", "sensor_msgs/msg/CompressedImage", False, False, 5, True,
               "the same as PNG"),
+    TopicSpec("confidence_image", "sensor_msgs/msg/Image", True, False, 2, True,
+              "mono8: score of what `label_image` holds there, 255 = 1.0, 0 = background"),
+    TopicSpec("detections_3d", "vision_msgs/msg/Detection3DArray", True, False, 10, True,
+              "needs depth: a box in metres for each of `detections` that has depth"),
+    TopicSpec("points", "sensor_msgs/msg/PointCloud2", True, False, 2, True,
+              "needs depth: the masked points with `rgb`, `label`, `instance`, `score`"),
+    TopicSpec("aligned_points", "sensor_msgs/msg/PointCloud2", True, False, 2, True,
+              "needs depth: x, y, z of every pixel of `label_image`, NaN where there is none"),
+    TopicSpec("markers", "visualization_msgs/msg/MarkerArray", True, False, 2, True,
+              "needs depth: the boxes with names and distances, for RViz"),
+    TopicSpec("annotations", "foxglove_msgs/msg/ImageAnnotations", True, False, 10, True,
+              "boxes, contours and names for Foxglove's image panel"),
     TopicSpec("overlay", "sensor_msgs/msg/Image", True, False, 2, True,
               "the image with masks and names drawn in, bgr8"),
     TopicSpec("overlay/compressed", "sensor_msgs/msg/CompressedImage", False, False, 5, True,
@@ -67,9 +80,30 @@ INPUTS: Final = (
               "the image; subscribed to only while an output has a reader"),
     TopicSpec("image/compressed", "sensor_msgs/msg/CompressedImage", False, False, 5, True,
               "instead of `image`, with `image_transport:=compressed`"),
+    TopicSpec("image/ffmpeg", "ffmpeg_image_transport_msgs/msg/FFMPEGPacket", False, False, 30,
+              True, "instead of `image`, with `image_transport:=ffmpeg`"),
+    TopicSpec("image/video", "foxglove_msgs/msg/CompressedVideo", False, False, 30, True,
+              "instead of `image`, with `image_transport:=foxglove`"),
+    TopicSpec("depth", "sensor_msgs/msg/Image", False, False, 5, True,
+              "with `depth:=image`: 16UC1 millimetres or 32FC1 metres"),
+    TopicSpec("points", "sensor_msgs/msg/PointCloud2", False, False, 5, True,
+              "with `depth:=points`: organised or not, in any frame that tf connects"),
+    TopicSpec("camera_info", "sensor_msgs/msg/CameraInfo", False, False, 5, True,
+              "with depth: the calibration of the image"),
+    TopicSpec("depth/camera_info", "sensor_msgs/msg/CameraInfo", False, False, 5, True,
+              "with depth that is not in the frame of the image: its calibration"),
+    TopicSpec("/tf", "tf2_msgs/msg/TFMessage", True, False, 100, True,
+              "with depth: where depth and `target_frame` are"),
+    TopicSpec("/tf_static", "tf2_msgs/msg/TFMessage", True, True, 100, True, "the same"),
     TopicSpec("~/prompts", "std_msgs/msg/String", True, True, 1, False,
               "new prompts as a comma-separated line; also subscribed to as volatile, for"
               " `ros2 topic pub`"),
+)  # fmt: skip
+
+IN_FORCE: Final = TopicSpec(
+    "prompts_in_force", "std_msgs/msg/String", True, True, 1, False,
+    "JSON: `prompts` and `thresholds` (null = the model's own) that are active, and `refused`: why"
+    " the last ones given were not taken, or empty",
 )  # fmt: skip
 
 DIAGNOSTICS: Final = TopicSpec(

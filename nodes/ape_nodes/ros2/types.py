@@ -1,4 +1,4 @@
-"""ROS 2 message types without ROS: rosbags' type stores, with vision_msgs added."""
+"""ROS 2 message types without ROS: rosbags' type stores, with those of other packages added."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ape_stream.optional import library
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["plain_encoder", "type_store", "vision_definitions"]
+__all__ = ["added_definitions", "blank", "plain_encoder", "type_store"]
 
 
 @functools.cache
 def type_store(distro: str = "jazzy") -> Any:
-    """The messages of a ROS 2 release (humble, iron, jazzy, kilted, lyrical) and vision_msgs.
+    """The messages of a ROS 2 release (humble, iron, jazzy, kilted, lyrical) and those we add.
 
     Raises:
         ConfigError: the release is unknown.
@@ -32,15 +32,16 @@ def type_store(distro: str = "jazzy") -> Any:
         store = typesys.get_typestore(typesys.Stores[f"ROS2_{distro.upper()}"])
     except KeyError as error:
         raise ConfigError(f"ROS 2 release {distro!r} is unknown: humble ... lyrical") from error
-    # rosbags ships the messages of ROS itself, but not vision_msgs.
-    for name, text in vision_definitions().items():
-        store.register(typesys.get_types_from_msg(text, name))
+    # rosbags ships the messages of ROS itself, but not those of vision_msgs and others.
+    for name, text in added_definitions().items():
+        if name not in store.types:
+            store.register(typesys.get_types_from_msg(text, name))
     return store
 
 
-def vision_definitions() -> dict[str, str]:
-    """The text of each vision_msgs definition that is used here, by type."""
-    texts = files("ape_nodes").joinpath("ros2/vision_msgs.msg").read_text()
+def added_definitions() -> dict[str, str]:
+    """The text of each definition that rosbags or the wheels of rclpy lack, by type."""
+    texts = files("ape_nodes").joinpath("ros2/definitions.msg").read_text()
     # The file holds "=== TYPE" lines, each followed by the definition of that type.
     return dict(re.findall(r"^=== (\S+)\n((?:(?!===).*\n)*)", texts, re.MULTILINE))
 
@@ -49,6 +50,27 @@ def _bytes_field(data: bytes | memoryview) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8)
 
 
+def blank(store: Any, name: str) -> Any:
+    """A message of a type store with every field 0, false or empty."""
+    fields = store.fielddefs[name][1]
+    return store.types[name](**{field: _blank_field(store, kind) for field, kind in fields})
+
+
+def _blank_field(store: Any, kind: Any) -> Any:
+    # A field is (node, detail): a named type, a base type, or an array or sequence of another.
+    node, detail = kind
+    if node.name == "NAME":
+        return blank(store, detail)
+    if node.name == "BASE":
+        return {"string": "", "bool": False, "float32": 0.0, "float64": 0.0}.get(detail[0], 0)
+    inner, length = detail
+    count = length if node.name == "ARRAY" else 0
+    if inner[0].name == "BASE" and inner[1][0] != "string":
+        return np.zeros(count, {"byte": "uint8", "char": "uint8"}.get(inner[1][0], inner[1][0]))
+    return [_blank_field(store, inner) for _ in range(count)]
+
+
 def plain_encoder(store: Any, mask_encoding: str = "mono16") -> Encoder:
     """An encoder that builds the messages of a type store."""
-    return Encoder(store.types.__getitem__, _bytes_field, mask_encoding)
+    make_blank = functools.partial(blank, store)
+    return Encoder(store.types.__getitem__, _bytes_field, mask_encoding, make_blank)

@@ -7,6 +7,8 @@ import collections
 import enum
 import threading
 
+import yaml
+
 KINDS = ("HISTORY", "DEPTH", "RELIABILITY", "DURABILITY")
 
 
@@ -27,6 +29,10 @@ class ParameterNotDeclaredException(Exception):  # noqa: N818
 
 
 class ParameterAlreadyDeclaredException(Exception):  # noqa: N818
+    pass
+
+
+class ParameterUninitializedException(Exception):  # noqa: N818
     pass
 
 
@@ -116,6 +122,9 @@ def read_arguments(arguments):
             old, _, new = next(given).partition(":=")
             assert new, f"{old!r} is remapped to nothing"
             remaps[old] = new
+        elif inside and one == "-p":
+            name, _, value = next(given).partition(":=")
+            values[name] = yaml.safe_load(value)
         elif inside and one == "--params-file":
             values |= read_file(next(given))
         elif inside and one == "--log-level":
@@ -126,8 +135,6 @@ def read_arguments(arguments):
 
 
 def read_file(path):
-    import yaml  # noqa: PLC0415
-
     with open(path) as file:  # noqa: PTH123
         document = yaml.safe_load(file)
     assert set(document) == {"/**"}, "this fake knows the wildcard only"
@@ -183,6 +190,16 @@ class Publisher(Endpoint):
 class Subscription(Endpoint):
     def __init__(self, *arguments):
         super().__init__(*arguments)
+        self.events, self.publishers, self.refused, self.lost = None, 0, 0, 0
         if self.qos.durability is DurabilityPolicy.TRANSIENT_LOCAL:
             for writer in self.matches():
                 self.waiting.extend(writer.kept)
+
+    def unmatched(self):
+        """The policies that keep publishers of this topic away."""
+        mine = self.matches()
+        return [
+            "RELIABILITY" if self.qos.reliability < other.qos.reliability else "DURABILITY"
+            for other in GRAPH
+            if isinstance(other, Publisher) and other.topic == self.topic and other not in mine
+        ]

@@ -55,7 +55,16 @@ class Time:
         self.nanoseconds = nanoseconds
 
 
+class ClockType(enum.IntEnum):
+    ROS_TIME = 1
+    SYSTEM_TIME = 2
+    STEADY_TIME = 3
+
+
 class Clock:
+    def __init__(self, *, clock_type=ClockType.SYSTEM_TIME):
+        self.clock_type = clock_type
+
     def now(self):
         return Time(time.time_ns())
 
@@ -80,9 +89,10 @@ class Logger:
 
 
 class Timer:
-    def __init__(self, period_s, callback, group):
+    def __init__(self, period_s, callback, group, *, stands):
         self.period_s, self.callback, self.group = period_s, callback, group
-        self.due_s = time.monotonic() + period_s
+        # The time of a simulation that is paused stands still.
+        self.due_s = float("inf") if stands else time.monotonic() + period_s
 
 
 class PublisherEventCallbacks:
@@ -92,8 +102,10 @@ class PublisherEventCallbacks:
 
 
 class SubscriptionEventCallbacks:
-    def __init__(self, *, incompatible_qos=None):
+    def __init__(self, *, incompatible_qos=None, message_lost=None, matched=None):
         assert callable(incompatible_qos)
+        self.incompatible_qos, self.message_lost = incompatible_qos, message_lost
+        self.matched = matched
 
 
 class Service:
@@ -252,7 +264,9 @@ class Node:
         assert event_callbacks is None or isinstance(event_callbacks, SubscriptionEventCallbacks)
         inspect.signature(callback).bind(object())  # rclpy asks this, so a builtin may not do
         group = callback_group or self.default_callback_group
-        self._subscriptions.append(Subscription(self, msg_type, final, qos, callback, group))
+        made = Subscription(self, msg_type, final, qos, callback, group)
+        made.events = event_callbacks
+        self._subscriptions.append(made)
         return self._subscriptions[-1]
 
     def create_service(
@@ -269,7 +283,9 @@ class Node:
     def create_timer(self, timer_period_sec, callback, callback_group=None, clock=None,
                      autostart=True):  # fmt: skip
         group = callback_group or self.default_callback_group
-        self._timers.append(Timer(float(timer_period_sec), callback, group))
+        simulated = self._overrides.get("use_sim_time", False)
+        stands = simulated and (clock is None or clock.clock_type is not ClockType.STEADY_TIME)
+        self._timers.append(Timer(float(timer_period_sec), callback, group, stands=stands))
         return self._timers[-1]
 
     def destroy_publisher(self, publisher):

@@ -22,6 +22,7 @@ from fake_graph import (
     HistoryPolicy,
     InvalidParameterTypeException,
     InvalidParameterValueException,
+    ParameterUninitializedException,
     QoSOverridingOptions,
     QoSPolicyKind,
     QoSProfile,
@@ -31,7 +32,14 @@ from fake_graph import (
     ok,
     try_shutdown,
 )
-from fake_node import Node, Parameter, PublisherEventCallbacks, SubscriptionEventCallbacks
+from fake_node import (
+    Clock,
+    ClockType,
+    Node,
+    Parameter,
+    PublisherEventCallbacks,
+    SubscriptionEventCallbacks,
+)
 
 SignalHandlerOptions = enum.IntEnum("SignalHandlerOptions", "NO SIGINT SIGTERM ALL", start=0)
 TransitionCallbackReturn = enum.IntEnum("TransitionCallbackReturn", "SUCCESS FAILURE ERROR")
@@ -129,6 +137,8 @@ class SingleThreadedExecutor:
                     timer.due_s = time.monotonic() + timer.period_s
                     timer.callback()
             for reader in list(node._subscriptions):
+                if reader.alive and reader.events is not None:
+                    report(reader)
                 while reader.alive and reader.waiting:
                     reader.callback(reader.waiting.popleft())
         time.sleep(min(0.01, timeout_sec or 0.01))
@@ -140,6 +150,21 @@ class SingleThreadedExecutor:
     def shutdown(self, timeout_sec=None):
         self._over = True
         return True
+
+
+def report(reader):
+    """Call back what has happened to a subscription: publishers, refused ones, lost messages."""
+    event = types.SimpleNamespace
+    events = reader.events
+    if events.matched and len(reader.matches()) != reader.publishers:
+        reader.publishers = len(reader.matches())
+        events.matched(event(current_count=reader.publishers))
+    refused = reader.unmatched()
+    if len(refused) > reader.refused:
+        reader.refused = len(refused)
+        events.incompatible_qos(event(last_policy_kind=QoSPolicyKind[refused[-1]]))
+    if events.message_lost and reader.lost:
+        events.message_lost(event(total_count=reader.lost))
 
 
 class MultiThreadedExecutor(SingleThreadedExecutor):
@@ -154,9 +179,14 @@ class MultiThreadedExecutor(SingleThreadedExecutor):
 CONTENT = {
     "rclpy": (init, try_shutdown, ok, create_node),
     "rclpy.callback_groups": (),
+    "rclpy.clock": (Clock, ClockType),
     "rclpy.context": (Context,),
     "rclpy.event_handler": (PublisherEventCallbacks, SubscriptionEventCallbacks),
-    "rclpy.exceptions": (InvalidParameterTypeException, InvalidParameterValueException),
+    "rclpy.exceptions": (
+        InvalidParameterTypeException,
+        InvalidParameterValueException,
+        ParameterUninitializedException,
+    ),
     "rclpy.executors": (ExternalShutdownException, SingleThreadedExecutor, MultiThreadedExecutor),
     "rclpy.lifecycle": (LifecycleNode, LifecycleState, TransitionCallbackReturn),
     "rclpy.node": (Node,),

@@ -24,6 +24,8 @@ OURS = (
     "ape_nodes.ros2.rclpy_node.node",
     "ape_nodes.ros2.rclpy_node.process",
     "ape_nodes.ros2.rclpy_node.backend",
+    "ape_nodes.ros2.rclpy_node.image_input",
+    "ape_nodes.ros2.rclpy_node.outputs",
 )
 STAMP = (1_700_000_000, 7)
 
@@ -142,4 +144,4 @@ def an_image(world, nanosec=7):
 
 def an_unreadable_image(world):
     kind = world.message("sensor_msgs/msg/Image")
-    return kind(height=24, width=32, encoding="bayer_rggb8", step=32, data=byte_array(bytes(768)))
+    return kind(height=24, width=32, encoding="poem", step=32, data=byte_array(bytes(768)))

@@ -2,6 +2,7 @@
 
 import threading
 
+from ape_nodes.ros2.rclpy_node.shared_perceiver import WARM_UP
 from ape_stream.errors import ModelError
 from ape_stream.testing import OraclePerceiver
 from ape_stream.trackers.iou import IouTracker
@@ -17,6 +18,8 @@ class Held(OraclePerceiver):
         super().__init__()
 
     def perceive(self, frames):
+        if frames[0].stream == WARM_UP:
+            return super().perceive(frames)
         HOLDING.set()
         GATE.wait(20)
         return super().perceive(frames)
@@ -26,7 +29,9 @@ class Failing(OraclePerceiver):
     def __init__(self):
         super().__init__()
 
-    def perceive(self, _frames):
+    def perceive(self, frames):
+        if frames[0].stream == WARM_UP:
+            return super().perceive(frames)
         raise ValueError("the network fell over")
 
 

@@ -4,17 +4,20 @@ import time
 
 import numpy as np
 import pytest
+from depth_messages import FRAME, a_depth_image, an_info, tf_message, video_packets
 from wire_samples import a_result
 
 pytest.importorskip("rosbags")
 
 from rosbags.highlevel import AnyReader
 
-from ape_nodes.ros2.bag import BagSink, BagSource
+from ape_nodes.ros2.bags.sink import BagSink
+from ape_nodes.ros2.bags.source import BagSource
 from ape_nodes.ros2.messages import RosFrame
-from ape_nodes.ros2.types import type_store
+from ape_nodes.ros2.types import plain_encoder, type_store
 from ape_stream.errors import ConfigError, SourceError, TruncatedError
-from ape_stream.types import FrameResult
+from ape_stream.masks import boxes, crop
+from ape_stream.types import FrameResult, Instances, PromptSet
 
 START = 1_700_000_000_000_000_007
 
@@ -48,7 +51,7 @@ def test_a_bag_holds_detections_masks_and_names(tmp_path):
     assert set(found) == {
         f"/ape/cam/{name}"
         for name in ("image", "label_info", "detections", "label_image/compressed",
-                     "instance_image/compressed")
+                     "instance_image/compressed", "annotations")
     }  # fmt: skip
     assert found["/ape/cam/detections"].detections[0].id == "1"
 
@@ -67,7 +70,7 @@ def test_wrong_bags_are_refused(tmp_path):
 RECORDER = """
 import sys, time
 import numpy as np
-from ape_nodes.ros2.bag import BagSink
+from ape_nodes.ros2.bags.sink import BagSink
 from ape_stream.types import Frame, FrameResult, Instances, PromptSet
 
 with BagSink("bag:" + sys.argv[1], storage=sys.argv[2]) as sink:
@@ -136,3 +139,132 @@ def test_a_recording_is_read_wherever_it_was_cut_off(tmp_path):
         counts.append(len(stamps))
     assert counts == sorted(counts)
     assert set(counts) == {0, 1, 2, 3}
+
+
+# -- depth, looks, and what else a bag holds ------------------------------------------------------
+
+
+def messages_of(folder):
+    """Every message by its topic, in the order of the bag."""
+    found = {}
+    with AnyReader([folder], default_typestore=type_store()) as reader:
+        for connection, time_ns, data in reader.messages():
+            message = reader.deserialize(data, connection.msgtype)
+            found.setdefault(connection.topic, []).append((time_ns, message))
+    return found
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory):
+    """A bag of a robot: image, depth in another frame a little later, calibration and tf."""
+    folder = tmp_path_factory.mktemp("drive") / "drive"
+    rosbag2 = pytest.importorskip("rosbags.rosbag2")
+    store, pixels = type_store(), np.zeros((48, 64, 3), np.uint8)
+    depth = np.full((48, 64), 2000, np.uint16)
+    with rosbag2.Writer(folder, version=9, storage_plugin=rosbag2.StoragePlugin.MCAP) as writer:
+        made = {}
+
+        def write(topic, kind, message, time_ns):
+            if topic not in made:
+                made[topic] = writer.add_connection(topic, kind, typestore=store)
+            writer.write(made[topic], time_ns, store.serialize_cdr(message, kind))
+
+        for k in range(3):
+            stamp = START + 100_000_000 * k
+            frame = RosFrame(pixels, k, 0.0, stamp_ns=stamp, frame_id=FRAME)
+            encoder = plain_encoder(store)
+            image = encoder.image(encoder.header(frame), pixels)
+            write("/cam/image_raw", "sensor_msgs/msg/Image", image, stamp)
+            info = an_info((48, 64), stamp_ns=stamp)
+            write("/cam/camera_info", "sensor_msgs/msg/CameraInfo", info, stamp)
+            if k < 2:
+                late = a_depth_image(depth, stamp_ns=stamp + 5_000_000, frame_id="depth_lens")
+                write("/cam/depth/image", "sensor_msgs/msg/Image", late, stamp + 5_000_000)
+            write("/cam/depth/camera_info", "sensor_msgs/msg/CameraInfo", info, stamp)
+        static = tf_message(FRAME, "depth_lens", 0, (0.0, 0.0, 0.5))
+        write("/tf_static", "tf2_msgs/msg/TFMessage", static, START + 1)
+    return folder
+
+
+def test_images_of_a_bag_get_their_depth_moved_by_tf(drive, caplog):
+    with BagSource(f"bag://{drive}", depth="/cam/depth/image") as source:
+        frames = list(source)
+    assert [frame.depth is not None for frame in frames] == [True, True, False]
+    values = frames[0].depth.metres(np.arange(48), np.arange(64))
+    assert np.median(values[values > 0]) == pytest.approx(2.5)
+    assert "image 2 has no depth: no depth within the slop" in caplog.text
+
+
+def test_topics_that_depth_needs_are_named_when_they_are_not_there(drive):
+    with pytest.raises(ConfigError, match=r"no /x of .*it has /cam/depth/image, /cam/image_raw"):
+        BagSource(f"bag://{drive}", depth="/x").__enter__()
+    with pytest.raises(ConfigError, match=r"no /y of .*CameraInfo; it has /cam/camera_info"):
+        BagSource(f"bag://{drive}", depth="/cam/depth/image", camera_info="/y").__enter__()
+
+
+def test_a_bag_of_results_holds_boxes_in_space_and_the_other_topics(drive, tmp_path):
+    with (
+        BagSource(f"bag://{drive}", name="cam", depth="/cam/depth/image") as source,
+        BagSink(f"bag:{tmp_path / 'out'}", copy=str(drive), image="compressed", overlay=True,
+                masks="none") as sink,
+    ):  # fmt: skip
+        for frame in source:
+            shape = np.zeros((48, 64), bool)
+            shape[10:30, 20:50] = True
+            found = (crop(shape),)
+            instances = Instances(boxes(found), np.array([0.5], np.float32), np.array([0]), found,
+                                  (48, 64))  # fmt: skip
+            sink.write(FrameResult(frame, instances, PromptSet.of("box")))
+    held = messages_of(tmp_path / "out")
+    ours = {topic.removeprefix("/ape/cam/") for topic in held if topic.startswith("/ape/")}
+    assert ours == {"image/compressed", "overlay/compressed", "label_info", "detections",
+                    "annotations", "detections_3d", "markers", "points"}  # fmt: skip
+    assert len(held["/ape/cam/detections"]) == 3
+    (first, _) = (message for _, message in held["/ape/cam/detections_3d"])
+    assert first.detections[0].bbox.center.position.z == pytest.approx(2.5, abs=0.02)
+    copied = set(held) - {topic for topic in held if topic.startswith("/ape/")}
+    assert copied == {"/cam/camera_info", "/cam/depth/image", "/cam/depth/camera_info",
+                      "/tf_static"}  # fmt: skip
+    original = messages_of(drive)
+    for topic in copied:
+        assert [time for time, _ in held[topic]] == [time for time, _ in original[topic]]
+
+
+@pytest.mark.parametrize(
+    ("start", "seconds"),
+    [("2026-11-29T08:00:00", 1_795_939_200), ("2026-11-29T09:00:00+01:00", 1_795_939_200),
+     (12.5, 12.5)],
+)  # fmt: skip
+def test_frames_of_files_are_stamped_from_a_start(tmp_path, start, seconds):
+    with BagSink(f"bag:{tmp_path / 'run'}", start=start, masks="none") as sink:
+        sink.write(a_result(3))
+    ((time_ns, message),) = messages_of(tmp_path / "run")[f"/ape/{a_result(3).frame.stream}/image"]
+    shown = a_result(3).frame.time_s
+    assert time_ns == pytest.approx((seconds + shown) * 1e9, abs=1e3)
+    assert message.header.stamp.sec == int(seconds + shown)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"start": "noon"}, "no date such as"), ({"start": -1}, "not between 1970"),
+     ({"image": "png"}, "raw, compressed or none"), ({"copy": "/no/bag"}, "to copy from")],
+)  # fmt: skip
+def test_options_that_cannot_be_are_refused(tmp_path, options, words):
+    with pytest.raises(ConfigError, match=words):
+        BagSink(f"bag:{tmp_path / 'run'}", **options)
+
+
+@pytest.mark.parametrize("kind", ["foxglove_msgs/msg/CompressedVideo",
+                                  "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"])  # fmt: skip
+def test_a_topic_of_compressed_video_is_read(tmp_path, kind):
+    rosbag2, store = pytest.importorskip("rosbags.rosbag2"), type_store()
+    with rosbag2.Writer(tmp_path / "v", version=9) as writer:
+        connection = writer.add_connection("/cam/video", kind, typestore=store)
+        for k, packet in enumerate(video_packets(kind, 5)):
+            writer.write(connection, START + k, store.serialize_cdr(packet, kind))
+    with BagSource(f"bag://{tmp_path / 'v'}") as source:
+        frames = list(source)
+    assert [frame.stamp_ns for frame in frames] == [START + k for k in range(5)]
+    assert {frame.frame_id for frame in frames} == {FRAME}
+    greys = [float(frame.image.mean()) for frame in frames]
+    assert greys == pytest.approx([40 * k + 40 for k in range(5)], abs=4)

@@ -13,10 +13,11 @@ from ape_nodes.ros2.encoder import byte_array
 from ape_nodes.ros2.images import from_compressed, to_bgr
 from ape_nodes.ros2.messages import RosFrame
 from ape_nodes.ros2.publisher import ResultPublisher
+from ape_nodes.ros2.space.results import SPACE_TOPICS
 from ape_nodes.ros2.topics import OUTPUTS
 from ape_nodes.ros2.types import plain_encoder, type_store
 from ape_stream.errors import ConfigError, SourceError
-from ape_stream.types import FrameResult, Maps, SemanticMap
+from ape_stream.types import FrameResult, Maps, Prompt, PromptSet, SemanticMap
 
 STORE = type_store()
 ENCODER = plain_encoder(STORE)
@@ -77,6 +78,54 @@ def test_yuv422_is_converted(encoding, code):
     np.testing.assert_array_equal(to_bgr(message(encoding, packed)), cv2.cvtColor(packed, code))
 
 
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize(("encoding", "order"), [("bgr16", 1), ("16UC3", 1), ("rgb16", -1)])
+def test_colours_of_16_bits_keep_the_upper_8(encoding, order, padding):
+    for kind, big in (("<u2", 0), (">u2", 1)):
+        wide = (BGR.astype(np.uint16) * 256 + 13)[..., ::order].astype(kind)
+        got = to_bgr(message(encoding, np.ascontiguousarray(wide), padding=padding, big=big))
+        np.testing.assert_array_equal(got, BGR)
+
+
+def in_yuv420(colour, interleaved):
+    """An even image of one colour as a plane of brightness and half as many rows of colour."""
+    image = np.full((8, 12, 3), colour, np.uint8)
+    planar = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
+    u, v = planar[8:10].reshape(-1), planar[10:12].reshape(-1)
+    pair = (u, v) if interleaved == "uv" else (v, u)
+    return np.vstack([planar[:8], np.stack(pair, -1).reshape(4, 12)])
+
+
+@pytest.mark.parametrize(("encoding", "order"), [("nv12", "uv"), ("nv21", "vu")])
+@pytest.mark.parametrize("padding", [0, 4])
+def test_two_planes_of_yuv_are_converted(encoding, order, padding):
+    made = message(encoding, in_yuv420((200, 60, 30), order), padding=padding)
+    made = SimpleNamespace(
+        **{name: getattr(made, name) for name in ("encoding", "width", "step", "data")},
+        height=8, is_bigendian=0,
+    )  # fmt: skip
+    got = to_bgr(made)
+    assert got.shape == (8, 12, 3)
+    assert np.abs(got.astype(int) - (200, 60, 30)).max() <= 3
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_a_mosaic_of_colours_is_resolved(pattern, bits):
+    colour = {"b": 200, "g": 90, "r": 20}
+    tile = np.array([colour[one] for one in pattern], np.uint8).reshape(2, 2)
+    mosaic = np.tile(tile, (4, 5))
+    if bits == 16:
+        mosaic = (mosaic.astype(np.uint16) * 256 + 7).astype("<u2")
+    got = to_bgr(message(f"bayer_{pattern}{bits}", mosaic))
+    np.testing.assert_array_equal(got[3, 4], (200, 90, 20))
+
+
+@pytest.mark.parametrize("encoding", ["BGR8", "Bgr8", "8uc3"])
+def test_encodings_are_read_without_regard_to_case(encoding):
+    np.testing.assert_array_equal(to_bgr(message(encoding, BGR)), BGR)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -86,6 +135,8 @@ def test_yuv422_is_converted(encoding, code):
         {"step": 3},
         {"data": b"short"},
         {"encoding": "yuv422", "width": 5},
+        {"encoding": "nv12", "height": 3},
+        {"encoding": "nv12", "step": 18},
     ],
 )
 def test_images_with_impossible_fields_are_refused(fields):
@@ -127,9 +178,9 @@ def ros_result(n=4):
 def test_every_message_holds_the_result():
     result = ros_result()
     messages = sent(result)
-    assert set(messages) == {spec.name for spec in OUTPUTS}
+    assert set(messages) == {spec.name for spec in OUTPUTS} - set(SPACE_TOPICS)
     assert next(iter(messages)) == "label_info"  # names before what they name
-    for made in messages.values():
+    for made in (made for made in messages.values() if hasattr(made, "header")):
         stamp = made.header.stamp
         assert (stamp.sec, stamp.nanosec) == (1_700_000_000, 123_456_789)
         assert made.header.frame_id == "lens"
@@ -184,14 +235,33 @@ def test_the_label_image_is_the_semantic_map_where_there_is_one():
 )
 def test_a_semantic_map_is_made_while_the_label_image_has_readers(source, read, needed):
     topics = SimpleNamespace(has_readers=lambda name: name == read)
-    assert ResultPublisher(plain_encoder(STORE), topics, source).maps == needed
+    assert ResultPublisher(plain_encoder(STORE), topics, label_source=source).maps == needed
 
 
 def test_mono8_is_used_where_asked():
     messages = sent(ros_result(), mask_encoding="mono8")
     assert messages["label_image"].encoding == "mono8"
+    assert messages["instance_image"].encoding == "mono8"
     with pytest.raises(ConfigError):
         plain_encoder(STORE, "mono4")
+
+
+@pytest.mark.parametrize(("count", "encoding"), [(254, "mono8"), (255, "mono16")])
+def test_255_means_unlabeled_so_mono8_holds_254_classes(count, encoding):
+    """By the number of prompts, not by what is in the frame: the encoding does not alternate."""
+    plain = ros_result()
+    prompts = PromptSet.of([f"word {k}" for k in range(count)])
+    result = FrameResult(plain.frame, plain.instances, prompts)
+    assert sent(result, mask_encoding="mono8")["label_image"].encoding == encoding
+
+
+def test_the_threshold_of_the_names_is_the_lowest_in_force():
+    encoder = plain_encoder(STORE)
+    prompts = PromptSet((Prompt("cat"), Prompt("dog", threshold=0.6)))
+    header = encoder.header(ros_result().frame)
+    encoder.model_threshold = 0.25
+    assert encoder.label_info(header, prompts).threshold == 0.25
+    assert encoder.label_info(header, prompts.with_threshold(0.7)).threshold == 0.6
 
 
 def test_without_readers_only_detections_are_made_and_names_once():
@@ -202,7 +272,10 @@ def test_without_readers_only_detections_are_made_and_names_once():
     assert names == [always, always[1:]] == [["label_info", "detections"], ["detections"]]
 
 
-@pytest.mark.parametrize("spec", [spec for spec in OUTPUTS if spec.lazy], ids=lambda s: s.name)
+LAZY = [spec for spec in OUTPUTS if spec.lazy and spec.name not in SPACE_TOPICS]
+
+
+@pytest.mark.parametrize("spec", LAZY, ids=lambda s: s.name)
 def test_a_lazy_topic_is_made_for_its_reader_alone(spec):
     messages = sent(ros_result(), lambda name: name == spec.name)
     assert set(messages) == {"label_info", "detections", spec.name}
@@ -210,4 +283,4 @@ def test_a_lazy_topic_is_made_for_its_reader_alone(spec):
 
 def test_the_shipped_types_have_the_hashes_of_vision_msgs():
     assert STORE.hash_rihs01("vision_msgs/msg/Detection2DArray").startswith("RIHS01_")
-    assert len([name for name in STORE.types if name.startswith("vision_msgs/")]) == 9
+    assert len([name for name in STORE.types if name.startswith("vision_msgs/")]) == 12

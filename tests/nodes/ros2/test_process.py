@@ -117,3 +117,38 @@ def test_a_parameter_of_a_wrong_type_or_value_is_reported_in_one_line(
     lines = [line for line in capfd.readouterr().err.splitlines() if "ape_node:" in line]
     assert len(lines) == 1
     assert ("prompts" if "apple" in new else "score_threshold") in lines[0]
+
+
+def test_cameras_are_below_the_namespace_of_the_process(world, monkeypatch, file):
+    running = Running(
+        world, monkeypatch, "--params", file, "--cameras", "/front/image_raw", "rear/image_raw",
+        "--ros-args", "-r", "__ns:=/robot",
+    )  # fmt: skip
+    running.wait(lambda: len(running.nodes) == 2)
+    names = [node.get_fully_qualified_name() for node in running.nodes]
+    assert names == ["/robot/front_image_raw/ape", "/robot/rear_image_raw/ape"]
+    topics = [node.resolve_topic_name("image") for node in running.nodes]
+    assert topics == ["/front/image_raw", "/robot/rear/image_raw"]
+    assert running.end() == 0
+
+
+@pytest.mark.parametrize("cameras", [["/a/b", "/a_b"], ["/a", "/a"], ["a", "/a"]])
+def test_two_cameras_of_one_name_are_refused(world, monkeypatch, capfd, cameras):
+    running = Running(world, monkeypatch, "--cameras", *cameras)
+    running.wait(lambda: running.code is not None)
+    assert running.end() == 1
+    assert "would both be in the namespace /a" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("world")
+def test_a_file_of_parameters_that_is_not_there_is_one_line(capfd):
+    process = importlib.import_module("ape_nodes.ros2.rclpy_node.process")
+    assert process.run(["--params", "/no/such.yaml"]) == 1
+    assert capfd.readouterr().err == "ape_node: there is no file /no/such.yaml\n"
+
+
+def test_what_is_given_goes_before_the_file(world, monkeypatch, file):
+    running = Running(world, monkeypatch, "--params", file, "--ros-args", "-p", "max_rate:=2.0")
+    running.wait(lambda: running.nodes)
+    assert running.nodes[0].get_parameter("max_rate").value == 2.0
+    assert running.end() == 0

@@ -8,7 +8,8 @@ import pytest
 pytest.importorskip("rosbags")
 
 from ape_nodes.ros2 import source as ros_source
-from ape_nodes.ros2.bag import BagSink, BagSource
+from ape_nodes.ros2.bags.sink import BagSink
+from ape_nodes.ros2.bags.source import BagSource
 from ape_nodes.ros2.messages import RosFrame
 from ape_nodes.ros2.source import Ros2Source
 from ape_nodes.ros2.types import plain_encoder, type_store
@@ -66,7 +67,7 @@ def test_stamps_that_step_back_begin_a_new_segment(monkeypatch):
 
 
 def test_images_that_cannot_be_used_are_left_out_and_counted(monkeypatch, caplog):
-    messages = [an_image(START), an_image(-(10**9)), an_image(START + 1, "bayer_rggb8")]
+    messages = [an_image(START), an_image(-(10**9)), an_image(START + 1, "poem")]
     frames, stats = frames_of([*messages, an_image(START + 10**8)], monkeypatch)
     assert [frame.index for frame in frames] == [0, 3]
     assert stats == {"received": 4, "unreadable": 2, "restarts": 0}

@@ -13,7 +13,7 @@ pytest.importorskip("cyclonedds")
 
 from ape_nodes.ros2.source import Ros2Source
 from ape_nodes.ros2.topics import DIAGNOSTICS, OUTPUTS, TopicSpec
-from ape_nodes.ros2.types import type_store, vision_definitions
+from ape_nodes.ros2.types import added_definitions, type_store
 
 pytestmark = pytest.mark.ros
 SPECS = {spec.name: spec for spec in OUTPUTS}
@@ -83,7 +83,7 @@ def writers(world, path):
 
 def test_vision_msgs_have_the_fields_that_are_declared(world):
     store = type_store()
-    for name in vision_definitions():
+    for name in added_definitions():
         described = world.message(name).get_fields_and_field_types()
         assert list(described) == [field for field, _ in store.fielddefs[name][1]]
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from pycocotools.coco import COCO
 from results import PROMPTS, made
 
 from ape_stream import masks
+from ape_stream.depth import Camera, Depth
 from ape_stream.errors import SinkError, TruncatedError
 from ape_stream.protocols import Sink
 from ape_stream.sinks.coco import CocoSink
@@ -247,3 +249,17 @@ def test_nothing_written_is_lost_when_the_disk_fills_up(tmp_path, module, kind, 
     whole = (tmp_path / f"{name}.part").read_bytes().split(b"\n")[: int(count)]
     assert len(whole) == int(count) > 10
     assert all(json.loads(line) for line in whole)
+
+
+def test_jsonl_has_boxes_in_space_where_frames_have_depth(tmp_path):
+    plain = made(0)
+    depth = Depth(np.full((90, 120), 1500, np.uint16), Camera((90, 120), 100.0, 100.0, 60.0, 45.0))
+    result = replace(plain, frame=replace(plain.frame, depth=depth))
+    write(JsonlSink(str(tmp_path / "o.jsonl")), [result, plain])
+    with_depth, without = lines(tmp_path / "o.jsonl")
+    box, _ = with_depth["boxes_3d"]
+    x1, _, x2, _ = with_depth["instances"][0]["box"]
+    assert box["center"][2] == box["distance"] == pytest.approx(1.5)
+    assert max(box["size"]) == pytest.approx((x2 - x1) * 1.5 / 100, rel=0.05)
+    assert np.linalg.norm(box["rotation"]) == pytest.approx(1, abs=1e-4)
+    assert "boxes_3d" not in without

@@ -247,6 +247,10 @@ class DdsNode:
         # rmw puts the type's hash into USER_DATA: `ros2 topic info -v` shows and compares it.
         return f"typehash={self.store.hash_rihs01(spec.type)};".encode()
 
+    def has_type(self, name: str) -> bool:
+        """Whether the type store has this type."""
+        return name in self.store.types
+
     def writer(self, topic: str, spec: TopicSpec) -> DdsWriter:
         """Publish a topic with this type and QoS."""
         made = self._topic(f"rt{self.path(topic)}", spec.type)

@@ -27,6 +27,7 @@ __all__ = [
     "RclpyReader",
     "RclpyWriter",
     "guard_transition",
+    "has_message",
     "message_class",
     "rclpy_descriptor",
     "rclpy_encoder",
@@ -40,6 +41,15 @@ def message_class(name: str) -> type:
     package, kind, short = name.split("/")
     found: type = getattr(importlib.import_module(f"{package}.{kind}"), short)
     return found
+
+
+def has_message(name: str) -> bool:
+    """Whether the package of a ROS 2 type is installed."""
+    try:
+        message_class(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
 def rclpy_encoder(mask_encoding: str = "mono16") -> Encoder:
@@ -145,6 +155,10 @@ class RclpyNode:
     def encoder(self, mask_encoding: str) -> Encoder:
         """An encoder that builds rclpy's messages."""
         return rclpy_encoder(mask_encoding)
+
+    def has_type(self, name: str) -> bool:
+        """Whether the package of this type is installed."""
+        return has_message(name)
 
     def writer(self, topic: str, spec: TopicSpec) -> RclpyWriter:
         """Publish a topic with this type and QoS."""

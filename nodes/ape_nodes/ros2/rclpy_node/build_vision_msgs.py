@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ape_nodes.ros2.types import vision_definitions
+from ape_nodes.ros2.types import added_definitions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +93,7 @@ def _generate(work: Path, share: Path) -> None:
     home, found = work / "c" / _NAME, [str(share)]
     # Generators read IDL: each .msg is converted first, and named as "folder:path in it".
     definitions = []
-    for name, text in vision_definitions().items():
+    for name, text in added_definitions().items():
         path = Path("msg") / f"{name.rpartition('/')[2]}.msg"
         (work / path).parent.mkdir(exist_ok=True)
         (work / path).write_text(text)

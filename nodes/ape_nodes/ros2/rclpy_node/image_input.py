@@ -1,23 +1,42 @@
-"""Images on their way from the subscription to the pipeline: counts, and a limit of their rate."""
+"""What a node subscribes to while its outputs have readers: images, and depth where asked for."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ["ImageCounts", "RateLimit"]
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from ape_nodes.ros2.diagnostics import Health
+from ape_nodes.ros2.health import InputWatch
+from ape_nodes.ros2.messages import frame_of
+from ape_nodes.ros2.rclpy_node.backend import has_message, message_class, rclpy_qos
+from ape_nodes.ros2.space.depth import DepthPairs, DepthReader, stamp_ns_of
+from ape_nodes.ros2.space.tf import TransformTree
+from ape_nodes.ros2.topics import INPUTS
+from ape_nodes.ros2.video import VideoDecoder
+from ape_stream.errors import SourceError
+from ape_stream.values.frame import DeferredFrame
 
-@dataclass(slots=True)
-class ImageCounts:
-    """Images that came to the node."""
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
-    received: int = 0
-    """All that arrived."""
-    skipped: int = 0
-    """Left out by `max_rate`, or because the node was not active."""
-    unreadable: int = 0
-    """Left out because their pixels could not be read or their stamp was impossible."""
+    from ape_nodes.ros2.topics import TopicSpec
+    from ape_stream.sources.push import PushSource
+    from ape_stream.types import Frame
+
+__all__ = ["ImageInput", "RateLimit"]
+
+_SPECS: Final = {spec.name: spec for spec in INPUTS}
+_TRANSPORTS: Final = {
+    "raw": "image", "compressed": "image/compressed", "ffmpeg": "image/ffmpeg",
+    "foxglove": "image/video",
+}  # fmt: skip
+_SUFFIXES: Final = {"compressed": "compressed", "ffmpeg": "ffmpeg", "foxglove": "video"}
+_PAIRS_BEFORE_WARNING: Final = 5
 
 
 class RateLimit:
@@ -38,3 +57,237 @@ class RateLimit:
         # Steps of one period from the last due time, not from now: so a late image is made up for.
         self._due_s = max(now_s, self._due_s + (1 / rate if rate > 0 else 0.0))
         return True
+
+
+class ImageInput:
+    """The subscriptions of a node, and the frames that are made of what arrives.
+
+    Args:
+        node: A node with the parameters of `ape_nodes.ros2.parameters`.
+        source: Where frames go; None while the node is not active.
+    """
+
+    def __init__(self, node: Any, source: Callable[[], PushSource | None]) -> None:
+        self.watch = InputWatch()
+        self.transforms = TransformTree()
+        self._node = node
+        self._source = source
+        # Its own group: images are received while a parameter callback waits for the model.
+        self._group = MutuallyExclusiveCallbackGroup()
+        self._rate_limit = RateLimit()
+        self._image: Any = None
+        self._others: list[Any] = []
+        self._pairs: DepthPairs[Any] | None = None
+        self._depth = DepthReader(self.transforms)
+        self._video: VideoDecoder | None = None
+        self._seen_pairs = (0, 0)
+
+    def _value(self, name: str) -> Any:
+        return self._node.get_parameter(name).value
+
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether the node is subscribed to the image now."""
+        return self._image is not None
+
+    # -- subscriptions ---------------------------------------------------------------------
+
+    def subscribe(self) -> None:
+        """Subscribe, unless that is done already."""
+        if self._image is not None:
+            return
+        transport = self._value("image_transport")
+        topic = self.topic(transport)
+        self._video = VideoDecoder() if transport in ("ffmpeg", "foxglove") else None
+        if self._value("depth") != "none":
+            self._subscribe_depth()
+        self.watch.subscribed(topic, time.monotonic())
+        spec = _SPECS[_TRANSPORTS[transport]]
+        reliable = self._value("image_reliability") == "reliable"
+        self._image = self._subscription(
+            spec, topic, self._on_image, reliable=reliable, events=self._events()
+        )
+        self._node.get_logger().info(f"an output has a reader: subscribed to {topic}")
+
+    def _subscribe_depth(self) -> None:
+        kind = self._value("depth")
+        self._pairs = DepthPairs(round(1e9 * self._value("depth_slop")))
+        self._depth = DepthReader(self.transforms, rectified=self._value("rectified"))
+        wanted: tuple[tuple[str, Callable[[Any], None]], ...] = (
+            ("depth" if kind == "image" else "points", self._on_depth),
+            ("camera_info", partial(self._on_info, "image")),
+            ("depth/camera_info", partial(self._on_info, "depth")),
+            ("/tf", partial(self._on_tf, static=False)),
+            ("/tf_static", partial(self._on_tf, static=True)),
+        )
+        for name, callback in wanted:
+            if (spec := _SPECS[name]) and self._exists(spec):
+                self._others.append(self._subscription(spec, name, callback))
+
+    def _exists(self, spec: TopicSpec) -> bool:
+        if not has_message(spec.type):
+            self._node.get_logger().warning(
+                f"{spec.type} is not installed: {spec.name} is not read"
+            )
+            return False
+        return True
+
+    def _subscription(
+        self,
+        spec: TopicSpec,
+        topic: str,
+        callback: Callable[[Any], None],
+        *,
+        reliable: bool | None = None,
+        events: Any = None,
+    ) -> Any:
+        return self._node.create_subscription(
+            message_class(spec.type),
+            topic,
+            callback,
+            rclpy_qos(spec, reliable=reliable),
+            callback_group=self._group,
+            event_callbacks=events,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
+    def _events(self) -> SubscriptionEventCallbacks:
+        def lost(event: Any) -> None:
+            self.watch.lost = event.total_count
+
+        def incompatible(event: Any) -> None:
+            policy = event.last_policy_kind
+            self.watch.incompatible = getattr(policy, "name", str(policy)).lower()
+
+        def matched(event: Any) -> None:
+            self.watch.publishers = event.current_count
+
+        return SubscriptionEventCallbacks(
+            message_lost=lost, incompatible_qos=incompatible, matched=matched
+        )
+
+    def topic(self, transport: str) -> str:
+        """The topic of the image; a remapping of `image` applies to its transports too."""
+        topic: str = self._node.resolve_topic_name("image")
+        if transport == "raw":
+            return topic
+        name = _TRANSPORTS[transport]
+        own: str = self._node.resolve_topic_name(name)
+        # A rule for `image/compressed` itself goes before that for `image`.
+        remapped = own != self._node.resolve_topic_name(name, only_expand=True)
+        return own if remapped else f"{topic}/{_SUFFIXES[transport]}"
+
+    def unsubscribe(self) -> None:
+        """End all subscriptions."""
+        if self._image is None:
+            return
+        for subscription in (self._image, *self._others):
+            self._node.destroy_subscription(subscription)
+        self._image, self._pairs = None, None
+        self._others.clear()
+        self.watch.unsubscribed()
+        if self._node.context.ok():  # after Ctrl-C there is no /rosout to log to
+            self._node.get_logger().info("no output has a reader: unsubscribed")
+
+    # -- messages to frames ----------------------------------------------------------------
+
+    def _on_image(self, message: Any) -> None:
+        self.watch.arrived(time.monotonic())
+        # Every packet of a video is needed for those that follow it.
+        if self._video is not None:
+            self._on_packet(message)
+            return
+        if not self._rate_limit.admits(self._value("max_rate")):
+            self.watch.skipped += 1
+            return
+        if self._pairs is None:
+            self._put(message, None)
+        else:
+            self._put_all(self._pairs.add_image(stamp_ns_of(message), message))
+
+    def _on_depth(self, message: Any) -> None:
+        if self._pairs is not None:
+            self._put_all(self._pairs.add_depth(stamp_ns_of(message), message))
+
+    def _on_info(self, role: str, message: Any) -> None:
+        try:
+            self._depth.take_info(message, role)
+        except SourceError as error:
+            self._depth.problem = str(error)
+
+    def _on_tf(self, message: Any, *, static: bool) -> None:
+        self.transforms.add(message, static=static)
+
+    def _on_packet(self, message: Any) -> None:
+        if self._video is None:
+            return
+        try:
+            for decoded in self._video.decode(message):
+                if self._rate_limit.admits(self._value("max_rate")):
+                    self._put(decoded, None)
+                else:
+                    self.watch.skipped += 1
+        except SourceError as error:
+            self._refuse(error)
+
+    def _put_all(self, pairs: Iterable[tuple[Any, Any]]) -> None:
+        for message, depth in pairs:
+            self._put(message, depth)
+
+    def _put(self, message: Any, depth: Any) -> None:
+        source = self._source()
+        if source is None:
+            self.watch.skipped += 1
+            return
+        # Decoded when the model takes it: of a fast camera most images are overtaken before.
+        make = partial(self._made, message, depth, with_depth=self._pairs is not None)
+        index, stamp_s = self.watch.received - 1, stamp_ns_of(message) / 1e9
+        try:
+            source.put(DeferredFrame.later(make, index, stamp_s, source.name, time.monotonic_ns()))
+        except ValueError as error:
+            self._refuse(error)
+
+    def _made(self, message: Any, depth: Any, deferred: Frame, *, with_depth: bool) -> Frame:
+        try:
+            frame = frame_of(message, deferred.index, deferred.stream, deferred)
+        except (SourceError, ValueError) as error:
+            self._refuse(error)
+            raise
+        return self._depth.with_depth(frame, depth) if with_depth else frame
+
+    def _refuse(self, error: Exception) -> None:
+        self.watch.unreadable += 1
+        self.watch.unreadable_reason = str(error)
+        if self._node.context.ok():
+            self._node.get_logger().warning(str(error), throttle_duration_sec=5.0)
+
+    # -- health ----------------------------------------------------------------------------
+
+    def values(self) -> dict[str, Any]:
+        """Counts, for diagnostics."""
+        values: dict[str, Any] = self.watch.values()
+        if (pairs := self._pairs) is not None:
+            values |= {"depth_paired": pairs.paired, "depth_unpaired": pairs.unpaired}
+            if pairs.apart_ns is not None:
+                values["depth_apart_ms"] = f"{pairs.apart_ns / 1e6:.1f}"
+        return values
+
+    def health(self) -> Health | None:
+        """A warning, or None where all is well."""
+        return self.watch.health(time.monotonic()) or self._depth_health()
+
+    def _depth_health(self) -> Health | None:
+        pairs = self._pairs
+        if pairs is None:
+            return None
+        before, self._seen_pairs = self._seen_pairs, (pairs.paired, pairs.unpaired)
+        paired, unpaired = pairs.paired - before[0], pairs.unpaired - before[1]
+        if unpaired >= _PAIRS_BEFORE_WARNING and not paired:
+            apart = "no depth comes"
+            if pairs.apart_ns is not None:
+                apart = f"the closest is {pairs.apart_ns / 1e6:.0f} ms off"
+            slop = f"{pairs.slop_ns / 1e6:.0f} ms (depth_slop)"
+            return Health("WARN", f"no image has depth within {slop}: {apart}")
+        if self._depth.problem and paired:
+            return Health("WARN", f"images have no depth: {self._depth.problem}")
+        return None

@@ -13,20 +13,24 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_srvs.srv import SetBool
 
 from ape_nodes.ros2.diagnostics import Health, run_values
-from ape_nodes.ros2.messages import frame_of
-from ape_nodes.ros2.parameters import DEFAULTS, PARAMETERS, PROMPT_PARAMETERS, check, prompt_set
+from ape_nodes.ros2.parameters import (
+    DEFAULTS,
+    PARAMETERS,
+    PROMPT_PARAMETERS,
+    check,
+    in_force,
+    prompt_set,
+)
 from ape_nodes.ros2.publisher import ResultPublisher
 from ape_nodes.ros2.rclpy_node.backend import (
     guard_transition,
@@ -35,9 +39,11 @@ from ape_nodes.ros2.rclpy_node.backend import (
     rclpy_encoder,
     rclpy_qos,
 )
-from ape_nodes.ros2.rclpy_node.image_input import ImageCounts, RateLimit
-from ape_nodes.ros2.topics import DIAGNOSTICS, INPUTS, OUTPUTS
-from ape_stream.errors import ApeStreamError, ConfigError, SourceError
+from ape_nodes.ros2.rclpy_node.image_input import ImageInput
+from ape_nodes.ros2.rclpy_node.outputs import Outputs
+from ape_nodes.ros2.space.results import Placement
+from ape_nodes.ros2.topics import DIAGNOSTICS, IN_FORCE, INPUTS
+from ape_stream.errors import ApeStreamError, ConfigError
 from ape_stream.pipeline import Pipeline
 from ape_stream.plugins import load, make, option_names
 from ape_stream.sources.push import PushSource
@@ -54,7 +60,8 @@ POLL_S: Final = 0.5
 """How often the node checks whether its run failed; readers are noticed by events."""
 SET_PROMPTS_TIMEOUT_S: Final = 30.0
 _JOIN_S: Final = 5.0
-_IMAGE, _COMPRESSED, _PROMPTS = INPUTS
+_PLACEMENT: Final = ("boxes_3d", "voxel_size", "target_frame")
+_PROMPTS: Final = INPUTS[-1]
 
 
 class ApeNode(LifecycleNode):  # type: ignore[misc]
@@ -71,17 +78,14 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         self.perceiver = shared
         self.state_name = "unconfigured"
         self.last_error = ""
-        self.image_counts = ImageCounts()
+        self.images = ImageInput(self, lambda: self._source)
         self._uses_perceiver = False
         self._enabled = True
-        self._rate_limit = RateLimit()
-        self._outputs: dict[str, Any] = {}
-        self._subscription: Any = None
+        self._outputs = Outputs(self, self._update_subscription)
         self._source: PushSource | None = None
         self._pipeline: Pipeline | None = None
         self._thread: threading.Thread | None = None
-        # Its own group: images are received while a parameter callback waits for the model.
-        self._image_group = MutuallyExclusiveCallbackGroup()
+        self._placement = Placement(transforms=self.images.transforms)
         self._encoder = rclpy_encoder()  # for diagnostics; configured again in `_configure`
         for parameter in PARAMETERS:
             self.declare_parameter(parameter.name, parameter.default, rclpy_descriptor(parameter))
@@ -104,9 +108,14 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         self._diagnostics = self.create_publisher(
             message_class(DIAGNOSTICS.type), DIAGNOSTICS.name, rclpy_qos(DIAGNOSTICS)
         )
+        self._in_force = self.create_publisher(
+            message_class(IN_FORCE.type), f"~/{IN_FORCE.name}", rclpy_qos(IN_FORCE)
+        )
         # Readers are noticed by the matched event of each output; the timer is for failed runs.
-        self.create_timer(POLL_S, self._update_subscription)
-        self.create_timer(1.0, self._diagnose)
+        # Steady: under use_sim_time a paused /clock must not stop the supervision.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(POLL_S, self._update_subscription, clock=steady)
+        self.create_timer(1.0, self._diagnose, clock=steady)
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
@@ -114,12 +123,12 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
     @property
     def is_subscribed(self) -> bool:
         """Whether the node is subscribed to the image now."""
-        return self._subscription is not None
+        return self.images.is_subscribed
 
     @property
     def output_names(self) -> list[str]:
         """The output topics that exist, relative to the node."""
-        return list(self._outputs)
+        return self._outputs.names
 
     @property
     def pipeline(self) -> Pipeline | None:
@@ -142,6 +151,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
             self.stop()
             return TransitionCallbackReturn.FAILURE
         self.state_name = "active"
+        self._answer(self._prompt_set({}), "")
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -190,19 +200,10 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         options = self._options("perceivers", name, model="model", device="device", dtype="dtype")
         self.perceiver.load(lambda: make("perceivers", name, options=options))
         self._uses_perceiver = True
+        self.perceiver.warm_up(self._prompt_set({}))
         self._encoder = rclpy_encoder(self._value("mask_encoding"))
-        for spec in OUTPUTS:
-            if spec.name.endswith("/compressed") and not self._value("publish_compressed"):
-                continue
-            self._outputs[spec.name] = self.create_publisher(
-                message_class(spec.type),
-                f"~/{spec.name}",
-                rclpy_qos(spec),
-                event_callbacks=PublisherEventCallbacks(
-                    matched=lambda _: self._update_subscription()
-                ),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )
+        self._encoder.model_threshold = self.perceiver.threshold
+        self._outputs.open()
 
     def _options(self, group: str, plugin: str, **parameters: str) -> dict[str, Any]:
         """Options for a plugin (option=parameter): those it has, and those that were set.
@@ -219,8 +220,11 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
     def _activate(self) -> None:
         tracker = self._value("tracker")
         options = self._options("trackers", tracker, min_iou="iou_track")
+        self._place({})
         source = PushSource(self.get_fully_qualified_name())
-        publisher = ResultPublisher(self._encoder, self, self._value("label_source"))
+        publisher = ResultPublisher(
+            self._encoder, self, self._placement, self._value("label_source")
+        )
         pipeline = Pipeline(
             [source],
             self.perceiver.handle(),
@@ -237,7 +241,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
 
     def stop(self) -> None:
         """End the pipeline, even while a frame is processed; the model stays loaded."""
-        self._unsubscribe()
+        self.images.unsubscribe()
         # Taken away first: callbacks of other threads then see no pipeline.
         pipeline, self._pipeline, self._source = self._pipeline, None, None
         if pipeline is not None:
@@ -250,9 +254,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
     def close(self) -> None:
         """Stop, close the outputs and release the model."""
         self.stop()
-        for publisher in self._outputs.values():
-            self.destroy_publisher(publisher)
-        self._outputs.clear()
+        self._outputs.close()
         if self._uses_perceiver:
             self._uses_perceiver = False
             self.perceiver.release()
@@ -266,54 +268,11 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
             self.trigger_deactivate()
             return
         needed = self._pipeline is not None and self._enabled
-        needed = needed and any(p.get_subscription_count() for p in self._outputs.values())
-        if needed and self._subscription is None:
-            self._subscribe()
-        elif not needed:
-            self._unsubscribe()
-
-    def _subscribe(self) -> None:
-        compressed = self._value("image_transport") == "compressed"
-        spec = _COMPRESSED if compressed else _IMAGE
-        topic = self._image_topic(compressed=compressed)
-        self._subscription = self.create_subscription(
-            message_class(spec.type),
-            topic,
-            self._on_image,
-            rclpy_qos(spec, reliable=self._value("image_reliability") == "reliable"),
-            callback_group=self._image_group,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
-        self.get_logger().info(f"an output has a reader: subscribed to {topic}")
-
-    def _image_topic(self, *, compressed: bool) -> str:
-        """The topic of the image; a remapping of `image` applies to `image/compressed` too."""
-        topic: str = self.resolve_topic_name(_IMAGE.name)
-        if not compressed:
-            return topic
-        own: str = self.resolve_topic_name(_COMPRESSED.name)
-        # A rule for `image/compressed` itself goes before that for `image`.
-        remapped = own != self.resolve_topic_name(_COMPRESSED.name, only_expand=True)
-        return own if remapped else f"{topic}/compressed"
-
-    def _unsubscribe(self) -> None:
-        if self._subscription is not None:
-            self.destroy_subscription(self._subscription)
-            self._subscription = None
-            if self.context.ok():  # after Ctrl-C there is no /rosout to log to
-                self.get_logger().info("no output has a reader: unsubscribed")
-
-    def _on_image(self, message: Any) -> None:
-        source, counts = self._source, self.image_counts
-        counts.received += 1
-        if source is None or not self._rate_limit.admits(self._value("max_rate")):
-            counts.skipped += 1
-            return
-        try:
-            source.put(frame_of(message, counts.received - 1, source.name))
-        except (SourceError, ValueError) as error:
-            counts.unreadable += 1
-            self.get_logger().warning(str(error), throttle_duration_sec=5.0)
+        needed = needed and self._outputs.is_read
+        if needed:
+            self.images.subscribe()
+        else:
+            self.images.unsubscribe()
 
     def _publish_all(self, pipeline: Pipeline, source: PushSource, to: ResultPublisher) -> None:
         try:
@@ -328,12 +287,11 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
 
     def has_readers(self, name: str) -> bool:
         """Whether anybody is subscribed to this output."""
-        publisher = self._outputs.get(name)
-        return publisher is not None and publisher.get_subscription_count() > 0
+        return self._outputs.has_readers(name)
 
     def publish(self, name: str, message: Any) -> None:
         """Publish on this output."""
-        self._outputs[name].publish(message)
+        self._outputs.publish(name, message)
 
     # -- parameters, services, diagnostics --------------------------------------------------
 
@@ -344,10 +302,20 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
             check(given)
             # Applied before rclpy stores the values: if the model refuses, none of them is stored.
             if not given.keys().isdisjoint(PROMPT_PARAMETERS):
-                self._apply_prompts(self._prompt_set(given))
+                prompts = self._prompt_set(given)
+                self._apply_prompts(prompts)
+                self._answer(prompts, "")
         except ApeStreamError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        self._place(given)
         return SetParametersResult(successful=True)
+
+    def _place(self, given: dict[str, Any]) -> None:
+        """Take where results in space are sent; the running publisher uses it at once."""
+        now = {name: given.get(name, self._value(name)) for name in _PLACEMENT}
+        self._placement.boxes = now["boxes_3d"]
+        self._placement.voxel_m = now["voxel_size"]
+        self._placement.target_frame = now["target_frame"]
 
     def _prompt_set(self, given: dict[str, Any]) -> PromptSet:
         """The prompt set of the parameters; values in `given` replace the present ones."""
@@ -365,14 +333,20 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
             limit = f"{SET_PROMPTS_TIMEOUT_S:g} s"
             raise ConfigError(f"the model did not take the prompts within {limit}") from error
 
+    def _answer(self, prompts: PromptSet, refused: str) -> None:
+        """Publish what is in force, for whoever asked for prompts."""
+        text = in_force(prompts, refused)
+        self._in_force.publish(message_class(IN_FORCE.type)(data=text))
+
     def _on_prompts(self, message: Any) -> None:
         texts = [text.strip() for text in message.data.split(",") if text.strip()]
         if texts == list(self._value("prompts")):  # it arrives over both subscriptions
             return
-        # An empty text is refused like any other wrong value, with a reason in the log.
+        # An empty text is refused like any other wrong value, and the reason is published.
         parameter = Parameter("prompts", value=texts or [""])
         outcome = self.set_parameters([parameter])[0]
         if not outcome.successful:
+            self._answer(self._prompt_set({}), outcome.reason)
             self.get_logger().error(f"prompts refused: {outcome.reason}")
 
     def _on_enable(self, request: Any, response: Any) -> Any:
@@ -389,11 +363,21 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
             "enabled": self._enabled,
             "subscribed": self.is_subscribed,
             "prompts": ", ".join(self._value("prompts")),
-            **asdict(self.image_counts),
+            **self.images.values(),
         }
         if pipeline is not None:
             values |= {"prompts": ", ".join(pipeline.prompts.texts)} | run_values(pipeline.stats())
-        health = Health("ERROR" if self.last_error else "OK", self.last_error or self.state_name)
         stamp_ns = self.get_clock().now().nanoseconds
         name = self.get_fully_qualified_name()
-        self._diagnostics.publish(self._encoder.diagnostics(stamp_ns, name, health, values))
+        health = self._health()
+        report = self._encoder.diagnostics(stamp_ns, name, health, values)
+        if self.context.ok():
+            self._diagnostics.publish(report)
+
+    def _health(self) -> Health:
+        if self.last_error:
+            return Health("ERROR", self.last_error)
+        warning = self.images.health()
+        if warning is None and self._placement.problem:
+            warning = Health("WARN", self._placement.problem)
+        return warning or Health("OK", self.state_name)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from ape_stream.errors import ConfigError, ModelError
-from ape_stream.protocols import PaintsMaps, ReportsMemory
+from ape_stream.protocols import PaintsMaps, ReportsMemory, ReportsThreshold
+from ape_stream.types import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ape_stream.protocols import Perceiver
     from ape_stream.stats import DeviceMemory
-    from ape_stream.types import Frame, Instances, MapKind, Maps, PromptSet
+    from ape_stream.types import Instances, MapKind, Maps, PromptSet
 
-__all__ = ["SharedPerceiver"]
+__all__ = ["WARM_UP", "SharedPerceiver"]
+
+WARM_UP: Final = "warm-up"
+"""Stream of the blank frame that a model is given before its first image."""
+_WARM_UP_SHAPE: Final = (480, 640, 3)
 
 
 class SharedPerceiver:
@@ -46,6 +53,17 @@ class SharedPerceiver:
             # Nodes that never configured hold no use: they free nothing when they end.
             if self._users == 0:
                 self._perceiver = self._prepared = None
+
+    @property
+    def threshold(self) -> float:
+        """Lowest score that the model keeps by itself; 0 where it does not say."""
+        perceiver = self._perceiver
+        return perceiver.threshold if isinstance(perceiver, ReportsThreshold) else 0.0
+
+    def warm_up(self, prompts: PromptSet) -> None:
+        """Run the model once on a blank frame: the first call allocates, and may compile."""
+        blank = Frame(np.zeros(_WARM_UP_SHAPE, np.uint8), 0, 0.0, WARM_UP)
+        self.perceive(prompts, [blank])
 
     def handle(self) -> Perceiver:
         """A perceiver for one pipeline."""

@@ -1,0 +1,113 @@
+"""Instances with depth to boxes in space."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import cv2
+import numpy as np
+
+from ape_stream.depth.box import Box3D, BoxKind, around, check_kind
+from ape_stream.depth.surface import Surface, surface
+from ape_stream.values.depth import Depth
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ape_stream.values.camera import Camera
+    from ape_stream.values.instances import Instances, Mask
+    from ape_stream.values.transform import Transform
+
+__all__ = ["as_depth", "lift"]
+
+_GRID: Final = 64
+"""Depth values that are looked at for each object: at most this many across, squared."""
+
+
+def lift(
+    instances: Instances,
+    depth: NDArray[Any] | Depth,
+    camera: Camera | None = None,
+    *,
+    boxes: BoxKind = "oriented",
+    to: Transform | None = None,
+) -> tuple[Box3D | None, ...]:
+    """A box in metres around the visible side of each instance.
+
+    Depth values at the edge of a mask count only where they agree with the object's surface, so
+    nothing of the background is inside the box.
+
+    Args:
+        instances: What was found in an image of the camera.
+        depth: (h, w) float32 metres or uint16 millimetres, registered to the camera; it covers its
+            image, perhaps in another resolution. Or a `Depth`, which knows its camera.
+        camera: The camera of the image.
+        boxes: "oriented": turned to fit. "axis_aligned": along the axes of the coordinate frame.
+        to: From the camera's frame to that of the boxes; None leaves them in the camera's (x right,
+            y down, z forward).
+
+    Returns:
+        N boxes in the order of the instances; None where a mask holds too little depth.
+
+    Raises:
+        ValueError: the depth is not of this camera, or the instances are of another image size.
+    """
+    check_kind(boxes)
+    depth = as_depth(depth, camera, instances.size)
+    return tuple(_box(mask, depth, boxes, to) for mask in instances.masks)
+
+
+def as_depth(depth: NDArray[Any] | Depth, camera: Camera | None, size: tuple[int, int]) -> Depth:
+    """The depth of an image of this height and width.
+
+    Raises:
+        ValueError: there is no camera, or depth and image differ in shape.
+    """
+    if not isinstance(depth, Depth):
+        if camera is None:
+            raise ValueError("give the camera of the depth image")
+        depth = Depth(depth, camera)
+    if depth.camera.size != size:
+        depth = Depth(depth.values, depth.camera.resized(size))
+    return depth
+
+
+def _box(mask: Mask, depth: Depth, kind: BoxKind, to: Transform | None) -> Box3D | None:
+    found = surface(mask, depth, _step(mask, depth))
+    if found is None:
+        return None
+    points, scale = _points(found, depth.camera)
+    if to is not None:
+        points = to(points)
+    center, size, axes = around(points, kind, _outline(found.keep))
+    # Points are the centres of pixels: the outer half of the outermost ones is missing.
+    pixels = np.diag([*scale, 0.0]) if to is None else to.rotation @ np.diag([*scale, 0.0])
+    size = size + np.abs(axes.T @ pixels).sum(1)
+    return Box3D(center, size, axes, found.distance, found.spread, len(points))
+
+
+def _outline(keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(P,) bool: which of the pixels that are kept lie at the edge."""
+    bytes_ = keep.view(np.uint8)
+    kernel = np.ones((3, 3), np.uint8)
+    inner = cv2.erode(bytes_, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    edge: NDArray[np.bool_] = inner[keep] == 0
+    return edge
+
+
+def _step(mask: Mask, depth: Depth) -> int:
+    """Every how many pixels of the image depth is looked up."""
+    h, w = mask.bitmap.shape
+    step = math.ceil(math.sqrt(h * w) / _GRID)
+    return max(1, step, int(depth.camera.size[0] // depth.values.shape[0]))
+
+
+def _points(found: Surface, camera: Camera) -> tuple[NDArray[np.float32], tuple[float, float]]:
+    """(P, 3) float32 points of a surface, and width and height of a grid point in metres."""
+    x, y = camera.rays(found.rows, found.columns)
+    z = found.smooth[found.keep]
+    across = np.broadcast_to(x, found.keep.shape)[found.keep]
+    down = np.broadcast_to(y, found.keep.shape)[found.keep]
+    side = found.step * found.distance
+    return np.stack([across * z, down * z, z]).T, (side / camera.fx, side / camera.fy)

@@ -1,0 +1,279 @@
+"""rosbag2 folders and MCAP files as sources, without ROS (rosbags)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from ape_nodes.ros2.bags.mcap import CutOffRecording, is_cut_off
+from ape_nodes.ros2.messages import frame_of
+from ape_nodes.ros2.space.depth import DepthPairs, DepthReader, stamp_ns_of
+from ape_nodes.ros2.space.tf import TransformTree
+from ape_nodes.ros2.types import type_store
+from ape_nodes.ros2.video import VideoDecoder, is_packet
+from ape_stream.closing import Closing
+from ape_stream.errors import ConfigError, SourceError, TruncatedError
+from ape_stream.optional import library
+from ape_stream.sources.clock import StreamClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ape_nodes.ros2.messages import RosFrame
+
+__all__ = ["IMAGE_TYPES", "BagSource", "bag_path", "open_bag"]
+
+IMAGE_TYPES: Final = (
+    "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage",
+    "foxglove_msgs/msg/CompressedVideo", "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
+)  # fmt: skip
+_DEPTHS: Final = ("sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2")
+_INFO: Final = "sensor_msgs/msg/CameraInfo"
+_TF: Final = {"/tf": False, "/tf_static": True}
+_OUR_IMAGES: Final = {"label_image", "instance_image", "confidence_image", "overlay"}
+_log = logging.getLogger("ape_stream")
+
+
+def bag_path(spec: str) -> Path:
+    """The path in `bag:FOLDER` or `bag://FILE`."""
+    return Path(spec.removeprefix("bag:").removeprefix("//")).expanduser()
+
+
+class BagSource(Closing):
+    """The images of a bag, in the order of their recording, stamps kept.
+
+    A recording that was cut off (its recorder was killed) is read as far as it was written.
+
+    Args:
+        spec: `bag://FOLDER` (rosbag2) or `bag://FILE.mcap`.
+        name: The stream's name.
+        topic: Which image topic; None takes the only one that is not a mask, an overlay or depth.
+        depth: Topic of a depth image or a point cloud, for results in space; None: none.
+        camera_info: Topic of the image's calibration; None: `camera_info` next to the image.
+        slop_s: Largest difference of the stamps of an image and its depth, seconds.
+        rectified: The images are rectified.
+
+    Raises:
+        ConfigError: there is no such bag.
+    """
+
+    live = False
+
+    def __init__(
+        self,
+        spec: str,
+        *,
+        name: str = "0",
+        topic: str | None = None,
+        depth: str | None = None,
+        camera_info: str | None = None,
+        slop_s: float = 0.02,
+        rectified: bool = False,
+    ) -> None:
+        self._bag = bag_path(spec)
+        if not self._bag.exists():
+            raise ConfigError(f"there is no bag {self._bag}")
+        self.name = name
+        self._topic = topic
+        self._depth_topic = depth
+        self._info_topic = camera_info
+        self._pairs: DepthPairs[Any] = DepthPairs(round(1e9 * slop_s))
+        self._transforms = TransformTree()
+        self._depth = DepthReader(self._transforms, rectified=rectified)
+        self._cut_off = False
+        self._reader: Any = None
+        self._connections: list[Any] = []
+        self._others: dict[str, str] = {}
+        self._warned = ""
+        self._problems: list[str] = []
+
+    def __enter__(self) -> Self:
+        """Open the bag and choose the topic.
+
+        Raises:
+            SourceError: it cannot be read as a bag.
+            ConfigError: no topic was given and there are several, or it does not exist.
+        """
+        reader, self._cut_off = open_bag(self._bag)
+        self._reader = reader
+        try:
+            self._connections = self._choose(reader.connections)
+        except ConfigError:
+            reader.close()
+            raise
+        return self
+
+    def _choose(self, connections: list[Any]) -> list[Any]:
+        images = [
+            c for c in connections if c.msgtype in IMAGE_TYPES and c.topic != self._depth_topic
+        ]
+        topics = sorted({c.topic for c in images})
+        # A bag of ours also holds masks and overlays, which are images too, and others have depth.
+        cameras = [topic for topic in topics if not _OUR_IMAGES & set(topic.split("/"))]
+        if len(cameras) > 1:
+            cameras = [topic for topic in cameras if "depth" not in topic]
+        topic = self._topic or (cameras[0] if len(cameras) == 1 else None)
+        if topic is None or topic not in topics:
+            raise ConfigError(f"{self._bag}: give topic=, one of {topics or 'no image topics'}")
+        self._others = self._choose_others(connections, topic)
+        return [c for c in images if c.topic == topic]
+
+    def _choose_others(self, connections: list[Any], image: str) -> dict[str, str]:
+        """Topics that depth needs, each with its part: depth, image (calibration) or tf."""
+        if self._depth_topic is None:
+            return {}
+        kinds = {c.topic: c.msgtype for c in connections}
+        near = f"{image.removesuffix('/compressed').rpartition('/')[0]}/camera_info"
+        info = self._info_topic or near
+        for topic, wanted in ((self._depth_topic, _DEPTHS), (info, (_INFO,))):
+            if kinds.get(topic) not in wanted:
+                have = sorted(name for name, kind in kinds.items() if kind in wanted)
+                raise ConfigError(
+                    f"{self._bag}: there is no {topic} of {' or '.join(wanted)}; it has"
+                    f" {', '.join(have) or 'none'}"
+                )
+        own = f"{self._depth_topic.rpartition('/')[0]}/camera_info"
+        found = {self._depth_topic: "pair", info: "image"}
+        if kinds.get(own) == _INFO and own != info:
+            found[own] = "depth"
+        return found | {name: "tf" for name in _TF if name in kinds}
+
+    def close(self, _error: BaseException | None = None, /) -> None:
+        """Close the bag."""
+        self._reader.close()
+
+    @property
+    def frame_count(self) -> int | None:
+        """Images of the topic; None before the bag is open."""
+        return sum(c.msgcount for c in self._connections) if self._connections else None
+
+    def __iter__(self) -> Iterator[RosFrame]:
+        """Yield every image.
+
+        Raises:
+            SourceError: none could be read.
+            TruncatedError: after the last image, the recording was cut off or is damaged.
+        """
+        count, clock = 0, StreamClock()
+        for index, (message, depth) in enumerate(self._paired()):
+            try:
+                frame = clock.placed(self._frame(message, depth, index))
+            except ValueError as error:
+                _log.warning("%s: image %d left out: %s", self._bag, index, error)
+            else:
+                yield frame
+                count += 1
+        if self._cut_off:
+            self._problems.append("its recorder was interrupted")
+        if self._problems:
+            kind = TruncatedError if count else SourceError
+            raise kind(f"{self._bag}: {self._problems[0]}; {count} images were read")
+
+    def _frame(self, message: Any, depth: Any, index: int) -> RosFrame:
+        frame = frame_of(message, index, self.name)
+        if self._depth_topic is None:
+            return frame
+        placed = self._depth.with_depth(frame, depth)
+        if self._depth.problem and self._depth.problem != self._warned:
+            _log.warning("%s: image %d has no depth: %s", self._bag, index, self._depth.problem)
+        self._warned = self._depth.problem
+        return placed
+
+    def _paired(self) -> Iterator[tuple[Any, Any]]:
+        """Images in their order, each with its depth message where there is one."""
+        if self._depth_topic is None:
+            for message in self._images():
+                yield message, None
+            return
+        for topic, message in self._messages():
+            part = self._others.get(topic)
+            if part is None:
+                yield from self._pairs.add_image(stamp_ns_of(message), message)
+            elif part == "pair":
+                yield from self._pairs.add_depth(stamp_ns_of(message), message)
+            elif part == "tf":
+                self._transforms.add(message, static=_TF[topic])
+            else:
+                self._depth.take_info(message, part)
+        yield from self._pairs.end()
+
+    def _images(self) -> Iterator[Any]:
+        decoder = VideoDecoder()
+        for _, message in self._messages():
+            if is_packet(message):
+                yield from self._decoded(decoder, message)
+            else:
+                yield message
+
+    def _decoded(self, decoder: VideoDecoder, message: Any) -> Iterator[Any]:
+        """What a packet of a video gives; one before the first key frame is left out."""
+        try:
+            yield from decoder.decode(message)
+        except SourceError as error:
+            _log.warning("%s: packet left out: %s", self._bag, error)
+
+    def _messages(self) -> Iterator[tuple[str, Any]]:
+        """Messages with their topics until one cannot be read; `_problems` then says why."""
+        others = [c for c in self._reader.connections if c.topic in self._others]
+        # Latched topics first: static transforms may have been recorded after the first image.
+        early = [c for c in others if c.topic == "/tf_static" or self._others[c.topic] == "image"]
+        wanted = (early, [*self._connections, *others]) if others else (self._connections,)
+        try:
+            for chosen in wanted:
+                for connection, _, data in self._reader.messages(chosen):
+                    yield connection.topic, self._reader.deserialize(data, connection.msgtype)
+        except Exception as error:  # noqa: BLE001 (rosbags and its parsers raise errors of every kind)
+            self._problems.append(f"it is damaged ({' '.join(str(error).split())})")
+
+
+def open_bag(bag: Path) -> tuple[Any, bool]:
+    """A reader of the bag, opened, and whether its recording was cut off.
+
+    Raises:
+        SourceError: it cannot be read as a bag.
+    """
+    bags = library("rosbags.highlevel", "bags")
+    try:
+        path, cut_off = _recording(bag)
+        # Bags carry their definitions; those of older recorders do not, and take the store's.
+        reader = bags.AnyReader([path], default_typestore=type_store())
+        reader.open()
+    except SourceError:
+        raise
+    except Exception as error:  # damaged bags raise errors of every kind
+        raise SourceError(f"{bag} cannot be read as a bag: {error}") from error
+    return reader, cut_off
+
+
+def _recording(bag: Path) -> tuple[Path | CutOffRecording, bool]:
+    """What to open, and whether it was cut off.
+
+    That is the bag, or its only recording where the folder lacks the metadata, which a recorder
+    writes when it is closed.
+
+    Raises:
+        SourceError: there are several recordings, or none.
+        OSError: it cannot be read.
+    """
+    cut_off = False
+    if bag.is_dir() and not (bag / "metadata.yaml").exists():
+        bag = _only_recording(bag)
+        cut_off = bag.suffix == ".db3"
+    if bag.suffix == ".mcap" and is_cut_off(bag):
+        return CutOffRecording(bag), True
+    if cut_off and bag.with_name(f"{bag.name}-journal").exists():
+        with contextlib.closing(sqlite3.connect(bag)) as database:  # rosbags ignores the journal
+            database.execute("SELECT name FROM sqlite_master").fetchone()  # rolls it back
+    return bag, cut_off
+
+
+def _only_recording(folder: Path) -> Path:
+    recordings = sorted(path for path in folder.iterdir() if path.suffix in (".mcap", ".db3"))
+    if len(recordings) != 1:
+        names = ", ".join(path.name for path in recordings) or "no recording"
+        raise SourceError(f"{folder} has no metadata.yaml, and holds {names}: name one recording")
+    _log.warning("%s has no metadata.yaml: reading %s", folder, recordings[0].name)
+    return recordings[0]

@@ -1,0 +1,169 @@
+"""The tree of coordinate frames from `/tf` and `/tf_static`, without tf2.
+
+A transform is looked up at the stamp of an image, between the two that were received around it; the
+newest one is never taken for one of another time.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from ape_stream.depth import Transform, quaternion
+
+__all__ = ["TransformError", "TransformTree"]
+
+_KEPT_NS: Final = 10 * 10**9
+"""How long transforms are kept: as tf2 does."""
+_DEEPEST: Final = 100
+
+
+class TransformError(Exception):
+    """Two frames are not connected at this time; the message says where the chain ends."""
+
+
+@dataclass(slots=True)
+class _Joint:
+    """A frame in its parent over time."""
+
+    parent: str
+    static: bool
+    stamps_ns: list[int] = field(default_factory=list)
+    poses: list[Transform] = field(default_factory=list)
+
+    def add(self, stamp_ns: int, pose: Transform) -> None:
+        if self.static:
+            self.stamps_ns, self.poses = [stamp_ns], [pose]
+            return
+        if self.stamps_ns and stamp_ns < self.stamps_ns[-1] - _KEPT_NS:  # the clock was reset
+            self.stamps_ns, self.poses = [], []
+        k = bisect.bisect(self.stamps_ns, stamp_ns)
+        self.stamps_ns.insert(k, stamp_ns)
+        self.poses.insert(k, pose)
+        old = bisect.bisect(self.stamps_ns, self.stamps_ns[-1] - _KEPT_NS)
+        del self.stamps_ns[:old], self.poses[:old]
+
+    def at(self, stamp_ns: int, name: str) -> Transform:
+        if self.static:
+            return self.poses[0]
+        k = bisect.bisect_left(self.stamps_ns, stamp_ns)
+        if k < len(self.stamps_ns) and self.stamps_ns[k] == stamp_ns:
+            return self.poses[k]
+        if not 0 < k < len(self.stamps_ns):
+            off_ms = (stamp_ns - self.stamps_ns[-1 if k else 0]) / 1e6
+            when = "after the last" if off_ms > 0 else "before the first"
+            raise TransformError(f"the image is {abs(off_ms):.0f} ms {when} transform of {name!r}")
+        before_ns, after_ns = self.stamps_ns[k - 1 : k + 1]
+        share = (stamp_ns - before_ns) / (after_ns - before_ns)
+        return _between(self.poses[k - 1], self.poses[k], share)
+
+
+class TransformTree:
+    """Frames and their parents; any thread may add and look up."""
+
+    def __init__(self) -> None:
+        self._joints: dict[str, _Joint] = {}
+        self._changed = threading.Condition()
+
+    def add(self, message: Any, *, static: bool) -> None:
+        """Take a tf2_msgs/TFMessage of any backend; a transform that is none is left out."""
+        with self._changed:
+            for one in message.transforms:
+                t, q = one.transform.translation, one.transform.rotation
+                try:
+                    pose = Transform.of((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
+                except ValueError:
+                    continue
+                child, parent = one.child_frame_id.lstrip("/"), one.header.frame_id.lstrip("/")
+                joint = self._joints.get(child)
+                if joint is None or joint.parent != parent or joint.static != static:
+                    joint = self._joints[child] = _Joint(parent, static)
+                stamp = one.header.stamp
+                joint.add(stamp.sec * 10**9 + stamp.nanosec, pose)
+            self._changed.notify_all()
+
+    def look_up(self, target: str, source: str, stamp_ns: int, wait_s: float = 0.0) -> Transform:
+        """The transform from a source frame to a target frame at a time.
+
+        Args:
+            target: Name of the frame that points are wanted in.
+            source: Name of the frame that they are in.
+            stamp_ns: The time, as headers have it.
+            wait_s: How long to wait for transforms that are still on their way; there is no wait
+                where the frames are not connected at all.
+
+        Raises:
+            TransformError: there is none.
+        """
+        target, source = target.lstrip("/"), source.lstrip("/")
+        failure = TransformError("no transform")
+
+        def found() -> Transform | None:
+            nonlocal failure
+            try:
+                return self._found(target, source, stamp_ns)
+            except TransformError as error:
+                failure = error
+                return None
+
+        with self._changed:
+            if (transform := found()) is None and wait_s > 0 and self._connected(target, source):
+                transform = self._changed.wait_for(found, wait_s)
+            if transform is None:
+                raise failure
+            return transform
+
+    def _found(self, target: str, source: str, stamp_ns: int) -> Transform:
+        up, down = self._line(source), self._line(target)
+        common = next((name for name in up if name in down), None)
+        if common is None:
+            raise TransformError(
+                f"tf does not connect {source!r} ({' < '.join(up)}) and {target!r}"
+                f" ({' < '.join(down)})"
+            )
+        to_common = self._chain(up[: up.index(common)], stamp_ns)
+        to_target = _inverse(self._chain(down[: down.index(common)], stamp_ns))
+        return _product(to_target, to_common)
+
+    def _connected(self, target: str, source: str) -> bool:
+        return not set(self._line(target)).isdisjoint(self._line(source))
+
+    def _line(self, name: str) -> list[str]:
+        """A frame and its ancestors."""
+        line = [name]
+        while name in self._joints and len(line) < _DEEPEST:  # a broken tree may have a circle
+            name = self._joints[name].parent
+            line.append(name)
+        return line
+
+    def _chain(self, names: list[str], stamp_ns: int) -> Transform:
+        """From the first of these frames to the parent of the last."""
+        made = Transform(np.eye(3), np.zeros(3))
+        for name in names:
+            made = _product(self._joints[name].at(stamp_ns, name), made)
+        return made
+
+
+def _product(second: Transform, first: Transform) -> Transform:
+    return Transform(
+        second.rotation @ first.rotation, second.rotation @ first.translation + second.translation
+    )
+
+
+def _inverse(one: Transform) -> Transform:
+    return Transform(one.rotation.T, -one.rotation.T @ one.translation)
+
+
+def _between(a: Transform, b: Transform, share: float) -> Transform:
+    """Linear in the translation, along the great circle in the rotation (slerp)."""
+    p, q = np.array(quaternion(a.rotation)), np.array(quaternion(b.rotation))
+    q = q if p @ q >= 0 else -q  # the shorter way round
+    angle = np.arccos(min(1.0, float(p @ q)))
+    if angle > 1e-6:
+        q = (np.sin((1 - share) * angle) * p + np.sin(share * angle) * q) / np.sin(angle)
+    moved = (1 - share) * a.translation + share * b.translation
+    return Transform.of(moved.tolist(), q.tolist())
