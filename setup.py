@@ -7,7 +7,7 @@ from setuptools import setup
 from setuptools.command import editable_wheel
 
 ROOT = Path(__file__).resolve().parent  # through colcon's symlink, if any
-LAUNCH_FILES = sorted(os.path.relpath(path, ROOT) for path in ROOT.glob("launch/*.launch.py"))
+LAUNCH_FILES = sorted(os.path.relpath(path, ROOT) for path in ROOT.glob("launch/*.*"))
 NEEDED = ("pyproject.toml", "README.md", "LICENSE", "package.xml", "resource", "launch")
 FOLDERS = ("ape_stream", "model", "cuda_ops", "nodes")
 PACKAGES = ("model/ape_model", "cuda_ops/ape_cuda_ops", "nodes/ape_nodes")

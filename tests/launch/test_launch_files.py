@@ -2,12 +2,17 @@
 
 import ast
 import importlib
+import json
 import shutil
 import subprocess
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import fake_launch
 import pytest
+import yaml
+
+from ape_nodes.ros2.topics import INPUTS, OUTPUTS
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {path.name: path for path in (ROOT / "launch").glob("*.launch.py")}
@@ -23,6 +28,28 @@ def test_they_import_nothing_of_ours(name):
     tree = ast.parse(FILES[name].read_text())
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not any(module.startswith("ape_") for module in imported)
+
+
+def test_views_show_topics_that_there_are():
+    """Of RViz and Foxglove."""
+    topics = {f"/ape/{spec.name}" for spec in OUTPUTS}
+    rviz = yaml.safe_load((ROOT / "launch/ape.rviz").read_text())
+    shown = [one["Topic"]["Value"] for one in rviz["Visualization Manager"]["Displays"]
+             if "Topic" in one]  # fmt: skip
+    assert set(shown) == {"/ape/overlay", "/ape/points", "/ape/markers"} <= topics
+    layout = json.loads((ROOT / "launch/ape.foxglove.json").read_text())
+    panels = layout["configById"]
+    assert set(panels["3D!ape"]["topics"]) <= topics
+    assert set(panels["Image!ape"]["imageMode"]["annotations"]) <= topics
+    placed = json.dumps(layout["layout"])
+    assert all(name in placed for name in panels)
+
+
+def test_the_package_names_what_it_needs():
+    manifest = ET.parse(ROOT / "package.xml").getroot()
+    needed = {one.text for one in manifest.iter("exec_depend")}
+    messages = {spec.type.split("/")[0] for spec in (*OUTPUTS, *INPUTS)}
+    assert messages | {"python3-numpy", "python3-opencv", "rqt_image_view"} <= needed
 
 
 @pytest.fixture
