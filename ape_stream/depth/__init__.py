@@ -3,6 +3,7 @@
 lift       lift: a box in metres for each instance
 cloud      cloud: the masked points, with colour, class, instance and score
 register   registered, from_points: depth of another camera, or points of a lidar
+benchmark  `ape-stream bench lift`
 surface    which depth values belong to an object; box: boxes around points
 
 All are pure functions of `Instances` and `Depth` (`Camera`, `Transform`): no ROS.

@@ -23,9 +23,11 @@ def test_the_tables_in_the_document_are_those_of_the_code():
 
 
 def test_parameters_make_prompts():
-    made = prompt_set(values(["cat", "dog"], [0.0, 0.7], 0.4))
+    made = prompt_set(values(["cat", "dog"], ["dog:0.7", "cow:0.1"], 0.4))
     assert [(p.text, p.threshold) for p in made] == [("cat", 0.4), ("dog", 0.7)]
-    assert [p.threshold for p in prompt_set(values(["cat", "dog"], [0.0]))] == [None, None]
+    assert [p.threshold for p in prompt_set(values(["cat", "a: b"], [""]))] == [None, None]
+    own = prompt_set(values(["dog: 0.2"], ["dog:0.7"]))
+    assert [(p.text, p.threshold) for p in own] == [("dog", 0.2)]
 
 
 def values(texts, thresholds, lowest=0.0):
@@ -34,7 +36,14 @@ def values(texts, thresholds, lowest=0.0):
 
 @pytest.mark.parametrize(
     ("texts", "thresholds"),
-    [(["", "cat"], []), ([], []), (["a", "a"], []), (["a"], [0.1, 0.2]), (["a"], [1.7])],
+    [
+        (["", "cat"], []),
+        ([], []),
+        (["a", "a"], []),
+        (["a"], ["a"]),
+        (["a"], ["a:1.7"]),
+        (["a:nan"], []),
+    ],
 )
 def test_unusable_values_are_refused(texts, thresholds):
     with pytest.raises(PromptError):
