@@ -35,7 +35,7 @@ def test_a_shelf_of_forty_with_five_broken(folder, capsys):
         "empty.mkv", "headless.mp4", "noise.mp4", "text.mov", "zeros.avi"
     ]  # fmt: skip
     assert str(folder) not in Path("out/failed.jsonl").read_text()
-    coco = COCO("out/coco/annotations/instances.json")
+    coco = COCO("out/coco/annotations/instances_default.json")
     assert (len(coco.imgs), len(coco.anns)) == (140, 140)
     err = capsys.readouterr().err
     assert "failed: noise.mp4: noise.mp4 is not a video" in err
@@ -51,7 +51,7 @@ def test_the_chosen_frames_keep_their_exact_times(folder):
     assert [frame["pts"] for frame in frames] == [70, 140, 200]
     base = video["video"]["time_base"]
     assert [frame["pts"] * base[0] / base[1] for frame in frames] == [0.07, 0.14, 0.2]
-    images = json.loads(Path("out/coco/annotations/instances.json").read_text())["images"]
+    images = json.loads(Path("out/coco/annotations/instances_default.json").read_text())["images"]
     assert [image["file_name"] for image in images] == [f"v/00000{k}.png" for k in (2, 4, 6)]
     assert all(Path("out/frames", image["file_name"]).exists() for image in images)
 
