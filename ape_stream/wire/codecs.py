@@ -30,6 +30,7 @@ __all__ = [
     "encode_image",
     "encode_mask",
     "expand_labels",
+    "jpeg_has_end",
     "jpeg_size",
     "pack_leb128",
 ]
@@ -213,12 +214,22 @@ def decode_image(
         raise WireError(f"image codec {codec!r} is unknown, this version reads {IMAGE_CODECS}")
     if jpeg_size(data) != (height, width):  # before OpenCV allocates what the header asks for
         raise WireError(f"the JPEG does not have the announced size {width}x{height}")
+    if not jpeg_has_end(data):
+        raise WireError("the JPEG is cut short")
     # Without EXIF's rotation: it could swap the announced height and width.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None or image.shape != (height, width, 3):
         raise WireError("the JPEG cannot be decoded")
     return image.astype(np.uint8, copy=False)
+
+
+def jpeg_has_end(data: bytes | memoryview) -> bool:
+    """Whether a JPEG has its end marker (ITU-T T.81, B.1.1.3); some senders add bytes after it.
+
+    OpenCV fills up what is missing with grey, and complains on standard error without a name.
+    """
+    return b"\xff\xd9" in bytes(data[-4096:])  # which cannot occur in coded data
 
 
 def jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:

@@ -17,7 +17,6 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stream"))
 
-from ape_nodes.ros2.bag import BagSink, BagSource
 from clips import write_clip
 from wire_samples import a_frame, a_result
 
@@ -26,6 +25,8 @@ from ape_model.io.checkpoint_reader import read_checkpoint
 from ape_model.io.safetensors_io import read_metadata, read_safetensors, write_safetensors
 from ape_model.text.cache import EmbeddingSpace
 from ape_model.text.embedding_file import EmbeddingFile
+from ape_nodes.ros2.bags.sink import BagSink
+from ape_nodes.ros2.bags.source import BagSource
 from ape_stream.cli import plan
 from ape_stream.config import load
 from ape_stream.errors import ApeStreamError

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from ape_stream.errors import SourceError
+from ape_stream.wire.codecs import jpeg_has_end
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,6 +119,8 @@ def from_compressed(data: Any) -> NDArray[np.uint8]:
         SourceError: OpenCV cannot decode it.
     """
     raw = np.frombuffer(data, np.uint8)
+    if raw[:2].tobytes() == b"\xff\xd8" and not jpeg_has_end(raw.tobytes()[-4096:]):
+        raise SourceError(f"a JPEG of {raw.size} bytes is cut short")
     image = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
     if image is None:
         raise SourceError(f"a compressed image of {raw.size} bytes cannot be decoded")

@@ -151,6 +151,14 @@ def test_rclpy_gets_bytes_as_an_array():
     assert (packed.typecode, packed.tobytes()) == ("B", b"\x01\xff")
 
 
+def test_a_jpeg_that_is_cut_short_is_refused(capfd):
+    jpeg = cv2.imencode(".jpg", np.kron(BGR, np.ones((9, 9, 1), np.uint8)))[1]
+    from_compressed(np.concatenate([jpeg, np.zeros(100, np.uint8)]))  # as some cameras pad it
+    with pytest.raises(SourceError, match="cut short"):
+        from_compressed(jpeg[: len(jpeg) // 2])
+    assert not capfd.readouterr().err
+
+
 def test_a_compressed_image_is_read_and_garbage_is_refused():
     png = cv2.imencode(".png", BGR)[1].tobytes()
     np.testing.assert_array_equal(from_compressed(png), BGR)

@@ -208,6 +208,14 @@ def test_every_truncation_is_refused():
             decode_result(message[:length])
 
 
+def test_a_jpeg_that_is_cut_short_is_refused(capfd):
+    message = encode_result(a_result(), ENVELOPE, labels="zstd", image="jpeg")
+    end = message.rindex(b"\xff\xd9")
+    with pytest.raises(WireError, match="cut short"):
+        decode_result(message[:end] + b"\0\0" + message[end + 2 :])
+    assert not capfd.readouterr().err
+
+
 def test_a_jpeg_of_another_size_is_refused_before_it_is_decoded():
     _, bomb = cv2.imencode(".jpg", np.zeros((4000, 4000, 3), np.uint8))
     message = encode_frame(a_frame(), ENVELOPE)

@@ -158,14 +158,18 @@ class BagSource(Closing):
             TruncatedError: after the last image, the recording was cut off or is damaged.
         """
         count, clock = 0, StreamClock()
+        refused: Exception | None = None
         for index, (message, depth) in enumerate(self._paired()):
             try:
                 frame = clock.placed(self._frame(message, depth, index))
-            except ValueError as error:
+            except (ValueError, SourceError) as error:
                 _log.warning("%s: image %d left out: %s", self._bag, index, error)
+                refused = refused or error
             else:
                 yield frame
                 count += 1
+        if refused is not None and not count:
+            raise SourceError(f"{self._bag}: none of its images can be used: {refused}")
         if self._cut_off:
             self._problems.append("its recorder was interrupted")
         if self._problems:
@@ -244,7 +248,8 @@ def open_bag(bag: Path) -> tuple[Any, bool]:
     except SourceError:
         raise
     except Exception as error:  # damaged bags raise errors of every kind
-        raise SourceError(f"{bag} cannot be read as a bag: {error}") from error
+        why = " ".join(str(error).split())  # YAML's parser takes several lines
+        raise SourceError(f"{bag} cannot be read as a bag: {why}") from error
     return reader, cut_off
 
 
