@@ -29,7 +29,7 @@ DOORS = {
     "lz4": ("ape_stream/wire/",),
     "msgpack": ("ape_stream/wire/",),
     "numba": ("cuda_ops/",),
-    "paho": ("nodes/ape_nodes/web/events.py",),
+    "paho": ("nodes/ape_nodes/web/zones/events.py",),
     "prometheus_client": ("nodes/ape_nodes/metrics/", "nodes/ape_nodes/web/hub.py"),
     "pycocotools": (
         "ape_stream/evaluation/",
@@ -51,7 +51,7 @@ DOORS = {
         "ape_stream/draw.py",
         "ape_stream/interop.py",
         "ape_stream/trackers/",
-        "nodes/ape_nodes/web/zones.py",
+        "nodes/ape_nodes/web/zones/counting.py",
     ),
     "trackers": ("ape_stream/evaluation/", "ape_stream/trackers/"),
     "zmq": ("nodes/ape_nodes/zeromq/", "nodes/ape_nodes/control.py"),

@@ -5,7 +5,7 @@ access        tokens, roles, Host and Origin
 prompts       the prompts as pages edit them, with revisions
 camera        one stream on its way to the viewers; encoder: each size and codec once
 viewer        one WebSocket and its credits; hub: what all viewers share
-zones         areas and lines; events: JSON lines, webhook, MQTT; recorder: videos, snapshots
+zones/        areas and lines, and their events; recorder: videos, snapshots
 server, rest  the HTTP server, and its addresses for scripts
 sink          the output `web:`; browser_camera: the source `browser://`; client: asks a server
 commands      `ape-stream live`; benchmark: `ape-stream bench live`; static/: the page

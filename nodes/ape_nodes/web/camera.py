@@ -20,7 +20,7 @@ import numpy as np
 from ape_nodes.web import protocol
 from ape_nodes.web.encoder import H264Encoder, Variant, encode_jpeg
 from ape_nodes.web.protocol import BinaryHead
-from ape_nodes.web.zones import Zones
+from ape_nodes.web.zones.counting import Zones
 from ape_stream.stats import Durations, Rate
 
 if TYPE_CHECKING:

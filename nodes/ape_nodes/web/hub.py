@@ -18,7 +18,7 @@ from ape_nodes.web.access import Role
 from ape_nodes.web.camera import Camera
 from ape_nodes.web.prompts import MAX_PROMPTS, PromptList, one_line
 from ape_nodes.web.recorder import jpeg
-from ape_nodes.web.zones import MAX_ZONES
+from ape_nodes.web.zones.counting import MAX_ZONES
 from ape_stream.draw import palette
 from ape_stream.errors import ApeStreamError, UsageError
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from ape_nodes.metrics.collector import Metric
     from ape_nodes.web.camera import Encoded
-    from ape_nodes.web.events import Events
     from ape_nodes.web.recorder import Recorder
     from ape_nodes.web.viewer import Viewer
-    from ape_nodes.web.zones import Event
+    from ape_nodes.web.zones.counting import Event
+    from ape_nodes.web.zones.events import Events
     from ape_stream.protocols import RunControl
     from ape_stream.types import FrameResult
 

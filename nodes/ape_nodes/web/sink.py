@@ -14,17 +14,17 @@ import numpy as np
 
 from ape_nodes.web.access import Access, Tokens, check_reach
 from ape_nodes.web.camera import Found
-from ape_nodes.web.events import Events, ways
 from ape_nodes.web.hub import Hub
 from ape_nodes.web.recorder import Recorder, Rotation, plain
 from ape_nodes.web.server import Server
+from ape_nodes.web.zones.events import Events, ways
 from ape_stream.cli.console import say
 from ape_stream.closing import Closing
 from ape_stream.draw import pixelate
 from ape_stream.errors import ConfigError, SinkError, UsageError
 
 if TYPE_CHECKING:
-    from ape_nodes.web.zones import Event
+    from ape_nodes.web.zones.counting import Event
     from ape_stream.protocols import RunControl
     from ape_stream.types import Frame, FrameResult
 

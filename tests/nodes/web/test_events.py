@@ -8,9 +8,9 @@ import time
 import pytest
 from aiohttp import web
 
-from ape_nodes.web import events as module
-from ape_nodes.web.events import Events, ways
-from ape_nodes.web.zones import Event
+from ape_nodes.web.zones import events as module
+from ape_nodes.web.zones.counting import Event
+from ape_nodes.web.zones.events import Events, ways
 from ape_stream.errors import ConfigError, SinkError
 
 EVENT = Event("entered", "cam", "door", "person", 7, 1.5)

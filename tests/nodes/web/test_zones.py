@@ -3,7 +3,7 @@ import pytest
 
 from ape_nodes.web.prompts import ConflictError
 from ape_nodes.web.protocol import Zone
-from ape_nodes.web.zones import MAX_ZONES, Zones
+from ape_nodes.web.zones.counting import MAX_ZONES, Zones
 from ape_stream.errors import UsageError
 from ape_stream.result import FrameResult
 from ape_stream.types import Frame, Instances, Mask, PromptSet

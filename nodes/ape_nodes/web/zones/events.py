@@ -24,7 +24,7 @@ from ape_stream.optional import library
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ape_nodes.web.zones import Event
+    from ape_nodes.web.zones.counting import Event
 
 __all__ = ["Events", "Way", "ways"]
 
