@@ -7,8 +7,19 @@ import logging
 import os
 import sys
 from contextlib import suppress
+from typing import IO, cast
 
-__all__ = ["Stderr", "discard_stdout", "say", "say_error", "show_warnings", "stdout_problem"]
+from rich.console import Console
+
+__all__ = [
+    "Stderr",
+    "discard_stdout",
+    "error_console",
+    "say",
+    "say_error",
+    "show_warnings",
+    "stdout_problem",
+]
 
 _OPTIONS = {"overwrite=True": "--overwrite"}
 
@@ -50,6 +61,14 @@ class Stderr(io.TextIOBase):
     def fileno(self) -> int:
         """For the size of the terminal."""
         return sys.stderr.fileno()
+
+
+def error_console() -> Console:
+    """Rich's console on standard error.
+
+    Names of files and prompts are shown as they are: "[b]" is no markup there, ":m:" no emoji.
+    """
+    return Console(file=cast("IO[str]", Stderr()), markup=False, emoji=False)
 
 
 def stdout_problem(error: Exception) -> OSError | None:

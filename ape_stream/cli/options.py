@@ -118,7 +118,9 @@ OutDir = Annotated[
 ]
 Start = Annotated[
     str | None,
-    typer.Option(help="First time that is taken: seconds or h:m:s, from the first frame."),
+    typer.Option(
+        help="First time that is taken: seconds or hours:minutes:seconds, from the first frame."
+    ),
 ]
 End = Annotated[str | None, typer.Option(help="Time from which on nothing is taken.")]
 Stride = Annotated[int | None, typer.Option(help="Take every how many-th frame.")]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import IO, TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ape_stream.cli.console import Stderr, say
+from ape_stream.cli.console import error_console, say
 from ape_stream.signals import on_first_signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from rich.console import Console
 
     from ape_stream.pipeline import Pipeline
     from ape_stream.stats import RunStats
@@ -88,9 +89,9 @@ class _Bar:
     def __init__(self, console: Console, run: Pipeline) -> None:
         self._run = run
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[numbers]}", markup=False),
             TimeRemainingColumn(),
             console=console,
         )
@@ -164,7 +165,7 @@ def consume(run: Pipeline, *, quiet: bool) -> Found:
     on_first_signal(run.stop)
     if quiet:
         return _watch(run, None)
-    console = Console(file=cast("IO[str]", Stderr()))
+    console = error_console()
     view: _View = _Bar(console, run) if console.is_terminal else _Lines(run)
     try:
         return _watch(run, view)

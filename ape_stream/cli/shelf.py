@@ -6,10 +6,9 @@ import json
 import threading
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
-from rich.console import Console
 
 from ape_stream.annotation.job import OutputOptions
 from ape_stream.annotation.review import rejected_in
@@ -17,7 +16,7 @@ from ape_stream.annotation.shelf import ShelfOptions, annotate_shelf
 from ape_stream.annotation.summary import table_of
 from ape_stream.batch.clips import is_clip
 from ape_stream.batch.selection import Selection, parse_time
-from ape_stream.cli.console import Stderr, say
+from ape_stream.cli.console import error_console, say
 from ape_stream.cli.shelf_view import Bars, JsonLines, Lines
 from ape_stream.errors import StoppedError, UsageError
 from ape_stream.signals import on_first_signal
@@ -175,7 +174,7 @@ def _at_least_1(given: int | None, option: str) -> int:
 def _view(*, as_json: bool) -> Bars | Lines | JsonLines:
     if as_json:
         return JsonLines()
-    console = Console(file=cast("IO[str]", Stderr()))
+    console = error_console()
     return Bars(console) if console.is_terminal else Lines()
 
 
@@ -186,7 +185,7 @@ def _report(result: ShelfResult, *, as_json: bool) -> None:
         files = [str(path) for path in result.files]
         typer.echo(json.dumps({"event": "finished", "files": files, "summary": summary}))
         return
-    Console(file=cast("IO[str]", Stderr())).print(table_of(summary))
+    error_console().print(table_of(summary))
     for state in result.states:
         if state.status == "failed":
             say(f"failed: {state.clip.source}: {state.reason}")

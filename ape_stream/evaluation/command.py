@@ -60,7 +60,7 @@ def synthetic(
     if as_json:
         typer.echo(json.dumps({"model": model, **report}))
         return
-    console = Console()
+    console = Console(markup=False, emoji=False)
     for table in _tables(model, report):
         console.print(table)
 
@@ -107,7 +107,7 @@ def semantic(
     if as_json:
         typer.echo(json.dumps({"model": model, **report}))
         return
-    Console().print(_semantic_table(model, report))
+    Console(markup=False, emoji=False).print(_semantic_table(model, report))
 
 
 def _semantic_table(model: str, report: dict[str, Any]) -> Table:

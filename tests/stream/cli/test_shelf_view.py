@@ -5,9 +5,11 @@ import json
 
 from rich.console import Console
 
+from ape_stream.annotation.summary import table_of
 from ape_stream.batch.clips import Clip
 from ape_stream.batch.state import ClipState, Progress
 from ape_stream.cli import shelf_view
+from ape_stream.cli.console import error_console
 from ape_stream.cli.shelf_view import Bars, JsonLines, Lines
 
 
@@ -35,6 +37,19 @@ def test_a_terminal_has_a_bar_for_all_and_one_for_each_clip_at_work():
         assert part in text
     assert "failed: b.mp4: it is no video" in text
     assert "a line" in text
+
+
+def test_names_are_shown_as_they_are(capsys):
+    console = error_console()
+    with Bars(console) as view:
+        view.note("failed: [b]:m:.mp4")
+    counts = {"[red]:dog:": 1}
+    words = {text: {"regions": 1} for text in counts}
+    clip = {"clip": "a:m:[i]", "frames": 1, "counts": counts, "tracks": counts, "problem": None}
+    console.print(table_of({"words": words, "clips": [clip]}))
+    shown = capsys.readouterr().err
+    for name in ("[b]:m:.mp4", "[red]:dog:", "a:m:[i]"):
+        assert name in shown
 
 
 def test_a_log_has_lines(capsys, monkeypatch):
