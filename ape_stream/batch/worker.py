@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -109,16 +110,19 @@ class Worker:
 
     def _find(self, clip: Clip, task: Task, emit: Emit) -> None:
         """Make the shards of a clip that are not there yet."""
-        job, size = self._ready(emit), self._setup.shard_frames
+        size = self._setup.shard_frames
         shards = self._out.shards(clip)
         there = shards.numbers()
         reading = self._reading(clip)
-        open_shard = _OpenShard(job, shards, emit)
-        stop = None if task.stop is None else task.stop * size
-        for position, frame in reading.frames(
+        frames = reading.frames(
             lambda position: position // size >= task.first and position // size not in there,
-            stop=stop,
-        ):
+            stop=None if task.stop is None else task.stop * size,
+        )
+        # A clip that cannot be read, or has nothing left to do, loads no model.
+        first = next(frames, None)
+        job = self._made() if first is None else self._ready(emit)
+        open_shard = _OpenShard(job, shards, emit)
+        for position, frame in frames if first is None else chain([first], frames):
             open_shard.add(position // size, frame)
         if task.stop is not None:
             open_shard.close()

@@ -1,0 +1,55 @@
+"""What a worker does with a task, without a process around it."""
+
+import cv2
+import numpy as np
+import pytest
+
+from ape_stream.batch.clips import Clip
+from ape_stream.batch.job import Setup, Task
+from ape_stream.batch.selection import Selection
+from ape_stream.batch.worker import Worker
+
+
+class SizeJob:
+    """Describes a frame by its size."""
+
+    batch = 2
+
+    def load(self):
+        pass
+
+    def describe(self, frames):
+        return [str(frame.size).encode() for frame in frames]
+
+
+def size_job():
+    return SizeJob()
+
+
+@pytest.fixture
+def run(tmp_path):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    address = f"{__name__}:size_job"
+    out = str(tmp_path / "out")
+    worker = Worker(Setup(address, {}, out, str(clips), Selection(), {}, 2))
+
+    def run(name, content):
+        (clips / name).write_bytes(content)
+        events = []
+        clip = Clip(name.partition(".")[0], name, len(content), "digest")
+        worker.run(Task(0, "find", clip), lambda kind, *_, **__: events.append(kind))
+        return events
+
+    return run
+
+
+def test_a_clip_that_cannot_be_read_loads_no_model(run):
+    assert run("empty.png", b"") == ["started", "failed"]
+    assert run("junk.mp4", b"junk") == ["started", "failed"]
+
+
+def test_the_model_is_loaded_with_the_first_clip_that_can_be_read(run):
+    _, png = cv2.imencode(".png", np.zeros((4, 6, 3), np.uint8))
+    assert run("a.png", png.tobytes())[:3] == ["started", "loading", "loaded"]
+    assert run("b.png", png.tobytes()) == ["started", "frames", "shard", "done"]
