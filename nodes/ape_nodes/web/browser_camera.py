@@ -17,7 +17,7 @@ from ape_stream.closing import Closing
 from ape_stream.errors import ConfigError
 from ape_stream.sources.clock import StreamClock
 from ape_stream.types import Frame
-from ape_stream.wire.codecs import jpeg_size
+from ape_stream.wire.codecs import jpeg_has_end, jpeg_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +97,7 @@ def by_name(name: str) -> BrowserSource | None:
 def _decoded(data: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
     # The size first: a JPEG of a few bytes may ask for gigabytes.
     size = jpeg_size(data)
-    if size is None or max(size) > MAX_SIDE or min(size) < 1:
+    if size is None or max(size) > MAX_SIDE or min(size) < 1 or not jpeg_has_end(data):
         return None
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

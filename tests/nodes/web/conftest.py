@@ -2,7 +2,7 @@ import pytest
 from live_run import LiveRun
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def live(tmp_path_factory):
     """One run for the tests that change nothing but prompts and zones."""
     with LiveRun(folder=str(tmp_path_factory.mktemp("records"))) as run:
@@ -13,9 +13,9 @@ def live(tmp_path_factory):
         yield run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def driver():
-    """One Chromium for all tests of the page."""
+    """One Chromium for the tests of a file; one that is left open would go on drawing."""
     import chromium  # noqa: PLC0415 (without selenium the other tests here still run)
 
     driver = chromium.start()
