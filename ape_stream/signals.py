@@ -13,6 +13,7 @@ import signal
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ class Ending:
     """Wakes that thread. Its `put` may be called from a signal handler."""
     thread: threading.Thread | None = None
     """That thread."""
+    order: Iterator[int] = field(default_factory=count)
+    """Numbers the signals: one step, which no other signal's handler can divide."""
 
     def wait(self) -> None:
         """Call what stops runs, once a signal comes; the thread's work."""
@@ -52,12 +55,13 @@ class Ending:
 
     def take(self, number: int) -> bool:
         """Count a signal; True for the first one."""
+        position = next(self.order)
         self.received.append(number)
-        if len(self.received) >= _KILLS_AT:
+        if position + 1 >= _KILLS_AT:
             # The default action ends the process at once, as a user who signals three times wants.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        return len(self.received) == 1
+        return position == 0
 
 
 _current: Ending | None = None

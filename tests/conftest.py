@@ -2,7 +2,9 @@
 
 import signal
 
-# A shell starts its background jobs with SIGINT ignored, and children inherit that: the tests of
-# signals, and the processes that they start, need Python's own handler.
+# A shell starts its background jobs with SIGINT ignored, and nohup with SIGHUP; children inherit
+# that. The tests of signals, and the processes that they start, need Python's own handlers.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

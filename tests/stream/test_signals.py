@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from ape_stream.signals import deferred, on_first_signal, polite_end
+from ape_stream.signals import Ending, deferred, on_first_signal, polite_end
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -32,6 +32,22 @@ def test_the_first_signal_raises_and_the_second_is_counted(number, error):
     if error is SystemExit:
         assert raised.value.code == 128 + number
     assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_within_the_handler_of_the_first_loses_neither():
+    ending, second = Ending(), []
+
+    class Interrupted(list):
+        """The next signal comes while the first is being counted."""
+
+        def append(self, number):
+            super().append(number)
+            if len(self) == 1:
+                second.append(ending.take(signal.SIGTERM))
+
+    ending.received = Interrupted()
+    assert ending.take(signal.SIGINT) is True
+    assert second == [False]
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -121,7 +137,7 @@ def test_other_threads_are_left_alone():
 def test_the_third_signal_kills_a_process_that_does_not_end(number):
     code = (
         "import os\n"
-        "from ape_stream.signals import deferred, polite_end\n"
+        "from ape_stream.signals import Ending, deferred, polite_end\n"
         "with polite_end():\n"
         f"    try: os.kill(os.getpid(), {int(number)})\n"
         "    finally:\n"

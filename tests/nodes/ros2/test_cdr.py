@@ -1,5 +1,7 @@
 """What the dds backend writes is what rosbags writes, byte for byte, and is read back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from wire_samples import a_result
@@ -10,6 +12,7 @@ from ape_nodes.ros2.dds.cdr import Packer, unpack
 from ape_nodes.ros2.publisher import ResultPublisher
 from ape_nodes.ros2.topics import OUTPUTS
 from ape_nodes.ros2.types import plain_encoder, type_store
+from ape_stream.depth import Camera, Depth
 from ape_stream.errors import SourceError
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -29,7 +32,11 @@ def an_image(store, height, width):
 
 def test_every_output_has_the_bytes_of_rosbags(store):
     publisher = ResultPublisher(plain_encoder(store), None)
-    sent = dict(publisher.messages(a_result(5), lambda _: True))
+    result = a_result(5)
+    size = result.frame.size
+    depth = Depth(np.full(size, 1.5, np.float32), Camera(size, 50, 50, 8, 8))
+    result = replace(result, frame=replace(result.frame, depth=depth))
+    sent = dict(publisher.messages(result, lambda _: True))
     assert set(sent) == set(TYPES)
     for name, message in sent.items():
         expected = bytes(store.serialize_cdr(message, TYPES[name]))

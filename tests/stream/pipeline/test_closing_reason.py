@@ -22,11 +22,11 @@ class Endless(ListSource):
 
 
 def reason(sources, end, sink=None):
-    """The error that a sink sees when the run is ended at frame 3 by `end(run)`."""
+    """The error that a sink sees when the run is ended from frame 3 on by `end(run)`."""
     sink = CollectSink() if sink is None else sink
     with Pipeline(sources, OraclePerceiver(), PROMPTS, sinks=[sink]) as run:
         for result in run:
-            if result.frame.index == 3 and end(run):
+            if result.frame.index >= 3 and end(run):  # of a live stream, 3 may be left out
                 break
     return sink.seen_error
 

@@ -56,7 +56,9 @@ def test_what_is_not_a_video_is_refused_in_one_line(tmp_path):
     for name in ("empty.mp4", "text.mp4", "noise.mkv", "missing.mp4"):
         with pytest.raises(SourceError) as error:
             read_video(tmp_path / name)
-        reason = "No such file" if name == "missing.mp4" else "is not a video"
+        reason = {"missing.mp4": "No such file", "empty.mp4": "is empty"}.get(
+            name, "is not a video"
+        )
         assert name in one_line(error)
         assert reason in str(error.value)
         assert not isinstance(error.value, TruncatedError)
