@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -146,13 +146,14 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Image.Image, int]]:
     """An image that is not decoded yet, and its orientation (EXIF tag 0x0112)."""
-    # Pillow warns of damaged EXIF without a name. Python's filters belong to the whole process.
-    with _filters, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(path)
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    if caught:
-        _log.warning("%s: %s", path, " ".join(str(caught[0].message).split()))
-    with image:
+    with ExitStack() as stack:
+        # Pillow warns of damaged EXIF without a name. Python's filters belong to the process.
+        with _filters, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = stack.enter_context(Image.open(path))
+            # Of a PNG this decodes the pixels, and fails where they are cut short.
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if caught:
+            _log.warning("%s: %s", path, " ".join(str(caught[0].message).split()))
         yield image, orientation
