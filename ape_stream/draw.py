@@ -39,8 +39,8 @@ _TOLD_APART = (
 def palette() -> NDArray[np.uint8]:
     """(64, 3) uint8 BGR, read-only: colours of instances and of the words of the live page.
 
-    The first seven are told apart by colour-blind people as well. The others have hues a golden
-    angle apart, so neighbours in number differ in colour.
+    The first seven can be distinguished by colour-blind people as well. The others have hues a
+    golden angle apart, so neighbours in number differ in colour.
     """
     step = np.arange(PALETTE)
     # OpenCV's hues are 0..179. Close hues also differ in saturation (3 steps) or value (2 steps).

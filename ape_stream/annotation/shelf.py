@@ -93,7 +93,7 @@ def annotate_shelf(options: ShelfOptions, listener: Listener, stop: threading.Ev
 
     Args:
         options: What and how.
-        listener: Is told how it goes.
+        listener: Gets its progress.
         stop: Ends the run when it is set; it can go on later.
 
     Raises:

@@ -123,7 +123,7 @@ class Schedule:
             states: The clips; those that are over already stay as they are.
             digest: Of the plan; see `Plan.write_digest`.
             pools: Workers with a model, and workers for final files.
-            listener: Is told how it goes.
+            listener: Gets its progress.
             stop: Ends the run early when it is set.
 
         Raises:

@@ -119,7 +119,7 @@ class Progress:
 
 
 class Listener(Protocol):
-    """Is told how a job goes, in the thread that runs it."""
+    """Gets the progress of a job, in the thread that runs it."""
 
     def progress(self, progress: Progress) -> None:
         """Called several times a second."""

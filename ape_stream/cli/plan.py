@@ -216,7 +216,7 @@ def _outputs(
 def _hiding(
     outputs: tuple[OutputConfig, ...], hidden: Mapping[str, Any]
 ) -> tuple[OutputConfig, ...]:
-    """Videos are told what to hide."""
+    """Give videos the prompts that they hide."""
     return tuple(
         replace(output, options={**output.options, **hidden})
         if hidden and Path(output.output).suffix.lower() in VIDEOS

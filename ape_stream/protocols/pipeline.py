@@ -278,7 +278,7 @@ class SeesFrames(Protocol):
 
 @runtime_checkable
 class ChecksItself(Protocol):
-    """A source or sink that can tell before a model loads that it could not be used."""
+    """A source or sink that reports before a model loads that it could not be used."""
 
     def check(self) -> None:
         """Find out what needs nothing to be kept open; called before it is entered.

@@ -104,7 +104,7 @@ class _Ready:
 
 
 def _serve(line: Connection, size: tuple[int, int]) -> None:
-    """Run until told to stop; answers "cpu" with (CPU seconds, frames captured)."""
+    """Run until a message to stop; answers "cpu" with (CPU seconds, frames captured)."""
     from ape_nodes.web.sink import WebSink  # noqa: PLC0415 (in the server's process only)
 
     result = scene(REGIONS, size)

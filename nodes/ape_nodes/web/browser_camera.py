@@ -9,18 +9,18 @@ import re
 import time
 from typing import TYPE_CHECKING, Final, Self
 
-import cv2
-import numpy as np
-
 from ape_stream.channel import Aborted, Channel, Ended
 from ape_stream.closing import Closing
-from ape_stream.errors import ConfigError
+from ape_stream.errors import ConfigError, WireError
 from ape_stream.sources.clock import StreamClock
 from ape_stream.types import Frame
-from ape_stream.wire.codecs import jpeg_has_end, jpeg_size
+from ape_stream.wire.codecs import decode_image, jpeg_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["BrowserSource", "by_name"]
 
@@ -94,11 +94,12 @@ def by_name(name: str) -> BrowserSource | None:
     return _open.get(name)
 
 
-def _decoded(data: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
+def _decoded(data: bytes) -> NDArray[np.uint8] | None:
     # The size first: a JPEG of a few bytes may ask for gigabytes.
     size = jpeg_size(data)
-    if size is None or max(size) > MAX_SIDE or min(size) < 1 or not jpeg_has_end(data):
+    if size is None or max(size) > MAX_SIDE or min(size) < 1:
         return None
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    return None if image is None else np.asarray(image, np.uint8)
+    try:
+        return decode_image(data, "jpeg", *size)
+    except WireError:
+        return None

@@ -276,7 +276,7 @@ class Hub:
         self.broadcast(self.prompts.state())
 
     async def apply_prompts(self) -> None:
-        """Bring the model after the list; what goes wrong is told to every viewer."""
+        """Bring the model after the list; errors are reported to every viewer."""
         try:
             await self.prompts.apply()
         except ApeStreamError as error:

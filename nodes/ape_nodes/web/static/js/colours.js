@@ -1,6 +1,6 @@
 // Colours of words and things. Pure: no page is needed.
 
-/** Used until the server has sent its palette: Okabe and Ito, told apart by colour-blind people. */
+/** Used until the server has sent its palette: Okabe and Ito, which colour-blind people can distinguish. */
 const FIRST = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"];
 
 /**
