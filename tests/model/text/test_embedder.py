@@ -138,15 +138,15 @@ def test_unknown_without_a_tower_says_what_to_do() -> None:
     assert "\n" not in str(error.value)
 
 
-def test_ten_thousand_prompts(tower: Letters, cache: EmbeddingCache) -> None:
-    texts = [f"thing number {n}" for n in range(10_000)]
+def test_thousands_of_prompts(tower: Letters, cache: EmbeddingCache) -> None:
+    texts = [f"thing number {n}" for n in range(2_000)]
     heard: list[tuple[int, int]] = []
     rows = PromptEmbedder(SPACE, lambda: tower, cache=cache).embed(
         texts, lambda done, of: heard.append((done, of))
     )
-    assert rows.shape == (10_000, 6)
-    assert heard[-1] == (10_000, 10_000)
-    assert len(heard) > 10
+    assert rows.shape == (2_000, 6)
+    assert heard[-1] == (2_000, 2_000)
+    assert len(heard) > 2
     again = PromptEmbedder(SPACE, never, cache=cache).embed(texts)
     assert torch.equal(rows, again)
 

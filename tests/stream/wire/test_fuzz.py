@@ -1,4 +1,4 @@
-"""100,000 damaged messages: each is read or refused with WireError, in little memory."""
+"""30,000 damaged messages: each is read or refused with WireError, in little memory."""
 
 import resource
 import struct
@@ -12,7 +12,7 @@ from ape_stream.errors import WireError
 from ape_stream.wire import Envelope, decode_frame, decode_result, encode_frame, encode_result
 
 ENVELOPE = Envelope("cam", "r1", 1, 2)
-BLIND, INFORMED = 60_000, 40_000
+BLIND, INFORMED = 18_000, 12_000
 STRANGE = [None, True, 0, 1, -1, 2**16, 2**31, 2**63, 2**64 - 1, 1e308, float("nan"), "", "a\0"]
 STRANGE += [b"", b"\xff" * 16, [], [1], [[1, 2, 3]], {}, {"text": "x"}, "x" * 5000, [2**12, 2**12]]
 
@@ -74,5 +74,5 @@ def test_damaged_messages_are_read_or_refused():
         except WireError:
             refused += 1
     grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    assert 50_000 < refused < 100_000  # most are caught, and the test does reach the good path
+    assert 15_000 < refused < 30_000  # most are caught, and the test does reach the good path
     assert grown_mib < 64
