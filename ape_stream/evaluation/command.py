@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ape_stream.errors import UsageError
+from ape_stream.evaluation.benchmarks.command import add_to
 from ape_stream.evaluation.plan import DEFAULT_SIZES, EvaluationPlan, Report, size_name
 from ape_stream.tables import read_size
 
@@ -108,6 +109,9 @@ def semantic(
         typer.echo(json.dumps({"model": model, **report}))
         return
     Console(markup=False, emoji=False).print(_semantic_table(model, report))
+
+
+add_to(app)
 
 
 def _semantic_table(model: str, report: dict[str, Any]) -> Table:

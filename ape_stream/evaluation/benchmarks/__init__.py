@@ -1,0 +1,4 @@
+"""The benchmarks of the paper (section 4).
+
+task, registry  what a benchmark is, and all of them as tables (`data/`)
+"""
