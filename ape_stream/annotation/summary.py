@@ -112,4 +112,4 @@ def table_of(summary: dict[str, Any]) -> Table:
 
 
 def _cell(regions: int, tracks: int) -> str:
-    return f"{regions} ({tracks} tracks)" if regions else "-"
+    return f"{regions} ({tracks} {'track' if tracks == 1 else 'tracks'})" if regions else "-"

@@ -314,8 +314,8 @@ class Hub:
             UsageError: there is no folder, or no image yet.
             SinkError: it cannot be written.
         """
-        result = self.newest(camera)
-        return await self._aside(self.recorder.snapshot, result)
+        self.recorder.checked_folder()  # no image would change that it is missing
+        return await self._aside(self.recorder.snapshot, self.newest(camera))
 
     async def jpeg(self, camera: Camera) -> bytes:
         """The newest image with its overlay.

@@ -121,7 +121,12 @@ class Recorder:
             with written(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
 
-    def _checked_folder(self) -> Path:
+    def checked_folder(self) -> Path:
+        """The folder that files go to.
+
+        Raises:
+            UsageError: none was given.
+        """
         if self.folder is None:
             raise UsageError("no folder was given when the server was started (--folder DIR)")
         return self.folder
@@ -132,7 +137,7 @@ class Recorder:
         Raises:
             UsageError: there is no folder.
         """
-        folder = self._checked_folder()
+        folder = self.checked_folder()
         with self._lock:
             running = self._recordings.pop(stream, None)
             if on:
@@ -163,7 +168,7 @@ class Recorder:
             UsageError: there is no folder.
             SinkError: it cannot be written.
         """
-        path = _free_name(self._checked_folder(), result.frame.stream, ".png")
+        path = _free_name(self.checked_folder(), result.frame.stream, ".png")
         result.save(path)
         with written(path):
             path.with_suffix(".json").write_text(json.dumps(_found(result), indent=1), "utf-8")
