@@ -42,21 +42,48 @@ class Confusion:
         Args:
             truth: (H, W) classes from 0; values of no class are not scored.
             found: (H, W) of a semantic map: 0 = nothing, k = class k-1.
+
+        Raises:
+            ValueError: the map has another size, or a value of no class.
         """
+        if truth.shape != found.shape or found.max(initial=0) > self.classes:
+            raise ValueError(f"a {truth.shape} map of values up to {self.classes} is needed")
         scored = (truth >= 0) & (truth < self.classes)
         # Nothing (0) becomes the last column.
         columns = np.where(found == 0, self.classes, found.astype(np.int64) - 1)
         pairs = truth[scored] * (self.classes + 1) + columns[scored]
         self.counts += np.bincount(pairs, minlength=self.counts.size).reshape(self.counts.shape)
 
+    def merge(self, other: Confusion) -> None:
+        """Add the pixels of a confusion of the same classes."""
+        self.counts += other.counts
+
     @property
     def iou(self) -> NDArray[np.float64]:
-        """(C,) intersection over union; NaN for a class that is neither there nor found."""
-        right = np.diag(self.counts)
-        union = self.counts.sum(1) + self.counts[:, : self.classes].sum(0) - right
-        iou = np.full(self.classes, np.nan)
-        np.divide(right, union, out=iou, where=union > 0)
-        return iou
+        """(C,) intersection over union; NaN for a class that the truth does not hold."""
+        union = self.counts.sum(1) + self.counts[:, : self.classes].sum(0) - np.diag(self.counts)
+        return self._share_of(union)
+
+    @property
+    def recall(self) -> NDArray[np.float64]:
+        """(C,) share of a class's pixels that have it in the map; NaN as for `iou`."""
+        return self._share_of(self.counts.sum(1))
+
+    def _share_of(self, pixels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(C,) right pixels among so many, of the classes that the truth holds."""
+        share = np.full(self.classes, np.nan)
+        np.divide(np.diag(self.counts), pixels, out=share, where=self.counts.sum(1) > 0)
+        return share
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU over the classes that the truth holds; NaN without any.
+
+        A class that is only found has no IoU of its own, as in the evaluation code of the paper;
+        it lowers that of the classes whose pixels it takes.
+        """
+        iou = self.iou
+        return float(np.nanmean(iou)) if not np.isnan(iou).all() else float("nan")
 
     @property
     def accuracy(self) -> float:
@@ -66,11 +93,12 @@ class Confusion:
 
     def report(self, names: Sequence[str]) -> dict[str, Any]:
         """All figures, ready for JSON: a figure without a pixel is None."""
-        iou = self.iou
         return {
-            "miou": _or_none(float(np.nanmean(iou)) if not np.isnan(iou).all() else np.nan),
+            "miou": _or_none(self.miou),
             "pixel_accuracy": _or_none(self.accuracy),
-            "iou": {name: _or_none(value) for name, value in zip(names, iou.tolist(), strict=True)},
+            "iou": {
+                name: _or_none(value) for name, value in zip(names, self.iou.tolist(), strict=True)
+            },
             "confusion": self.counts.tolist(),
         }
 
