@@ -1,0 +1,148 @@
+"""The alignment of region states with texts, in NumPy: the same numbers as in the network.
+
+Sums are exact (decisions/0009): before a product, both sides are rounded to fixed point, with so
+few bits that float64 holds every partial sum. So neither the order of a sum nor the shape of the
+arrays changes a score. `ape_model.network.exact` has the same arithmetic in torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ape_stream.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["Head", "fixed_point", "logits_of", "read_head", "scores_of"]
+
+LOGIT_LIMIT: Final = 50_000.0
+"""As in `ape_model.network.align`."""
+_LEAST_NORM: Final = 1e-12
+"""As in torch's `normalize`: a zero embedding stays zero."""
+
+
+def fixed_point(values: NDArray[np.generic], width: int) -> NDArray[np.float64]:
+    """Round each row to multiples of one power of two, so that its products sum up exactly.
+
+    Args:
+        values: (..., C) finite.
+        width: how many products are summed up at most.
+
+    Returns:
+        (..., C) float64: of two such rows, every sum of up to `width` products is exact.
+    """
+    # A product of two b-bit integers has 2 b bits, a sum of `width` of them log2(width) more.
+    bits = (53 - (width - 1).bit_length()) // 2
+    wide = values.astype(np.float64)
+    largest = np.abs(wide).max(axis=-1, keepdims=True, initial=0.0)
+    _, exponent = np.frexp(largest)  # largest < 2^exponent
+    shift = bits - exponent
+    rounded: NDArray[np.float64] = np.ldexp(np.rint(np.ldexp(wide, shift)), -shift)
+    return rounded
+
+
+def scores_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scores 0..1 of logits."""
+    wide = logits.astype(np.float64)
+    with np.errstate(over="ignore"):  # exp of 50,000 is infinite, and its score 0
+        return (1 / (1 + np.exp(-wide))).astype(np.float32)
+
+
+def logits_of(
+    products: NDArray[np.float64], biases: NDArray[np.float32], scale: np.float32
+) -> NDArray[np.float32]:
+    """Exact logits of exact products of states and text vectors.
+
+    Args:
+        products: (..., P) of rows made by `fixed_point`.
+        biases: (P,) of the texts.
+        scale: `Head.scale`.
+    """
+    logits = products / np.float64(scale) + biases.astype(np.float64)
+    return np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """The alignment head of the network, and what is known of the texts that it meets."""
+
+    weight: NDArray[np.float32]
+    """(C, D) projects unit embeddings, halved, to text vectors."""
+    offset: NDArray[np.float32]
+    """(C,) is added to every text vector."""
+    bias_weight: NDArray[np.float32]
+    """(D,) makes a text's bias of its unit embedding."""
+    bias_offset: NDArray[np.float32]
+    """() is added to every bias."""
+    scale: NDArray[np.float32]
+    """() divides products."""
+    basis: NDArray[np.float32]
+    """(k, C) orthonormal directions in which most of the reference words lie, best first."""
+
+    @property
+    def width(self) -> int:
+        """C, numbers of a state and of a text vector."""
+        return len(self.weight)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of all values."""
+        digest = hashlib.sha256()
+        for field in fields(self):
+            value: NDArray[np.float32] = getattr(self, field.name)
+            digest.update(f"{field.name}{value.shape}".encode())
+            digest.update(np.ascontiguousarray(value, "<f4").tobytes())
+        return digest.hexdigest()
+
+    def project(
+        self, embeddings: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Text vectors (P, C) and biases (P,) of (P, D) embeddings.
+
+        Each row is a function of that text alone: which others are asked changes nothing.
+        """
+        width = embeddings.shape[1]
+        exact = fixed_point(embeddings, width)
+        norms = np.sqrt((exact * exact).sum(axis=1, keepdims=True))
+        unit = fixed_point(exact / np.maximum(norms, _LEAST_NORM), width)
+        vectors = unit @ fixed_point(self.weight, width).T / 2 + self.offset.astype(np.float64)
+        biases = unit @ fixed_point(self.bias_weight, width) + np.float64(self.bias_offset)
+        return vectors.astype(np.float32), biases.astype(np.float32)
+
+    def logits(
+        self,
+        states: NDArray[np.float32],
+        vectors: NDArray[np.float32],
+        biases: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Exact logits (N, P) of (N, C) states and P projected texts."""
+        products = fixed_point(states, self.width) @ fixed_point(vectors, self.width).T
+        return logits_of(products, biases, np.float32(self.scale))
+
+    def save(self, path: Path) -> None:
+        """Write it, the same bytes for the same values."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+
+
+def read_head(path: Path) -> Head:
+    """Read what `Head.save` wrote.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Head(**{field.name: arrays[field.name] for field in fields(Head)})
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise ConfigError(
+            f"{path} is no head of an index ({error}): make the index again"
+        ) from error

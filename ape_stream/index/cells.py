@@ -1,0 +1,143 @@
+"""Mask logits, packed to the cells that decide a pixel, and back.
+
+A pixel of a mask is the sign of a weighted mean of four cells of the network's map (see
+`ape_stream.masks.from_logits`). Where the four have one sign, it decides whatever their values are.
+So a cell is kept as a number only if one of the blocks of 2 x 2 cells that it is in has both signs;
+of all others one bit is kept. The mask of a thing also ends at its box, that of stuff does not:
+cells along this edge are kept, too, so that both masks come out of one record.
+
+A record is x, y, width and height of the positive cells (uint16), one bit for each cell of this
+rectangle, then the numbers (float32) in the order of the map. No positive cell: no bytes at all.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["FAR", "Edges", "clip_logits", "inside_boxes", "pack_cells", "unpack_cells"]
+
+FAR: Final = np.float32(20.0)
+"""Stands for every cell that is not kept, under its sign; outside boxes as in a live run."""
+_EXTENT: Final = struct.Struct("<4H")
+
+Edges = tuple["NDArray[np.bool_]", "NDArray[np.bool_]"]
+"""Which rows (K, h) and columns (K, w) of maps are inside the boxes of K things."""
+
+
+def inside_boxes(
+    boxes: NDArray[np.float32],
+    cells: tuple[int, int],
+    filled: tuple[float, float],
+    margin: float | None,
+) -> Edges | None:
+    """Which rows and columns of maps are inside grown boxes; None where masks are not cut.
+
+    In float32, step by step as `ape_model.inference.detect.inside_boxes`.
+
+    Args:
+        boxes: (K, 4) x1 y1 x2 y2 over the image's width and height.
+        cells: Height and width of the maps.
+        filled: Rows and columns of the maps that the image fills.
+        margin: `Manifest.mask_margin`.
+    """
+    if margin is None:
+        return None
+    scale = np.array([filled[1], filled[0]], np.float32)
+    grown = np.float32(margin) * (boxes[:, 2:] - boxes[:, :2])  # (K, 2)
+    one, half = np.float32(1), np.float32(0.5)
+    low, high = (boxes[:, :2] - grown) * scale - one, (boxes[:, 2:] + grown) * scale + one
+    x, y = (np.arange(side, dtype=np.float32) + half for side in (cells[1], cells[0]))
+    across = (x >= low[:, :1]) & (x <= high[:, :1])  # (K, w)
+    down = (y >= low[:, 1:]) & (y <= high[:, 1:])  # (K, h)
+    return down, across
+
+
+def clip_logits(logits: NDArray[np.float32], edges: Edges | None) -> NDArray[np.float32]:
+    """End masks (K, h, w) at their boxes."""
+    if edges is None:
+        return logits
+    down, across = edges
+    return np.where(down[:, :, None] & across[:, None], logits, -FAR)
+
+
+def pack_cells(logits: NDArray[np.float32], edges: Edges | None) -> list[bytes]:
+    """Pack the masks of K queries.
+
+    Args:
+        logits: (K, h, w) float32.
+        edges: Of `inside_boxes`, for all of them.
+    """
+    positive = logits > 0
+    kept = _deciding(positive, edges)
+    counts = np.count_nonzero(kept, axis=(1, 2))
+    numbers = np.split(logits[kept].astype("<f4", copy=False), np.cumsum(counts)[:-1])
+    down = np.any(positive, axis=2)  # (K, h)
+    across = np.any(positive, axis=1)  # (K, w)
+    records = []
+    for k, own in enumerate(numbers):
+        rows, columns = np.flatnonzero(down[k]), np.flatnonzero(across[k])
+        if len(rows) == 0:
+            records.append(b"")
+            continue
+        top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+        bits = np.packbits(positive[k, top:bottom, left:right])
+        extent = _EXTENT.pack(left, top, right - left, bottom - top)
+        records.append(extent + bits.tobytes() + own.tobytes())
+    return records
+
+
+def unpack_cells(
+    record: bytes | memoryview, cells: tuple[int, int], edges: Edges | None
+) -> NDArray[np.float32]:
+    """The mask logits (h, w) of one record; those that decide no pixel are -20 or 20.
+
+    Args:
+        record: Of `pack_cells`.
+        cells: Height and width of the map.
+        edges: Of `inside_boxes`, for this query alone.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    data = memoryview(record)
+    positive = np.zeros((1, *cells), np.bool_)
+    if len(data) == 0:
+        return np.full(cells, -FAR)
+    left, top, width, height = _EXTENT.unpack_from(data)
+    bits = np.frombuffer(data, np.uint8, -(-width * height // 8), _EXTENT.size)
+    inside = np.unpackbits(bits, count=width * height).reshape(height, width)
+    positive[0, top : top + height, left : left + width] = inside
+    kept = _deciding(positive, edges)[0]
+    logits = np.where(positive[0], FAR, -FAR)
+    logits[kept] = np.frombuffer(data, "<f4", offset=_EXTENT.size + len(bits))
+    return logits
+
+
+def _deciding(positive: NDArray[np.bool_], edges: Edges | None) -> NDArray[np.bool_]:
+    """Which cells of (K, h, w) maps are in a block of both signs, whole or cut at the box."""
+    kept = _near_change(positive)
+    if edges is not None:
+        down, across = edges
+        inside = down[:, :, None] & across[:, None]
+        kept |= _near_change(positive & inside) & inside
+    return kept
+
+
+def _near_change(positive: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which cells of (K, h, w) are in a block of 2 x 2 cells with both signs."""
+    # Blocks at the border have the same cell twice, as pixels there read it: a map of one row or
+    # column needs no rule of its own.
+    padded = np.pad(positive, ((0, 0), (0, 1), (0, 1)), mode="edge")
+    a, b, c, d = padded[:, :-1, :-1], padded[:, :-1, 1:], padded[:, 1:, :-1], padded[:, 1:, 1:]
+    mixed = (a | b | c | d) & ~(a & b & c & d)  # (K, h, w): by the upper left cell of the block
+    near = mixed.copy()
+    near[:, 1:] |= mixed[:, :-1]
+    near[:, :, 1:] |= mixed[:, :, :-1]
+    near[:, 1:, 1:] |= mixed[:, :-1, :-1]
+    return near

@@ -1,0 +1,218 @@
+"""One part of an index: two Arrow files, mapped into memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ape_stream import masks
+from ape_stream.errors import ConfigError
+from ape_stream.index.bounds import Spheres
+from ape_stream.index.cells import clip_logits, inside_boxes, unpack_cells
+from ape_stream.index.layout import part_files
+from ape_stream.optional import library
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ape_stream.index.alignment import Head
+    from ape_stream.index.cells import Edges
+    from ape_stream.index.layout import Manifest, PartInfo
+    from ape_stream.values.instances import Mask
+
+__all__ = ["FrameTable", "Part", "RowTable", "open_part"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowTable:
+    """N kept queries in the order of frames and, in a frame, of queries; columns are mapped."""
+
+    frame: NDArray[np.int32]
+    """(N,) position of the frame in the part; rises."""
+    query: NDArray[np.int32]
+    """(N,) number of the query in the network."""
+    box: NDArray[np.float32]
+    """(N, 4) x1 y1 x2 y2 over the image's width and height, 0..1: the network's own box."""
+    reference: NDArray[np.float32]
+    """(N,) best score of a reference word."""
+    track: NDArray[np.int64]
+    """(N,) id of the track in the video; 0: not confirmed."""
+    state: NDArray[Any]
+    """(N, C) float32, float16, or uint16 that are the bits of bfloat16."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameTable:
+    """F frames of one video, in order."""
+
+    index: NDArray[np.int64]
+    """(F,) position in the video from 0."""
+    time_s: NDArray[np.float64]
+    """(F,) seconds."""
+    pts: NDArray[np.int64]
+    """(F,) in units of the video's time base; -2^63: there is none."""
+    size: NDArray[np.int32]
+    """(F, 2) height and width, pixels."""
+    cells: NDArray[np.int32]
+    """(F, 2) height and width of the mask logits."""
+    filled: NDArray[np.float64]
+    """(F, 2) rows and columns of the mask logits that the image fills."""
+    first_row: NDArray[np.int64]
+    """(F + 1,) where its rows begin; the last one is N."""
+    dropped: NDArray[np.int32]
+    """(F,) how many of its queries were dropped."""
+    file: list[str | None]
+    """F image files that they were read from; None for videos."""
+
+
+NO_PTS: Final = -(2**63)
+_ALL: Final = slice(None)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The rows and frames of one part."""
+
+    info: PartInfo
+    """What the database knows of it."""
+    rows: RowTable
+    """Its rows."""
+    frames: FrameTable
+    """Its frames."""
+    spheres: Spheres
+    """Around what was dropped."""
+    head: Head
+    """Of the index."""
+    mask_margin: float | None
+    """Of the manifest."""
+    mask_column: Any
+    """N packed masks, an Arrow array of bytes."""
+
+    def states(self, rows: slice | NDArray[np.intp] = _ALL) -> NDArray[np.float32]:
+        """The states of some rows, (n, C) float32; a view of the file where that is possible."""
+        return as_float32(self.rows.state[rows])
+
+    def rows_of(self, frame: int) -> slice:
+        """The rows of a frame, by its position in the part."""
+        return slice(int(self.frames.first_row[frame]), int(self.frames.first_row[frame + 1]))
+
+    def frames_between(self, start_s: float, end_s: float) -> NDArray[np.intp]:
+        """Positions of the frames with start_s <= time_s < end_s."""
+        times = self.frames.time_s
+        return np.flatnonzero((times >= start_s) & (times < end_s))
+
+    def size(self, frame: int) -> tuple[int, int]:
+        """Height and width of a frame, pixels, by its position in the part."""
+        height, width = self.frames.size[frame].tolist()
+        return height, width
+
+    def mask(self, row: int, *, stuff: bool = False) -> Mask:
+        """The mask of a row at the size of its frame, as a live run has it.
+
+        Args:
+            row: Position in the part.
+            stuff: As the mask of stuff, which may reach out of its box.
+        """
+        frame = int(self.rows.frame[row])
+        (height, width), filled = self.frames.cells[frame].tolist(), self._filled(frame)
+        edges = self._edges(row)
+        record = memoryview(self.mask_column[row].as_buffer())
+        logits = unpack_cells(record, (height, width), edges)
+        if not stuff:
+            logits = clip_logits(logits[None], edges)[0]
+        return masks.from_logits(logits, self.size(frame), filled)
+
+    def _filled(self, frame: int) -> tuple[float, float]:
+        rows, columns = self.frames.filled[frame].tolist()
+        return rows, columns
+
+    def _edges(self, row: int) -> Edges | None:
+        frame = int(self.rows.frame[row])
+        height, width = self.frames.cells[frame].tolist()
+        box = self.rows.box[row : row + 1]
+        return inside_boxes(box, (height, width), self._filled(frame), self.mask_margin)
+
+    def upper_bounds(
+        self, vectors: NDArray[np.float32], biases: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """The highest logit that a dropped query of a frame can have, (F, P); -inf: none was."""
+        return self.spheres.upper_bounds(vectors, biases, self.head)
+
+
+def as_float32(states: NDArray[Any]) -> NDArray[np.float32]:
+    """States as float32; without loss."""
+    if states.dtype == np.uint16:  # bfloat16 is the upper half of float32
+        return (states.astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(states, np.float32)
+
+
+def open_part(root: Path, info: PartInfo, manifest: Manifest, head: Head) -> Part:
+    """Map a part into memory.
+
+    Raises:
+        ConfigError: a file is missing, damaged, or belongs to another index.
+    """
+    rows_path, frames_path = part_files(root, info.path)
+    rows = _read(rows_path, info.rows_bytes, manifest.identity)
+    frames = _read(frames_path, info.frames_bytes, manifest.identity)
+    try:
+        return Part(
+            info=info,
+            rows=RowTable(**{f.name: _array(rows[f.name]) for f in fields(RowTable)}),
+            frames=_frame_table(frames),
+            spheres=_spheres(frames),
+            head=head,
+            mask_margin=manifest.mask_margin,
+            mask_column=rows["mask"],
+        )
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"{info.path} is no part of an index: {error}") from error
+
+
+def _frame_table(columns: dict[str, Any]) -> FrameTable:
+    plain = {f.name: _array(columns[f.name]) for f in fields(FrameTable) if f.name in _PLAIN}
+    counts = _array(columns["rows"])
+    first_row = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+    return FrameTable(**plain, first_row=first_row, file=columns["file"].to_pylist())
+
+
+def _spheres(columns: dict[str, Any]) -> Spheres:
+    centre, radius, remainder = (columns[name] for name in ("centre", "radius", "remainder"))
+    counts = _array(radius.value_lengths())
+    first = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+    return Spheres(first, *(_array(column.flatten()) for column in (centre, radius, remainder)))
+
+
+_PLAIN = {"index", "time_s", "pts", "size", "cells", "filled", "dropped"}
+"""Fields of `FrameTable` that are columns of the file."""
+
+
+def _read(path: Path, size: int, identity: str) -> dict[str, Any]:
+    """The columns of a file of one record batch."""
+    pa = library("pyarrow", "index")
+    try:
+        if path.stat().st_size != size:
+            raise ConfigError(f"{path.name} has {path.stat().st_size} bytes in place of {size}")
+        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+            found = (reader.schema.metadata or {}).get(b"identity", b"").decode()
+            if found != identity:
+                raise ConfigError(f"{path.name} belongs to another index ({found or 'unknown'})")
+            batch = reader.get_batch(0)
+            return dict(zip(batch.schema.names, batch.columns, strict=True))
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(f"{path.name} cannot be read: {error}") from error
+
+
+def _array(column: Any) -> NDArray[Any]:
+    """A column of numbers, or of lists of equal length, as an array on the file's memory."""
+    pa = library("pyarrow", "index")
+    shape = [len(column)]
+    while pa.types.is_fixed_size_list(column.type):
+        shape.append(column.type.list_size)
+        column = column.flatten()
+    array: NDArray[Any] = column.to_numpy(zero_copy_only=True)
+    return array.reshape(shape)

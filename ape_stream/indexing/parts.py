@@ -1,0 +1,151 @@
+"""Frames and rows, gathered and written as a part: two Arrow files that never change again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import numpy as np
+
+from ape_stream.batch.shards import write_whole
+from ape_stream.index.layout import part_files
+from ape_stream.index.part import NO_PTS
+from ape_stream.optional import library
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["IndexedFrame", "write_part"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IndexedFrame:
+    """What an index keeps of one frame: K rows, and spheres around what it drops."""
+
+    index: int
+    """Position in the video from 0."""
+    time_s: float
+    """Seconds."""
+    pts: int | None
+    """In units of the video's time base."""
+    file: str | None
+    """The image file it was read from."""
+    size: tuple[int, int]
+    """Height and width, pixels."""
+    cells: tuple[int, int]
+    """Height and width of the mask logits."""
+    filled: tuple[float, float]
+    """Rows and columns of the mask logits that the image fills."""
+    query: NDArray[np.int32]
+    """(K,) numbers of the kept queries."""
+    box: NDArray[np.float32]
+    """(K, 4) x1 y1 x2 y2 over the image's sides."""
+    reference: NDArray[np.float32]
+    """(K,) best score of a reference word."""
+    state: NDArray[Any]
+    """(K, C); see `RowTable.state`."""
+    masks: Sequence[bytes]
+    """K records of `pack_cells`."""
+    dropped: int
+    """How many queries were dropped."""
+    centre: NDArray[np.float16]
+    """(S, k) of the spheres around them."""
+    radius: NDArray[np.float32]
+    """(S,)."""
+    remainder: NDArray[np.float32]
+    """(S,)."""
+
+
+def write_part(
+    root: Path,
+    path: str,
+    frames: Sequence[IndexedFrame],
+    tracks: Sequence[NDArray[np.int64]],
+    identity: str,
+) -> dict[str, int]:
+    """Write the two files of a part.
+
+    Args:
+        root: Folder of the index.
+        path: Of the part; see `PartInfo.path`.
+        frames: At least one.
+        tracks: For each frame, the (K,) track ids of its rows.
+        identity: `Manifest.identity`.
+
+    Returns:
+        Sizes and checksums, as fields of `PartInfo`.
+
+    Raises:
+        SinkError: they cannot be written.
+    """
+    rows_path, frames_path = part_files(root, path)
+    rows = _file_bytes(_row_columns(frames, tracks), identity)
+    table = _file_bytes(_frame_columns(frames), identity)
+    write_whole(rows_path, rows)
+    write_whole(frames_path, table)
+    return {
+        "rows_bytes": len(rows),
+        "rows_crc32": crc32(rows),
+        "frames_bytes": len(table),
+        "frames_crc32": crc32(table),
+    }
+
+
+def _row_columns(
+    frames: Sequence[IndexedFrame], tracks: Sequence[NDArray[np.int64]]
+) -> dict[str, Any]:
+    pa = library("pyarrow", "index")
+    counts = [len(frame.query) for frame in frames]
+    return {
+        "frame": pa.array(np.repeat(np.arange(len(frames), dtype=np.int32), counts)),
+        "query": pa.array(np.concatenate([frame.query for frame in frames])),
+        "box": _lists(np.concatenate([frame.box for frame in frames])),
+        "reference": pa.array(np.concatenate([frame.reference for frame in frames])),
+        "track": pa.array(np.concatenate(tracks)),
+        "state": _lists(np.concatenate([frame.state for frame in frames])),
+        "mask": pa.array([mask for frame in frames for mask in frame.masks], pa.binary()),
+    }
+
+
+def _frame_columns(frames: Sequence[IndexedFrame]) -> dict[str, Any]:
+    pa = library("pyarrow", "index")
+    counts = np.cumsum([0, *(len(frame.radius) for frame in frames)], dtype=np.int32)
+    spheres = {
+        "centre": _lists(np.concatenate([frame.centre for frame in frames])),
+        "radius": pa.array(np.concatenate([frame.radius for frame in frames])),
+        "remainder": pa.array(np.concatenate([frame.remainder for frame in frames])),
+    }
+    lists = {name: pa.ListArray.from_arrays(counts, values) for name, values in spheres.items()}
+    return {
+        "index": pa.array([frame.index for frame in frames], pa.int64()),
+        "time_s": pa.array([frame.time_s for frame in frames], pa.float64()),
+        "pts": pa.array([NO_PTS if f.pts is None else f.pts for f in frames], pa.int64()),
+        "size": _lists(np.array([frame.size for frame in frames], np.int32)),
+        "cells": _lists(np.array([frame.cells for frame in frames], np.int32)),
+        "filled": _lists(np.array([frame.filled for frame in frames], np.float64)),
+        "rows": pa.array([len(frame.query) for frame in frames], pa.int32()),
+        "dropped": pa.array([frame.dropped for frame in frames], pa.int32()),
+        "file": pa.array([frame.file for frame in frames], pa.string()),
+        **lists,
+    }
+
+
+def _lists(values: NDArray[Any]) -> Any:
+    """(N, C) numbers as an Arrow array of N lists of C."""
+    pa = library("pyarrow", "index")
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+
+
+def _file_bytes(columns: dict[str, Any], identity: str) -> bytes:
+    """One record batch as a file: uncompressed, so that it can be mapped."""
+    pa = library("pyarrow", "index")
+    batch = pa.RecordBatch.from_pydict(columns, metadata={"identity": identity})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
