@@ -17,6 +17,7 @@ referring   expressions that mean one region: RefCOCO, RefCOCO+, RefCOCOg
 phrasecut   phrases whose answer is one mask
 phrases     recall of phrases: Flickr30k Entities, GQA
 suites      mean and median over the data sets of a suite
+benchmark   `ape-stream bench scores`: memory and time of LVIS scores
 
 Figures are in percent. Every figure is the same for any order of images and any division into
 shards: records of several shards are joined (`FoundRegions.join`), sums of several scorers added

@@ -96,13 +96,14 @@ class MaskCodes:
 
     def select(self, chosen: NDArray[Any]) -> Self:
         """The masks at these positions, or where a (N,) bool array is true."""
-        positions = np.arange(len(self))[chosen]
-        lengths = np.diff(self.ends, prepend=0)[positions]
-        ends = np.cumsum(lengths)
+        rows = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
+        starts = np.where(rows > 0, self.ends[rows - 1], 0) if len(rows) else rows
+        lengths = self.ends[rows] - starts
+        ends = np.cumsum(lengths, dtype=np.int64)
         # Position of every byte: where its text begins, and how far it lies behind that.
-        shift = (self.ends[positions] - lengths) - (ends - lengths)
+        shift = starts - (ends - lengths)
         text = self.text[np.repeat(shift, lengths) + np.arange(int(lengths.sum()))]
-        return type(self)(text, ends.astype(np.int64), self.sizes[positions])
+        return type(self)(text, ends, self.sizes[rows])
 
     def areas(self) -> NDArray[np.int64]:
         """(N,) pixels of each mask."""
