@@ -1,15 +1,15 @@
 """How good is a model: any perceiver judged on any synthetic world, or on labelled images.
 
-synthetic  evaluate: all figures of one model
-plan       EvaluationPlan: what is drawn, in which sizes
-names      names, synonyms, absent and unknown words
-sentences  descriptions of one among several
-tracks     identities in videos
-semantic   semantic maps against label images
-labelled   folders of images with a label image each
-precision  average precision, precision and recall, by pycocotools
-timing     a perceiver that is timed
-command    `ape-stream eval`
+synthetic         evaluate: all figures of one model
+plan              EvaluationPlan: what is drawn, in which sizes
+names, sentences  words with synonyms, absent and unknown ones; one thing described among several
+tracks            identities in videos
+semantic          semantic maps against label images
+labelled          folders of images with a label image each
+precision         average precision, precision and recall, by pycocotools
+timing            a perceiver that is timed
+benchmarks        the benchmarks of the paper
+command           `ape-stream eval`
 """
 
 from ape_stream.evaluation.plan import EvaluationPlan

@@ -4,20 +4,16 @@
     maps, one image at a time ──> Confusion.add, PanopticScorer.add ──> Scores
     Scores of several sets ──> suites.summarise ──> Scores
 
-records     what scorers read and return: plain arrays
-pairs       pairs of an image and a class
-overlap     intersection and union of boxes and masks
-engine      average precision of one class at a time, by faster-coco-eval
-coco        AP as COCO defines it; also for Objects365, ODinW, RoboFlow100, SegInW, ADE20K and D3
-lvis        AP of federated annotations: 300 detections an image, unjudged classes left out
-openimages  AP at IoU 0.5 with group boxes and a class tree
-semantic    mean IoU over the classes of the truth
-panoptic    panoptic quality
-referring   expressions that mean one region: RefCOCO, RefCOCO+, RefCOCOg
-phrasecut   phrases whose answer is one mask
-phrases     recall of phrases: Flickr30k Entities, GQA
-suites      mean and median over the data sets of a suite
-benchmark   `ape-stream bench scores`: memory and time of LVIS scores
+records             what scorers read and return: plain arrays
+pairs, overlap      pairs of an image and a class; intersection and union of boxes and masks
+engine              average precision of one class at a time, by faster-coco-eval
+coco, lvis          AP as COCO defines it, for most benchmarks, and for federated annotations
+openimages          AP at IoU 0.5 with group boxes and a class tree
+semantic, panoptic  mean IoU and its relatives; panoptic quality
+referring           expressions that mean one region: RefCOCO, RefCOCO+, RefCOCOg
+phrases, phrasecut  recall of phrases (Flickr30k Entities); phrases whose answer is one mask
+suites              mean and median over the data sets of a suite
+benchmark           `ape-stream bench scores`: memory and time of LVIS scores
 
 Figures are in percent. Every figure is the same for any order of images and any division into
 shards: records of several shards are joined (`FoundRegions.join`), sums of several scorers added
