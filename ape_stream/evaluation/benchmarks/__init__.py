@@ -1,5 +1,8 @@
 """The benchmarks of the paper (section 4).
 
 task, registry  what a benchmark is, and all of them as tables (`data/`)
-scoring  annotated truth and stored predictions in, figures out
+places          where its files lie on this machine
+scoring         annotated truth and stored predictions in, figures out
+published       figures of the paper and its peers, each with its source
+command         `ape-stream eval list`
 """
