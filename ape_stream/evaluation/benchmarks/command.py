@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from ape_stream.evaluation.benchmarks.compare import FORMATS, compared, read_run
 from ape_stream.evaluation.benchmarks.places import Places, root_of
+from ape_stream.evaluation.benchmarks.published import published as published_figures
 from ape_stream.evaluation.benchmarks.registry import select_tasks
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "list_tasks", "show_table"]
 
 TASKS = Annotated[
     list[str] | None,
@@ -32,6 +34,7 @@ JSON = Annotated[bool, typer.Option("--json", help="One JSON line for machines."
 def add_to(app: typer.Typer) -> None:
     """Add the commands to `ape-stream eval`."""
     app.command("list")(list_tasks)
+    app.command("table")(show_table)
 
 
 def list_tasks(tasks: TASKS = None, root: ROOT = None, *, as_json: JSON = False) -> None:
@@ -53,3 +56,20 @@ def list_tasks(tasks: TASKS = None, root: ROOT = None, *, as_json: JSON = False)
     Console(markup=False, emoji=False).print(table)
     ready = sum(not missing for _, missing in rows)
     typer.echo(f"{len(rows)} tasks, {ready} on this disk", err=True)
+
+
+def show_table(
+    folders: Annotated[list[Path], typer.Argument(help="Folders with scores; the first is ours.")],
+    form: Annotated[
+        Literal["md", "csv", "json"], typer.Option("--format", help="md, csv or json.")
+    ] = "md",
+    *,
+    published: Annotated[
+        bool, typer.Option(help="Also figures of APE and its peers, each with its source.")
+    ] = False,
+    as_json: JSON = False,
+) -> None:
+    """Show the scores of several folders next to each other, and next to published ones."""
+    runs = [read_run(folder) for folder in folders]
+    entries = compared(runs, published_figures() if published else ())
+    typer.echo(FORMATS["json" if as_json else form](runs, entries), nl=False)
