@@ -77,6 +77,12 @@ def test_a_detection_has_no_second_choice():
     assert judge(true, found).figures["box/AP50"] == pytest.approx(50.0)
 
 
+def test_what_found_a_box_of_its_own_is_not_the_groups():
+    true = [(1, DOG, [50, 5, 10, 10]), GROUP]
+    found = [(1, DOG, [50, 5, 10, 10], 0.9), (1, DOG, [42, 2, 6, 6], 0.8)]
+    assert judge(true, found, groups="challenge").figures["box/AP50"] == 100.0
+
+
 def test_only_verified_classes_are_judged():
     wrong = (1, CAR, [0, 0, 10, 10], 0.9)
     right = [(1, DOG, box, 0.5) for _, _, box in PLAIN]
