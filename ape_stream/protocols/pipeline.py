@@ -28,6 +28,7 @@ __all__ = [
     "NeedsMaps",
     "PaintsMaps",
     "Perceiver",
+    "RanksRegions",
     "ReadsFiles",
     "ReportsMemory",
     "ReportsThreshold",
@@ -104,6 +105,19 @@ class PaintsMaps(Protocol):
         self, frames: Sequence[Frame], wanted: frozenset[MapKind]
     ) -> list[tuple[Instances, Maps]]:
         """As `perceive`, with the wanted maps of each frame."""
+        ...
+
+
+@runtime_checkable
+class RanksRegions(Protocol):
+    """A perceiver that can also give the strongest regions of a frame, as benchmarks score them."""
+
+    def rank(self, frames: Sequence[Frame], top_k: int) -> list[Instances]:
+        """The `top_k` strongest regions of each frame over all prompts, strongest first.
+
+        Boxes are the network's own, thresholds do not count, and regions of different prompts are
+        never merged or dropped for one another.
+        """
         ...
 
 
