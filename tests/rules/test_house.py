@@ -46,7 +46,11 @@ DOORS = {
         "nodes/ape_nodes/ros2/dds/",
     ),
     "safetensors": ("model/ape_model/io/", "model/ape_model/text/"),
-    "scipy": ("ape_stream/trackers/", "model/ape_model/training/"),
+    "scipy": (
+        "ape_stream/evaluation/benchmarks/",
+        "ape_stream/trackers/",
+        "model/ape_model/training/",
+    ),
     "supervision": (
         "ape_stream/draw.py",
         "ape_stream/interop.py",

@@ -1,9 +1,14 @@
 """The benchmarks of the paper (section 4).
 
 task, registry  what a benchmark is, and all of them as tables (`data/`)
-places          where its files lie on this machine
+places, check   where its files lie on this machine, and what is wrong with them
+readers         the data sets as they are given out: images, prompts, truth
+miniature       a few tiny images of each in the same files
+prediction      what a model finds, kept in shards
+truth           a perceiver that answers with the annotations
 scoring         annotated truth and stored predictions in, figures out
+judging         figures and files from what is kept
 published       figures of the paper and its peers, each with its source
-compare         scores of several folders, and published figures, next to each other
-command         `ape-stream eval list`, `table`
+compare         several folders, and published figures, next to each other
+command, results  `ape-stream eval list`, `check`, `run`, ...; `score`, `table`, ...
 """

@@ -37,7 +37,7 @@ class Found:
 
 
 def check(task: Task, root: Path, profile: Profile) -> Found:
-    """Look at the files of a task: those that it names, all of its images, three of them in full."""
+    """Look at the files of a task: those that it names, and its images, three of them in full."""
     places = Places(root, task.with_profile(profile))
     found = Found(task.name, missing=places.missing())
     found.problems = [str(one) for one in found.missing]

@@ -100,8 +100,7 @@ class TruthPerceiver:
         xywh = regions.xywh[rows]
         whole = Mask(np.ones(frame.size, np.bool_))
         masks = [
-            whole if regions.masks is None else decode_rle(regions.masks[int(row)])
-            for row in rows
+            whole if regions.masks is None else decode_rle(regions.masks[int(row)]) for row in rows
         ]
         return Instances(
             boxes=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32),
@@ -132,7 +131,8 @@ class TruthPerceiver:
         ids, segments = data.segments(record)
         prompts = dict(zip(data.classes.ids.tolist(), self._prompt_of(data).tolist(), strict=True))
         things = dict(zip(data.classes.ids.tolist(), data.things.tolist(), strict=True))
-        found, table = np.zeros(ids.shape, np.uint16), []
+        found = np.zeros(ids.shape, np.uint16)
+        table: list[Segment] = []
         for one in segments:
             mask = ids == one.id
             if one.crowd or prompts[one.class_id] < 0 or not mask.any():

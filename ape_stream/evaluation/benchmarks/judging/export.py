@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ape_stream.errors import ConfigError
-from ape_stream.evaluation.benchmarks.prediction.payload import FoundRegions
 from ape_stream.evaluation.benchmarks.readers.dataset import RegionData
+from ape_stream.evaluation.benchmarks.scoring.records import FoundRegions
 from ape_stream.files import PartFile, written
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def _rows(stored: Stored) -> Iterator[dict[str, Any]]:
 
 
 def _of_image(key: int | str, found: FoundRegions) -> Iterator[dict[str, Any]]:
-    columns = zip(
-        found.class_ids.tolist(), found.xywh.tolist(), found.scores.tolist(), strict=True
-    )
+    columns = zip(found.class_ids.tolist(), found.xywh.tolist(), found.scores.tolist(), strict=True)
     for k, (class_id, box, score) in enumerate(columns):
         row = {"image_id": key, "category_id": class_id, "bbox": box, "score": score}
         if found.masks is not None:

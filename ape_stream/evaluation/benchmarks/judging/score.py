@@ -43,7 +43,15 @@ if TYPE_CHECKING:
     from ape_stream.evaluation.benchmarks.judging.store import Store, Stored
     from ape_stream.evaluation.benchmarks.readers.dataset import Record
 
-__all__ = ["NOT_REAL", "SUITES", "found_regions", "score", "suite_scores", "truth_of", "write_scores"]
+__all__ = [
+    "NOT_REAL",
+    "SUITES",
+    "found_regions",
+    "score",
+    "suite_scores",
+    "truth_of",
+    "write_scores",
+]
 
 NOT_REAL: Final = "NOT A REAL FIGURE: only the first {} of {} images"
 SUITES: Final = {
@@ -197,7 +205,8 @@ def write_scores(out: Path, store: Store, scores: Mapping[str, Scores]) -> dict[
     """
     manifest = store.manifest
     table = {
-        "model": manifest.model,
+        "model": str(manifest.model["options"].get("model", manifest.model["plugin"])),
+        "made_by": manifest.model,
         "profile": manifest.profile,
         "limit": manifest.limit,
         "version": manifest.version,

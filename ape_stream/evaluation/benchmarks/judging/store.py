@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ape_stream.batch.folder import OutFolder
 from ape_stream.batch.plan import differences
@@ -127,7 +127,9 @@ class Store:
         places = Places(self._root, own)
         data, predicted = read(places), self.manifest.predictions[task.predicted_as]
         self._refuse_others(data, places, predicted)
-        return Stored(data, places, self._out, parts_in(self.manifest, task.predicted_as), predicted)
+        return Stored(
+            data, places, self._out, parts_in(self.manifest, task.predicted_as), predicted
+        )
 
     def _refuse_others(self, data: Dataset, places: Places, predicted: Predicted) -> None:
         """Refuse predictions that belong to other prompts or annotations."""
@@ -135,7 +137,7 @@ class Store:
         # Tasks that share predictions differ in the file of their truth alone.
         shared = data.task.name != predicted.task
         digests = annotation_digests(places)
-        then = {
+        then: dict[str, Any] = {
             "prompts": predicted.prompts,
             "images": predicted.images,
             "annotations": {

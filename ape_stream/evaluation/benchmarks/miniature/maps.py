@@ -147,7 +147,7 @@ def ade847(places: Places, count: int) -> None:
 
 
 def ade150(places: Places, count: int) -> None:
-    """ADE20K-150: label images, and instances of things; the first image has a strip of no class."""
+    """ADE20K-150: label images, and instances of things; the first image has a void strip."""
     base = places.root / "ADEChallengeData2016"
     listed = class_list("ade150")
     # Wall is the ground; then stuff and things in turn.

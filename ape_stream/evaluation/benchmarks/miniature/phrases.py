@@ -51,9 +51,11 @@ def gqa(places: Places, count: int) -> None:
             objects[key] = {"name": word, "x": x, "y": y, "w": w, "h": h}
             text = f"Is the small {word} number {n} there?" if n else "What is there?"
             questions[f"{k}{n:05d}"] = {
-                "imageId": image, "question": text, "answer": "yes" if n else f"the {word}",
+                "imageId": image,
+                "question": text,
+                "answer": "yes" if n else f"the {word}",
                 "annotations": {"question": {"2:6" if n else "0": key}, "answer": {}},
-            }  # fmt: skip
+            }
         graphs[image] = {"width": WIDTH, "height": HEIGHT, "objects": objects}
         write_image(places.root / task.paths["images"] / f"{image}.jpg", scene.image)
     write_json(places.root / task.paths["scenes"], graphs)
@@ -73,9 +75,11 @@ def phrasecut(places: Places, count: int) -> None:
             points = [list(zip(s.polygon[::2], s.polygon[1::2], strict=True)) for s in own]
             rows.append(
                 {
-                    "task_id": f"{key}__{kind}", "image_id": key, "phrase": f"blue {_WORDS[kind]}",
+                    "task_id": f"{key}__{kind}",
+                    "image_id": key,
+                    "phrase": f"blue {_WORDS[kind]}",
                     "instance_boxes": [list(shape.box) for shape in own],
                     "Polygons": [[polygon] for polygon in points],
-                }  # fmt: skip
+                }
             )
     write_json(places.root / task.paths["annotations"], rows)

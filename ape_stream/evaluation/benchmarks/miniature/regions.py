@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from ape_stream.evaluation.benchmarks.places import Places
     from ape_stream.evaluation.benchmarks.miniature.scenes import Shape
+    from ape_stream.evaluation.benchmarks.places import Places
 
 __all__ = ["coco", "d3", "lvis", "openimages", "refcoco", "write_bytes", "write_json"]
 
@@ -177,7 +177,9 @@ def openimages(places: Places, count: int) -> None:
     for k, (key, scene) in enumerate(zip(keys, drawn, strict=True)):
         present = {shape.kind for shape in scene.shapes}
         verified += [(key, "verification", labels[kind][0], 1) for kind in sorted(present)]
-        verified += [(key, "verification", labels[kind][0], 0) for kind in range(4) if kind not in present]
+        verified += [
+            (key, "verification", labels[kind][0], 0) for kind in range(4) if kind not in present
+        ]
         for n, shape in enumerate(scene.shapes):
             x, y, w, h = shape.box
             corners = (x / WIDTH, (x + w) / WIDTH, y / HEIGHT, (y + h) / HEIGHT)
@@ -186,11 +188,26 @@ def openimages(places: Places, count: int) -> None:
         write_image(places.root / task.paths["images"] / f"{key}.jpg", scene.image)
     tables = {
         "names": _csv((), labels),
-        "listing": _csv(("ImageID", "Subset", "Rotation"), [(key, "validation", 0) for key in keys]),
+        "listing": _csv(
+            ("ImageID", "Subset", "Rotation"), [(key, "validation", 0) for key in keys]
+        ),
         "verified": _csv(("ImageID", "Source", "LabelName", "Confidence"), verified),
         "annotations": _csv(
-            "ImageID Source LabelName Confidence XMin XMax YMin YMax IsOccluded IsTruncated IsGroupOf"
-            " IsDepiction IsInside".split(),
+            [
+                "ImageID",
+                "Source",
+                "LabelName",
+                "Confidence",
+                "XMin",
+                "XMax",
+                "YMin",
+                "YMax",
+                "IsOccluded",
+                "IsTruncated",
+                "IsGroupOf",
+                "IsDepiction",
+                "IsInside",
+            ],
             boxes,
         ),
     }
@@ -235,7 +252,8 @@ def refcoco(places: Places, count: int) -> None:
     """RefCOCO: the same image once for each expression, each with a region of its own."""
     task = places.task
     drawn = scenes(task.name, count, range(4))
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for k, scene in enumerate(drawn):
         name = f"COCO_train2014_{k:012d}.jpg"
         write_image(places.root / task.paths["images"] / name, scene.image)

@@ -71,7 +71,9 @@ def scenes(
         cells = random.permutation(len(_CELLS))[:number]
         # The first kinds in turn, so that few images show many classes.
         order = [kinds[(k * most + j) % len(kinds)] for j in range(number)]
-        shapes = [_shape(random, _CELLS[cell], kind) for cell, kind in zip(cells, order, strict=True)]
+        shapes = [
+            _shape(random, _CELLS[cell], kind) for cell, kind in zip(cells, order, strict=True)
+        ]
         drawn.append(Scene(_drawn(shapes), tuple(shapes)))
     return drawn
 
@@ -97,7 +99,7 @@ def _drawn(shapes: Sequence[Shape]) -> NDArray[np.uint8]:
     return image
 
 
-def write_image(path: Path, image: NDArray[np.generic]) -> None:
+def write_image(path: Path, image: NDArray[np.integer]) -> None:
     """Write a JPEG, PNG or TIFF, by the name's suffix.
 
     Raises:

@@ -1,7 +1,7 @@
 """Files in the format of COCO's instances, and their relatives: LVIS, Objects365, ODinW, RefCOCO.
 
-Whatever the ids in a file are, classes are in the order of their ids, and image ids that are not
-whole numbers from 1 on are replaced by positions: an image with id 0, as in ODinW, is no exception.
+Classes are in the order of their ids. Image ids that are not whole numbers from 1 on, such as the 0
+in ODinW, are replaced by positions.
 """
 
 from __future__ import annotations

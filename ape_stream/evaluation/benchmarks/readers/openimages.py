@@ -69,7 +69,7 @@ def label_numbers(labels: Mapping[str, str]) -> dict[str, int]:
 
 
 def class_tree(places: Places) -> Ancestors | None:
-    """The classes above each class, where the challenge's hierarchy lies next to the annotations."""
+    """The classes above each class, where the challenge's hierarchy is there."""
     path = places.root / _HIERARCHY
     if not path.exists():
         return None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ape_stream.evaluation.benchmarks.places import Places
     from ape_stream.evaluation.benchmarks.readers.dataset import Dataset
 
-__all__ = ["read_cityscapes", "read_panoptic"]
+__all__ = ["city_segments", "read_cityscapes", "read_panoptic"]
 
 _FIRST_BDD_THING = 31
 """Ids of BDD10K's 40 classes from here on are things."""

@@ -1,6 +1,6 @@
 """Pickles of data sets, read without running anything that is in them.
 
-A pickle is a program. Here it may build plain values and numpy arrays, and nothing else: whatever
+A pickle is a program. Here it may build plain values and numpy arrays, and nothing else: any
 other name it asks for is refused before it is looked up.
 """
 
