@@ -24,6 +24,7 @@ from ape_model.inference.cuda_graphs import CudaGraphRunner
 from ape_model.inference.detect import PromptPass, find_regions
 from ape_model.inference.device_check import graphs_work, uploader
 from ape_model.inference.preprocess import group_by_canvas, make_batch
+from ape_model.inference.ranking import rank_regions
 from ape_model.inference.selection import initial_capacity
 from ape_model.inference.threads import leave_a_core
 from ape_model.inference.transfer import to_host
@@ -226,6 +227,27 @@ class ApePerceiver:
             )
             for regions, parts, frame in zip(found, on_host, frames, strict=True)
         ]
+
+    @torch.inference_mode()
+    def rank(self, frames: Sequence[Frame], top_k: int) -> list[Instances]:
+        """The best regions of each frame over all prompts; see `RanksRegions`."""
+        return [self._ranked(frame, top_k) for frame in frames]
+
+    def _ranked(self, frame: Frame, top_k: int) -> Instances:
+        images, sizes = make_batch([frame.image], self._config, self._dtype, self._upload)
+        features = self._runner.encode_image(images, sizes)
+        heads = [self._runner.head(features, one.prompts) for one in self._passes]
+        regions = rank_regions(self._runner, features, self._passes, heads, top_k)
+        logits = regions.mask_logits.float().cpu().numpy()
+        height, width = frame.size
+        scale = torch.tensor([width, height, width, height])
+        return Instances(
+            boxes=(regions.boxes.float().cpu() * scale).numpy().astype(np.float32),
+            scores=regions.scores.float().cpu().numpy().astype(np.float32),
+            prompt_ids=regions.prompts.cpu().numpy().astype(np.int64),
+            masks=tuple(masks.from_logits(one, frame.size, regions.filled) for one in logits),
+            size=frame.size,
+        )
 
     def device_memory(self) -> DeviceMemory | None:
         """Memory of the GPU, as counted by torch's allocator; None on a CPU.

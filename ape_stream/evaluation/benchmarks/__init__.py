@@ -8,7 +8,6 @@ prediction      what a model finds, kept in shards
 truth           a perceiver that answers with the annotations
 scoring         annotated truth and stored predictions in, figures out
 judging         figures and files from what is kept
-published       figures of the paper and its peers, each with its source
-compare         several folders, and published figures, next to each other
+published, compare  figures of the paper and its peers; several folders next to them
 command, results  `ape-stream eval list`, `check`, `run`, ...; `score`, `table`, ...
 """

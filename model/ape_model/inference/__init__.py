@@ -3,7 +3,7 @@
 preprocess      images to a normalised batch; pillow_resize: the resize on a GPU
 detect          regions of all kinds of prompts, with their masks
 class_maps      how much of every prompt lies where; argmax: the best one at every pixel
-selection       which (query, prompt) pairs become regions: threshold, NMS, limits
+selection       which pairs become regions: threshold, NMS, limits; ranking: the best of all prompts
 transfer        between host and GPU; cuda_graphs: replay of whole passes
 device_check    whether graphs and uploads work on this GPU; threads: CPU threads for torch
 """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ape_model.inference.cuda_graphs import CudaGraphRunner
     from ape_model.network.ape import Ape, ImageFeatures, PromptFeatures, RawOutputs
 
-__all__ = ["PromptPass", "Regions", "clip_to_boxes", "find_regions", "inside_boxes"]
+__all__ = ["PromptPass", "Regions", "clip_to_boxes", "find_regions", "inside_boxes", "merged"]
 
 OUTSIDE = -20.0
 """Mask logit of cut-off cells; so low that no upsampled pixel next to one is inside."""
@@ -103,10 +103,11 @@ def find_regions(
             if mask_margin is not None:
                 regions = clip_to_boxes(regions, mask_margin, one.stuff[selected.prompts])
             found[image].append(regions)
-    return [_merged(parts) for parts in found]
+    return [merged(parts) for parts in found]
 
 
-def _merged(parts: Sequence[Regions]) -> Regions:
+def merged(parts: Sequence[Regions]) -> Regions:
+    """The regions of all parts of one image, strongest first."""
     if len(parts) == 1:
         return parts[0]
     scores = torch.cat([part.scores for part in parts])
