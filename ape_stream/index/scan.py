@@ -1,0 +1,140 @@
+"""Every row that reaches a threshold, with its exact logit: bounds first, states of the few."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+
+from ape_stream.index.alignment import fixed_point, logits_of, scores_of
+from ape_stream.index.levels import Directions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from ape_stream.index.alignment import Head
+    from ape_stream.index.levels import Levels
+
+__all__ = ["Hits", "Scanner", "States", "Words", "logit_floor"]
+
+_EPS: Final = 2.0**-22
+"""Two roundings of a float32."""
+_CHUNK: Final = 8192
+"""Pairs whose states are in memory at once."""
+
+
+class States(Protocol):
+    """Rows of a part that can be read."""
+
+    def states(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """The (n, C) states of some rows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Words:
+    """P texts, projected by the head of an index, and how high each must score."""
+
+    vectors: NDArray[np.float32]
+    """(P, C)."""
+    biases: NDArray[np.float32]
+    """(P,)."""
+    thresholds: NDArray[np.float32]
+    """(P,) lowest score, 0..1."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hits:
+    """Pairs of a row and a word, by row and then by word."""
+
+    rows: NDArray[np.intp]
+    """(H,) rows of the part."""
+    words: NDArray[np.intp]
+    """(H,) positions of words."""
+    logits: NDArray[np.float32]
+    """(H,) exact."""
+
+
+def logit_floor(thresholds: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(P,) logits below which no score reaches the threshold, however both are rounded."""
+    least = thresholds.astype(np.float64) * (1 - _EPS)
+    with np.errstate(divide="ignore"):  # a threshold of 0 takes every row
+        floor = np.log(least) - np.log1p(-least)
+    lowest: NDArray[np.float32] = (floor - np.abs(floor) * _EPS).astype(np.float32)
+    return lowest
+
+
+class Scanner:
+    """Searches the rows of many parts.
+
+    Args:
+        parts: Where states are read.
+        levels: Of each part.
+        head: Of the index.
+    """
+
+    def __init__(self, parts: Sequence[States], levels: Sequence[Levels], head: Head) -> None:
+        self._parts = parts
+        self._levels = levels
+        self._head = head
+        self._directions = Directions(levels, head)
+
+    def search(self, words: Words) -> list[Hits]:
+        """Find all rows whose score of a word reaches its threshold, for each part.
+
+        Equal to the exact logits of all rows, compared with the thresholds one by one.
+        """
+        floor = logit_floor(words.thresholds)
+        slopes = self._directions.slopes(words.vectors, words.biases)
+        pairs = [
+            _pairs_of(levels.candidates(slope, floor))
+            for levels, slope in zip(self._levels, slopes, strict=True)
+        ]
+        logits = self._exact(pairs, words)
+        return [
+            _reaching(rows, columns, own, words.thresholds)
+            for (rows, columns), own in zip(pairs, logits, strict=True)
+        ]
+
+    def _exact(self, pairs: Sequence[_Pairs], words: Words) -> Iterator[NDArray[np.float32]]:
+        """(H,) exact logits of the pairs of each part."""
+        head = self._head
+        texts = fixed_point(words.vectors, head.width)
+        for part, (rows, columns) in zip(self._parts, pairs, strict=True):
+            logits = np.empty(len(rows), np.float32)
+            for first in range(0, len(rows), _CHUNK):
+                some = slice(first, first + _CHUNK)
+                wide = fixed_point(part.states(rows[some]), head.width)
+                # Sums of fixed point are exact, in any order: equal to a product of matrices.
+                products = np.einsum("hc,hc->h", wide, texts[columns[some]])
+                biases = words.biases[columns[some]]
+                logits[some] = logits_of(products, biases, np.float32(head.scale))
+            yield logits
+
+
+_Pairs = tuple["NDArray[np.intp]", "NDArray[np.intp]"]
+"""(H,) rows, (H,) positions of words."""
+
+
+def _pairs_of(candidates: Iterable[tuple[int, NDArray[np.int32]]]) -> _Pairs:
+    """By row, then by word."""
+    found = list(candidates)
+    if not found:
+        return np.zeros(0, np.intp), np.zeros(0, np.intp)
+    rows = np.concatenate([rows for _, rows in found]).astype(np.intp)
+    columns = np.repeat([word for word, _ in found], [len(rows) for _, rows in found])
+    order = np.lexsort((columns, rows))
+    return rows[order], columns[order]
+
+
+def _reaching(
+    rows: NDArray[np.intp],
+    columns: NDArray[np.intp],
+    logits: NDArray[np.float32],
+    thresholds: NDArray[np.float32],
+) -> Hits:
+    hit = scores_of(logits) >= thresholds[columns]
+    return Hits(rows[hit], columns[hit], logits[hit])

@@ -1,0 +1,135 @@
+"""The scan finds what brute force finds, whatever the states, words and thresholds."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ape_stream.index import benchmark
+from ape_stream.index.alignment import Head, scores_of
+from ape_stream.index.levels import build_levels
+from ape_stream.index.scan import Scanner, Words
+
+
+class Rows:
+    def __init__(self, states):
+        self.all = states
+        self.read = 0
+
+    def states(self, rows):
+        self.read += len(rows)
+        return self.all[rows].astype(np.float32)
+
+
+def made_head(width, scale=0.56):
+    zeros = np.zeros((width, width), np.float32)
+    none = np.zeros(width, np.float32)
+    return Head(zeros, none, none, np.float32(0), np.float32(scale), zeros[:1])
+
+
+def made_states(rng, rows, width, kinds=12):
+    """Around a few kinds, changing slowly along tracks, of one length as layer norm gives it."""
+    spread = np.exp(-np.arange(width) / 6) + 0.01
+    centres = rng.standard_normal((kinds, width)) * spread * 3 + rng.standard_normal(width)
+    tracks = np.sort(rng.integers(0, max(2, rows // 20), rows))  # 0: no track
+    of_track = centres[rng.integers(0, kinds, tracks.max() + 1)]
+    states = of_track[tracks] + rng.standard_normal((rows, width)) * spread * 0.3
+    states *= 12 / np.linalg.norm(states, axis=1, keepdims=True)
+    shuffled = rng.permutation(rows)
+    return states[shuffled].astype(np.float16), tracks[shuffled].astype(np.int64), centres
+
+
+def made_words(rng, states, centres, count):
+    vectors = centres[rng.integers(0, len(centres), count)]
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = (0.5 * vectors + rng.standard_normal(vectors.shape) * 0.03).astype(np.float32)
+    return vectors, -(states.astype(np.float32) @ vectors.T / 0.56).mean(0) - np.float32(3)
+
+
+def brute_force(head, states, words):
+    scores = scores_of(head.logits(states.astype(np.float32), words.vectors, words.biases))
+    rows, columns = (scores >= words.thresholds).nonzero()
+    logits = head.logits(states.astype(np.float32), words.vectors, words.biases)
+    return rows, columns, logits[rows, columns]
+
+
+def same(hits, reference):
+    found = (hits.rows, hits.words, hits.logits)
+    return all(np.array_equal(a, b) for a, b in zip(found, reference, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_scan_equals_brute_force(seed):
+    rng = np.random.default_rng(seed)
+    width = int(rng.choice([5, 32, 64, 128, 256]))
+    head = made_head(width)
+    parts, levels, texts = [], [], None
+    for _ in range(2):
+        states, tracks, centres = made_states(rng, int(rng.integers(1, 400)), width)
+        texts = texts or made_words(rng, states, centres, int(rng.integers(1, 8)))
+        parts.append(Rows(states))
+        levels.append(build_levels(states.astype(np.float32), tracks))
+    vectors, biases = texts
+    thresholds = rng.choice([0.0, 0.01, 0.3, 0.5, 0.7, 0.99, 1.0], len(vectors)).astype(np.float32)
+    # A threshold that is one of the scores: that row is found.
+    scores = scores_of(head.logits(parts[0].all.astype(np.float32), vectors, biases))
+    thresholds[0] = rng.choice(scores[:, 0])
+    words = Words(vectors, biases, thresholds)
+    found = Scanner(parts, levels, head).search(words)
+    for part, hits in zip(parts, found, strict=True):
+        assert same(hits, brute_force(head, part.all, words))
+    assert len(found[0].rows)
+
+
+def test_few_states_are_read():
+    rng = np.random.default_rng(1)
+    states, tracks, centres = made_states(rng, 4000, 256, kinds=60)
+    vectors, biases = made_words(rng, states, centres, 1)
+    rows, head = Rows(states), made_head(256)
+    scores = scores_of(head.logits(states.astype(np.float32), vectors, biases))
+    words = Words(vectors, biases, np.quantile(scores, 0.995, axis=0))
+    levels = build_levels(states.astype(np.float32), tracks)
+    (hits,) = Scanner([rows], [levels], head).search(words)
+    assert 0 < len(hits.rows) <= rows.read < 0.1 * len(states)
+
+
+def test_states_without_any_structure_are_found_as_well():
+    rng = np.random.default_rng(2)
+    states = rng.standard_normal((500, 128)).astype(np.float16)
+    vectors = rng.standard_normal((3, 128)).astype(np.float32)
+    words = Words(vectors, np.zeros(3, np.float32), np.full(3, 0.9, np.float32))
+    head = made_head(128)
+    rows = Rows(states)
+    levels = build_levels(states.astype(np.float32), np.zeros(500, np.int64))
+    (hits,) = Scanner([rows], [levels], head).search(words)
+    assert same(hits, brute_force(head, states, words))
+    assert len(hits.rows) > 100
+
+
+def test_one_row_and_equal_rows():
+    head = made_head(8)
+    states = np.ones((70, 8), np.float32)
+    words = Words(np.ones((1, 8), np.float32), np.float32([0]), np.float32([0.5]))
+    for count in (1, 70):
+        levels = build_levels(states[:count], np.zeros(count, np.int64))
+        (hits,) = Scanner([Rows(states[:count])], [levels], head).search(words)
+        assert hits.rows.tolist() == list(range(count))
+
+
+def test_the_benchmark_searches_what_it_says(capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "PART", 2 * 32 * 40)
+    benchmark.index_benchmark(rows=5000, width=32, rounds=2, as_json=True)
+    one, twenty = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (one["words"], one["rows"], one["of_one_word"]) == (1, 5120, 1.0)
+    assert (twenty["words"], twenty["rows"]) == (20, 5120)
+    assert twenty["found"] > 0
+
+
+def test_the_search_of_made_up_rows_equals_brute_force(monkeypatch):
+    monkeypatch.setattr(benchmark, "PART", 2 * 32 * 40)
+    made, head = benchmark.MadeUpRows(5000, 32), made_head(32)
+    words = made.words(6)
+    levels = [build_levels(part.astype(np.float32), made.tracks) for part in made.parts]
+    found = Scanner([Rows(part) for part in made.parts], levels, head).search(words)
+    for part, hits in zip(made.parts, found, strict=True):
+        assert same(hits, brute_force(head, part, words))
