@@ -35,7 +35,7 @@ SEGMENT: Final = 32
 """Most rows of a segment."""
 _SAMPLE: Final = 16_384
 """Most rows that decide the directions."""
-_SLACK: Final = 2.0**-15
+SLACK: Final = 2.0**-15
 """Above every rounding error of a bound, in parts of |h| |t|: of products in 32 bits, of directions
 that are orthonormal up to 1e-7, and of the fixed point of exact scores (2^-17 at C = 256)."""
 
@@ -145,9 +145,9 @@ class Directions:
         for levels, end in zip(self._levels, self._ends.tolist(), strict=True):
             along, mean = products[end - 1 - len(levels.steps) : end - 1], products[end - 1]
             # By Pythagoras; what cancels is added back, so that it is an upper bound.
-            outside = np.maximum(lengths - np.square(along).sum(axis=0), 0) + _SLACK**2 * lengths
+            outside = np.maximum(lengths - np.square(along).sum(axis=0), 0) + SLACK**2 * lengths
             steps = along * levels.steps[:, None]
-            slack = _SLACK * (levels.longest * np.sqrt(lengths) / scale + np.abs(biases))
+            slack = SLACK * (levels.longest * np.sqrt(lengths) / scale + np.abs(biases))
             base = (mean + np.abs(steps).sum(axis=0) / 2) / scale + biases + slack
             yield Slopes(
                 along=(steps / scale).astype(np.float32),

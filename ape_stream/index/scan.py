@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 
 from ape_stream.index.alignment import fixed_point, logits_of, scores_of
-from ape_stream.index.levels import Directions
+from ape_stream.index.levels import SLACK, Directions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -89,30 +89,45 @@ class Scanner:
         """
         floor = logit_floor(words.thresholds)
         slopes = self._directions.slopes(words.vectors, words.biases)
-        pairs = [
-            _pairs_of(levels.candidates(slope, floor))
-            for levels, slope in zip(self._levels, slopes, strict=True)
-        ]
-        logits = self._exact(pairs, words)
+        found = zip(self._parts, self._levels, slopes, strict=True)
         return [
-            _reaching(rows, columns, own, words.thresholds)
-            for (rows, columns), own in zip(pairs, logits, strict=True)
+            self._hits(part, _pairs_of(levels.candidates(slope, floor)), words)
+            for part, levels, slope in found
         ]
 
-    def _exact(self, pairs: Sequence[_Pairs], words: Words) -> Iterator[NDArray[np.float32]]:
-        """(H,) exact logits of the pairs of each part."""
-        head = self._head
-        texts = fixed_point(words.vectors, head.width)
-        for part, (rows, columns) in zip(self._parts, pairs, strict=True):
-            logits = np.empty(len(rows), np.float32)
-            for first in range(0, len(rows), _CHUNK):
-                some = slice(first, first + _CHUNK)
-                wide = fixed_point(part.states(rows[some]), head.width)
-                # Sums of fixed point are exact, in any order: equal to a product of matrices.
-                products = np.einsum("hc,hc->h", wide, texts[columns[some]])
-                biases = words.biases[columns[some]]
-                logits[some] = logits_of(products, biases, np.float32(head.scale))
-            yield logits
+    def _hits(self, part: States, pairs: _Pairs, words: Words) -> Hits:
+        chunks = [
+            self._exact(
+                part, pairs[0][first : first + _CHUNK], pairs[1][first : first + _CHUNK], words
+            )
+            for first in range(0, max(1, len(pairs[0])), _CHUNK)
+        ]
+        if len(chunks) == 1:
+            return chunks[0]
+        rows, columns, logits = (
+            np.concatenate([getattr(chunk, name) for chunk in chunks])
+            for name in ("rows", "words", "logits")
+        )
+        return Hits(rows, columns, logits)
+
+    def _exact(
+        self, part: States, rows: NDArray[np.intp], columns: NDArray[np.intp], words: Words
+    ) -> Hits:
+        """Those of some pairs that reach their threshold."""
+        head, vectors = self._head, words.vectors[columns]  # (H, C)
+        states, biases = part.states(rows), words.biases[columns]
+        rough = np.einsum("hc,hc->h", states, vectors) / np.float32(head.scale) + biases
+        # Fixed point takes three times as long as this product, and most candidates end here.
+        lengths = np.linalg.norm(states, axis=1) * np.linalg.norm(words.vectors, axis=1)[columns]
+        slack = SLACK * (lengths / np.float32(head.scale) + np.abs(biases))
+        near = np.flatnonzero(rough + slack >= logit_floor(words.thresholds)[columns])
+        rows, columns = rows[near], columns[near]
+        # Sums of fixed point are exact, in any order: equal to a product of matrices.
+        wide = fixed_point(states[near], head.width)
+        products = np.einsum("hc,hc->h", wide, fixed_point(vectors[near], head.width))
+        logits = logits_of(products, biases[near], np.float32(head.scale))
+        hit = scores_of(logits) >= words.thresholds[columns]
+        return Hits(rows[hit], columns[hit], logits[hit])
 
 
 _Pairs = tuple["NDArray[np.intp]", "NDArray[np.intp]"]
@@ -128,13 +143,3 @@ def _pairs_of(candidates: Iterable[tuple[int, NDArray[np.int32]]]) -> _Pairs:
     columns = np.repeat([word for word, _ in found], [len(rows) for _, rows in found])
     order = np.lexsort((columns, rows))
     return rows[order], columns[order]
-
-
-def _reaching(
-    rows: NDArray[np.intp],
-    columns: NDArray[np.intp],
-    logits: NDArray[np.float32],
-    thresholds: NDArray[np.float32],
-) -> Hits:
-    hit = scores_of(logits) >= thresholds[columns]
-    return Hits(rows[hit], columns[hit], logits[hit])
