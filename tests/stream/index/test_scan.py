@@ -1,4 +1,4 @@
-"""The scan finds what brute force finds, whatever the states, words and thresholds."""
+"""The scan finds what brute force finds, for any states, words and thresholds."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 
 from ape_stream.index import benchmark
 from ape_stream.index.alignment import Head, scores_of
-from ape_stream.index.levels import build_levels
+from ape_stream.index.levels import Directions, build_levels
 from ape_stream.index.scan import Scanner, Words
 
 
@@ -133,3 +133,19 @@ def test_the_search_of_made_up_rows_equals_brute_force(monkeypatch):
     found = Scanner([Rows(part) for part in made.parts], levels, head).search(words)
     for part, hits in zip(made.parts, found, strict=True):
         assert same(hits, brute_force(head, part, words))
+
+
+def test_every_row_is_a_candidate_at_its_own_logit():
+    rng = np.random.default_rng(3)
+    # Few directions and long tracks: what decides is how wide the segments are.
+    states = rng.standard_normal((300, 4)) @ rng.standard_normal((4, 32))
+    states = states.astype(np.float32)
+    vectors = rng.standard_normal((3, 32))
+    vectors = vectors.astype(np.float32)
+    biases, head = np.zeros(3, np.float32), made_head(32)
+    levels = build_levels(states, np.repeat([1, 2, 0], 100))
+    logits = head.logits(states, vectors, biases)
+    (slopes,) = Directions([levels], head).slopes(vectors, biases)
+    for row in range(300):
+        found = dict(levels.candidates(slopes, logits[row]))
+        assert all(row in found[word] for word in range(3))
