@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ape_stream.index.alignment import Head
 
-__all__ = ["Spheres", "enclose"]
+__all__ = ["Spheres", "enclose", "split"]
 
 _SLACK: Final = 1e-5
 """Added to bounds, as a share of the largest product: more than float32 rounds anywhere."""

@@ -1,7 +1,7 @@
 """Mask logits, packed to the cells that decide a pixel, and back.
 
 A pixel of a mask is the sign of a weighted mean of four cells of the network's map (see
-`ape_stream.masks.from_logits`). Where the four have one sign, it decides whatever their values are.
+`ape_stream.masks.from_logits`). Where the four have one sign, it decides for every value of them.
 So a cell is kept as a number only if one of the blocks of 2 x 2 cells that it is in has both signs;
 of all others one bit is kept. The mask of a thing also ends at its box, that of stuff does not:
 cells along this edge are kept, too, so that both masks come out of one record.

@@ -144,7 +144,7 @@ class PartInfo:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One object through a video, whatever it is called."""
+    """One object through a video, under any name."""
 
     video: int
     """Id of its video."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ape_stream.index.layout import Manifest, PartInfo
     from ape_stream.values.instances import Mask
 
-__all__ = ["FrameTable", "Part", "RowTable", "open_part"]
+__all__ = ["FrameTable", "Part", "RowTable", "as_float32", "open_part"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
