@@ -7,7 +7,7 @@
     sources, sinks, trackers, formats  where frames come from, where results go; identities
     masks, depth, wire, draw, interop  masks; boxes in space; results as bytes and as an overlay
     plugins, specs                parts by name; which part a user's string means
-    cli, evaluation, annotation, batch, index, indexing  the command; scores; jobs over files; ask later
+    cli, evaluation, annotation, batch, index, indexing  commands; scores; jobs; ask later
     channel, stats, signals       hand-over between threads; counts and times; Ctrl-C
     files, errors, tables, text, closing, optional    what all of them use
 
