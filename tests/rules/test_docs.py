@@ -3,12 +3,11 @@
 import importlib.util
 import re
 import shlex
-from itertools import islice
 from pathlib import Path
 
-import av
 import pytest
 import typer
+from clip import shorten_demo
 
 from ape_model.training.recipe import read_recipe
 from ape_stream.cli import main as cli
@@ -37,11 +36,7 @@ def examples(tmp_path_factory):
     for path in (ROOT / "examples").iterdir():
         if path.name != "demo.mp4":
             (folder / path.name).symlink_to(path)
-    with av.open(ROOT / "examples/demo.mp4") as clip, av.open(folder / "demo.mp4", "w") as short:
-        copy = short.add_stream_from_template(clip.streams.video[0])
-        for packet in islice(clip.demux(video=0), 12):
-            packet.stream = copy
-            short.mux(packet)
+    shorten_demo(folder / "demo.mp4", 12)
     return folder
 
 
