@@ -46,33 +46,32 @@ def check_kind(kind: str) -> None:
 
 
 def around(
-    points: NDArray[np.float32], kind: BoxKind, outline: NDArray[np.bool_] | None = None
+    points: NDArray[np.float32], kind: BoxKind, outline: NDArray[np.intp] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Centre (3,), size (3,) and axes (3, 3) of the box around (N, 3) points, N at least 1.
+    """Centre (3,), size (3,) and axes (3, 3) of the box around (3, N) points, N at least 1.
 
     Args:
-        points: (N, 3) float32 metres.
+        points: (3, N) float32 metres: three long rows are faster to search than N short ones.
         kind: See `BoxKind`.
-        outline: (N,) bool: the points that decide how an oriented box is turned; None: all.
+        outline: Columns of the points that decide how an oriented box is turned; None: all.
     """
     axes = np.eye(3) if kind == "axis_aligned" else _axes(points, outline)
-    # (3, N) coordinates along the axes: three long rows are faster to search than N short ones.
-    along = points.T if kind == "axis_aligned" else axes.T.astype(np.float32) @ points.T
+    along = points if kind == "axis_aligned" else axes.T.astype(np.float32) @ points
     low, high = along.min(1).astype(np.float64), along.max(1).astype(np.float64)
     return axes @ ((low + high) / 2), high - low, axes
 
 
-def _axes(points: NDArray[np.float32], outline: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+def _axes(points: NDArray[np.float32], outline: NDArray[np.intp] | None) -> NDArray[np.float64]:
     """(3, 3): the sides of the tightest rectangle around the face of the points, and its normal."""
-    away = points - points.T.mean(1)
+    away = points - points.mean(1, keepdims=True)
     # The direction of the least spread is the normal of the face that the camera sees.
-    _, directions = np.linalg.eigh((away.T @ away).astype(np.float64))
+    _, directions = np.linalg.eigh((away @ away.T).astype(np.float64))
     normal = directions[:, 0]
     # Of the two directions of a normal the one that makes equal poses equal.
     normal = normal if normal[np.argmax(np.abs(normal))] > 0 else -normal
     flat = directions[:, 1:]  # (3, 2)
-    chosen = away if outline is None or np.count_nonzero(outline) < 3 else away[outline]
-    degrees = cv2.minAreaRect(chosen @ flat.astype(np.float32))[2]
+    chosen = away if outline is None else away.take(outline, 1)
+    degrees = cv2.minAreaRect(chosen.T @ flat.astype(np.float32))[2]
     angle = np.deg2rad(degrees)
     first = flat @ np.array([np.cos(angle), np.sin(angle)])
     # A rectangle looks the same after every quarter turn: the one closest to the x axis.

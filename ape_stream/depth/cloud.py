@@ -134,13 +134,11 @@ def _part(
         return None
     grid = np.ix_(seen.rows, seen.columns)
     keep = seen.keep & (owners[grid] == k + 1)
-    x, y = depth.camera.rays(seen.rows, seen.columns)
-    z = seen.raw[keep]  # as measured: smoothing is for boxes
-    across = np.broadcast_to(x, keep.shape)[keep]
-    down = np.broadcast_to(y, keep.shape)[keep]
-    count = len(z)
+    # As measured: smoothing is for boxes.
+    points = seen.points(depth.camera, seen.raw, keep).T
+    count = len(points)
     return Cloud(
-        np.stack([across * z, down * z, z], -1),
+        points,
         np.zeros((count, 3), np.uint8) if image is None else image[grid][keep],
         np.full(count, int(found.prompt_ids[k]) + 1, np.uint16),
         np.full(count, k + 1, np.uint16),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-import cv2
 import numpy as np
 
 from ape_stream.depth.box import Box3D, BoxKind, around, check_kind
-from ape_stream.depth.surface import Surface, surface
+from ape_stream.depth.surface import surface
+from ape_stream.masks.ops import area
 from ape_stream.values.depth import Depth
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ __all__ = ["as_depth", "lift"]
 
 _GRID: Final = 64
 """Depth values that are looked at for each object: at most this many across, squared."""
+_SAMPLES: Final = 256
+"""At least this many of them are inside its mask, if it has so many pixels."""
 
 
 def lift(
@@ -77,37 +79,32 @@ def _box(mask: Mask, depth: Depth, kind: BoxKind, to: Transform | None) -> Box3D
     found = surface(mask, depth, _step(mask, depth))
     if found is None:
         return None
-    points, scale = _points(found, depth.camera)
+    points = found.points(depth.camera, found.smooth, found.keep)
     if to is not None:
-        points = to(points)
+        points = to(points.T).T
     center, size, axes = around(points, kind, _outline(found.keep))
     # Points are the centres of pixels: the outer half of the outermost ones is missing.
-    pixels = np.diag([*scale, 0.0]) if to is None else to.rotation @ np.diag([*scale, 0.0])
+    side = found.step * found.distance
+    scale = np.diag([side / depth.camera.fx, side / depth.camera.fy, 0.0])
+    pixels = scale if to is None else to.rotation @ scale
     size = size + np.abs(axes.T @ pixels).sum(1)
-    return Box3D(center, size, axes, found.distance, found.spread, len(points))
+    return Box3D(center, size, axes, found.distance, found.spread, points.shape[1])
 
 
-def _outline(keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(P,) bool: which of the pixels that are kept lie at the edge."""
-    bytes_ = keep.view(np.uint8)
-    kernel = np.ones((3, 3), np.uint8)
-    inner = cv2.erode(bytes_, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    edge: NDArray[np.bool_] = inner[keep] == 0
-    return edge
+def _outline(keep: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Which of the P pixels that are kept are the first or the last of their row.
+
+    All corners of the outline are among them, however many pixels inside are missing.
+    """
+    counts = np.count_nonzero(keep, axis=1)
+    ends = np.cumsum(counts[counts > 0])
+    return np.concatenate([ends - counts[counts > 0], ends - 1])
 
 
 def _step(mask: Mask, depth: Depth) -> int:
     """Every how many pixels of the image depth is looked up."""
     h, w = mask.bitmap.shape
     step = math.ceil(math.sqrt(h * w) / _GRID)
+    # Something long and thin fills little of its box.
+    step = min(step, int(math.sqrt(area(mask) / _SAMPLES)))
     return max(1, step, int(depth.camera.size[0] // depth.values.shape[0]))
-
-
-def _points(found: Surface, camera: Camera) -> tuple[NDArray[np.float32], tuple[float, float]]:
-    """(P, 3) float32 points of a surface, and width and height of a grid point in metres."""
-    x, y = camera.rays(found.rows, found.columns)
-    z = found.smooth[found.keep]
-    across = np.broadcast_to(x, found.keep.shape)[found.keep]
-    down = np.broadcast_to(y, found.keep.shape)[found.keep]
-    side = found.step * found.distance
-    return np.stack([across * z, down * z, z]).T, (side / camera.fx, side / camera.fy)

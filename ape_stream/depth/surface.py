@@ -5,10 +5,14 @@ what is behind it there. So the object's surface is learned from the eroded mask
 drop what lies elsewhere, a plane in inverse depth (which is linear over the pixels of a plane) and
 local means of what is left give the surface. A pixel of the rim is kept where its own depth agrees
 with the surface carried on to it.
+
+Each object costs a few dozen passes over some thousand values, so passes are what is saved: places
+of samples are found once, and a product with 0 and 1 takes a fifth of the time of `np.where`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +24,7 @@ from ape_stream.masks.ops import window
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ape_stream.values.camera import Camera
     from ape_stream.values.depth import Depth
     from ape_stream.values.instances import Mask
 
@@ -39,6 +44,12 @@ _CURVED: Final = 0.04
 """Relative difference from its neighbourhood up to which a pixel inside the mask is kept."""
 _ERODED: Final = 0.03
 """Width of the rim, of the square root of the area."""
+_OFF: Final = 3
+"""Pixels by which the edge of a mask may be off: least width of the rim, however small it is."""
+_CORE: Final = 0.1
+"""Least part of the depth values that the eroded mask must leave."""
+_TINY: Final = np.float32(1e-6)
+"""Metres, or 1 / metres: what divides is at least this."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +73,23 @@ class Surface:
     spread: float
     """Median absolute deviation from it, metres."""
 
+    def points(
+        self, camera: Camera, z: NDArray[np.float32], keep: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """(3, P) float32 metres: x, y and z of some grid points.
+
+        Args:
+            camera: Of the image.
+            z: (h, w) float32 metres.
+            keep: (h, w) bool: which.
+        """
+        x, y = camera.rays(self.rows, self.columns)
+        points = np.empty((3, *z.shape), np.float32)
+        np.multiply(x, z, out=points[0])
+        np.multiply(y, z, out=points[1])
+        points[2] = z
+        return points.reshape(3, -1).take(np.flatnonzero(keep), 1)
+
 
 def surface(mask: Mask, depth: Depth, step: int) -> Surface | None:
     """The surface of a mask's object; None where there is too little depth.
@@ -76,23 +104,29 @@ def surface(mask: Mask, depth: Depth, step: int) -> Surface | None:
     """
     window(mask, depth.camera.size)
     h, w = mask.bitmap.shape
+    if not h * w:
+        return None
     # The middle pixel of each step, so that the grid lies evenly inside the mask.
-    ys, xs = np.arange(step // 2, h, step), np.arange(step // 2, w, step)
-    inside = mask.bitmap[np.ix_(ys, xs)]
-    rows, columns = ys + mask.y, xs + mask.x
+    top, left = min(step // 2, (h - 1) // 2), min(step // 2, (w - 1) // 2)
+    rows = np.arange(mask.y + top, mask.y + h, step)
+    columns = np.arange(mask.x + left, mask.x + w, step)
     raw = depth.metres(rows, columns)
-    valid = inside & (raw > 0)
-    core, rim = _core(inside, valid)
+    grid = slice(top, None, step), slice(left, None, step)
+    valid = mask.bitmap[grid] & (raw > 0)
+    coarse = depth.camera.size[0] // depth.values.shape[0]
+    area = int(np.count_nonzero(mask.bitmap))
+    core, rim = _core(mask.bitmap, valid, grid, max(_OFF, coarse + 1, _rim_of(area)))
     values = _some(raw[core])
     if len(values) < _LEAST:
         return None
     distance = _median(values)
     spread = _median(np.abs(values - np.float32(distance)))
     # An object may be about as deep as it is wide, however flat most of it is.
-    width = np.sqrt(np.count_nonzero(inside)) * step * distance / depth.camera.fx
+    width = math.sqrt(area) * distance / depth.camera.fx
     reach = max(_SIGMAS * _SIGMA * spread, 0.5 * width, _RESOLUTION * distance)
-    near = valid & (np.abs(raw - distance) <= reach)
-    smooth, keep = _followed(raw, core & near, near, rim)
+    near = np.abs(raw - np.float32(distance)) <= np.float32(reach)
+    near &= valid
+    smooth, keep = _followed(raw, core & near, near, math.ceil(rim / step))
     if np.count_nonzero(keep) < _LEAST:
         return None
     return Surface(rows, columns, step, keep, smooth, raw, distance, spread)
@@ -108,20 +142,28 @@ def _median(values: NDArray[Any]) -> float:
     return float(np.partition(values, middle)[middle])
 
 
-def _core(inside: NDArray[np.bool_], valid: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
-    """The valid pixels of the eroded mask, and by how many it was eroded."""
-    count = np.count_nonzero(inside)
-    rim = max(1, round(_ERODED * np.sqrt(count)))
-    bytes_ = np.ascontiguousarray(inside).view(np.uint8)
+def _rim_of(area: int) -> int:
+    return round(_ERODED * math.sqrt(area))
+
+
+def _core(
+    bitmap: NDArray[np.bool_], valid: NDArray[np.bool_], grid: tuple[slice, slice], rim: int
+) -> tuple[NDArray[np.bool_], int]:
+    """The valid grid points of the eroded mask, and by how many pixels it was eroded.
+
+    The mask is eroded before the grid is laid over it: of something thin a grid has single points.
+    """
+    least = max(_LEAST, _CORE * np.count_nonzero(valid))
+    bytes_ = np.ascontiguousarray(bitmap).view(np.uint8)
     while rim:
         kernel = np.ones((2 * rim + 1, 2 * rim + 1), np.uint8)
         # What is outside the crop is outside the mask.
         eroded = cv2.erode(bytes_, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-        core = eroded.view(np.bool_) & valid
+        core = eroded[grid].view(np.bool_) & valid
         # Something thin, like a fork, may be all rim.
-        if np.count_nonzero(core) >= max(_LEAST, 0.2 * count):
+        if np.count_nonzero(core) >= least:
             return core, rim
-        rim //= 2
+        rim = 2 * rim // 3
     return valid, 1
 
 
@@ -129,51 +171,75 @@ def _followed(
     raw: NDArray[np.float32], core: NDArray[np.bool_], valid: NDArray[np.bool_], rim: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The smoothed surface of the core, and where measured depth agrees with it: both (h, w)."""
-    inverse = valid.astype(np.float32)  # 1 / metres, 0 where there is none
-    inverse /= np.where(valid, raw, np.float32(1))
-    flat = _plane(inverse, core)
+    inverse = valid.astype(np.float32)
+    inverse /= np.maximum(raw, _TINY)  # 0 where there is none
+    inner = core.astype(np.float32)
+    places = _some(np.flatnonzero(core))
+    flat = _plane(inverse, places)
     # Means over a window that reaches from the outermost pixel of the rim well into the core.
     side = 4 * rim + 1
-    counts: NDArray[Any] = cv2.boxFilter(
-        core.astype(np.float32), -1, (side, side), borderType=cv2.BORDER_CONSTANT
-    )
-    rest = np.where(core, inverse - flat, np.float32(0))
-    means: NDArray[Any] = cv2.boxFilter(rest, -1, (side, side), borderType=cv2.BORDER_CONSTANT)
-    known = counts > 0.5 / side**2  # at least one pixel of the core
-    means /= np.maximum(counts, 0.5 / side**2)
-    places = _some(np.flatnonzero(core))
-    noise = _SIGMA * _median(np.abs(rest - means).ravel()[places]) if len(places) else 0.0
-    # Of the means only as much is shape as exceeds what noise alone makes of them: a plane is flat.
-    chosen = means.ravel()[places]
-    square = float(chosen @ chosen) / max(1, len(places))
-    weights = side**2 * counts.ravel()[places]
-    chance = 2 * noise**2 * float((1 / weights).mean()) if len(places) else 0.0
-    local = flat + means * np.float32(1 - min(1.0, chance / square) if square else 0.0)
-    off = np.abs(inverse - local)
+    rest = (inverse - flat) * inner
+    counts, means = _window_means(inner, side), _window_means(rest, side)
+    least = np.float32(0.5 / side**2)
+    known = counts > least  # at least one pixel of the core
+    means /= np.maximum(counts, least)
+    local, noise = means, 0.0
+    if len(places):
+        chosen = means.take(places)
+        noise = _SIGMA * _median(np.abs(rest.take(places) - chosen))
+        local *= _shape_part(chosen, side**2 * counts.take(places), noise)
+    local += flat
     # Relative in inverse depth is relative in depth. The core may be curved; the rim must agree.
-    least = np.where(core, np.float32(_CURVED), np.float32(_RESOLUTION)) * np.abs(local)
-    keep = valid & known & (off <= np.maximum(_SIGMAS * noise, least))
-    return np.reciprocal(np.where(keep, local, np.float32(1))), keep
+    inner *= np.float32(_CURVED - _RESOLUTION)
+    inner += np.float32(_RESOLUTION)
+    inner *= local  # where this is negative, nothing is kept
+    keep = np.abs(inverse - local) <= np.maximum(inner, np.float32(_SIGMAS * noise))
+    keep &= valid
+    keep &= known
+    keep &= local > _TINY
+    return np.reciprocal(np.maximum(local, _TINY)), keep
 
 
-def _plane(inverse: NDArray[np.float32], core: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """(h, w) float32: the plane through the core, in 1 / metres over the pixels."""
+def _window_means(values: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """(h, w) float32: the mean of the square around each value, zeros outside."""
+    means: NDArray[Any] = cv2.boxFilter(values, -1, (side, side), borderType=cv2.BORDER_CONSTANT)
+    return means
+
+
+def _shape_part(
+    means: NDArray[np.float32], weights: NDArray[np.float32], noise: float
+) -> np.float32:
+    """How much of the means is shape and not noise, 0..1: a plane is flat.
+
+    Args:
+        means: (S,) float32, some of them.
+        weights: (S,) float32: from how many values each was made.
+        noise: Standard deviation of one value.
+    """
+    square = float(means @ means) / len(means)
+    chance = 2 * noise**2 * float(np.reciprocal(weights).mean())
+    return np.float32(1 - min(1.0, chance / square) if square else 0.0)
+
+
+def _plane(inverse: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[np.float32]:
+    """(h, w) float32: the plane through these places of the core, in 1 / metres over the pixels."""
     height, width = inverse.shape
-    places = _some(np.flatnonzero(core))
     if len(places) < _LEAST:
         return np.zeros_like(inverse)
-    ys, xs = np.divmod(places, width)
-    values = inverse.ravel()[places].astype(np.float64)
-    terms = np.stack([xs, ys, np.ones(len(xs))], -1)  # (S, 3) float64
-    weights = np.ones(len(ys))
+    ys = places // width
+    terms = np.stack([places - ys * width, ys, np.ones(len(ys))])  # (3, S) float64
+    # From the middle: along a core that is one line, the slope across it then comes out as 0.
+    middle = terms[:2].mean(1)
+    terms[:2] -= middle[:, None]
+    values = inverse.take(places).astype(np.float64)
+    weighted = terms
     # Twice: the second time without what is far from the first plane.
     for _ in range(2):
-        weighted = terms.T * weights
-        plane = np.linalg.solve(weighted @ terms + 1e-9 * np.eye(3), weighted @ values)
-        off = np.abs(values - terms @ plane)
-        weights = (off <= _SIGMAS * _SIGMA * _median(off) + 1e-12).astype(np.float64)
+        plane = np.linalg.solve(weighted @ terms.T + 1e-9 * np.eye(3), weighted @ values)
+        off = np.abs(values - plane @ terms)
+        weighted = terms * (off <= _SIGMAS * _SIGMA * _median(off) + 1e-12)
     x, y, offset = plane
-    across = (x * np.arange(width) + offset).astype(np.float32)
-    down = (y * np.arange(height)).astype(np.float32)
+    across = (x * (np.arange(width) - middle[0]) + offset).astype(np.float32)
+    down = (y * (np.arange(height) - middle[1])).astype(np.float32)
     flat: NDArray[np.float32] = down[:, None] + across[None, :]
     return flat
