@@ -152,7 +152,8 @@ def draw(result: FrameResult) -> NDArray[np.uint8]:
     import supervision as sv  # noqa: PLC0415 (it takes a second to import)
 
     keys = _colour_keys(found)
-    tint(image, found.masks, colours_of(found))
+    if found.masks is not None:
+        tint(image, found.masks, colours_of(found))
     outlined = sv.Detections(xyxy=found.boxes.copy(), class_id=found.prompt_ids.astype(int))
     boxes, labels = _annotators(found.size)
     image = boxes.annotate(image, outlined, custom_color_lookup=keys)

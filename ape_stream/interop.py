@@ -15,7 +15,7 @@ from ape_stream.masks import crop, run_lengths
 from ape_stream.values.instances import Instances, Mask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -40,15 +40,16 @@ def to_detections(
 
     Returns:
         `xyxy` (N, 4) float32 pixels, max exclusive; `confidence` (N,) float32 0..1; `class_id`
-        (N,) int = prompt id; `data["class_name"]` (N,) the prompts' texts; `mask` a
-        `CompactMask` of shape (N, H, W); `tracker_id` (N,) int, `UNCONFIRMED` (-1) where our id
-        is 0, or None before tracking; `metadata` holds stream, frame index and time in seconds.
+        (N,) int = prompt id; `data["class_name"]` (N,) the prompts' texts; `mask` a `CompactMask`
+        of shape (N, H, W), or None from a model that gives boxes only; `tracker_id` (N,) int,
+        `UNCONFIRMED` (-1) where our id is 0, or None before tracking; `metadata` holds stream,
+        frame index and time in seconds.
     """
     ids = found.track_ids
     texts = np.array(prompts.texts, dtype=np.str_)
     return sv.Detections(
         xyxy=found.boxes.copy(),  # ours are read-only, and users of supervision write
-        mask=_compact(found.masks, found.size),
+        mask=None if found.masks is None else _compact(found.masks, found.size),
         confidence=found.scores.copy(),
         class_id=found.prompt_ids.astype(int),
         tracker_id=None if ids is None else np.where(ids > 0, ids, UNCONFIRMED).astype(int),
@@ -66,7 +67,7 @@ def from_detections(detections: sv.Detections, size: tuple[int, int]) -> Instanc
 
     Args:
         detections: N detections; `class_id` counts as prompt id (0 where it is None), a missing
-            `confidence` as 1. Where `mask` is None, each region is its whole box.
+            `confidence` as 1. Where `mask` is None, so are the masks.
         size: Height and width of the frame in pixels.
 
     Returns:
@@ -81,7 +82,7 @@ def from_detections(detections: sv.Detections, size: tuple[int, int]) -> Instanc
         boxes=detections.xyxy.astype(np.float32),
         scores=_column(detections.confidence, n, 1.0).astype(np.float32),
         prompt_ids=_column(detections.class_id, n, 0).astype(np.int64),
-        masks=tuple(_masks(detections, size)),
+        masks=None if detections.mask is None else tuple(_masks(detections, size)),
         size=size,
         track_ids=None if ids is None else np.maximum(ids, 0).astype(np.int64),
     )
@@ -107,18 +108,10 @@ def _compact(masks: Sequence[Mask], size: tuple[int, int]) -> sv.CompactMask:
     )
 
 
-def _masks(detections: sv.Detections, size: tuple[int, int]) -> list[Mask]:
-    if detections.mask is None:
-        return [_box_mask(box, size) for box in detections.xyxy]
+def _masks(detections: sv.Detections, size: tuple[int, int]) -> Iterator[Mask]:
+    assert detections.mask is not None  # noqa: S101 (the caller asked)
     if detections.mask.shape[1:] != size:
         raise ValueError(f"masks are {detections.mask.shape[1:]}, the frame is {size}")
     # One at a time: a CompactMask makes each dense only when it is asked for.
-    return [crop(np.asarray(detections.mask[i], np.bool_)) for i in range(len(detections))]
-
-
-def _box_mask(box: NDArray[np.generic], size: tuple[int, int]) -> Mask:
-    """The pixels of the frame that a box (x1 y1 x2 y2, max exclusive) touches."""
-    height, width = size
-    x1, y1 = np.clip(np.floor(box[:2]), 0, (width, height)).astype(int).tolist()
-    x2, y2 = np.clip(np.ceil(box[2:]), 0, (width, height)).astype(int).tolist()
-    return Mask(np.ones((max(0, y2 - y1), max(0, x2 - x1)), np.bool_), x1, y1)
+    for i in range(len(detections)):
+        yield crop(np.asarray(detections.mask[i], np.bool_))

@@ -89,11 +89,16 @@ class FrameResult:
         """The prompt of every pixel, (H, W) uint16: 0 = nothing, k = prompt k-1.
 
         The semantic map where there is one, else the masks painted, small ones over large ones.
+
+        Raises:
+            UsageError: the model gave boxes only.
         """
         if self.maps.semantic is not None:
             return self.maps.semantic.ids
         found = self.instances
-        return label_map(found.masks, found.size, (found.prompt_ids + 1).tolist())
+        return label_map(
+            found.masks_for("a label image"), found.size, (found.prompt_ids + 1).tolist()
+        )
 
     def plot(self) -> NDArray[np.uint8]:
         """The frame with masks, boxes and labels drawn in: (H, W, 3) uint8 blue-green-red, new."""

@@ -52,10 +52,11 @@ def frame_line(values: dict[str, Any]) -> bytes:
 def instances_of(values: dict[str, Any]) -> Instances:
     """What was found in a frame, from its values; without track ids."""
     found = values["instances"]
+    boxes_only = any(item["mask"] is None for item in found)
     return Instances(
         boxes=np.array([item["box"] for item in found], np.float32).reshape(-1, 4),
         scores=np.array([item["score"] for item in found], np.float32),
         prompt_ids=np.array([item["prompt_id"] for item in found], np.int64),
-        masks=tuple(masks.decode_rle(item["mask"]) for item in found),
+        masks=None if boxes_only else tuple(masks.decode_rle(item["mask"]) for item in found),
         size=(values["size"][0], values["size"][1]),
     )

@@ -103,7 +103,7 @@ def _values(track_id: int, track: _Track) -> dict[str, Any]:
 
 def _image(result: FrameResult, index: int) -> bytes:
     """A region with its surroundings, which are darkened outside of the mask, as JPEG."""
-    frame, mask = result.frame, result.instances.masks[index]
+    frame, mask = result.frame, masks.extents(result.instances)[index]
     x1, y1, x2, y2 = masks.box(mask)
     around = round(_AROUND * max(x2 - x1, y2 - y1, 8))
     left, top = max(0, x1 - around), max(0, y1 - around)

@@ -83,7 +83,8 @@ def cloud(
 ) -> Cloud:
     """The masked points at the resolution of the depth, the background left out as in `lift`.
 
-    Where masks overlap, a point belongs to the smaller one, as in a label map.
+    Where masks overlap, a point belongs to the smaller one, as in a label map. A model that gives
+    boxes only makes no points.
 
     Args:
         instances: What was found in an image of the camera.
@@ -98,10 +99,10 @@ def cloud(
     """
     depth = as_depth(depth, camera, instances.size)
     step = max(1, depth.camera.size[0] // depth.values.shape[0])
-    owners = label_map(instances.masks, instances.size)
+    owners = label_map(instances.masks or (), instances.size)
     parts = [
         part
-        for k in range(len(instances))
+        for k in range(len(instances.masks or ()))
         if (part := _part(instances, k, depth, owners, image, step)) is not None
     ]
     made = Cloud(
@@ -129,6 +130,7 @@ def _part(
     step: int,
 ) -> Cloud | None:
     """The points of one instance."""
+    assert found.masks is not None  # noqa: S101 (without masks there are no parts)
     seen = surface(found.masks[k], depth, step)
     if seen is None:
         return None

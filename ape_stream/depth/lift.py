@@ -50,13 +50,16 @@ def lift(
             y down, z forward).
 
     Returns:
-        N boxes in the order of the instances; None where a mask holds too little depth.
+        N boxes in the order of the instances; None where a mask holds too little depth, and for
+        regions without masks: what a box holds is not all of the object.
 
     Raises:
         ValueError: the depth is not of this camera, or the instances are of another image size.
     """
     check_kind(boxes)
     depth = as_depth(depth, camera, instances.size)
+    if instances.masks is None:
+        return (None,) * len(instances)
     return tuple(_box(mask, depth, boxes, to) for mask in instances.masks)
 
 

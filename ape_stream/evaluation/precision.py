@@ -52,7 +52,9 @@ class ImageResult:
     @classmethod
     def of(cls, truth: AnnotatedImage, found: Instances) -> ImageResult:
         """Keep what was found; prompt ids are class ids."""
-        codes = tuple(encode_rle(mask, found.size) for mask in found.masks)
+        codes = tuple(
+            encode_rle(mask, found.size) for mask in found.masks_for("average precision of masks")
+        )
         return cls(truth, found.prompt_ids, found.scores, codes)
 
 

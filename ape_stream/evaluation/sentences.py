@@ -78,4 +78,6 @@ def _is_right(truth: AnnotatedImage, found: Instances, prompt_id: int, target: i
         return False
     best = int(regions[found.scores[regions].argmax()])  # highest score of that prompt
     wanted = crop(truth.instance_map == target)
-    return bool(iou_matrix([wanted], [found.masks[best]])[0, 0] >= RIGHT_IOU)
+    return bool(
+        iou_matrix([wanted], [found.masks_for("judging sentences")[best]])[0, 0] >= RIGHT_IOU
+    )

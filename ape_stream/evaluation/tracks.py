@@ -53,7 +53,8 @@ class TrackLog:
         regions = [*asked, *(r for r in truth.ignored if not r.stuff)]  # (R,): asked first
         masks = [crop(truth.instance_map == r.id) for r in regions]
         keep = np.flatnonzero(found.track_ids > 0)
-        overlap = iou_matrix(masks, [found.masks[k] for k in keep]).astype(np.float64)  # (R, N)
+        found_masks = found.masks_for("judging tracks")
+        overlap = iou_matrix(masks, [found_masks[k] for k in keep]).astype(np.float64)  # (R, N)
         classes = np.array([r.class_id for r in regions], np.int64)
         overlap[classes[:, None] != found.prompt_ids[keep][None]] = 0
         # (N,): tracks that cover what need not be found; they are left out.

@@ -119,8 +119,8 @@ class InstanceRecord:
     """x1 y1 x2 y2 in pixels of the frame, x2 and y2 exclusive."""
     track_id: int | None
     """From 1, unique in its video; None before the track is confirmed."""
-    mask: RleRecord
-    """The pixels."""
+    mask: RleRecord | None
+    """The pixels; None from a model that gives boxes only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from ape_stream import masks
+from ape_stream.errors import ConfigError
 from ape_stream.types import Mask
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from ape_stream.formats.writer import Image, Losses
 
-__all__ = ["COLOURS", "edge_polygons", "flatten", "seamed_ring", "visible_masks"]
+__all__ = ["COLOURS", "all_masks", "edge_polygons", "flatten", "seamed_ring", "visible_masks"]
 
 
 def edge_polygons(mask: Mask) -> list[masks.Polygon]:
@@ -108,11 +109,14 @@ def flatten(image: Image, values: list[int], losses: Losses) -> NDArray[np.uint1
         image: The image.
         values: What each region paints, 1..65535.
         losses: Where regions that others cover, in part or whole, are counted.
+
+    Raises:
+        ConfigError: the regions are boxes without masks.
     """
     size = image.record.size
-    painted = masks.label_map([region.mask for region in image.regions], size, values)
-    for region, value in zip(image.regions, values, strict=True):
-        mask = region.mask
+    regions = all_masks(image)
+    painted = masks.label_map(regions, size, values)
+    for region, mask, value in zip(image.regions, regions, values, strict=True):
         own = (painted[masks.window(mask, size)] == value) & mask.bitmap
         seen = int(np.count_nonzero(own))
         losses.add("regions partly covered by others", 0 < seen < region.area)
@@ -120,12 +124,26 @@ def flatten(image: Image, values: list[int], losses: Losses) -> NDArray[np.uint1
     return painted
 
 
+def all_masks(image: Image) -> list[Mask]:
+    """The masks of an image's regions.
+
+    Raises:
+        ConfigError: the regions are boxes without masks.
+    """
+    found = [region.mask for region in image.regions if region.mask is not None]
+    if len(found) < len(image.regions):
+        raise ConfigError(
+            f"{image.record.stream!r} has boxes without masks, and this format holds masks: choose"
+            " one that holds boxes, such as coco, yolo-detect, voc, mot or cvat-images"
+        )
+    return found
+
+
 def visible_masks(image: Image, losses: Losses) -> list[Mask]:
     """The masks of an image's regions without what others cover."""
     painted = flatten(image, list(range(1, len(image.regions) + 1)), losses)
     visible = []
-    for value, region in enumerate(image.regions, start=1):
-        mask = region.mask
+    for value, mask in enumerate(all_masks(image), start=1):
         part = masks.crop(painted[masks.window(mask, image.record.size)] == value)
         visible.append(Mask(part.bitmap, part.x + mask.x, part.y + mask.y))
     return visible

@@ -89,19 +89,23 @@ class Region:
     """The rest."""
 
     @cached_property
-    def mask(self) -> Mask:
-        """The pixels, cut to their extent."""
-        return _decoded(self.record.mask)
+    def mask(self) -> Mask | None:
+        """The pixels, cut to their extent; None from a model that gives boxes only."""
+        return None if self.record.mask is None else _decoded(self.record.mask)
 
     @cached_property
-    def area(self) -> int:
-        """Number of true pixels."""
-        return masks.rle_area(self.rle)
+    def area(self) -> int | float:
+        """Number of true pixels; of a box without a mask, its area."""
+        if self.rle is not None:
+            return masks.rle_area(self.rle)
+        _, _, width, height = self.xywh
+        return round(width * height, 2)
 
     @property
-    def rle(self) -> dict[str, Any]:
+    def rle(self) -> dict[str, Any] | None:
         """The pixels as COCO writes them in JSON."""
-        return {"size": list(self.record.mask.size), "counts": self.record.mask.counts}
+        mask = self.record.mask
+        return None if mask is None else {"size": list(mask.size), "counts": mask.counts}
 
     @property
     def xywh(self) -> tuple[float, float, float, float]:

@@ -1,6 +1,6 @@
 """Masks, always cropped to their extent (decisions/0003).
 
-ops       crop, paste, window, area, box(es), polygons, label_map: one mask at a time
+ops       crop, paste, window, area, box(es), polygons, label_map: one mask at a time; extents
 upsample  from_logits, from_bits: from what a network makes
 segments  join_segments, id_pixels, segment_boxes: panoptic maps
 dense     argmax_upsampled, upsampled: the best of several maps at every pixel
@@ -22,6 +22,7 @@ from ape_stream.masks.ops import (
     box,
     boxes,
     crop,
+    extents,
     label_map,
     paint_order,
     paste,
@@ -52,6 +53,7 @@ __all__ = [
     "crop",
     "decode_rle",
     "encode_rle",
+    "extents",
     "frame_run_lengths",
     "from_bits",
     "from_logits",

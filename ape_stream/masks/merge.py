@@ -40,10 +40,11 @@ def suppress_duplicates(found: Instances, containment: float = DUPLICATE_CONTAIN
     """
     # By descending score: what is kept is stronger than what is compared with it.
     kept: list[int] = []
+    own = found.masks_for("finding duplicates")
     for index in np.argsort(-found.scores, kind="stable").tolist():
         same = [k for k in kept if found.prompt_ids[k] == found.prompt_ids[index]]
-        rivals = [found.masks[k] for k in same]
-        if not same or containment_matrix([found.masks[index]], rivals).max() <= containment:
+        rivals = [own[k] for k in same]
+        if not same or containment_matrix([own[index]], rivals).max() <= containment:
             kept.append(index)
     return found if len(kept) == len(found) else found.select(np.array(kept, np.intp))
 
@@ -69,14 +70,16 @@ def merge_stuff(found: Instances, stuff: NDArray[np.bool_]) -> Instances:
         boxes=np.concatenate([part.boxes for part in parts]),
         scores=np.concatenate([part.scores for part in parts]),
         prompt_ids=np.concatenate([part.prompt_ids for part in parts]),
-        masks=tuple(mask for part in parts for mask in part.masks),
+        masks=tuple(mask for part in parts for mask in part.masks_for("merging stuff")),
         size=found.size,
     )
 
 
 def _united(regions: Instances) -> Instances:
     """All regions of one prompt as one."""
-    dense = np.any([paste(mask, regions.size) for mask in regions.masks], axis=0)  # (H, W)
+    dense = np.any(
+        [paste(mask, regions.size) for mask in regions.masks_for("merging stuff")], axis=0
+    )  # (H, W)
     union = (crop(dense),)
     return Instances(
         boxes=boxes(union),

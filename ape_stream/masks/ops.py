@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ape_stream.values.instances import Instances
+
 __all__ = [
     "Polygon",
     "area",
@@ -26,6 +28,7 @@ __all__ = [
     "boxes",
     "crop",
     "empty",
+    "extents",
     "label_map",
     "paint_order",
     "paste",
@@ -55,6 +58,21 @@ def crop(dense: NDArray[np.bool_]) -> Mask:
 def empty() -> Mask:
     """The mask without a true pixel."""
     return Mask(np.zeros((0, 0), np.bool_))
+
+
+def extents(found: Instances) -> tuple[Mask, ...]:
+    """The N masks, or where a model gives boxes only, the pixels that each box touches."""
+    if found.masks is not None:
+        return found.masks
+    return tuple(_box_mask(box, found.size) for box in found.boxes)
+
+
+def _box_mask(box: NDArray[np.float32], size: tuple[int, int]) -> Mask:
+    """The pixels of the frame that a box (x1 y1 x2 y2, max exclusive) touches."""
+    height, width = size
+    x1, y1 = np.clip(np.floor(box[:2]), 0, (width, height)).astype(int).tolist()
+    x2, y2 = np.clip(np.ceil(box[2:]), 0, (width, height)).astype(int).tolist()
+    return Mask(np.ones((max(0, y2 - y1), max(0, x2 - x1)), np.bool_), x1, y1)
 
 
 def paste(mask: Mask, size: tuple[int, int]) -> NDArray[np.bool_]:

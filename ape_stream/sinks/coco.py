@@ -1,7 +1,8 @@
 """COCO json (detection results with images and categories), with track ids.
 
 The COCO data format, https://cocodataset.org/#format-data: `info`, `categories`, `images` and
-`annotations` with `bbox` [x, y, w, h], compressed RLE `segmentation`, `area`, `score`, and beyond
+`annotations` with `bbox` [x, y, w, h], compressed RLE `segmentation` (an empty
+list where there are boxes only), `area`, `score`, and beyond
 the format `track_id`, `frame_index`, `time_s` and `stream`.
 
 A json document is whole only at its end, so frames go to `<name>.part` as they come, a line each;
@@ -79,17 +80,20 @@ class CocoSink(FileSink):
 
     def _regions(self, result: FrameResult) -> list[dict[str, Any]]:
         regions = []
-        for record, mask in zip(instance_records(result), result.instances.masks, strict=True):
+        found = result.instances
+        for index, record in enumerate(instance_records(result)):
             self._annotations += 1
             x1, y1, x2, y2 = record["box"]
+            width, height = round(x2 - x1, 2), round(y2 - y1, 2)
+            boxed = round(width * height, 2)
             regions.append(
                 {
                     "id": self._annotations,
                     "image_id": self._images,
                     "category_id": self._categories[record["prompt"]],
-                    "bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
-                    "area": masks.area(mask),
-                    "segmentation": record["mask"],
+                    "bbox": [x1, y1, width, height],
+                    "area": boxed if found.masks is None else masks.area(found.masks[index]),
+                    "segmentation": record["mask"] or [],  # as data sets of boxes have it
                     "iscrowd": 0,
                     "score": record["score"],
                     "track_id": record["track_id"],

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from ape_stream.types import FrameResult
+    from ape_stream.types import FrameResult, Mask
 
 __all__ = ["JsonlSink", "LineFile", "box_records", "instance_records", "whole_lines"]
 
@@ -23,15 +23,14 @@ def instance_records(result: FrameResult) -> list[dict[str, Any]]:
     """Every region of a frame as plain values.
 
     Keys: `prompt` (text), `prompt_id`, `score` (0..1), `box` ([x1, y1, x2, y2] pixels, x2 and y2
-    exclusive), `mask` (COCO compressed RLE: `size` [height, width], `counts`), and `track_id`
-    (from 1; null before confirmation).
+    exclusive), `mask` (COCO compressed RLE: `size` [height, width], `counts`; null from a
+    model that gives boxes only), and `track_id` (from 1; null before confirmation).
     """
     found = result.instances
     records = []
-    for index, mask in enumerate(found.masks):
+    for index in range(len(found)):
         prompt_id = int(found.prompt_ids[index])
         track = 0 if found.track_ids is None else int(found.track_ids[index])
-        rle = masks.encode_rle(mask, found.size)
         records.append(
             {
                 "prompt": result.prompts[prompt_id].text,
@@ -39,10 +38,15 @@ def instance_records(result: FrameResult) -> list[dict[str, Any]]:
                 "score": round(float(found.scores[index]), 5),
                 "box": [round(float(v), 2) for v in found.boxes[index]],
                 "track_id": track if track > 0 else None,
-                "mask": {"size": list(rle["size"]), "counts": rle["counts"].decode()},
+                "mask": None if found.masks is None else _rle(found.masks[index], found.size),
             }
         )
     return records
+
+
+def _rle(mask: Mask, size: tuple[int, int]) -> dict[str, Any]:
+    rle = masks.encode_rle(mask, size)
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
 
 
 def box_records(result: FrameResult) -> list[dict[str, Any] | None]:

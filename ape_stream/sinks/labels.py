@@ -119,6 +119,7 @@ class LabelsSink(Closing):
 
         Raises:
             SinkError: a file cannot be written.
+            UsageError: the model gives boxes only.
         """
         frame = result.frame
         name = f"{file_name(frame.stream)}/{frame.index:06d}.png"
@@ -134,7 +135,9 @@ class LabelsSink(Closing):
 
     def _pixels(self, result: FrameResult) -> NDArray[Any]:
         """What the PNG of a frame holds."""
-        return masks.label_map(result.instances.masks, result.instances.size)
+        return masks.label_map(
+            result.instances.masks_for(f"output {self.folder}"), result.frame.size
+        )
 
     def _legend_of(self, result: FrameResult, name: str) -> dict[str, Any]:
         """What the legend says of a frame, whose PNG has this name."""

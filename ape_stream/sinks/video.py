@@ -21,6 +21,7 @@ import numpy as np
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace
 
+from ape_stream import masks
 from ape_stream.draw import draw
 from ape_stream.errors import ConfigError, SinkError
 from ape_stream.files import is_whole
@@ -218,7 +219,8 @@ def _redacted(
     if unknown := [text for text in (*blur, *pixelate) if text not in texts]:
         raise ConfigError(f"cannot hide {', '.join(unknown)}: no prompt of this run")
     image = result.frame.image.copy()
-    for index, mask in enumerate(result.instances.masks):
+    # Of a model that gives boxes only, whole boxes are hidden.
+    for index, mask in enumerate(masks.extents(result.instances)):
         text = texts[int(result.instances.prompt_ids[index])]
         if text in blur or text in pixelate:
             redact(image, mask, smooth=text in blur)

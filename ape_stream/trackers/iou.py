@@ -58,7 +58,8 @@ class _Track:
     prompt_id: int
     box: NDArray[np.float32]
     """(4,) x1 y1 x2 y2, pixels."""
-    mask: Mask
+    mask: Mask | None
+    """None from a model that gives boxes only."""
     born_s: float
     seen_s: float
     candidate_id: int
@@ -71,7 +72,8 @@ class _Track:
     @classmethod
     def born(cls, found: Instances, k: int, time_s: float, candidate_id: int) -> Self:
         prompt_id = int(found.prompt_ids[k])
-        return cls(prompt_id, found.boxes[k], found.masks[k], time_s, time_s, candidate_id)
+        mask = None if found.masks is None else found.masks[k]
+        return cls(prompt_id, found.boxes[k], mask, time_s, time_s, candidate_id)
 
     def box_at(self, time_s: float) -> NDArray[np.float32]:
         """The box moved on at constant velocity, (4,)."""
@@ -89,7 +91,8 @@ class _Track:
             newest = moved / np.float32(time_s - self.seen_s)
             past = newest if self.velocity is None else self.velocity
             self.velocity = np.float32(_NEWEST) * newest + np.float32(1 - _NEWEST) * past
-        self.box, self.mask, self.seen_s = box, found.masks[k], time_s
+        self.mask = None if found.masks is None else found.masks[k]
+        self.box, self.seen_s = box, time_s
         self.hits += 1
 
 
@@ -98,7 +101,8 @@ class IouTracker:
 
     Args:
         overlap: "box" compares boxes predicted to the frame's time; "mask" compares masks as last
-            found (slower, and better for regions that overlap or contain each other).
+            found (slower, and better for regions that overlap or contain each other), and boxes
+            where a model gives no masks.
         min_iou: Overlap below which a region is never the track, 0..1.
         min_hits: Sightings after which a track is confirmed and gets its id; before that its
             regions have id 0, and one miss ends it.
@@ -217,8 +221,9 @@ class IouTracker:
     def _overlaps(
         self, tracks: list[_Track], found: Instances, group: NDArray[np.intp]
     ) -> NDArray[np.float32]:
-        if self._overlap == "mask":
-            return iou_matrix([track.mask for track in tracks], [found.masks[k] for k in group])
+        masks = [track.mask for track in tracks if track.mask is not None]
+        if self._overlap == "mask" and found.masks is not None and len(masks) == len(tracks):
+            return iou_matrix(masks, [found.masks[k] for k in group])
         predicted = np.array([track.box_at(self._time_s) for track in tracks], np.float32)  # (T, 4)
         return box_iou(predicted, found.boxes[group])
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ape_stream.errors import UsageError
 from ape_stream.values.arrays import checked, read_only
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class Instances:
     """(N,) float32, 0..1."""
     prompt_ids: NDArray[np.int64]
     """(N,) int64, positions in the prompt set."""
-    masks: tuple[Mask, ...]
-    """N masks, each cut to its own extent."""
+    masks: tuple[Mask, ...] | None
+    """N masks, each cut to its own extent; None from a detector that gives boxes only."""
     size: tuple[int, int]
     """Height and width of the frame in pixels."""
     track_ids: NDArray[np.int64] | None = None
@@ -61,7 +62,7 @@ class Instances:
 
     def __post_init__(self) -> None:
         """Check that all arrays have the same N regions, and make them read-only."""
-        n = len(self.masks)
+        n = len(self.boxes if self.masks is None else self.masks)
         arrays = {
             "boxes": checked("boxes", self.boxes, (n, 4), np.float32),
             "scores": checked("scores", self.scores, (n,), np.float32),
@@ -91,11 +92,24 @@ class Instances:
             boxes=self.boxes[keep],
             scores=self.scores[keep],
             prompt_ids=self.prompt_ids[keep],
-            masks=tuple(self.masks[int(k)] for k in keep),
+            masks=None if self.masks is None else tuple(self.masks[int(k)] for k in keep),
             size=self.size,
             track_ids=None if self.track_ids is None else self.track_ids[keep],
             candidate_ids=None if self.candidate_ids is None else self.candidate_ids[keep],
         )
+
+    def masks_for(self, purpose: str) -> tuple[Mask, ...]:
+        """The N masks, for what cannot be made of boxes.
+
+        Args:
+            purpose: What needs them, for the message: "a label map".
+
+        Raises:
+            UsageError: the model gave boxes only.
+        """
+        if self.masks is None:
+            raise UsageError(f"{purpose} needs masks, and this model gives boxes only")
+        return self.masks
 
     def with_track_ids(
         self, track_ids: NDArray[np.int64], candidate_ids: NDArray[np.int64] | None = None
@@ -104,7 +118,7 @@ class Instances:
         return replace(self, track_ids=track_ids, candidate_ids=candidate_ids)
 
     def __len__(self) -> int:
-        return len(self.masks)
+        return len(self.boxes)
 
     def __repr__(self) -> str:
         height, width = self.size

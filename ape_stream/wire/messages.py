@@ -54,6 +54,7 @@ __all__ = [
 _U32: Final = np.dtype("<u4")
 _F32: Final = np.dtype("<f4")
 _I64: Final = np.dtype("<i8")
+_MASK_COLUMNS: Final = ("mask_boxes", "mask_forms", "mask_bytes")
 _PROMPT_KEYS: Final = tuple(field.name for field in fields(Prompt))
 MAX_NAME_CHARS: Final = 1_000
 """Of the names of a stream and of a run."""
@@ -197,8 +198,10 @@ def _instance_head(found: Instances) -> dict[str, Any]:
     }
 
 
-def _mask_columns(found: Instances) -> tuple[dict[str, bytes], bytes]:
+def _mask_columns(found: Instances) -> tuple[dict[str, bytes | None], bytes]:
     """The three mask columns of the head, and the part they point into."""
+    if found.masks is None:
+        return dict.fromkeys(_MASK_COLUMNS), b""
     boxes = np.zeros((len(found), 4), _U32)
     forms = np.zeros(len(found), np.uint8)
     encoded = []
@@ -208,12 +211,8 @@ def _mask_columns(found: Instances) -> tuple[dict[str, bytes], bytes]:
         forms[k], data = codecs.encode_mask(mask.bitmap)
         encoded.append(data)
     lengths = np.array([len(data) for data in encoded], _U32)
-    columns = {
-        "mask_boxes": boxes.tobytes(),
-        "mask_forms": forms.tobytes(),
-        "mask_bytes": lengths.tobytes(),
-    }
-    return columns, b"".join(encoded)
+    columns = (boxes.tobytes(), forms.tobytes(), lengths.tobytes())
+    return dict(zip(_MASK_COLUMNS, columns, strict=True)), b"".join(encoded)
 
 
 def _open(data: bytes | memoryview, kind: int, limits: WireLimits) -> Head:
@@ -349,7 +348,9 @@ def _instances(head: Head, size: tuple[int, int], prompts: int, limits: WireLimi
     tracks = None
     if head.values.get("track_ids") is not None:
         tracks = head.column("track_ids", _I64, (n,)).astype(np.int64, copy=False)
-    return Instances(boxes, scores, prompt_ids, _masks(head, n, size, limits), size, tracks)
+    boxes_only = all(head.values.get(name, "") is None for name in _MASK_COLUMNS)
+    masks = None if boxes_only else _masks(head, n, size, limits)
+    return Instances(boxes, scores, prompt_ids, masks, size, tracks)
 
 
 def _masks(head: Head, n: int, size: tuple[int, int], limits: WireLimits) -> tuple[Mask, ...]:

@@ -42,9 +42,10 @@ class _Log:
         self._name_classes(root, frame.stream, result.prompts)
         image = encode_image(frame.image, "jpeg", _QUALITY)
         self._log([*root, "image"], rerun.EncodedImage(contents=image, media_type="image/jpeg"))
-        # Label k is prompt k - 1, as in the other outputs.
-        labels = masks.label_map(found.masks, found.size, (found.prompt_ids + 1).tolist())
-        self._log([*root, "image", "masks"], rerun.SegmentationImage(labels, opacity=0.5))
+        if found.masks is not None:
+            # Label k is prompt k - 1, as in the other outputs.
+            labels = masks.label_map(found.masks, found.size, (found.prompt_ids + 1).tolist())
+            self._log([*root, "image", "masks"], rerun.SegmentationImage(labels, opacity=0.5))
         boxes = rerun.Boxes2D(
             array=found.boxes,
             array_format=rerun.Box2DFormat.XYXY,

@@ -8,7 +8,8 @@ import supervision as sv
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ape_stream.interop import UNCONFIRMED, from_detections
+from ape_stream.interop import UNCONFIRMED, from_detections, to_detections
+from ape_stream.masks import extents
 from ape_stream.types import Frame, FrameResult, Instances, Mask, PromptSet
 
 PROMPTS = PromptSet.of("red apple, dog face")
@@ -110,10 +111,13 @@ def test_there_and_back_again_is_the_same():
         np.testing.assert_array_equal(ours.bitmap, theirs.bitmap)
 
 
-def test_boxes_alone_become_whole_boxes():
+def test_boxes_alone_stay_boxes():
     found = sv.Detections(xyxy=np.array([[1.5, 2, 4.2, 6], [-5, -5, 3, 3]]))
     got = from_detections(found, (10, 12))
-    assert [(m.x, m.y, *m.bitmap.shape) for m in got.masks] == [(1, 2, 4, 4), (0, 0, 3, 3)]
+    assert got.masks is None
+    touched = [(m.x, m.y, *m.bitmap.shape) for m in extents(got)]
+    assert touched == [(1, 2, 4, 4), (0, 0, 3, 3)]
+    assert to_detections(got, PromptSet.of(["a"])).mask is None
     assert got.scores.tolist() == [1, 1]
     assert got.prompt_ids.tolist() == [0, 0]
     assert got.track_ids is None

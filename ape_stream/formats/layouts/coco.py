@@ -2,8 +2,9 @@
 
 `annotations/instances_default.json` has compressed run lengths: holes and parts are exact.
 The same file in `polygons/` has the same annotations as polygons, for tools that edit outlines; a
-polygon has no holes. Beyond the format an annotation has `score`, `track_id` and, as CVAT does,
-`attributes`; an image `frame_index`, `time_s`, `pts` and `video_id`; the document `videos`.
+polygon has no holes. A box without a mask has an empty `segmentation`. Beyond the format an
+annotation has `score`, `track_id` and, as CVAT does, `attributes`; an image `frame_index`,
+`time_s`, `pts` and `video_id`; the document `videos`.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class FiftyOne(Layout):
         """Spool an image and its annotations."""
         self._document.add_image(image)
         for region in image.regions:
-            self._document.add_region(image, region, region.rle)
+            self._document.add_region(image, region, region.rle or [])
 
     def finish(self) -> None:
         """Write the document."""
@@ -145,6 +146,9 @@ class Coco(FiftyOne):
         super().frame(image)
         self._outlined.add_image(image)
         for region in image.regions:
+            if region.mask is None:
+                self._outlined.add_region(image, region, [])
+                continue
             parts = edge_polygons(region.mask)
             if not parts:
                 self.losses.add("empty masks (in the file with polygons)")

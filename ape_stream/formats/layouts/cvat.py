@@ -6,6 +6,8 @@ lost. Every shape is a key frame, since CVAT would interpolate between those tha
 is not seen in the next frame ends there with `outside`.
 
 For images: `annotations.xml` with `<mask>` shapes, which hold everything.
+
+A region without a mask is a `<box>` in both.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ape_stream.formats.records import InstanceRecord, JobRecord, VideoRecord
-    from ape_stream.formats.writer import Image, Losses
+    from ape_stream.formats.writer import Image, Losses, Region
+    from ape_stream.types import Mask
 
 __all__ = ["CvatImages", "CvatVideo", "element", "xml_text"]
 
@@ -76,8 +79,27 @@ def _attributes(record: InstanceRecord) -> str:
     )
 
 
-def _points(outline: NDArray[np.int32]) -> str:
-    return ";".join(f"{x},{y}" for x, y in outline.tolist())
+_Shape = tuple[str, dict[str, object]]
+"""An element's name and where it lies."""
+
+
+def _polygon(outline: NDArray[np.int32]) -> _Shape:
+    return "polygon", {"points": ";".join(f"{x},{y}" for x, y in outline.tolist())}
+
+
+def _box(record: InstanceRecord) -> _Shape:
+    return "box", dict(zip(("xtl", "ytl", "xbr", "ybr"), record.box, strict=True))
+
+
+def _mask(mask: Mask) -> _Shape:
+    height, width = mask.bitmap.shape
+    return "mask", {
+        "rle": ", ".join(map(str, masks.run_lengths(mask.bitmap).tolist())),
+        "left": mask.x,
+        "top": mask.y,
+        "width": width,
+        "height": height,
+    }
 
 
 class CvatVideo(Layout):
@@ -88,7 +110,7 @@ class CvatVideo(Layout):
         self._video, self._stem = video, folder
         # By (0, track, category, part), and (1, region, category, part) where there is no track.
         self._tracks = self.keep(GroupSpool(self.folder))
-        self._open: dict[tuple[int, ...], str] = {}  # last shape of those in the frame before
+        self._open: dict[tuple[int, ...], _Shape] = {}  # last shape of those in the frame before
         self._frames = 0
         self._last = -1
 
@@ -98,25 +120,30 @@ class CvatVideo(Layout):
         self._last = image.record.frame
         self._frames += 1
         for region in image.regions:
-            parts = edge_polygons(region.mask)
-            self.losses.add("holes", sum(len(part.holes) for part in parts))
-            self.losses.add("empty masks", not parts)
+            shapes = self._shapes(region)
             track_id = region.record.track_id
             owner = (1, region.id) if track_id is None else (0, track_id)
             attributes = _attributes(region.record)
-            for number, part in enumerate(parts):
+            for number, shape in enumerate(shapes):
                 key = (*owner, region.category_id, number)
-                points = _points(part.outer)
-                self._open[key] = points
-                self._add(key, points, attributes)
+                self._open[key] = shape
+                self._add(key, shape, attributes)
         self._end(before.keys() - self._open.keys(), before)
 
-    def _add(self, key: tuple[int, ...], points: str, inside: str, *, outside: int = 0) -> None:
-        values = {"frame": self._last, "keyframe": 1, "outside": outside, "occluded": 0}
-        shape = element("polygon", {**values, "points": points, "z_order": 0}, inside)
-        self._tracks.add(key, self._last, shape)
+    def _shapes(self, region: Region) -> list[_Shape]:
+        if region.mask is None:
+            return [_box(region.record)]
+        parts = edge_polygons(region.mask)
+        self.losses.add("holes", sum(len(part.holes) for part in parts))
+        self.losses.add("empty masks", not parts)
+        return [_polygon(part.outer) for part in parts]
 
-    def _end(self, keys: set[tuple[int, ...]], before: Mapping[tuple[int, ...], str]) -> None:
+    def _add(self, key: tuple[int, ...], shape: _Shape, inside: str, *, outside: int = 0) -> None:
+        name, where = shape
+        values = {"frame": self._last, "keyframe": 1, "outside": outside, "occluded": 0}
+        self._tracks.add(key, self._last, element(name, {**values, **where, "z_order": 0}, inside))
+
+    def _end(self, keys: set[tuple[int, ...]], before: Mapping[tuple[int, ...], _Shape]) -> None:
         for key in sorted(keys):
             self._add(key, before[key], "", outside=1)
 
@@ -173,22 +200,12 @@ class CvatImages(Layout):
         values = {"id": image.id - 1, "name": image.record.image, "width": width, "height": height}
         shapes = []
         for region in image.regions:
-            bitmap = region.mask.bitmap
-            if not bitmap.size:
+            if region.mask is not None and not region.mask.bitmap.size:
                 self.losses.add("empty masks")
                 continue
-            shape = {
-                "label": region.record.prompt,
-                "source": "auto",
-                "occluded": 0,
-                "rle": ", ".join(map(str, masks.run_lengths(bitmap).tolist())),
-                "left": region.mask.x,
-                "top": region.mask.y,
-                "width": bitmap.shape[1],
-                "height": bitmap.shape[0],
-                "z_order": 0,
-            }
-            shapes.append(element("mask", shape, _attributes(region.record)))
+            name, where = _box(region.record) if region.mask is None else _mask(region.mask)
+            shape = {"label": region.record.prompt, "source": "auto", "occluded": 0, **where}
+            shapes.append(element(name, {**shape, "z_order": 0}, _attributes(region.record)))
         self._stream.write(element("image", values, "\n" + "".join(shapes)))
 
     def finish(self) -> None:

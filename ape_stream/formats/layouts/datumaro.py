@@ -61,11 +61,11 @@ def _annotation(region: Region) -> dict[str, Any]:
         attributes["track_id"] = record.track_id
     return {
         "id": region.id,
-        "type": "mask",
+        "type": "mask" if record.mask is not None else "bbox",
         "attributes": attributes,
         "group": region.id,
         **({} if record.track_id is None else {"object_id": record.track_id}),
         "label_id": region.category_id - 1,
-        "rle": {"counts": record.mask.counts, "size": list(record.mask.size)},
+        **({"bbox": list(region.xywh)} if region.rle is None else {"rle": region.rle}),
         "z_order": 0,
     }

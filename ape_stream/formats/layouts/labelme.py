@@ -2,7 +2,7 @@
 
 A region is polygons where these hold it: each part one, of the same `group_id`. With holes, or
 parts of less than three corners, it is one shape of the type `mask`. Points are pixel centres, as
-LabelMe draws polygons.
+LabelMe draws polygons. A region without a mask is a rectangle.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ape_stream.formats.writer import Layout
 
 if TYPE_CHECKING:
     from ape_stream.formats.writer import Image, Region
+    from ape_stream.types import Mask
 
 __all__ = ["Labelme"]
 
@@ -44,21 +45,29 @@ class Labelme(Layout):
 
     def _shapes(self, region: Region) -> list[dict[str, Any]]:
         record = region.record
-        parts = masks.polygons(region.mask)
-        if not parts:
-            self.losses.add("empty masks")
-            return []
         common: dict[str, Any] = {
             "label": record.prompt,
             "group_id": record.track_id,
             "description": f"score {record.score}",
             "flags": {},
         }
+        if region.mask is None:
+            x1, y1, x2, y2 = record.box
+            corners = [[x1, y1], [x2, y2]]
+            return [{**common, "points": corners, "shape_type": "rectangle", "mask": None}]
+        return self._of_mask(region, region.mask, common)
+
+    def _of_mask(self, region: Region, mask: Mask, common: dict[str, Any]) -> list[dict[str, Any]]:
+        record = region.record
+        parts = masks.polygons(mask)
+        if not parts:
+            self.losses.add("empty masks")
+            return []
         outlines = all(not part.holes and len(part.outer) >= 3 for part in parts)
         if not outlines or (len(parts) > 1 and record.track_id is None):
-            x1, y1, x2, y2 = masks.box(region.mask)
+            x1, y1, x2, y2 = masks.box(mask)
             corners = [[x1, y1], [x2 - 1, y2 - 1]]
-            pixels = _png(region.mask.bitmap)
+            pixels = _png(mask.bitmap)
             return [{**common, "points": corners, "shape_type": "mask", "mask": pixels}]
         return [
             {**common, "points": part.outer.tolist(), "shape_type": "polygon", "mask": None}

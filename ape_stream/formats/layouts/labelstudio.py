@@ -1,6 +1,7 @@
 """Label Studio's predictions, https://labelstud.io/guide/predictions.
 
-`tasks.json` has a task for each frame with brush masks, which hold everything; `video_tasks.json`
+`tasks.json` has a task for each frame with brush masks, which hold everything, and rectangles for
+regions without masks; `video_tasks.json`
 one for each video with boxes of tracks, as Label Studio has no masks in video. `config.xml` and
 `video_config.xml` are the labelling interfaces that both need.
 """
@@ -35,6 +36,7 @@ class LabelStudio(Layout):
 
     def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
         super().__init__(folder, job, losses)
+        self._has_boxes = False
         self._tasks = self.keep(ListSpool(folder))
         self._video_tasks = self.keep(ListSpool(folder))
         self._model = {} if job.model is None else {"model_version": job.model}
@@ -48,7 +50,8 @@ class LabelStudio(Layout):
     def frame(self, image: Image) -> None:
         """Spool the frame's task, and what it adds to each track."""
         record = image.record
-        result = [self._mask(image, region) for region in image.regions]
+        result = [_found(image, region) for region in image.regions]
+        self._has_boxes |= any(region.mask is None for region in image.regions)
         prediction = {**self._model, "result": result}
         data = {"image": _LOCAL + record.image}
         self._tasks.add({"id": image.id, "data": data, "predictions": [prediction]})
@@ -60,25 +63,6 @@ class LabelStudio(Layout):
                 self.losses.add("regions without a track (in the tasks of videos)")
         self._position += 1
         self._last = record.frame
-
-    def _mask(self, image: Image, region: Region) -> dict[str, Any]:
-        height, width = image.record.size
-        return {
-            "id": f"r{region.id}",
-            "type": "brushlabels",
-            "from_name": "label",
-            "to_name": "image",
-            "original_width": width,
-            "original_height": height,
-            "image_rotation": 0,
-            "score": region.record.score,
-            "value": {
-                "format": "rle",
-                "rle": list(brush(region.mask, image.record.size)),
-                "brushlabels": [region.record.prompt],
-            },
-            "meta": {"track_id": region.record.track_id},
-        }
 
     def end_video(self) -> None:
         """Write the video's task."""
@@ -122,21 +106,49 @@ class LabelStudio(Layout):
                 tasks.copy_to(stream)
         labels = "\n" + "".join(element("Label", {"value": p.text}) for p in self.job.prompts)
         image = element("Image", {"name": "image", "value": "$image"})
-        brushes = element("BrushLabels", {"name": "label", "toName": "image"}, labels)
-        self.write_text("config.xml", element("View", {}, f"\n{image}{brushes}"))
+        tools = element("BrushLabels", {"name": "label", "toName": "image"}, labels)
+        if self._has_boxes:
+            tools += element("RectangleLabels", {"name": "box", "toName": "image"}, labels)
+        self.write_text("config.xml", element("View", {}, f"\n{image}{tools}"))
         video = element("Video", {"name": "video", "value": "$video"})
         named = element("Labels", {"name": "videoLabels", "toName": "video"}, labels)
         boxes = element("VideoRectangle", {"name": "box", "toName": "video"})
         self.write_text("video_config.xml", element("View", {}, f"\n{video}{named}{boxes}"))
 
 
+def _found(image: Image, region: Region) -> dict[str, Any]:
+    """A region of an image: a brush stroke, or a rectangle where there is no mask."""
+    height, width = image.record.size
+    if region.mask is None:
+        kind, tool, value = "rectanglelabels", "box", _rectangle(image, region)
+    else:
+        kind, tool = "brushlabels", "label"
+        value = {"format": "rle", "rle": list(brush(region.mask, image.record.size))}
+    return {
+        "id": f"r{region.id}",
+        "type": kind,
+        "from_name": tool,
+        "to_name": "image",
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+        "score": region.record.score,
+        "value": {**value, kind: [region.record.prompt]},
+        "meta": {"track_id": region.record.track_id},
+    }
+
+
 def _box(image: Image, region: Region) -> dict[str, Any]:
-    """A box in per cent of the frame; frames count from 1."""
+    """A box of a video; frames count from 1."""
+    about = {"frame": image.record.frame + 1, "time": image.record.time_s}
+    return {**about, **_rectangle(image, region)}
+
+
+def _rectangle(image: Image, region: Region) -> dict[str, Any]:
+    """A box in per cent of the frame."""
     height, width = image.record.size
     x, y, w, h = region.xywh
     return {
-        "frame": image.record.frame + 1,
-        "time": image.record.time_s,
         "x": round(100 * x / width, 6),
         "y": round(100 * y / height, 6),
         "width": round(100 * w / width, 6),

@@ -40,7 +40,7 @@ class Mot(Layout):
     def _lines(self, image: Image) -> Iterator[str]:
         for region in image.regions:
             if (track_id := region.record.track_id) is not None:
-                self.losses.add("masks")
+                self.losses.add("masks", region.mask is not None)
                 values = (track_id, *region.xywh, region.record.score, region.category_id, 1)
                 yield ",".join(map(str, (image.record.frame + 1, *values))) + "\n"
 

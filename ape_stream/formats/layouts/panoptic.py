@@ -88,7 +88,7 @@ class Panoptic(Layout):
 
 def _segment(painted: NDArray[np.uint16], number: int, regions: list[Region]) -> dict[str, Any]:
     """What is seen of a segment that these regions make."""
-    boxes = masks.boxes([region.mask for region in regions]).astype(int)
+    boxes = masks.boxes([region.mask for region in regions if region.mask is not None]).astype(int)
     left, top = boxes[:, :2].min(0).tolist()
     right, bottom = boxes[:, 2:].max(0).tolist()
     mask = masks.crop(painted[top:bottom, left:right] == number)

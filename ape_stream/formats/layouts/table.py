@@ -39,7 +39,8 @@ class Csv(Layout):
         for region in image.regions:
             record = region.record
             which = (region.id, record.track_id, region.category_id, record.prompt, record.score)
-            self._rows.writerow((*about, *which, *record.box, region.area, record.mask.counts))
+            counts = None if record.mask is None else record.mask.counts
+            self._rows.writerow((*about, *which, *record.box, region.area, counts))
 
     def finish(self) -> None:
         """End the file."""

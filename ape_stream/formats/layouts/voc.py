@@ -3,7 +3,7 @@
 `Annotations/<video>_<frame>.xml` with boxes, `SegmentationObject/` and `SegmentationClass/` with
 palette PNGs, `ImageSets/*/<split>.txt` with names. Boxes are whole pixels from 1, both ends inside.
 In the maps of an image, object k is the k-th of its XML; where regions overlap, the small one is
-on top.
+on top. An image whose regions have no masks has an XML only.
 """
 
 from __future__ import annotations
@@ -48,11 +48,13 @@ class Voc(Layout):
     def frame(self, image: Image) -> None:
         """Write the image's XML and maps, and its name into the lists."""
         name = flat_name(image.path)
-        self.write_text(f"Annotations/{name}.xml", _document(image, name))
-        for kind in ("Main", "Segmentation"):
+        masked = all(region.mask is not None for region in image.regions)
+        self.write_text(f"Annotations/{name}.xml", _document(image, name, masked=masked))
+        for kind in ("Main", "Segmentation") if masked else ("Main",):
             with self.file(f"ImageSets/{kind}/{self._split}.txt").open("a", encoding="utf-8") as f:
                 f.write(name + "\n")
-        self._write_maps(image, name)
+        if masked:
+            self._write_maps(image, name)
 
     def _write_maps(self, image: Image, name: str) -> None:
         values = list(range(1, len(image.regions) + 1))
@@ -69,14 +71,14 @@ class Voc(Layout):
         self.write_png(f"SegmentationClass/{name}.png", classes, COLOURS)
 
 
-def _document(image: Image, name: str) -> str:
+def _document(image: Image, name: str, *, masked: bool) -> str:
     height, width = image.record.size
     objects = "".join(_object(region.record) for region in image.regions)
     return (
         f"<annotation>\n<folder>JPEGImages</folder><filename>{name}.jpg</filename>\n"
         f"<source><database>ape_stream</database><image>{xml_text(image.record.image)}</image>"
         f"</source>\n<size><width>{width}</width><height>{height}</height><depth>3</depth></size>\n"
-        f"<segmented>{int(bool(image.regions))}</segmented>\n{objects}</annotation>\n"
+        f"<segmented>{int(masked and bool(image.regions))}</segmented>\n{objects}</annotation>\n"
     )
 
 

@@ -1,6 +1,7 @@
 """YOLO, https://docs.ultralytics.com/datasets/: `labels/<split>/<video>_<frame>.txt`, `data.yaml`.
 
-A row is a class, from 0, and a polygon or a box in parts of the image's width and height. Images
+A row is a class, from 0, and a polygon, or a box where there is no mask or boxes are asked for, in
+parts of the image's width and height. Images
 belong into `images/<split>/`. A polygon is one ring: holes are kept by a seam, and parts are joined
 by a line of one pixel, as in Ultralytics' own conversion. A point is a quarter of a pixel inside
 its own: exact for readers that truncate to whole pixels (Ultralytics) or round (supervision).
@@ -56,6 +57,8 @@ class YoloSegment(Layout):
 
     def _numbers(self, region: Region) -> np.ndarray[tuple[int, int], np.dtype[np.float64]] | None:
         """(K, 2) points of a row, pixels; None where there is nothing."""
+        if region.mask is None:
+            return _box(region)
         parts = masks.polygons(region.mask)
         if not parts:
             return None
@@ -81,6 +84,11 @@ class YoloDetect(YoloSegment):
     """The layout of YOLO detection."""
 
     def _numbers(self, region: Region) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-        self.losses.add("masks")
-        x1, y1, x2, y2 = region.record.box
-        return np.array([[(x1 + x2) / 2, (y1 + y2) / 2], [x2 - x1, y2 - y1]])
+        self.losses.add("masks", region.mask is not None)
+        return _box(region)
+
+
+def _box(region: Region) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Centre and size, pixels."""
+    x1, y1, x2, y2 = region.record.box
+    return np.array([[(x1 + x2) / 2, (y1 + y2) / 2], [x2 - x1, y2 - y1]])

@@ -1,7 +1,8 @@
 """YouTube-VIS, https://youtube-vos.org/dataset/vis/: masks by track, `annotations/instances.json`.
 
 `videos` list their images in `file_names`; an annotation is one track, with a list of `bboxes`,
-`areas` and `segmentations` as long as its video, null where the track is not seen.
+`areas` and `segmentations` as long as its video, null where the track is not
+seen; `segmentations` also where it has no mask.
 """
 
 from __future__ import annotations
@@ -53,8 +54,10 @@ class Ytvis(Layout):
             key = (track_id, region.category_id)
             self._best[key] = max(self._best.get(key, 0.0), region.record.score)
             # As a list, which every reader of this format takes; of compressed ones only some do.
-            counts = masks.rle_run_lengths(region.rle).tolist()
-            mask = {"size": list(image.record.size), "counts": counts}
+            mask = None
+            if region.rle is not None:
+                counts = masks.rle_run_lengths(region.rle).tolist()
+                mask = {"size": list(image.record.size), "counts": counts}
             values = (region.area, list(region.xywh), mask)
             self._tracks.add(key, len(self._names), "\t".join(map(to_json, values)))
         self._names.append(image.record.image)

@@ -29,11 +29,13 @@ def image_annotations(encoder: Encoder, header: Any, result: FrameResult) -> Any
     drawn = _Drawing(encoder, header.stamp, max(1.0, min(result.instances.size) / 400))
     points, texts = [], []
     colours = colours_of(result.instances).tolist()
-    for k, mask in enumerate(result.instances.masks):
+    regions = result.instances.masks
+    for k in range(len(result.instances)):
         colour = colours[k]
         x1, y1, x2, y2 = result.instances.boxes[k].tolist()
         points.append(drawn.loop([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], colour, filled=False))
-        points += [drawn.loop(loop, colour, filled=True) for loop in _contours(mask)]
+        if regions is not None:
+            points += [drawn.loop(loop, colour, filled=True) for loop in _contours(regions[k])]
         texts.append(drawn.text(_label(encoder, result, k), x1, y1, colour))
     return encoder.message_class("foxglove_msgs/msg/ImageAnnotations")(
         circles=[], points=points, texts=texts

@@ -192,13 +192,15 @@ class Encoder:
     def instance_map(self, result: FrameResult) -> NDArray[Any]:
         """(H, W) map of detection numbers from 1, 0 = nothing; small masks over large ones."""
         found = result.instances
-        return self._narrowed(label_map(found.masks, found.size), len(found))
+        return self._narrowed(
+            label_map(found.masks_for("an instance image"), found.size), len(found)
+        )
 
     def confidence_map(self, result: FrameResult) -> NDArray[np.uint8]:
         """(H, W) uint8 map of scores, 255 = 1.0, 0 = nothing; painted as `class_map`."""
         found = result.instances
         values = np.maximum(1, np.rint(255 * found.scores)).astype(int).tolist()
-        return label_map(found.masks, found.size, values).astype(np.uint8)
+        return label_map(found.masks_for("a confidence image"), found.size, values).astype(np.uint8)
 
     def _narrowed(self, values: NDArray[np.uint16], largest: int) -> NDArray[Any]:
         if self._mask_encoding == "mono8" and largest <= MONO8_LARGEST:

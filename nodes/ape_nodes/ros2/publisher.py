@@ -71,7 +71,8 @@ class ResultPublisher:
         """Topic and message, in the order of `OUTPUTS`.
 
         Names come first and once per prompt set, so that no map is read with the wrong names. A
-        lazy topic is left out while it has no readers, and one in space if the frame has no depth.
+        lazy topic is left out while it has no readers, one in space if the frame has no depth, and
+        one of masks if the model gives boxes only.
         """
         messages = _Messages(self._encoder, result, self._placement)
         for spec in OUTPUTS:
@@ -82,8 +83,18 @@ class ResultPublisher:
                 self._named = result.prompts
             if spec.name in SPACE_TOPICS and result.frame.depth is None:
                 continue
+            if _paints_masks(spec.name) and not _paintable(result):
+                continue
             if not spec.lazy or has_readers(spec.name):
                 yield spec.name, messages.message(spec.name)
+
+
+def _paints_masks(topic: str) -> bool:
+    return topic.partition("/")[0] in ("label_image", "confidence_image", "instance_image")
+
+
+def _paintable(result: FrameResult) -> bool:
+    return result.instances.masks is not None or result.maps.semantic is not None
 
 
 class _Messages:

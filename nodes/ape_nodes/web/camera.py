@@ -218,7 +218,7 @@ class Camera:
     def _masks(self, found: Found, variant: Variant | None) -> bytes:
         result = found.result
         instances = result.instances
-        labels = protocol.label_map(instances.masks, instances.size)
+        labels = protocol.label_map(instances.masks or (), instances.size)
         meta = {**_meta(result.frame), "dets": _rows(found), "timings": _rounded(result.timings)}
         if found.counts is not None:
             meta["counts"] = found.counts

@@ -151,7 +151,7 @@ class _Pickled(_PlainPubSub):
     def _encode(self) -> list[bytes]:
         found = self._result.instances
         # Dense (N, H, W), as most scripts keep masks.
-        masks = np.stack([paste(mask, found.size) for mask in found.masks])
+        masks = np.stack([paste(mask, found.size) for mask in found.masks or ()])
         return [pickle.dumps((found.boxes, found.scores, masks))]
 
     def _decode(self, parts: list[bytes]) -> object:

@@ -107,7 +107,8 @@ class Asker:
         kept = index[order]
         masks = None
         if needs_masks(self._dataset):
-            masks = MaskCodes.of([encode_rle(found.masks[k], found.size) for k in kept.tolist()])
+            own = found.masks_for(f"task {self._dataset.task.name}")
+            masks = MaskCodes.of([encode_rle(own[k], found.size) for k in kept.tolist()])
         return FoundRegions(
             image_ids=np.full(len(kept), record.image_id, np.int64),
             class_ids=self._dataset.classes.ids[positions[order]].astype(np.int32),

@@ -197,7 +197,9 @@ class FoundRegions:
             class_ids=class_ids[found.prompt_ids].astype(np.int32),
             xywh=np.concatenate([corner, far - corner], 1),
             scores=found.scores,
-            masks=MaskCodes.of([encode_rle(mask, found.size) for mask in found.masks]),
+            masks=None
+            if found.masks is None
+            else MaskCodes.of([encode_rle(mask, found.size) for mask in found.masks]),
         )
 
     @classmethod
