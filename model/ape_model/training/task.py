@@ -13,14 +13,16 @@ import torch
 
 from ape_model.config import NANO
 from ape_model.io.safetensors_io import read_metadata
-from ape_model.training.data.coco import read_coco
 from ape_model.training.data.coco_dataset import CocoBatches
 from ape_model.training.data.config import WORLD
 from ape_model.training.data.mixture import MixedBatches
 from ape_model.training.data.world_dataset import WorldBatches
+from ape_model.training.errors import DataError
 from ape_model.training.prompts.negatives import NegativeSampler
 from ape_model.training.prompts.sampler import PromptingConfig, PromptSampler
 from ape_model.world import World
+from ape_stream.datasets.instances import DatasetError
+from ape_stream.datasets.read import read_instances
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,9 +31,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ape_model.training.data.batch import Example
-    from ape_model.training.data.coco import CocoData
     from ape_model.training.data.config import DataConfig
     from ape_model.training.recipe import Recipe
+    from ape_stream.datasets.instances import InstanceData
 
 __all__ = ["Task", "ValidationSet", "build_task"]
 
@@ -112,7 +114,7 @@ class _Builder:
         )
         return _Part(data, prompting, validation, words)
 
-    def images(self, config: DataConfig, coco: CocoData) -> _Part:
+    def images(self, config: DataConfig, coco: InstanceData) -> _Part:
         """Make the data set of a user's images."""
         loop = self.recipe.loop
         data = CocoBatches(
@@ -140,7 +142,7 @@ class _Builder:
         if config.uses_phrases:
             return _Part(data, prompting, None)
         side = (NANO.unit, NANO.unit)
-        examples = [data.example(k, side) for k in range(min(VALIDATION_IMAGES, len(coco.images)))]
+        examples = [data.example(k, side) for k in range(min(VALIDATION_IMAGES, len(data.usable)))]
         validation = ValidationSet(config.source, negatives.names, coco.things, examples)
         stuff = [word for word, row in zip(words, truth, strict=True) if row[coco.things :].any()]
         return _Part(data, prompting, validation, tuple(words), tuple(stuff))
@@ -160,7 +162,7 @@ def build_task(
         folder: base of relative paths.
         encode: texts to (N, D) vectors of length one.
         text: file of the text tower, whose words become negatives.
-        report: called with a line about every COCO file.
+        report: called with a line about every data set of images.
 
     Raises:
         DataError: a data set cannot be trained on.
@@ -172,9 +174,9 @@ def build_task(
             parts.append(builder.world(config))
             continue
         source = folder / config.source
-        coco = read_coco(source, folder / config.images if config.images else None)
-        report(f"{source}: {len(coco.images)} images, left out: {coco.skips}")
-        parts.append(builder.images(config, coco))
+        given = _read(source, folder / config.images if config.images else None)
+        report(f"{source}: {len(given.labelled)} images, left out: {given.skips}")
+        parts.append(builder.images(config, given))
     data = [part.data for part in parts]
     ratios = [config.ratio for config in recipe.data]
     seed = recipe.loop.seed
@@ -185,6 +187,20 @@ def build_task(
         tuple(dict.fromkeys(word for part in parts for word in part.words)),
         tuple(dict.fromkeys(word for part in parts for word in part.stuff)),
     )
+
+
+def _read(source: Path, images: Path | None) -> InstanceData:
+    """Read a data set; images without a region are counted as left out.
+
+    Raises:
+        DataError: it cannot be trained on.
+    """
+    try:
+        data = read_instances(source, images)
+    except DatasetError as error:
+        raise DataError(str(error)) from error
+    data.skips.add("image without a region", len(data.images) - len(data.labelled))
+    return data
 
 
 def _prompts(names: Sequence[str], synonyms: Sequence[Sequence[str]]) -> tuple[list[str], Tensor]:

@@ -17,11 +17,11 @@ from ape_model.training.data.augment import (
     place,
     split_regions,
 )
-from ape_model.training.data.coco import CocoData, CocoImage, Region, Skips
 from ape_model.training.data.coco_dataset import CocoBatches
 from ape_model.training.data.config import DataConfig
 from ape_model.training.data.world_dataset import Canvas, Phase
 from ape_model.training.errors import DataError
+from ape_stream.datasets.instances import InstanceData, InstanceImage, Region, Skips
 
 STAGES = (Phase(0, (Canvas(64, 96, 2),)),)
 THING = Region(0, [], True, ())
@@ -135,8 +135,8 @@ def striped(tmp_path, **changes):
     cv2.imwrite(str(tmp_path / "a.png"), pixels)
     box = [[0, 0, 32, 0, 32, 64, 0, 64]]
     region = Region(0, box, True, ("the left half",))
-    image = CocoImage(tmp_path / "a.png", (64, 64), (region,))
-    data = CocoData((image,), ("half",), ((),), 1, Skips())
+    image = InstanceImage(tmp_path / "a.png", (64, 64), (region,))
+    data = InstanceData((image,), ("half",), ((),), 1, Skips())
     config = DataConfig("a.json", **({"photometric": 0.0} | changes))
     return CocoBatches(data, STAGES, config, seed=0, network=NANO, steps=9)
 
@@ -182,8 +182,8 @@ def test_descriptions_are_given_only_where_they_are_asked_for(tmp_path):
 
 def test_data_without_phrases_cannot_be_described(tmp_path):
     batches = striped(tmp_path)
-    bare = CocoImage(tmp_path / "a.png", (64, 64), (THING,))
-    data = CocoData((bare,), ("half",), ((),), 1, Skips())
+    bare = InstanceImage(tmp_path / "a.png", (64, 64), (THING,))
+    data = InstanceData((bare,), ("half",), ((),), 1, Skips())
     with pytest.raises(DataError, match=r"a\.json: no annotation has `phrases`"):
         CocoBatches(
             data, STAGES, DataConfig("a.json", prompts="phrase"), seed=0, network=NANO, steps=1
@@ -201,8 +201,8 @@ def test_light_and_colour_change_as_often_as_asked_for_and_no_region_moves(tmp_p
 def test_stuff_stays_whole_where_asked(tmp_path):
     image = striped(tmp_path).usable[0]
     halves = [[0, 0, 16, 0, 16, 64, 0, 64], [48, 0, 64, 0, 64, 64, 48, 64]]
-    image = CocoImage(image.path, image.size, (Region(0, halves, True, ()),))
-    data = CocoData((image,), ("pond",), ((),), 0, Skips())
+    image = InstanceImage(image.path, image.size, (Region(0, halves, True, ()),))
+    data = InstanceData((image,), ("pond",), ((),), 0, Skips())
     for parts in (True, False):
         config = DataConfig("a.json", stuff_in_parts=parts)
         batches = CocoBatches(data, STAGES, config, seed=0, network=NANO, steps=1)

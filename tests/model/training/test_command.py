@@ -15,7 +15,6 @@ from ape_model.loading import load_network, load_text_encoder
 from ape_model.network.nano import build_nano
 from ape_model.perceiver import ApePerceiver
 from ape_model.training.command import train
-from ape_model.training.data.coco import read_coco
 from ape_model.training.data.coco_dataset import CocoBatches
 from ape_model.training.data.world_dataset import Canvas, Phase
 from ape_model.training.errors import DataError
@@ -23,6 +22,7 @@ from ape_model.training.prompts.sampler import PromptSampler
 from ape_model.training.trainer import LoopConfig, Trainer
 from ape_model.weights.registry import find_model
 from ape_model.weights.state_dict import save_weights
+from ape_stream.datasets.coco import read_coco
 from ape_stream.values.prompts import Prompt, PromptSet
 
 RECIPE = """

@@ -14,7 +14,6 @@ from ape_model.network.boxes import box_iou, corners
 from ape_model.network.nano import build_nano
 from ape_model.training.command import RECIPES
 from ape_model.training.data.batch import collate
-from ape_model.training.data.coco import read_coco
 from ape_model.training.data.coco_dataset import CocoBatches
 from ape_model.training.data.world_dataset import Canvas, Phase, WorldBatches, taking_turns
 from ape_model.training.errors import TrainingError
@@ -25,6 +24,7 @@ from ape_model.training.trainer import LoopConfig, Trainer
 from ape_model.weights.registry import find_model
 from ape_model.weights.state_dict import load_weights
 from ape_model.world import Phrase, World
+from ape_stream.datasets.coco import read_coco
 
 TINY = (Phase(0, (Canvas(96, 96, 2, 3),), 0.5),)
 

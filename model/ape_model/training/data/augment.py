@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ape_model.training.data.coco import Region
+    from ape_stream.datasets.instances import Region
 
 __all__ = [
     "Placement",

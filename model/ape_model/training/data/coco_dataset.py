@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ape_model.config import NanoConfig
-    from ape_model.training.data.coco import CocoData, CocoImage, Shape
     from ape_model.training.data.world_dataset import Phase
+    from ape_stream.datasets.instances import InstanceData, InstanceImage, Shape
 
 __all__ = ["CocoBatches"]
 
@@ -63,7 +63,7 @@ class CocoBatches(Dataset["Batch"]):
 
     def __init__(
         self,
-        data: CocoData,
+        data: InstanceData,
         phases: tuple[Phase, ...],
         config: DataConfig | None = None,
         *,
@@ -77,7 +77,7 @@ class CocoBatches(Dataset["Batch"]):
         self.network, self.steps, self.rank = network, steps, rank
         self.usable = [
             entry
-            for entry in data.images
+            for entry in data.labelled
             if not self.config.uses_phrases or any(region.phrases for region in entry.regions)
         ]
         if not self.usable:
@@ -116,7 +116,7 @@ class CocoBatches(Dataset["Batch"]):
                 break
         return example
 
-    def jittered(self, entry: CocoImage, size: tuple[int, int], rng: random.Random) -> Example:
+    def jittered(self, entry: InstanceImage, size: tuple[int, int], rng: random.Random) -> Example:
         """Return a randomly augmented image on a canvas of (height, width)."""
         where = jittered(entry.size, size, self._scale(entry), rng)
         view = _view(entry, where, size)
@@ -126,7 +126,7 @@ class CocoBatches(Dataset["Batch"]):
             view = replace(view, image=photometric(view.image, rng))
         return self._finish(view, mirrored=where.mirrored)
 
-    def _scale(self, entry: CocoImage) -> tuple[float, float]:
+    def _scale(self, entry: InstanceImage) -> tuple[float, float]:
         """Range of sizes; an image is not cropped where its phrases refer to all of it."""
         low, high = self.config.scale
         phrases = [text for region in entry.regions for text in region.phrases]
@@ -162,7 +162,7 @@ class CocoBatches(Dataset["Batch"]):
         )
 
 
-def _view(entry: CocoImage, where: Placement, size: tuple[int, int]) -> View:
+def _view(entry: InstanceImage, where: Placement, size: tuple[int, int]) -> View:
     """Read an image and put it on a canvas."""
     # Masks of COCO files may overlap, and `ids` has one region for each pixel.
     ids = np.zeros(entry.size, np.int32)
@@ -174,7 +174,7 @@ def _view(entry: CocoImage, where: Placement, size: tuple[int, int]) -> View:
     return View(image, place(ids, where, size, 0), entry.regions)
 
 
-def _read(entry: CocoImage) -> NDArray[np.uint8]:
+def _read(entry: InstanceImage) -> NDArray[np.uint8]:
     """Read (H, W, 3) uint8 blue-green-red.
 
     COCO files give the size either as stored or as rotated by EXIF; the one that fits is taken.
@@ -185,7 +185,7 @@ def _read(entry: CocoImage) -> NDArray[np.uint8]:
             raise DataError(f"{entry.path} cannot be read as an image")
         if pixels.shape[:2] == entry.size:
             return np.asarray(pixels, np.uint8)
-    raise DataError(f"{entry.path} has another size than the COCO file gives")
+    raise DataError(f"{entry.path} has another size than the data set gives")
 
 
 def _mask(shape: Shape, size: tuple[int, int]) -> NDArray[np.uint8]:

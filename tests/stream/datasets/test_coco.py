@@ -5,15 +5,9 @@ import json
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
-from ape_model.config import NANO
-from ape_model.training.data.coco import read_coco
-from ape_model.training.data.coco_dataset import CocoBatches
-from ape_model.training.data.world_dataset import Canvas, Phase
-from ape_model.training.errors import DataError
-
-STAGES = (Phase(0, (Canvas(64, 96, 2),)),)
+from ape_stream.datasets.coco import read_coco
+from ape_stream.datasets.instances import DatasetError
 
 
 def table(**changes):
@@ -136,7 +130,7 @@ def test_phrases_belong_to_their_region(write):
 )
 def test_a_bad_file_is_refused_in_one_line(write, content, message):
     path = write(content)
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(DatasetError, match=message) as caught:
         read_coco(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
@@ -166,49 +160,3 @@ def test_an_unusable_annotation_is_counted_and_the_rest_is_used(write, bad, caus
     data = read_coco(write(table(annotations=[annotation(), bad])))
     assert data.skips.counts == {cause: 1}
     assert [len(p.regions) for p in data.images] == [1]
-
-
-def test_a_box_that_reaches_over_the_rim_is_used_as_far_as_it_shows(write):
-    data = read_coco(write(table(annotations=[annotation(bbox=[50, 30, 40, 40], segmentation=[])])))
-    example = CocoBatches(data, STAGES, seed=0, network=NANO, steps=4).example(0, (40, 60))
-    assert example.boxes.tolist() == [[50, 30, 60, 40]]
-
-
-def test_an_unmoved_example_shows_the_square_where_it_is(write):
-    batches = CocoBatches(read_coco(write(table())), STAGES, seed=0, network=NANO, steps=4)
-    example = batches.example(0, (80, 120))
-    assert example.boxes.tolist() == [pytest.approx([20, 20, 62, 62], abs=2)]
-    assert example.classes.tolist() == [0]
-
-
-def test_the_same_seed_and_step_make_the_same_batch(write):
-    data = read_coco(write(table()))
-    one, other = (CocoBatches(data, STAGES, seed=3, network=NANO, steps=4)[2] for _ in range(2))
-    assert one.images.equal(other.images)
-    assert one.masks.equal(other.masks)
-
-
-@pytest.mark.parametrize("size", [(40, 60), (60, 40)])
-def test_a_turned_photograph_is_read_the_way_the_data_set_means_it(tmp_path, size):
-    pixels = np.zeros((40, 60, 3), np.uint8)
-    pixels[:10, :10] = 255  # the corner at the top left as stored
-    exif = Image.Exif()
-    exif[0x0112] = 6  # shown turned clockwise: the corner is at the top right
-    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, quality=95)
-    content = table(
-        images=[image(file_name="a.jpg", height=size[0], width=size[1])],
-        annotations=[annotation(bbox=[0, 0, 20, 20], segmentation=[])],
-    )
-    (tmp_path / "data.json").write_text(json.dumps(content))
-    data = read_coco(tmp_path / "data.json")
-    shown = CocoBatches(data, STAGES, seed=0, network=NANO, steps=1).example(0, size).image
-    assert bool(shown[4, 4].mean() > 200) is (size == (40, 60))
-
-
-def test_an_image_that_breaks_off_is_named(write, tmp_path):
-    path = write(table())
-    whole = (tmp_path / "a.png").read_bytes()
-    (tmp_path / "a.png").write_bytes(whole[:50])
-    batches = CocoBatches(read_coco(path), STAGES, seed=0, network=NANO, steps=4)
-    with pytest.raises(DataError, match=r"a\.png cannot be read as an image"):
-        batches[0]
