@@ -8,6 +8,7 @@
     masks, depth, wire, draw, interop  masks; boxes in space; results as bytes and as an overlay
     plugins, specs                parts by name; which part a user's string means
     cli, evaluation, annotation, batch, index, indexing  commands; scores; jobs; ask later
+    datasets                      labelled images as annotation tools write them
     channel, stats, signals       hand-over between threads; counts and times; Ctrl-C
     files, errors, tables, text, closing, optional    what all of them use
 

@@ -125,12 +125,12 @@ def _words(row: Row) -> tuple[str, ...]:
     if not isinstance(synonyms, list) or not all(isinstance(s, str) for s in synonyms):
         raise DatasetError(f"{row.where}: synonyms is a list of texts, not {synonyms!r}")
     for word in (name, *synonyms):
-        if not has_words(word):
+        if not _has_words(word):
             raise DatasetError(f"{row.where}: {word!r} holds no letter or digit")
     return (name, *synonyms)
 
 
-def has_words(text: str) -> bool:
+def _has_words(text: str) -> bool:
     """Whether a text has a letter or a digit, so that it can be a prompt."""
     return any(letter.isalnum() for letter in text)
 
@@ -195,7 +195,7 @@ def _region(
             return None, False
     phrases = row.content.get("phrases", [])
     if not isinstance(phrases, list) or not all(
-        isinstance(p, str) and has_words(p) for p in phrases
+        isinstance(p, str) and _has_words(p) for p in phrases
     ):
         raise DatasetError(f"{row.where}: phrases is a list of texts with words, not {phrases!r}")
     x, y, w, h = box

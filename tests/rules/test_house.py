@@ -24,6 +24,7 @@ DOORS = {
     "cuda": ("cuda_ops/",),
     "cupy": ("cuda_ops/",),
     "cyclonedds": ("nodes/ape_nodes/ros2/dds/",),
+    "defusedxml": ("ape_stream/datasets/voc.py",),
     "ftfy": ("model/ape_model/text/",),
     "huggingface_hub": ("model/ape_model/weights/",),
     "lz4": ("ape_stream/wire/",),
@@ -32,6 +33,7 @@ DOORS = {
     "paho": ("nodes/ape_nodes/web/zones/events.py",),
     "prometheus_client": ("nodes/ape_nodes/metrics/", "nodes/ape_nodes/web/hub.py"),
     "pycocotools": (
+        "ape_stream/datasets/",
         "ape_stream/evaluation/",
         "ape_stream/masks/",
         "model/ape_model/training/",
@@ -58,6 +60,7 @@ DOORS = {
         "nodes/ape_nodes/web/zones/counting.py",
     ),
     "trackers": ("ape_stream/evaluation/", "ape_stream/trackers/"),
+    "yaml": ("ape_stream/datasets/yolo.py",),
     "zmq": ("nodes/ape_nodes/zeromq/", "nodes/ape_nodes/control.py"),
     "zstandard": ("ape_stream/wire/",),
 }

@@ -23,7 +23,10 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for states, log and weights.")],
     config: Annotated[Path | None, typer.Option(help="A recipe (TOML).")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="A COCO file of instances; without it, the drawn world.")
+        Path | None,
+        typer.Option(
+            help="Your images: a COCO file, a folder of Pascal VOC, or a data.yaml of YOLO."
+        ),
     ] = None,
     images: Annotated[  # the second name is the former one, kept for one release
         Path | None, typer.Option("--images", "--pictures", help="Folder of the images of --data.")

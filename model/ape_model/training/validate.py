@@ -13,6 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from ape_model.config import NANO
+from ape_model.inference.selection import select
 from ape_model.network.boxes import box_iou, corners
 from ape_model.training.data.batch import collate
 
@@ -28,6 +29,8 @@ __all__ = ["validate"]
 
 CANDIDATES = 100
 """Detections of an image: the best of all (query, name) pairs."""
+LOW = 0.01
+"""Least score: AP needs the weak ones too."""
 
 
 @torch.no_grad()
@@ -59,7 +62,7 @@ def validate(
         # Names that the network claims with confidence, though no region has them.
         claimed = set((scores > 0.5).any(0).nonzero()[:, 0].tolist())
         absent += len(claimed - set(example.classes.tolist()))
-        found += _rows(index, boxes, scores)
+        found += _rows(index, outputs.logits, outputs.boxes, _scale(example))
     truth = _truth(examples, len(names))
     kinds = {"things_ap50": range(things), "stuff_ap50": range(things, len(names))}
     return {key: _ap50(truth, found, list(ids)) for key, ids in kinds.items() if ids} | {
@@ -73,15 +76,23 @@ def _scale(example: Example) -> Tensor:
     return torch.tensor([width, height, width, height])
 
 
-def _rows(index: int, boxes: Tensor, scores: Tensor) -> list[list[float]]:
-    """The best (query, name) pairs as rows of image, x, y, w, h, score, class (COCO results)."""
-    # A query may answer for several names, as in the final selection: pairs compete, not queries.
-    best = scores.flatten().topk(min(CANDIDATES, scores.numel()))
-    query, name = best.indices // scores.shape[1], best.indices % scores.shape[1]
-    sides = torch.cat([boxes[query, :2], boxes[query, 2:] - boxes[query, :2]], dim=1)
-    image = torch.full((len(query), 1), float(index))
-    rows = torch.cat([image, sides, best.values[:, None], name[:, None]], dim=1)
-    return rows.tolist()
+def _rows(index: int, logits: Tensor, boxes: Tensor, scale: Tensor) -> list[list[float]]:
+    """Regions as inference selects them: rows of image, x, y, w, h, score, class (COCO results).
+
+    Training gives a region several queries: without suppression all but one of them count as wrong.
+
+    Args:
+        index: of the image.
+        logits: (1, Q, C) of queries and names.
+        boxes: (1, Q, 4) cx, cy, w, h in 0..1.
+        scale: (4,) width and height of the image, twice, pixels.
+    """
+    thresholds = torch.full((logits.shape[-1],), LOW)
+    [[kept]] = select([(logits, boxes, thresholds)], per_prompt=CANDIDATES)  # strongest first
+    corner, end = (kept.boxes * scale)[:CANDIDATES].chunk(2, dim=1)  # (K, 2) each
+    columns = (kept.scores[:CANDIDATES, None], kept.prompts[:CANDIDATES, None])
+    image = torch.full((len(corner), 1), float(index))
+    return torch.cat([image, corner, end - corner, *columns], dim=1).tolist()
 
 
 def _truth(examples: Sequence[Example], classes: int) -> COCO:
@@ -113,7 +124,7 @@ def _truth(examples: Sequence[Example], classes: int) -> COCO:
 
 def _ap50(truth: COCO, found: list[list[float]], classes: list[int]) -> float:
     """Mean average precision at IoU 0.5 over the classes that occur."""
-    table: NDArray[np.float64] = np.array(found)
+    table: NDArray[np.float64] = np.array(found).reshape(-1, 7)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = COCOeval(truth, truth.loadRes(table), "bbox")
         evaluator.params.catIds = classes
