@@ -6,9 +6,8 @@
     protocols, testing            Source, Sink, ...: the shapes of own parts; fakes of them
     sources, sinks, trackers, formats  where frames come from, where results go; identities
     masks, depth, wire, draw, interop  masks; boxes in space; results as bytes and as an overlay
-    plugins, specs                parts by name; which part a user's string means
+    plugins, specs, datasets      parts by name; which part a string means; labelled images
     cli, evaluation, annotation, batch, index, indexing  commands; scores; jobs; ask later
-    datasets                      labelled images as annotation tools write them
     channel, stats, signals       hand-over between threads; counts and times; Ctrl-C
     files, errors, tables, text, closing, optional    what all of them use
 
