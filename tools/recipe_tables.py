@@ -10,10 +10,11 @@ from pathlib import Path
 
 from ape_model.training.data.config import DataConfig
 from ape_model.training.data.world_dataset import Canvas, Phase
+from ape_model.training.finetuning.config import FineTuneConfig
 from ape_model.training.trainer import LoopConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "training.md"
-KINDS = {kind.__name__: kind for kind in (LoopConfig, Phase, Canvas, DataConfig)}
+KINDS = {kind.__name__: kind for kind in (LoopConfig, Phase, Canvas, DataConfig, FineTuneConfig)}
 MARK = re.compile(r"(<!-- recipe: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

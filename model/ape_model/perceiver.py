@@ -113,7 +113,7 @@ class ApePerceiver:
         self._config = config if canvas is None else replace(config, canvas=canvas)
         self._spares_a_core = config.spare_core and not on_gpu
         self._threshold = config.score_threshold if threshold is None else threshold
-        self._vocabulary = files.vocabulary
+        self._vocabulary = files.vocabulary | self._embedder.names
         self._known_stuff = files.stuff
         if config.knows_drawn_stuff:
             self._known_stuff |= _drawn_stuff()

@@ -180,11 +180,31 @@ class Ape(nn.Module):
             features: of `encode_image`.
             prompts: of `vocabulary` or `sentences`.
         """
-        geometry, transformer = features.geometry, self.transformer
+        memory, fused = self.encode(features, prompts)
+        return self.decode(features, prompts, memory, fused)
+
+    def encode(
+        self, features: ImageFeatures, prompts: PromptFeatures
+    ) -> tuple[Tensor, Tensor | None]:
+        """First half of `head`: (B, N, C) memory and the (B, T, Dl) fused text, None without it.
+
+        With names as prompts it is the same for all names, because the image sees only the zero
+        token.
+        """
         fusion = prompts.fusion
         if fusion is not None:
             fusion = fusion.expand(features.lateral.shape[0], -1, -1)
-        memory, fused = transformer.encode(features.maps, geometry, fusion)  # (B, N, C)
+        return self.transformer.encode(features.maps, features.geometry, fusion)
+
+    def decode(
+        self,
+        features: ImageFeatures,
+        prompts: PromptFeatures,
+        memory: Tensor,
+        fused: Tensor | None,
+    ) -> RawOutputs:
+        """Second half of `head`, on what `encode` returned; it reads no maps of the features."""
+        geometry, transformer = features.geometry, self.transformer
         text = _class_text(prompts, fused)
         tokens = transformer.score(memory, geometry)
         proposals = transformer.propose(tokens, geometry)

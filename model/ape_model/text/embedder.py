@@ -133,6 +133,8 @@ class PromptEmbedder:
         self._encoder: TextEncoder | None = None
         self._cache = cache
         self._bank = {} if bank is None else dict(zip(bank.texts, bank.embeddings, strict=True))
+        self.names: frozenset[str] = frozenset() if bank is None else bank.names
+        """Clean texts of the bank that were learnt as names."""
         self._memory: OrderedDict[str, Tensor] = OrderedDict()
 
     def embed(
@@ -160,6 +162,11 @@ class PromptEmbedder:
             found |= self._encode(missing, progress)
         self._remember(found)
         return torch.stack([found[text] for text in clean])
+
+    def find(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return the (D,) float32 embeddings of those clean texts that need no text tower."""
+        found = {text: self._find(text) for text in texts}
+        return {text: vector for text, vector in found.items() if vector is not None}
 
     def _find(self, text: str) -> Tensor | None:
         for known in (self._bank, self._memory):

@@ -44,6 +44,8 @@ class EmbeddingFile:
     """(P, D) float32 on the CPU, finite, row by row the embedding of a text."""
     space: EmbeddingSpace
     """What encoded them."""
+    names: frozenset[str] = frozenset()
+    """Those of the texts that a model learnt as names, though they may have several words."""
 
     def __post_init__(self) -> None:
         """Check that rows and texts agree.
@@ -82,6 +84,8 @@ class EmbeddingFile:
             "pooling": self.space.pooling,
             "texts": json.dumps(self.texts, ensure_ascii=False),
         }
+        if self.names:
+            label["names"] = json.dumps(sorted(self.names), ensure_ascii=False)
         label["sha256"] = _digest(label, self.embeddings)
         write_safetensors(path, {"embeddings": self.embeddings}, label)
 
@@ -103,8 +107,9 @@ class EmbeddingFile:
                 raise BankError(f"{path} is damaged (its checksum is wrong): {_ADVICE}")
             space = EmbeddingSpace(label["tower"], label["dtype"], label["pooling"])
             texts = _texts(label["texts"])
+            names = frozenset(_texts(label.get("names", "[]")))
         try:
-            bank = cls(texts, rows, space)
+            bank = cls(texts, rows, space, names)
         except BankError as error:
             raise BankError(f"{path} cannot be used, {error}: {_ADVICE}") from error
         if "sha256" not in label:
@@ -116,7 +121,8 @@ def _digest(label: Mapping[str, str], rows: Tensor) -> str:
     """SHA-256 (hex) of everything that decides what the prompts find."""
     # Shape and dtype too: the same bytes in another shape are other vectors.
     digest = hashlib.sha256()
-    for key in ("tower", "dtype", "pooling", "texts"):
+    # Banks of before there were names have the same checksum as ever.
+    for key in ("tower", "dtype", "pooling", "texts", *(("names",) if "names" in label else ())):
         digest.update(f"{key} {label[key]}\n".encode())
     digest.update(f"{rows.dtype} {list(rows.shape)}\n".encode())
     digest.update(raw_bytes(rows))

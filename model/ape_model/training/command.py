@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ape_model.commands.common import one_line_errors
+from ape_model.training.errors import RecipeError
+from ape_model.training.finetuning.mode import Mode  # noqa: TC001 (typer reads the annotations)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,7 +21,7 @@ __all__ = ["train"]
 RECIPES = Path(__file__).parent / "recipes"
 
 
-def train(
+def train(  # noqa: PLR0913, PLR0917 (options of a command)
     out: Annotated[Path, typer.Option(help="Folder for states, log and weights.")],
     config: Annotated[Path | None, typer.Option(help="A recipe (TOML).")] = None,
     data: Annotated[
@@ -34,17 +36,51 @@ def train(
     init: Annotated[
         str | None, typer.Option(help="Model to start from; without it, random weights.")
     ] = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(help="Fine-tune a model of any size: what is learnt of --init on --data."),
+    ] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(help="--mode: COCO file of the score; else a part of --data is held back."),
+    ] = None,
+    old_data: Annotated[
+        Path | None,
+        typer.Option(help="--mode: COCO file of what the model knew, to measure what it forgets."),
+    ] = None,
+    bank: Annotated[
+        Path | None, typer.Option(help="--mode: embeddings of `prompts embed`; else the cache.")
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(min=0, help="--mode: most gigabytes; without it, what the device has left."),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Number of steps, instead of the recipe's.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the recipe's.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Train nano, or fine-tune it on your images; an interrupted run resumes when started again.
+    """Train nano, or fine-tune a model on your images; an interrupted run resumes when called.
 
-    The result is a model: use it with --model OUT. With several processes or GPUs: torchrun
+    The result is a model: use it with --model OUT. With --mode, any model is fine-tuned, the
+    released ones too: prompt learns the vectors of the words, head the heads, lora low-rank changes
+    of encoder and decoder, full all weights. With several processes or GPUs: torchrun
     --nproc-per-node N -m ape_model.training.command --out OUT ...
     """
+    if mode is not None:
+        from ape_model.training.finetuning.run import FineTuneOptions, fine_tune  # noqa: PLC0415
+
+        with one_line_errors(), _processes(device) as report:
+            if init is None or data is None:
+                raise RecipeError("--mode fine-tunes a model on images: give --init and --data")
+            most = None if memory is None else int(memory * 1e9)
+            own = FineTuneOptions(
+                init, data, out, mode, config, images, validation, old_data, bank, most, steps,
+                seed, device,
+            )  # fmt: skip
+            fine_tune(own, report)
+        return
     from ape_model.training.train import TrainOptions  # noqa: PLC0415 (torch takes seconds)
     from ape_model.training.train import train as run  # noqa: PLC0415
 

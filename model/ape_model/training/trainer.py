@@ -13,9 +13,10 @@ from torch import Tensor, distributed, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ape_model.io.read_errors import read_errors
 from ape_model.training.errors import DataError, TrainingError
 from ape_model.training.losses.criterion import CLASSIFICATIONS, Criterion
+from ape_model.training.rates import layer_factor
+from ape_model.training.state import average_gradients, restore_state, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +30,6 @@ __all__ = ["ErrorsAsItems", "LoopConfig", "StepRange", "Trainer"]
 
 HEAD_RATE = 1e-3
 """Learning rate of the criterion's class head during `heads_first`."""
-_ADVICE = "remove it to start the run again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,15 +180,7 @@ class Trainer:
 
     def _scale(self, name: str) -> float:
         """Factor of a weight's learning rate."""
-        if "sampling_offsets" in name:
-            return 0.1  # as in Deformable DETR and the official configurations
-        # Layer-wise decay (as in BEiT): the last block is one step below the rest of the network,
-        # the stem depth + 1 steps.
-        depth = self.model.config.backbone.depth
-        if name.startswith("backbone.blocks."):
-            return self.config.layer_decay ** (depth - int(name.split(".")[2]))
-        stem = name.startswith("backbone.stem")
-        return self.config.layer_decay ** (depth + 1) if stem else 1.0
+        return layer_factor(name, self.model.config.backbone.depth, self.config.layer_decay)
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: warm-up, constant, cosine to zero."""
@@ -314,20 +306,7 @@ class Trainer:
         )
 
     def _all_reduce_gradients(self) -> None:
-        """Average gradients over all processes; those of unused weights count as zero."""
-        if not distributed.is_initialized():
-            return
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        # One flat tensor needs one collective; it must have the same length in every process, also
-        # where a process did not use some weights in this step.
-        for p in parameters:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-        distributed.all_reduce(flat)
-        flat /= distributed.get_world_size()
-        for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            p.grad = part.view_as(p)
+        average_gradients([p for group in self.optimizer.param_groups for p in group["params"]])
 
     def _average(self) -> None:
         """Move the averaged weights towards the current ones, faster in the first steps."""
@@ -367,9 +346,7 @@ class Trainer:
             "memory": self.prompt_sampler.state(),
             "counts": {"step": self.step, "images": self.images, "seconds": self.seconds},
         }
-        part = self.folder / "state.part"
-        torch.save(state, part)
-        part.replace(self.folder / "state.pt")
+        write_state(self.folder, state)
 
     def load(self) -> bool:
         """Restore the last state of the folder; False where there is none.
@@ -377,17 +354,7 @@ class Trainer:
         Raises:
             TrainingError: there is one, but it is damaged or of another run.
         """
-        path = self.folder / "state.pt"
-        if not path.is_file():
-            return False
-        with read_errors(path, TrainingError, _ADVICE):
-            state = torch.load(path, weights_only=True, map_location=self.device)
-        try:
-            self._restore(state)
-        except (LookupError, RuntimeError, TypeError, ValueError) as error:
-            first = str(error).partition("\n")[0]
-            raise TrainingError(f"{path} is of another run ({first}): {_ADVICE}") from error
-        return True
+        return restore_state(self.folder, self.device, self._restore)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ape_model.config import ApeConfig, NanoConfig
     from ape_model.network.ape import Ape
     from ape_model.training.data.batch import Example
 
@@ -35,7 +36,11 @@ LOW = 0.01
 
 @torch.no_grad()
 def validate(
-    model: Ape, names: Tensor, things: int, examples: Sequence[Example]
+    model: Ape,
+    names: Tensor,
+    things: int,
+    examples: Sequence[Example],
+    config: NanoConfig | ApeConfig = NANO,
 ) -> dict[str, float]:
     """Evaluate the boxes of a network with all main names as prompts.
 
@@ -44,6 +49,7 @@ def validate(
         names: (C, D) vectors of the main names, things first.
         things: number of names of things.
         examples: images with their regions.
+        config: of the model, which may be on a GPU.
 
     Returns:
         things_ap50 and stuff_ap50 (if there are such names), agnostic_recall50 (part of the regions
@@ -53,12 +59,12 @@ def validate(
     found: list[list[float]] = []
     hits = total = absent = 0
     for index, example in enumerate(examples, start=1):
-        batch = collate([example], NANO)
-        outputs = model(batch.images, model.vocabulary(names), batch.sizes)
-        boxes = corners(outputs.boxes[0]) * _scale(example)  # (Q, 4) pixels
+        batch = collate([example], config)
+        outputs = model(batch.images.to(names.device), model.vocabulary(names), batch.sizes)
+        boxes = corners(outputs.boxes[0].cpu()) * _scale(example)  # (Q, 4) pixels
         best = box_iou(torch.from_numpy(example.boxes), boxes).amax(1)  # (G,)
         hits, total = hits + int((best >= 0.5).sum()), total + len(best)
-        scores = outputs.logits[0].sigmoid()  # (Q, C)
+        scores = outputs.logits[0].sigmoid().cpu()  # (Q, C)
         # Names that the network claims with confidence, though no region has them.
         claimed = set((scores > 0.5).any(0).nonzero()[:, 0].tolist())
         absent += len(claimed - set(example.classes.tolist()))

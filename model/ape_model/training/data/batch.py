@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ape_model.config import NanoConfig
 from ape_model.inference.preprocess import normalise, padded_size
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ape_model.config import ApeConfig, NanoConfig
+    from ape_model.config import ApeConfig
 
 __all__ = ["Batch", "Example", "collate"]
 
@@ -52,7 +53,7 @@ class Batch:
     sizes: tuple[tuple[int, int], ...]
     """Height and width in pixels of each image inside the canvas."""
     unit: int
-    """Pixels that coordinate 1.0 stands for."""
+    """Pixels that coordinate 1.0 stands for; 0 where it is the side of each image."""
     boxes: Tensor
     """(B, G, 4) cx, cy, w, h in coordinate units."""
     classes: Tensor
@@ -67,20 +68,19 @@ class Batch:
     """Of each image; all empty in a vocabulary step."""
     dataset: int = 0
     """Position of the data set that it comes from among those of the run."""
+    key: str = ""
+    """Name of its images and how they lie on the canvas, where features are kept by it."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        return Batch(
+        return replace(
+            self,
             images=self.images.to(device),
-            sizes=self.sizes,
-            unit=self.unit,
             boxes=self.boxes.to(device),
             classes=self.classes.to(device),
             valid=self.valid.to(device),
             masks=self.masks.to(device),
             masked=self.masked.to(device),
-            sentences=self.sentences,
-            dataset=self.dataset,
         )
 
 
@@ -115,17 +115,29 @@ def _stack(examples: Sequence[Example], config: ApeConfig) -> tuple[Tensor, Tens
     return images, ids
 
 
-def collate(examples: Sequence[Example], config: NanoConfig) -> Batch:
+def _units(
+    examples: Sequence[Example], config: NanoConfig | ApeConfig, canvas: tuple[int, int]
+) -> tuple[int, Tensor]:
+    """Pixels of coordinate 1.0, 0 if images differ in it, and (B, 1, 4) of each image's x, y."""
+    if isinstance(config, NanoConfig):
+        unit = config.unit_on(canvas)
+        return unit, torch.full((len(examples), 1, 4), float(unit))
+    sides = [(e.image.shape[1], e.image.shape[0]) * 2 for e in examples]
+    return 0, torch.tensor(sides, dtype=torch.float32)[:, None]
+
+
+def collate(examples: Sequence[Example], config: NanoConfig | ApeConfig) -> Batch:
     """Stack examples, padded to one canvas.
 
     Args:
         examples: B images, at least one.
-        config: of the network that will see them.
+        config: of the network that will see them; a released model's counts in sides of the image.
     """
     longest = max(1, *(len(e.classes) for e in examples))  # G: losses need at least one column
-    pixels, ids = _stack(examples, config.ape)
-    unit = config.unit_on((pixels.shape[2], pixels.shape[3]))
-    rectangles = _pad([e.boxes for e in examples], longest) / unit  # (B, G, 4) x1, y1, x2, y2
+    ape = config.ape if isinstance(config, NanoConfig) else config
+    pixels, ids = _stack(examples, ape)
+    unit, sides = _units(examples, config, (pixels.shape[2], pixels.shape[3]))
+    rectangles = _pad([e.boxes for e in examples], longest) / sides  # (B, G, 4) x1, y1, x2, y2
     low, high = rectangles.chunk(2, dim=-1)  # (B, G, 2) each: x, y of two corners
     counts = torch.tensor([len(e.classes) for e in examples])  # (B,)
     masked = [np.ones(len(e.classes), np.bool_) if e.masked is None else e.masked for e in examples]

@@ -31,11 +31,11 @@ from ape_model.training.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ape_model.config import NanoConfig
+    from ape_model.config import ApeConfig, NanoConfig
     from ape_model.training.data.world_dataset import Phase
     from ape_stream.datasets.instances import InstanceData, InstanceImage, Shape
 
-__all__ = ["CocoBatches"]
+__all__ = ["CocoBatches", "read_view"]
 
 GREY = (104, 116, 124)
 """Blue, green, red of the padding: the mean of `ApeConfig.pixel_mean`, which becomes zero."""
@@ -68,7 +68,7 @@ class CocoBatches(Dataset["Batch"]):
         config: DataConfig | None = None,
         *,
         seed: int,
-        network: NanoConfig,
+        network: NanoConfig | ApeConfig,
         steps: int,
         rank: int = 0,
     ) -> None:
@@ -106,7 +106,7 @@ class CocoBatches(Dataset["Batch"]):
     def example(self, index: int, size: tuple[int, int]) -> Example:
         """Return an image, only resized, on a canvas of (height, width)."""
         entry = self.usable[index]
-        return self._finish(_view(entry, fitted(entry.size, size), size), mirrored=False)
+        return self._finish(read_view(entry, fitted(entry.size, size), size), mirrored=False)
 
     def _draw(self, size: tuple[int, int], rng: random.Random) -> Example:
         """Draw a random image; with phrases, one on which a described region is visible."""
@@ -118,13 +118,19 @@ class CocoBatches(Dataset["Batch"]):
 
     def jittered(self, entry: InstanceImage, size: tuple[int, int], rng: random.Random) -> Example:
         """Return a randomly augmented image on a canvas of (height, width)."""
-        where = jittered(entry.size, size, self._scale(entry), rng)
-        view = _view(entry, where, size)
+        where, size = self._arrange(entry, size, rng)
+        view = read_view(entry, where, size)
         if not self.config.uses_phrases and rng.random() < self.config.copy_paste:
             view = self._with_others(view, size, rng)
         if rng.random() < self.config.photometric:
             view = replace(view, image=photometric(view.image, rng))
         return self._finish(view, mirrored=where.mirrored)
+
+    def _arrange(
+        self, entry: InstanceImage, size: tuple[int, int], rng: random.Random
+    ) -> tuple[Placement, tuple[int, int]]:
+        """Where an image lies on a canvas of (height, width), and how large the canvas is."""
+        return jittered(entry.size, size, self._scale(entry), rng), size
 
     def _scale(self, entry: InstanceImage) -> tuple[float, float]:
         """Range of sizes; an image is not cropped where its phrases refer to all of it."""
@@ -140,7 +146,7 @@ class CocoBatches(Dataset["Batch"]):
         things = [k for k, r in enumerate(other.regions) if r.class_id < self.data.things]
         chosen = [k for k in things if rng.random() < 0.5]
         where = jittered(other.size, size, self.config.scale, rng)
-        return paste(view, _view(other, where, size), chosen) if chosen else view
+        return paste(view, read_view(other, where, size), chosen) if chosen else view
 
     def _finish(self, view: View, *, mirrored: bool) -> Example:
         # Class ids from `parts_from` on are split; one above all of them splits none.
@@ -162,8 +168,12 @@ class CocoBatches(Dataset["Batch"]):
         )
 
 
-def _view(entry: InstanceImage, where: Placement, size: tuple[int, int]) -> View:
-    """Read an image and put it on a canvas."""
+def read_view(entry: InstanceImage, where: Placement, size: tuple[int, int]) -> View:
+    """Read an image and put it on a canvas of (height, width).
+
+    Raises:
+        DataError: it cannot be read.
+    """
     # Masks of COCO files may overlap, and `ids` has one region for each pixel.
     ids = np.zeros(entry.size, np.int32)
     masks = [_mask(region.shape, entry.size) for region in entry.regions]

@@ -4,4 +4,6 @@ criterion   Criterion: all losses of a step, weighted
 semantic    losses of maps of classes
 functional  single losses, element by element
 assignment  which prediction is trained on which region (DETA)
+official    OfficialCriterion: the losses of the released models
+deta        its assignment; points: where masks are judged
 """

@@ -1,0 +1,36 @@
+"""Learning rates of the parts of a network, as the official configurations have them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["is_slow", "layer_factor"]
+
+_BLOCK: Final = re.compile(r"backbone\.(?:net\.)?blocks\.(\d+)\.")
+_STEM: Final = re.compile(r"backbone\.(?:net\.(?:pos_embed|patch_embed)|stem)")
+_SLOW: Final = ("sampling_offsets", "reference_points")
+_SLOW_FACTOR: Final = 0.1
+"""As in Deformable DETR and in the official configurations."""
+
+
+def is_slow(name: str) -> bool:
+    """Whether a weight decides where deformable attention samples, and so learns slowly."""
+    return any(part in name for part in _SLOW)
+
+
+def layer_factor(name: str, depth: int, decay: float) -> float:
+    """Factor of a weight's learning rate; the first rule that fits counts.
+
+    Args:
+        name: of the weight, as in the state_dict.
+        depth: blocks of the backbone, or what stands for it.
+        decay: rate of a layer over that of the next one (BEiT). Layer 0 is the patch embedding and
+            the position table, layer i + 1 is block i, layer `depth` + 1 is everything else.
+    """
+    if is_slow(name):
+        return _SLOW_FACTOR
+    if _STEM.match(name):
+        return decay ** (depth + 1)
+    block = _BLOCK.match(name)
+    return decay ** (depth - int(block[1])) if block else 1.0
