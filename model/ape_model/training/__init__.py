@@ -2,7 +2,7 @@
 
 command, recipe, train    `ape-stream train`; a TOML file; one whole run
 task, trainer, state      data sets of a run; the loop, which resumes at any step
-engine, rates             the loop of the released models; learning rates of their parts
+engine, rates             the loop of the released models; learning rates; checkpointing: memory
 finetuning                `--mode`: prompt, head, lora or full on a released model
 validate, export          AP while training; a model that `--model` takes
 data                      batches of the drawn world and of COCO files, augmentation

@@ -11,7 +11,7 @@ import typer
 
 from ape_model.commands.common import one_line_errors
 from ape_model.training.errors import RecipeError
-from ape_model.training.finetuning.mode import Mode  # noqa: TC001 (typer reads the annotations)
+from ape_model.training.finetuning.mode import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,6 +19,26 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 RECIPES = Path(__file__).parent / "recipes"
+
+Tuned = Annotated[
+    Mode | None,
+    typer.Option(help="Fine-tune a model of any size: what is learnt of --init on --data."),
+]
+Validation = Annotated[
+    Path | None,
+    typer.Option(help="--mode: COCO file of the score; else a part of --data is held back."),
+]
+OldData = Annotated[
+    Path | None,
+    typer.Option(help="--mode: COCO file of what the model knew, to measure what it forgets."),
+]
+Bank = Annotated[
+    Path | None, typer.Option(help="--mode: embeddings of `prompts embed`; else the cache.")
+]
+Gigabytes = Annotated[
+    float | None,
+    typer.Option(min=0, help="--mode: most gigabytes; without it, what the device has left."),
+]
 
 
 def train(  # noqa: PLR0913, PLR0917 (options of a command)
@@ -36,25 +56,11 @@ def train(  # noqa: PLR0913, PLR0917 (options of a command)
     init: Annotated[
         str | None, typer.Option(help="Model to start from; without it, random weights.")
     ] = None,
-    mode: Annotated[
-        Mode | None,
-        typer.Option(help="Fine-tune a model of any size: what is learnt of --init on --data."),
-    ] = None,
-    validation: Annotated[
-        Path | None,
-        typer.Option(help="--mode: COCO file of the score; else a part of --data is held back."),
-    ] = None,
-    old_data: Annotated[
-        Path | None,
-        typer.Option(help="--mode: COCO file of what the model knew, to measure what it forgets."),
-    ] = None,
-    bank: Annotated[
-        Path | None, typer.Option(help="--mode: embeddings of `prompts embed`; else the cache.")
-    ] = None,
-    memory: Annotated[
-        float | None,
-        typer.Option(min=0, help="--mode: most gigabytes; without it, what the device has left."),
-    ] = None,
+    mode: Tuned = None,
+    validation: Validation = None,
+    old_data: OldData = None,
+    bank: Bank = None,
+    memory: Gigabytes = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Number of steps, instead of the recipe's.")
     ] = None,

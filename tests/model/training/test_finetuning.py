@@ -320,7 +320,7 @@ def test_images_are_split_and_come_up_in_turn(data):
     batches = TuneBatches(learnt, FineTuneConfig(), NANO, steps=8, views=1)
     assert len({batches[k].key for k in range(4)}) == 4
     assert {batches[k].key for k in range(4)} == {batches[k].key for k in range(4, 8)}
-    # As inference sees it: the long side fits, and there is no padding beside the whole.
+    # As inference sees it: the long side fits, and nothing is padded.
     assert batches[0].sizes == ((192, 256),)
 
 
