@@ -130,6 +130,8 @@ def _truth(examples: Sequence[Example], classes: int) -> COCO:
 
 def _ap50(truth: COCO, found: list[list[float]], classes: list[int]) -> float:
     """Mean average precision at IoU 0.5 over the classes that occur."""
+    if not found:  # pycocotools reads no empty list
+        return 0.0
     table: NDArray[np.float64] = np.array(found).reshape(-1, 7)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = COCOeval(truth, truth.loadRes(table), "bbox")
