@@ -67,6 +67,15 @@ def test_wrong_bags_are_refused(tmp_path):
         BagSource(f"bag://{broken}").__enter__()
 
 
+def test_a_bag_with_a_definition_that_lacks_a_field_is_refused(tmp_path):
+    with BagSink(f"bag:{tmp_path / 'run'}") as sink:
+        sink.write(ros_result(0))
+    (path,) = (tmp_path / "run").glob("*.mcap")
+    path.write_bytes(path.read_bytes().replace(b"uint32 width", b"uint32 wydth"))
+    with pytest.raises(SourceError, match="definition of sensor_msgs/msg/Image has no width"):
+        BagSource(f"bag://{path}").__enter__()
+
+
 RECORDER = """
 import sys, time
 import numpy as np

@@ -101,10 +101,16 @@ class BagSource(Closing):
         self._reader = reader
         try:
             self._connections = self._choose(reader.connections)
-        except ConfigError:
+            for kind in {c.msgtype for c in self._connections} | {*self._types()}:
+                _check_definition(self._bag, reader.typestore, kind)
+        except (ConfigError, SourceError):
             reader.close()
             raise
         return self
+
+    def _types(self) -> Iterator[str]:
+        """Types of the other topics that are read."""
+        yield from (c.msgtype for c in self._reader.connections if c.topic in self._others)
 
     def _choose(self, connections: list[Any]) -> list[Any]:
         images = [
@@ -251,6 +257,23 @@ def open_bag(bag: Path) -> tuple[Any, bool]:
         why = " ".join(str(error).split())  # YAML's parser takes several lines
         raise SourceError(f"{bag} cannot be read as a bag: {why}") from error
     return reader, cut_off
+
+
+def _check_definition(bag: Path, store: Any, kind: str) -> None:
+    """Refuse a bag whose own definition of a type lacks fields of the type of this name.
+
+    Raises:
+        SourceError: it does.
+    """
+    ours, theirs = type_store().fielddefs, store.fielddefs
+    if kind not in ours:
+        return
+    has = {name for name, _ in theirs[kind][1]} if kind in theirs else set()
+    for name, (node, detail) in ours[kind][1]:
+        if name not in has:
+            raise SourceError(f"{bag} cannot be read: its definition of {kind} has no {name}")
+        if node.name == "NAME":  # a message within it
+            _check_definition(bag, store, detail)
 
 
 def _recording(bag: Path) -> tuple[Path | CutOffRecording, bool]:
