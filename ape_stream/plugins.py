@@ -18,15 +18,19 @@ which name. Options are the factory's keyword arguments: what the signature does
 refused with the list of what it does. A factory that cannot use a value raises `UsageError` or
 `ValueError`. A plugin that needs an extra of its package may name it in its entry point:
 `cam = "my_package:Camera [cam]"`.
+
+A model may be named with the perceiver that runs it: `owlv2:google/owlv2-base-patch16`.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 from ape_stream.errors import ConfigError, PluginError
 from ape_stream.tables import read_value
@@ -34,10 +38,28 @@ from ape_stream.tables import read_value
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["GROUPS", "Plugin", "find", "load", "make", "names", "option_names", "survey"]
+__all__ = [
+    "GROUPS",
+    "PERCEIVER",
+    "Plugin",
+    "find",
+    "load",
+    "make",
+    "make_model",
+    "names",
+    "option_names",
+    "perceiver_of",
+    "survey",
+]
 
 GROUPS = ("sources", "sinks", "trackers", "perceivers", "worlds", "commands", "doctor")
 """Short names of the entry-point groups; each is `ape_stream.<name>` in full."""
+
+PERCEIVER: Final = "ape"
+"""The perceiver that runs a model whose name names none."""
+
+# Two letters at least: `C:` begins a path on Windows.
+_PERCEIVER_PREFIX = re.compile(r"([a-z][a-z0-9_-]+):(.*)")
 
 _EXTRAS = {
     "cyclonedds": "dds",
@@ -141,6 +163,40 @@ def make(group: str, name: str, *given: Any, options: Mapping[str, Any]) -> Any:
         return factory(*given, **read)
     except ValueError as error:
         raise ConfigError(f"{what}: {error}") from error
+
+
+def perceiver_of(model: str) -> tuple[str | None, dict[str, Any]]:
+    """The perceiver that a model's name names, and its options.
+
+    Args:
+        model: What the user calls the model. "owlv2:NAME" goes to the perceiver `owlv2`, with NAME
+            as its option `model`; the name of a perceiver alone, to that one without options. A
+            file or folder that exists is always a model.
+
+    Returns:
+        The perceiver, or None where the text names none; and its options.
+    """
+    if match := _PERCEIVER_PREFIX.fullmatch(model):
+        if not Path(model).exists():
+            return match[1], {"model": match[2]} if match[2] else {}
+    elif model in names("perceivers"):
+        return model, {}
+    return None, {"model": model}
+
+
+def make_model(model: str, options: Mapping[str, Any]) -> Any:
+    """Make the perceiver that runs a model.
+
+    Args:
+        model: See `perceiver_of`.
+        options: Keyword arguments from the user, without the model.
+
+    Raises:
+        PluginError: the plugin cannot be loaded.
+        ConfigError: an option is unknown, of a wrong type or of a wrong value.
+    """
+    plugin, own = perceiver_of(model)
+    return make("perceivers", plugin or PERCEIVER, options={**own, **options})
 
 
 def option_names(factory: Callable[..., Any], *, positional: int) -> tuple[str, ...]:

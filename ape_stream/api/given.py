@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ape_stream.config import OutputConfig, PluginConfig, SourceConfig
 from ape_stream.errors import ConfigError
+from ape_stream.plugins import PERCEIVER
 from ape_stream.sources.memory import MemorySource
 from ape_stream.sources.pixels import as_arrays, is_image
 from ape_stream.types import Frame
@@ -161,10 +162,11 @@ def model(
         ConfigError: a ready one has options, or is none.
     """
     if isinstance(given, (str, PathLike)):
-        return PluginConfig("ape", {"model": fspath(given), **options}), None
+        named = PluginConfig(PERCEIVER).with_model(fspath(given))
+        return PluginConfig(named.plugin, {**named.options, **options}), None
     if options:
         raise ConfigError(f"a ready perceiver takes no options, got {', '.join(options)}")
-    return PluginConfig("ape"), fits(given, "a model")
+    return PluginConfig(PERCEIVER), fits(given, "a model")
 
 
 def tracker(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ape_stream.api.given import fits
 from ape_stream.errors import ConfigError, PluginError
-from ape_stream.plugins import make
+from ape_stream.plugins import make_model
 from ape_stream.result import FrameResult
 from ape_stream.sources.pixels import as_arrays, is_image, to_bgr
 from ape_stream.types import Frame, PromptSet
@@ -126,7 +126,7 @@ def load(model: str | PathLike[str] | Perceiver = "nano", **options: Any) -> Loa
         PluginError: there is no such option; the message lists those that exist.
     """
     if isinstance(model, (str, PathLike)):
-        return LoadedModel(make("perceivers", "ape", options={"model": fspath(model), **options}))
+        return LoadedModel(make_model(fspath(model), options))
     if options:
         raise PluginError(f"a ready perceiver takes no options, got {', '.join(options)}")
     return LoadedModel(fits(model, "a model"))

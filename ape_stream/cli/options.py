@@ -69,7 +69,9 @@ PromptsFile = Annotated[
         " with # is a comment."
     ),
 ]
-Model = Annotated[str | None, typer.Option(help="nano, street, or a model you imported.")]
+Model = Annotated[
+    str | None, typer.Option(help="nano, street, a model you imported, or PERCEIVER:MODEL.")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str | None, typer.Option(help="Of the network: float32, bfloat16, float16.")]
 Canvas = Annotated[int | None, typer.Option(help="Longest side that the network sees, pixels.")]

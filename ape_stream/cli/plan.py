@@ -99,7 +99,7 @@ def from_options(given: Options, *, default_outputs: Sequence[str] = DEFAULT_OUT
         plan,
         sources=sources,
         prompts=prompts,
-        model=_with_options(plan.model, given.model),
+        model=_model(plan.model, given.model),
         tracker=_tracker(given.tracker, plan.tracker),
         threshold=threshold,
         policy=plan.policy if given.policy is None else _policy(given.policy),
@@ -174,8 +174,11 @@ def _named(given: Options) -> tuple[SourceConfig, ...]:
     return tuple(named)
 
 
-def _with_options(plugin: PluginConfig, given: Mapping[str, Any]) -> PluginConfig:
-    return replace(plugin, options={**plugin.options, **_chosen(given)})
+def _model(configured: PluginConfig, given: Mapping[str, Any]) -> PluginConfig:
+    options = _chosen(given)
+    name = options.pop("model", None)
+    plugin = configured if name is None else configured.with_model(name)
+    return replace(plugin, options={**plugin.options, **options})
 
 
 def _chosen(given: Mapping[str, Any]) -> dict[str, Any]:

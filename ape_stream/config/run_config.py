@@ -9,7 +9,7 @@
 
     sources = ["clip.mp4", { source = "rtsp://gate/cam", name = "gate" }]
     outputs = ["out/tracks.json", "out/{stream}.mp4", { output = "gate.png", stream = "gate" }]
-    model = { plugin = "ape", model = "nano" }
+    model = { plugin = "ape", model = "nano" }   # or model = "nano", model = "owlv2:NAME"
     tracker = { plugin = "iou" }     # or tracker = "none"
 
 In a table of a source, output, model or tracker, every further key is an option of the plugin:
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from ape_stream.errors import ConfigError, PromptError
 from ape_stream.pipeline import Policy  # noqa: TC001 (the same)
+from ape_stream.plugins import PERCEIVER, perceiver_of
 from ape_stream.tables import read_table
 from ape_stream.text import read_text
 from ape_stream.types import MapKind, PromptSet
@@ -70,6 +71,13 @@ class PluginConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of its factory."""
 
+    def with_model(self, model: str) -> PluginConfig:
+        """A perceiver for this model: another one with no other options if its name names one."""
+        plugin, options = perceiver_of(model)
+        if plugin in {None, self.plugin}:
+            return PluginConfig(self.plugin, {**self.options, **options})
+        return PluginConfig(str(plugin), options)
+
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
@@ -79,7 +87,7 @@ class RunConfig:
     """What is watched, all at once."""
     prompts: PromptSet
     """What to look for."""
-    model: PluginConfig = field(default_factory=lambda: PluginConfig("ape"))
+    model: PluginConfig = field(default_factory=lambda: PluginConfig(PERCEIVER))
     """What looks for it."""
     tracker: PluginConfig | None = field(default_factory=lambda: PluginConfig("iou"))
     """What gives lasting ids; None gives none."""
@@ -182,9 +190,14 @@ class _RunTable:
 
 
 def _model(item: str | dict[str, Any]) -> PluginConfig:
+    default = PluginConfig(PERCEIVER)
     if isinstance(item, str):
-        return PluginConfig("ape", {"model": item})
-    return _plugin("the model", item, "ape")
+        return default.with_model(item)
+    if "plugin" in item or not isinstance(name := item.get("model"), str):
+        return _plugin("the model", item, PERCEIVER)
+    others = {key: value for key, value in item.items() if key != "model"}
+    named = default.with_model(name)
+    return _plugin("the model", {**named.options, **others}, named.plugin)
 
 
 def _tracker(item: str | dict[str, Any]) -> PluginConfig | None:

@@ -96,9 +96,9 @@ def semantic(
     pairs = LabelledImages(images, labels, len(prompts))
     total = len(pairs.paths())
     # Every pixel is judged, so each gets a class. Regions would cost time: none reaches 1.
-    options = {"model": model, "device": device, "map_rule": rule, "map_threshold": 0.0}
+    options = {"device": device, "map_rule": rule, "map_threshold": 0.0}
     options |= {"threshold": 1.0} if canvas is None else {"threshold": 1.0, "canvas": canvas}
-    perceiver: Perceiver = plugins.make("perceivers", "ape", options=options)
+    perceiver: Perceiver = plugins.make_model(model, options)
 
     def progress(count: int) -> None:
         if not as_json:
@@ -131,10 +131,8 @@ def _run(model: str, threshold: float | None, plan: EvaluationPlan, *, quiet: bo
     from ape_stream import plugins  # noqa: PLC0415 (with the others)
     from ape_stream.evaluation.synthetic import evaluate  # noqa: PLC0415 (OpenCV and numpy)
 
-    options: dict[str, Any] = {"model": model}
-    if threshold is not None:
-        options["threshold"] = threshold
-    perceiver: Perceiver = plugins.make("perceivers", "ape", options=options)
+    options = {} if threshold is None else {"threshold": threshold}
+    perceiver: Perceiver = plugins.make_model(model, options)
     world: World = plugins.make("worlds", "emoji", options={})
     tracker: Callable[[], Tracker] = partial(plugins.make, "trackers", "iou", options={})
 

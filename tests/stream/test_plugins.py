@@ -112,3 +112,27 @@ def test_option_names_leave_out_what_the_convention_passes():
         return spec, name, stream
 
     assert plugins.option_names(factory, positional=1) == ("name", "stream")
+
+
+@pytest.mark.parametrize(
+    ("model", "plugin", "options"),
+    [
+        ("nano", None, {"model": "nano"}),
+        ("ape:nano", "ape", {"model": "nano"}),
+        ("owlv2:google/owlv2-base", "owlv2", {"model": "google/owlv2-base"}),
+        ("owlv2:", "owlv2", {}),
+        ("truth", "truth", {}),
+        ("detector:my_package.models:make", "detector", {"model": "my_package.models:make"}),
+        (r"C:\models\D", None, {"model": r"C:\models\D"}),
+        ("here:it-is", None, {"model": "here:it-is"}),
+    ],
+)
+def test_the_name_of_a_model_may_name_its_perceiver(model, plugin, options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here:it-is").mkdir()
+    assert plugins.perceiver_of(model) == (plugin, options)
+
+
+def test_a_perceiver_that_nobody_has_is_refused_by_name():
+    with pytest.raises(PluginError, match="no perceiver is called 'owlet'; there are: ape"):
+        plugins.make_model("owlet:x", {})

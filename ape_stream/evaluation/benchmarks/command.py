@@ -102,9 +102,12 @@ def run_tasks(  # noqa: PLR0913 (options of a command)
     *,
     out: Annotated[Path, typer.Option(help="Folder of the predictions; a later run goes on.")],
     root: ROOT = None,
-    model: Annotated[str, typer.Option(help="Model to judge; truth: the annotations.")] = "nano",
+    model: Annotated[
+        str, typer.Option(help="Model to judge, as nano or owlv2:NAME; truth: the annotations.")
+    ] = "nano",
     perceiver: Annotated[
-        str | None, typer.Option(help="Plugin that runs it. Default: ape, or that of this name.")
+        str | None,
+        typer.Option(help="Plugin that runs it. Default: ape, or what --model begins with."),
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option(help="Option of the plugin, NAME=VALUE; several times.")
@@ -166,7 +169,7 @@ def _model(
     model: str, perceiver: str | None, given: list[str], device: str | None
 ) -> tuple[str, dict[str, Any]]:
     """The plugin and its options."""
-    from ape_stream.plugins import names  # noqa: PLC0415 (only here)
+    from ape_stream.plugins import PERCEIVER, perceiver_of  # noqa: PLC0415 (only here)
 
     options: dict[str, Any] = {}
     for text in given:
@@ -179,9 +182,10 @@ def _model(
             options[name] = value  # a text without quotes
     if device is not None:
         options["device"] = device
-    if perceiver is None and model in names("perceivers"):
-        return model, options
-    return perceiver or "ape", {"model": model, **options}
+    if perceiver is not None:
+        return perceiver, {"model": model, **options}
+    plugin, own = perceiver_of(model)
+    return plugin or PERCEIVER, {**own, **options}
 
 
 def _selected(names: list[str], root: Path, profile: Profile, *, available: bool) -> list[Task]:

@@ -21,12 +21,11 @@ def oracles(monkeypatch):
     """Every model that is loaded, by its options, in order."""
     made = []
 
-    def make(kind, name, *, options):
-        assert (kind, name) == ("perceivers", "ape")
-        made.append((options, OraclePerceiver()))
+    def make_model(name, options):
+        made.append(({"model": name, **options}, OraclePerceiver()))
         return made[-1][1]
 
-    monkeypatch.setattr(images, "make", make)
+    monkeypatch.setattr(images, "make_model", make_model)
     monkeypatch.setattr(images, "_kept", {})
     return made
 

@@ -56,6 +56,19 @@ def test_short_forms():
     assert parse({"prompts": ["a"], "tracker": "fast"}).tracker == PluginConfig("fast")
 
 
+def test_the_name_of_a_model_may_name_its_perceiver():
+    def model(given):
+        return parse({"prompts": ["a"], "model": given}).model
+
+    other = PluginConfig("owlv2", {"model": "x/y"})
+    assert model("owlv2:x/y") == model({"model": "owlv2:x/y"}) == other
+    assert model({"model": "owlv2:x", "device": "cpu"}).options == {"model": "x", "device": "cpu"}
+    mine = model({"plugin": "mine", "model": "a:b", "depth": 3})
+    assert mine == PluginConfig("mine", {"model": "a:b", "depth": 3})
+    assert mine.with_model("D") == PluginConfig("mine", {"model": "D", "depth": 3})
+    assert mine.with_model("owlv2:x/y") == other
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
