@@ -90,10 +90,22 @@ def train(  # noqa: PLR0913, PLR0917 (options of a command)
     from ape_model.training.train import TrainOptions  # noqa: PLC0415 (torch takes seconds)
     from ape_model.training.train import train as run  # noqa: PLC0415
 
-    recipe = config or RECIPES / ("nano.toml" if data is None else "finetune.toml")
+    recipe = find_recipe(config or Path("nano" if data is None else "finetune"))
     options = TrainOptions(recipe, out, data, images, init, steps, seed, device)
     with one_line_errors(), _processes(device) as report:
         run(options, report)
+
+
+def find_recipe(given: Path) -> Path:
+    """Find a recipe: a file, or the bare name of one that ships.
+
+    Raises:
+        RecipeError: there is neither.
+    """
+    shipped = {path.stem: path for path in RECIPES.glob("*.toml")}
+    if given.is_file() or str(given) not in shipped:
+        return given
+    return shipped[str(given)]
 
 
 @contextmanager
