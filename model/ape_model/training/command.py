@@ -43,7 +43,9 @@ Gigabytes = Annotated[
 
 def train(  # noqa: PLR0913, PLR0917 (options of a command)
     out: Annotated[Path, typer.Option(help="Folder for states, log and weights.")],
-    config: Annotated[Path | None, typer.Option(help="A recipe (TOML).")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A recipe: a TOML file, or the name of one that ships.")
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -90,10 +92,9 @@ def train(  # noqa: PLR0913, PLR0917 (options of a command)
     from ape_model.training.train import TrainOptions  # noqa: PLC0415 (torch takes seconds)
     from ape_model.training.train import train as run  # noqa: PLC0415
 
-    recipe = find_recipe(config or Path("nano" if data is None else "finetune"))
-    options = TrainOptions(recipe, out, data, images, init, steps, seed, device)
     with one_line_errors(), _processes(device) as report:
-        run(options, report)
+        recipe = find_recipe(config or Path("nano" if data is None else "finetune"))
+        run(TrainOptions(recipe, out, data, images, init, steps, seed, device), report)
 
 
 def find_recipe(given: Path) -> Path:
@@ -102,9 +103,11 @@ def find_recipe(given: Path) -> Path:
     Raises:
         RecipeError: there is neither.
     """
-    shipped = {path.stem: path for path in RECIPES.glob("*.toml")}
-    if given.is_file() or str(given) not in shipped:
+    if given.is_file():
         return given
+    shipped = {path.stem: path for path in sorted(RECIPES.glob("*.toml"))}
+    if str(given) not in shipped:
+        raise RecipeError(f"{given} is no file and no recipe that ships: {', '.join(shipped)}")
     return shipped[str(given)]
 
 

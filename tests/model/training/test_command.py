@@ -191,7 +191,7 @@ def test_bad_data_is_refused_in_one_line(recipe, images, tmp_path, changes, mess
     ("words", "message"),
     [
         (("--data", "nowhere.json"), "nowhere.json is no COCO file"),
-        (("--config", "nowhere.toml"), "nowhere.toml is not a recipe"),
+        (("--config", "nowhere.toml"), "nowhere.toml is no file and no recipe that ships"),
         (("--images", "."), "--images is the folder of the images of --data"),
         (("--init", "nothing"), "no model and no folder 'nothing'"),
         (("--device", "tpu"), "no device 'tpu'"),

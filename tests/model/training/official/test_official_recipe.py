@@ -1,9 +1,11 @@
 """The recipes of the released models against the tables of the official configurations."""
 
+from pathlib import Path
+
 import pytest
 
 from ape_model.config import PRESETS
-from ape_model.training.command import RECIPES
+from ape_model.training.command import RECIPES, find_recipe
 from ape_model.training.errors import RecipeError
 from ape_model.training.official.recipe import is_official, read_official_recipe
 
@@ -202,3 +204,12 @@ def test_values_of_the_command_line_replace_those_of_the_file(tmp_path):
     recipe = read_official_recipe(path, steps=9, seed=7)
     assert (recipe.schedule.steps, recipe.seed, recipe.schedule.drop_at) == (9, 7, 3)
     assert read_official_recipe(path, steps=None).schedule.steps == 4
+
+
+def test_a_shipped_recipe_is_found_by_its_bare_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe(Path("ape_D")) == RECIPES / "ape_D.toml"
+    Path("ape_D").write_text("a file of the user's comes first")
+    assert find_recipe(Path("ape_D")) == Path("ape_D")
+    with pytest.raises(RecipeError, match="ape_E is no file and no recipe that ships: ape_A, "):
+        find_recipe(Path("ape_E"))
