@@ -49,17 +49,20 @@ MAX_RUN_BYTES: Final = 5
 
 def pack_leb128(values: NDArray[np.int64]) -> bytes:
     """Unsigned LEB128 of (R,) values: 7 bits a byte, lowest first, bit 7 = more follows."""
-    # Each value as G groups of 7 bits, lowest first, as many as the largest has; a byte is written
-    # for every group up to the highest one that is not 0.
-    largest = int(values.max(initial=0))
-    shifts = np.arange(0, max(1, largest.bit_length()), 7)
-    groups = values[:, None] >> shifts  # (R, G): the value without its lower groups
-    used = groups > 0
-    used[:, 0] = True  # 0 takes a byte, too
-    more = groups >= 128  # (R, G): a higher group follows
-    packed = (groups & 0x7F) | np.where(more, 0x80, 0)
-    # Boolean indexing goes row by row: the bytes of a value stay together, lowest first.
-    return packed[used].astype(np.uint8).tobytes()
+    first = values.astype(np.uint8) & 0x7F
+    at = np.flatnonzero(values >= 128)  # most values have one byte only
+    if at.size == 0:
+        return first.tobytes()
+    first[at] |= 0x80
+    rest, at = values[at] >> 7, at + 1
+    further, indices = [], []
+    while rest.size:
+        more = rest >= 128
+        further.append(rest & 0x7F | more.astype(np.int64) << 7)
+        indices.append(at)
+        rest, at = rest[more] >> 7, at[more]
+    # Those of one value have the same index: `insert` keeps their order.
+    return np.insert(first, np.concatenate(indices), np.concatenate(further)).tobytes()
 
 
 def _unpack_leb128(data: bytes | memoryview) -> NDArray[np.int64]:

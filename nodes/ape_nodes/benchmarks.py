@@ -22,16 +22,17 @@ SIZE: Final = (1080, 1920)
 
 
 def camera_image(
-    rng: np.random.Generator, size: tuple[int, int] = SIZE
+    rng: np.random.Generator, size: tuple[int, int] = SIZE, noise: int = 12
 ) -> NDArray[np.uint8]:  # (H, W, 3)
     """Gradients with a camera's noise: as JPEG it is as large as the image of a room.
 
     Args:
         rng: Source of the noise.
         size: Height and width in pixels.
+        noise: Levels that the noise goes through, 1..135.
     """
     slopes = np.add.outer(np.linspace(40, 160, size[0]), np.linspace(0, 80, size[1]))  # (H, W)
-    return (slopes[:, :, None] + rng.integers(0, 12, (*size, 3))).astype(np.uint8)
+    return (slopes[:, :, None] + rng.integers(0, noise, (*size, 3))).astype(np.uint8)
 
 
 def scene(regions: int, size: tuple[int, int] = SIZE) -> FrameResult:

@@ -1,8 +1,9 @@
 """`ape-stream bench live`: what viewers of a 720p camera with 20 masks cost, and how old it is.
 
 The server runs in a process of its own, whose CPU time is read; the viewers are in this one. The
-images are those of a noisy camera at 30 frames/s, their masks are ready: no model runs. A row
-without viewers shows what source and pipeline cost alone; the others hold that as well.
+images are those of a noisy camera, their masks are ready: no model runs. The row "nobody" shows
+what source and pipeline cost alone; the others hold that as well. The rows "encoding alone" tell
+machines apart: they are the least that a frame may cost here.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import aiohttp
 import numpy as np
 
-from ape_nodes.benchmarks import percentiles, report, scene
+from ape_nodes.benchmarks import camera_image, percentiles, report, scene
 from ape_nodes.web import protocol
+from ape_nodes.web.encoder import H264Encoder, encode_jpeg
 from ape_stream.closing import Closing
 from ape_stream.pipeline import Pipeline
 from ape_stream.types import Frame, Instances, PromptSet
@@ -30,15 +32,19 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from multiprocessing.connection import Connection
 
+    from numpy.typing import NDArray
+
     from ape_stream.types import FrameResult
 
 __all__ = ["Line", "live", "measure"]
 
 SIZE: Final = (720, 1280)
-FPS: Final = 30.0
+NOISE: Final = 32
+"""JPEGs of about 145 kB, as of the photo that the bars were set with."""
 REGIONS: Final = 20
 SLOW_BYTES_PER_S: Final = 1e6
 Codec = Literal["jpeg", "h264"]
+CODECS: Final[tuple[Codec, ...]] = ("jpeg", "h264")
 WARM_S: Final = 1.0
 _MARK: Final = "blob"
 
@@ -51,12 +57,12 @@ class Line:
     """Who looks."""
     cpu_ms: float
     """CPU time of the server for a source's frame, milliseconds."""
-    fps: float | None
+    fps: float | None = None
     """Images a second of the slowest good viewer."""
-    age_ms_p50: float | None
+    age_ms_p50: float | None = None
     """Capture to receipt at the good viewers."""
-    age_ms_p95: float | None
-    kilobytes: float | None
+    age_ms_p95: float | None = None
+    kilobytes: float | None = None
     """Of an image and its masks, for each good viewer."""
     slow_age_ms_p50: float | None = None
     """The same age at a viewer that reads 1 MB/s."""
@@ -65,14 +71,21 @@ class Line:
 # -- the server's process --------------------------------------------------------------------
 
 
+def _images(size: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    """A panned image, thirty times."""
+    image = camera_image(np.random.default_rng(0), size, NOISE)
+    return [np.ascontiguousarray(np.roll(image, 4 * k, axis=1)) for k in range(30)]
+
+
 class _Camera(Closing):
-    """Thirty ready images in turn, each at its time."""
+    """Ready images in turn, each at its time."""
 
     name = "camera"
     live = True
 
-    def __init__(self, image: Any) -> None:
-        self._images = [np.ascontiguousarray(np.roll(image, 4 * k, axis=1)) for k in range(30)]
+    def __init__(self, images: Sequence[NDArray[np.uint8]], fps: float) -> None:
+        self._images = images
+        self._fps = fps
         self._over = threading.Event()
 
     def close(self, _: BaseException | None = None, /) -> None:
@@ -81,11 +94,11 @@ class _Camera(Closing):
     def __iter__(self) -> Iterator[Frame]:
         started = time.monotonic()
         for index in itertools.count():
-            due_s = started + index / FPS - time.monotonic()
+            due_s = started + index / self._fps - time.monotonic()
             if self._over.wait(max(0.0, due_s)):
                 return
             image = self._images[index % len(self._images)]
-            yield Frame(image, index, index / FPS, self.name, time.monotonic_ns())
+            yield Frame(image, index, index / self._fps, self.name, time.monotonic_ns())
 
 
 class _Ready:
@@ -103,13 +116,14 @@ class _Ready:
         return [replace(self._found, prompt_ids=ids) for _ in frames]
 
 
-def _serve(line: Connection, size: tuple[int, int]) -> None:
+def _serve(line: Connection, size: tuple[int, int], fps: float) -> None:
     """Run until a message to stop; answers "cpu" with (CPU seconds, frames captured)."""
     from ape_nodes.web.sink import WebSink  # noqa: PLC0415 (in the server's process only)
 
     result = scene(REGIONS, size)
     sink = WebSink("web:127.0.0.1:0")
-    run = Pipeline([_Camera(result.frame.image)], _Ready(result), PromptSet.of(_MARK), sinks=[sink])
+    camera = _Camera(_images(size), fps)
+    run = Pipeline([camera], _Ready(result), PromptSet.of(_MARK), sinks=[sink])
     with run:
         looping = threading.Thread(target=lambda: [None for _ in run])
         looping.start()
@@ -255,16 +269,31 @@ class _Bench:
         return known_ms or -1.0, lost
 
 
-async def _measure(line: Connection, seconds: float) -> tuple[list[Line], tuple[float, int]]:
+def _alone(codec: Codec, seconds: float, size: tuple[int, int]) -> Line:
+    """The encoder without a server: CPU time of an image, milliseconds."""
+    encoder, images, taken = H264Encoder(size[1]), _images(size), 0
+    started, bytes_ = time.process_time(), 0
+    while (spent := time.process_time() - started) < seconds / 4 or not taken:
+        image = images[taken % len(images)]
+        jpeg = codec == "jpeg"
+        data = encode_jpeg(image, size[1]) if jpeg else encoder.encode(image, key=False)[0]
+        bytes_, taken = bytes_ + len(data), taken + 1
+    return Line(f"{codec}, encoding alone", 1e3 * spent / taken, kilobytes=bytes_ / taken / 1e3)
+
+
+async def _measure(
+    line: Connection, seconds: float, size: tuple[int, int]
+) -> tuple[list[Line], tuple[float, int]]:
     url, token = line.recv()
     headers = {"Authorization": f"Bearer {token}"}
     async with aiohttp.ClientSession(headers=headers) as client:
         bench = _Bench(line, url, client)
         lines = [await bench.look("nobody", seconds, [])]
-        codecs: tuple[Codec, ...] = ("jpeg", "h264")
-        for codec, count in itertools.product(codecs, (1, 4)):
-            viewers = [_Viewer(codec) for _ in range(count)]
-            lines.append(await bench.look(f"{codec}, {count} of 720p", seconds, viewers))
+        for codec in CODECS:
+            lines.append(_alone(codec, seconds, size))  # next to the others: machines get busy
+            for count in (1, 4):
+                viewers = [_Viewer(codec) for _ in range(count)]
+                lines.append(await bench.look(f"{codec}, {count} of 720p", seconds, viewers))
         slow = _Viewer("jpeg", SLOW_BYTES_PER_S)
         lines.append(
             await bench.look(
@@ -275,11 +304,14 @@ async def _measure(line: Connection, seconds: float) -> tuple[list[Line], tuple[
         return lines, await bench.add_prompt()
 
 
-def measure(seconds: float, size: tuple[int, int] = SIZE) -> tuple[list[Line], tuple[float, int]]:
+def measure(
+    seconds: float, fps: float = 30.0, size: tuple[int, int] = SIZE
+) -> tuple[list[Line], tuple[float, int]]:
     """Look at a server in every way.
 
     Args:
         seconds: How long each is measured.
+        fps: Images a second of the camera.
         size: Height and width of the images, pixels.
 
     Returns:
@@ -288,19 +320,19 @@ def measure(seconds: float, size: tuple[int, int] = SIZE) -> tuple[list[Line], t
     """
     ours, theirs = multiprocessing.Pipe()
     # Spawned: a forked process would share the threads' locks of this one.
-    server = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, size))
+    server = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, size, fps))
     server.start()
     try:
-        return asyncio.run(_measure(ours, seconds))
+        return asyncio.run(_measure(ours, seconds, size))
     finally:
         ours.send("stop")
         server.join(10.0)
         server.kill()
 
 
-def live(*, seconds: float, as_json: bool) -> None:
+def live(*, seconds: float, fps: float, as_json: bool) -> None:
     """CPU of the live page's server, age and size of what viewers get, for several viewers."""
-    lines, (known_ms, lost) = measure(seconds)
+    lines, (known_ms, lost) = measure(seconds, fps)
     columns: dict[str, Callable[[Line], str]] = {
         "viewers": lambda line: line.form,
         "server CPU ms/frame": lambda line: f"{line.cpu_ms:.2f}",

@@ -105,9 +105,12 @@ def _page_output(host: str, port: int, given: dict[str, Any]) -> OutputConfig:
 def bench_live(
     *,
     seconds: Annotated[float, typer.Option(min=0.5, help="How long each is measured.")] = 8.0,
+    fps: Annotated[
+        float, typer.Option(min=1.0, help="Images a second; fewer where others use the processor.")
+    ] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line per measurement.")] = False,
 ) -> None:
     """CPU of the live page's server, age and size of what viewers get, for several viewers."""
     from ape_nodes.web import benchmark  # noqa: PLC0415 (aiohttp, numpy)
 
-    benchmark.live(seconds=seconds, as_json=as_json)
+    benchmark.live(seconds=seconds, fps=fps, as_json=as_json)

@@ -103,7 +103,7 @@ class H264Encoder:
             )
         key = key or now - self._key_s >= KEY_FRAME_S
         planes = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), np.uint8)
-        frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        frame = _frame(planes)
         self._pts = max(self._pts + 1, int(now * 1e6))
         frame.pts, frame.time_base = self._pts, _CLOCK
         frame.pict_type = PictureType.I if key else PictureType.NONE
@@ -120,6 +120,16 @@ class H264Encoder:
     def since_key_s(self) -> float:
         """Seconds since the last key frame."""
         return time.monotonic() - self._key_s
+
+
+def _frame(planes: NDArray[np.uint8]) -> av.VideoFrame:
+    """A frame of (1.5 H, W) uint8 I420 planes, where possible without a copy: x264 makes its own.
+
+    PyAV 18 takes the height of such a buffer for a multiple of 4.
+    """
+    whole = planes.shape[0] % 6 == 0
+    make = av.VideoFrame.from_numpy_buffer if whole else av.VideoFrame.from_ndarray
+    return make(planes, format="yuv420p")
 
 
 def _x264(width: int, height: int) -> VideoCodecContext:
