@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ape_nodes.ros2 import parameters as ros_parameters
 from ape_nodes.ros2 import topics
+from ape_nodes.ros2.types import service_definitions
 
 __all__ = ["refreshed"]
 
@@ -39,6 +40,7 @@ def refreshed(text: str, launch_files: Path) -> str:
         "inputs": topics.as_table(topics.INPUTS),
         "parameters": ros_parameters.as_table(),
         "launch": _launch_table(launch_files),
+        "services": "\n".join(map("```text\n{}```".format, service_definitions().values())),
     }
     for name, table in tables.items():
         mark = rf"(<!-- {name} -->\n).*?(<!-- end -->)"

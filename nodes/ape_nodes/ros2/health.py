@@ -66,7 +66,7 @@ class InputWatch:
         if not self.topic:
             return None
         if now_s - self._since_s >= SILENT_S:
-            return Health("WARN", self._silence(now_s - self._since_s))
+            return Health("WARN", self.silence(now_s - self._since_s))
         if unreadable and unreadable >= received:
             return Health("WARN", f"no image can be read: {self.unreadable_reason}")
         if lost:
@@ -77,7 +77,8 @@ class InputWatch:
             )
         return None
 
-    def _silence(self, silent_s: float) -> str:
+    def silence(self, silent_s: float) -> str:
+        """Why no image has come for this time."""
         text = f"no image on {self.topic} for {silent_s:.0f} s: "
         if self.incompatible:
             return text + f"a publisher's {self.incompatible} does not match: see image_reliability"

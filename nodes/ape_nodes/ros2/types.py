@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -16,7 +16,17 @@ from ape_stream.optional import library
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["added_definitions", "blank", "plain_encoder", "type_store"]
+__all__ = [
+    "INTERFACES",
+    "added_definitions",
+    "blank",
+    "plain_encoder",
+    "service_definitions",
+    "type_store",
+]
+
+INTERFACES: Final = "ape_stream_interfaces"
+"""The package of our own services, in `interfaces/`."""
 
 
 @functools.cache
@@ -44,6 +54,13 @@ def added_definitions() -> dict[str, str]:
     texts = files("ape_nodes").joinpath("ros2/definitions.msg").read_text()
     # The file holds "=== TYPE" lines, each followed by the definition of that type.
     return dict(re.findall(r"^=== (\S+)\n((?:(?!===).*\n)*)", texts, re.MULTILINE))
+
+
+def service_definitions() -> dict[str, str]:
+    """The text of each of our services, by type."""
+    folder = files("ape_nodes").joinpath("ros2/interfaces/srv")
+    found = {one.name.removesuffix(".srv"): one.read_text() for one in folder.iterdir()}
+    return {f"{INTERFACES}/srv/{name}": text for name, text in found.items()}
 
 
 def _bytes_field(data: bytes | memoryview) -> NDArray[np.uint8]:

@@ -4,11 +4,14 @@ They are made from the definitions in rosbags' type store, so their fields are t
 """
 
 import array
+import copy
+import functools
 import types
 
 import numpy as np
+from rosbags.typesys import get_types_from_msg
 
-from ape_nodes.ros2.types import type_store
+from ape_nodes.ros2.types import service_definitions, type_store
 
 RANGES = {
     "uint8": (0, 2**8), "int8": (-(2**7), 2**7), "uint16": (0, 2**16), "int16": (-(2**15), 2**15),
@@ -19,11 +22,28 @@ CODES = {"uint8": "B", "int8": "b", "uint16": "H", "int16": "h", "uint32": "I", 
          "uint64": "Q", "int64": "q", "float32": "f", "float64": "d"}  # fmt: skip
 
 
+HALVES = ("Request", "Response")
+
+
+@functools.cache
+def store_with_services():
+    """A copy of the type store in which our services are two messages each."""
+    store = copy.deepcopy(type_store())
+    for name, text in service_definitions().items():
+        for half, fields in zip(HALVES, text.split("---\n"), strict=True):
+            store.register(get_types_from_msg(fields, half_of(name, half)))
+    return store
+
+
+def half_of(service, half):
+    return f"{service.replace('/srv/', '/msg/')}_{half}"
+
+
 class Catalogue:
     """Every message class, made when first asked for."""
 
     def __init__(self):
-        self.store = type_store()
+        self.store = store_with_services()
         self._made = {}
 
     def get(self, name):
@@ -161,6 +181,12 @@ def modules():
         if f"{package}.msg" not in made:
             made[f"{package}.msg"] = top.msg = LazyModule(f"{package}.msg", catalogue)
         made[f"{package}.msg"].shorts.add(short)
+    for name in service_definitions():
+        package, _, short = name.split("/")
+        halves = {half: catalogue.get(half_of(name, half)) for half in HALVES}
+        made.setdefault(package, types.ModuleType(package))
+        made[f"{package}.srv"] = made[package].srv = types.ModuleType(f"{package}.srv")
+        setattr(made[f"{package}.srv"], short, type(short, (), halves))
     made["std_srvs"] = types.ModuleType("std_srvs")
     made["std_srvs.srv"] = made["std_srvs"].srv = types.ModuleType("std_srvs.srv")
     made["std_srvs.srv"].SetBool = SetBool

@@ -1,9 +1,11 @@
 """The node of the fake rclpy: names, parameters and entities, with rclpy's own refusals."""
 
+import concurrent.futures
 import contextlib
 import enum
 import inspect
 import sys
+import threading
 import time
 
 import fake_messages
@@ -109,9 +111,39 @@ class SubscriptionEventCallbacks:
 
 
 class Service:
-    def __init__(self, srv_type, srv_name, callback):
+    def __init__(self, srv_type, srv_name, callback, group):
         assert srv_type.Request
         self.srv_type, self.srv_name, self.callback = srv_type, srv_name, callback
+        self.group = group
+
+
+SERVICES = []  # of all nodes
+
+
+class Client:
+    """Calls a service in a thread of its own, one at a time for each callback group."""
+
+    def __init__(self, srv_type, srv_name):
+        self._type, self._name = srv_type, srv_name
+
+    def _found(self):
+        return [one for one in SERVICES if one.srv_name == self._name]
+
+    def service_is_ready(self):
+        return bool(self._found())
+
+    def call_async(self, request):
+        (service,) = self._found()
+        assert service.srv_type is self._type
+        assert isinstance(request, self._type.Request)
+        future = concurrent.futures.Future()
+
+        def answer():
+            with service.group.lock:
+                future.set_result(service.callback(request, self._type.Response()))
+
+        threading.Thread(target=answer).start()
+        return future
 
 
 class Node:
@@ -272,9 +304,14 @@ class Node:
     def create_service(
         self, srv_type, srv_name, callback, *, qos_profile=None, callback_group=None
     ):
-        made = Service(srv_type, self.resolve_topic_name(srv_name), callback)
+        group = callback_group or self.default_callback_group
+        made = Service(srv_type, self.resolve_topic_name(srv_name), callback, group)
         self._services.append(made)
+        SERVICES.append(made)
         return made
+
+    def create_client(self, srv_type, srv_name):
+        return Client(srv_type, self.resolve_topic_name(srv_name))
 
     @property
     def services(self):
@@ -306,6 +343,9 @@ class Node:
         for subscription in list(self._subscriptions):
             self.destroy_subscription(subscription)
         self._timers.clear()
+        for service in self._services:
+            SERVICES.remove(service)
+        self._services.clear()
 
 
 def refusal(parameter, descriptor, *, declaring):

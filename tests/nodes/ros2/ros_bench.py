@@ -24,6 +24,7 @@ OURS = (
     "ape_nodes.ros2.rclpy_node.node",
     "ape_nodes.ros2.rclpy_node.process",
     "ape_nodes.ros2.rclpy_node.backend",
+    "ape_nodes.ros2.rclpy_node.detect",
     "ape_nodes.ros2.rclpy_node.image_input",
     "ape_nodes.ros2.rclpy_node.outputs",
 )
@@ -70,9 +71,12 @@ class World:
     def message(self, name):
         return self.ros_rclpy.message_class(name)
 
-    def start(self, *arguments):
+    def start(self, *arguments, threads=1):
         self.rclpy.init(args=list(arguments))
-        self._executor = self.executors.SingleThreadedExecutor()
+        if threads == 1:
+            self._executor = self.executors.SingleThreadedExecutor()
+        else:
+            self._executor = self.executors.MultiThreadedExecutor(threads)
         self.helper = self.rclpy.create_node("helper")
         self._executor.add_node(self.helper)
 
@@ -122,12 +126,26 @@ class World:
         self.helper.create_timer(period_s, send)
         return sender
 
+    def call(self, kind, name, **fields):
+        """Ask a service of the nodes; a future."""
+        request = self.message(kind).Request()
+        for field, value in fields.items():
+            setattr(request, field, value)
+        client = self.helper.create_client(self.message(kind), name)
+        self.until(client.service_is_ready)
+        return client.call_async(request)
+
     def end(self):
         ros_perceivers.GATE.set()
         for node in self._nodes:
             node.stop()
             node.close()
             node.destroy_node()
+        if self._executor is not None:
+            self._executor.shutdown()
+            # Jazzy's leaves its threads running.
+            if pool := getattr(self._executor, "_executor", None):
+                pool.shutdown()
         self.rclpy.try_shutdown()
         self._domain.close()
 

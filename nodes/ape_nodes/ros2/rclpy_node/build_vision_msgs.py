@@ -1,10 +1,11 @@
-"""Builds vision_msgs and the other packages of definitions.msg for a ROS 2 that came by pip.
+"""Builds vision_msgs, the other packages of definitions.msg and our services for wheels of rclpy.
 
     python -m ape_nodes.ros2.rclpy_node.build_vision_msgs
 
 The wheels of rclpy contain ROS 2's own code generators, headers and libraries, but none of these
 packages. This generates the types that the node uses, compiles them, and installs them as the
-wheels do: Python packages with the other packages, libraries in `lib/` of the environment.
+wheels do: Python packages with the other packages, libraries in `lib/` of the environment, and what
+packages that use them are made from in `include/` and `share/`.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ape_nodes.ros2.types import added_definitions
+from ape_nodes.ros2.types import added_definitions, service_definitions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["install", "main", "packages"]
 
-_USED: Final = ("std_msgs", "geometry_msgs", "builtin_interfaces")
+_USED: Final = (
+    "std_msgs", "geometry_msgs", "builtin_interfaces", "sensor_msgs", "service_msgs",
+)  # fmt: skip
+_PYTHON: Final = "rosidl_generator_py"
 _TYPESUPPORTS: Final = ("rosidl_typesupport_fastrtps_c", "rosidl_typesupport_introspection_c")
 
 
@@ -39,7 +43,7 @@ def install(name: str, prefix: Path) -> Path:
     """Generate, compile and install a package of messages.
 
     Args:
-        name: A package that has definitions in definitions.msg.
+        name: One of `packages`.
         prefix: The environment that the wheels are in: `sys.prefix` of its Python.
 
     Returns:
@@ -50,17 +54,19 @@ def install(name: str, prefix: Path) -> Path:
         subprocess.CalledProcessError: the compiler failed, and has printed why.
     """
     package = Path(sysconfig.get_path("purelib")) / name
-    own = f"{name}__{_TYPESUPPORTS[0]}"
+    own = _library(name)
+    before = packages()[: packages().index(name)]  # what it may use of those that are built here
+    built = [other for other in before if _bindings(prefix, other).exists()]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         _generate(name, work, prefix / "share")
         include = prefix / "include"
         headers = [work / "c", work / "introspection", include, *include.iterdir()]
+        used = _libraries_of("rosidl_generator_c", *_TYPESUPPORTS) + list(map(_library, built))
         # The C library: message structs with both type supports.
         library = prefix / f"lib/lib{own}.so"
         objects = [*_compiled(work / "c", headers), *_compiled(work / "introspection", headers)]
-        parts = _libraries_of("rosidl_generator_c", *_TYPESUPPORTS)
-        _link(library, objects, prefix, parts)
+        _link(library, objects, prefix, used)
         alias = prefix / f"lib/lib{name}__{_TYPESUPPORTS[1]}.so"
         alias.unlink(missing_ok=True)
         alias.symlink_to(library.name)  # one library holds both; ROS looks for each by its name
@@ -68,13 +74,40 @@ def install(name: str, prefix: Path) -> Path:
         generated = work / "python" / name
         (generated / "__init__.py").touch()
         headers += [Path(sysconfig.get_path("include")), Path(np.get_include())]
-        bindings = _compiled(work / "python", headers)
-        module = generated / f"{name}_s__rosidl_typesupport_c.so"
-        parts = _libraries_of("rosidl_generator_c", "rosidl_generator_py")
-        _link(module, bindings, prefix, [own, *parts])
+        module, objects = _bindings(prefix, name), _compiled(work / "python", headers)
+        used += _libraries_of(_PYTHON) + [f"{other}__{_PYTHON}" for other in built]
+        _link(module, objects, prefix, [own, *used])
         shutil.rmtree(package, ignore_errors=True)
         shutil.copytree(generated, package, ignore=shutil.ignore_patterns("*.c", "*.o"))
+        # The same library, so that packages that contain these messages can be linked against it.
+        (package / f"{name}_s__rosidl_typesupport_c.so").symlink_to(module)
+        for part in ("c", "introspection"):
+            _keep(work / part / name, include / name / name, "*.h")
+        _keep(work / "c" / name, prefix / "share" / name, "*.json", "*.idl")
     return package
+
+
+def _library(name: str) -> str:
+    """The name of the library of a package that was built here."""
+    return f"{name}__{_TYPESUPPORTS[0]}"
+
+
+def _bindings(prefix: Path, name: str) -> Path:
+    """The library that converts the messages of a package to Python and back."""
+    return prefix / f"lib/lib{name}__{_PYTHON}.so"
+
+
+def _keep(made: Path, to: Path, *patterns: str) -> None:
+    """Copy what other packages are made from."""
+    for path in (path for pattern in patterns for path in made.rglob(pattern)):
+        target = to / path.relative_to(made)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+
+
+def _definitions() -> dict[str, str]:
+    """The text of every message and service that is built, by type."""
+    return {**added_definitions(), **service_definitions()}
 
 
 def _generate(package: str, work: Path, share: Path) -> None:
@@ -93,10 +126,11 @@ def _generate(package: str, work: Path, share: Path) -> None:
     home, found = work / "c" / package, [str(share)]
     # Generators read IDL: each .msg is converted first, and named as "folder:path in it".
     definitions = []
-    for name, text in added_definitions().items():
-        if not name.startswith(f"{package}/"):
+    for name, text in _definitions().items():
+        owner, kind, short = name.split("/")
+        if owner != package:
             continue
-        path = Path("msg") / f"{name.rpartition('/')[2]}.msg"
+        path = Path(kind) / f"{short}.{kind}"
         (work / path).parent.mkdir(exist_ok=True)
         (work / path).write_text(text)
         with redirect_stdout(io.StringIO()):  # it prints every file
@@ -147,18 +181,21 @@ def _libraries_of(*kinds: str) -> list[str]:
 
 
 def packages() -> list[str]:
-    """The packages of definitions.msg, vision_msgs first."""
-    return list(dict.fromkeys(name.split("/")[0] for name in added_definitions()))
+    """Packages to build, each after those that it uses: vision_msgs first, ours last."""
+    return list(dict.fromkeys(name.split("/")[0] for name in _definitions()))
 
 
 def _is_whole(name: str) -> bool:
     """Whether a package is installed with all types that are used here."""
+    kinds = [one.split("/")[1:] for one in _definitions() if one.startswith(f"{name}/")]
     try:
-        module = importlib.import_module(f"{name}.msg")
+        modules = [(importlib.import_module(f"{name}.{kind}"), one) for kind, one in kinds]
     except ImportError:
         return False
-    kinds = [kind.split("/")[2] for kind in added_definitions() if kind.startswith(f"{name}/")]
-    return all(hasattr(module, kind) for kind in kinds)
+    # One that was built here by an earlier version left nothing for packages that use it.
+    folder, ours = Path(modules[0][0].__file__ or ""), sysconfig.get_path("purelib")
+    usable = not folder.is_relative_to(ours) or _bindings(Path(sys.prefix), name).exists()
+    return usable and all(hasattr(module, one) for module, one in modules)
 
 
 def main() -> None:

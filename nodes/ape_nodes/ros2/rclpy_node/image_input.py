@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ape_nodes.ros2.topics import TopicSpec
-    from ape_stream.sources.push import PushSource
     from ape_stream.types import Frame
 
-__all__ = ["ImageInput", "RateLimit"]
+__all__ = ["FrameSink", "ImageInput", "RateLimit"]
 
 _SPECS: Final = {spec.name: spec for spec in INPUTS}
 _TRANSPORTS: Final = {
@@ -59,17 +58,38 @@ class RateLimit:
         return True
 
 
+class FrameSink(Protocol):
+    """Where frames go."""
+
+    @property
+    def name(self) -> str:
+        """The name of their stream."""
+
+    def put(self, frame: Frame) -> object:
+        """Take a frame, which may be deferred."""
+
+
 class ImageInput:
     """The subscriptions of a node, and the frames that are made of what arrives.
 
     Args:
         node: A node with the parameters of `ape_nodes.ros2.parameters`.
         source: Where frames go; None while the node is not active.
+        transforms: Takes what `/tf` says; None: a tree of its own.
+        paced: False: every image is taken, `max_rate` does not hold.
     """
 
-    def __init__(self, node: Any, source: Callable[[], PushSource | None]) -> None:
+    def __init__(
+        self,
+        node: Any,
+        source: Callable[[], FrameSink | None],
+        transforms: TransformTree | None = None,
+        *,
+        paced: bool = True,
+    ) -> None:
         self.watch = InputWatch()
-        self.transforms = TransformTree()
+        self.transforms = TransformTree() if transforms is None else transforms
+        self._paced = paced
         self._node = node
         self._source = source
         # Its own group: images are received while a parameter callback waits for the model.
@@ -85,10 +105,18 @@ class ImageInput:
     def _value(self, name: str) -> Any:
         return self._node.get_parameter(name).value
 
+    def _is_due(self) -> bool:
+        return not self._paced or self._rate_limit.admits(self._value("max_rate"))
+
     @property
     def is_subscribed(self) -> bool:
         """Whether the node is subscribed to the image now."""
         return self._image is not None
+
+    @property
+    def depth_problem(self) -> str:
+        """Why the last frame got no depth; empty if it did."""
+        return self._depth.problem
 
     # -- subscriptions ---------------------------------------------------------------------
 
@@ -107,7 +135,7 @@ class ImageInput:
         self._image = self._subscription(
             spec, topic, self._on_image, reliable=reliable, events=self._events()
         )
-        self._node.get_logger().info(f"an output has a reader: subscribed to {topic}")
+        self._log(f"an output has a reader: subscribed to {topic}")
 
     def _subscribe_depth(self) -> None:
         kind = self._value("depth")
@@ -186,8 +214,12 @@ class ImageInput:
         self._image, self._pairs = None, None
         self._others.clear()
         self.watch.unsubscribed()
-        if self._node.context.ok():  # after Ctrl-C there is no /rosout to log to
-            self._node.get_logger().info("no output has a reader: unsubscribed")
+        self._log("no output has a reader: unsubscribed")
+
+    def _log(self, text: str) -> None:
+        # A single call subscribes silently; after Ctrl-C there is no /rosout.
+        if self._paced and self._node.context.ok():
+            self._node.get_logger().info(text)
 
     # -- messages to frames ----------------------------------------------------------------
 
@@ -197,7 +229,7 @@ class ImageInput:
         if self._video is not None:
             self._on_packet(message)
             return
-        if not self._rate_limit.admits(self._value("max_rate")):
+        if not self._is_due():
             self.watch.skipped += 1
             return
         if self._pairs is None:
@@ -223,7 +255,7 @@ class ImageInput:
             return
         try:
             for decoded in self._video.decode(message):
-                if self._rate_limit.admits(self._value("max_rate")):
+                if self._is_due():
                     self._put(decoded, None)
                 else:
                     self.watch.skipped += 1

@@ -3,10 +3,10 @@
 configure loads the model, activate starts the pipeline and subscribes, deactivate stops it and
 keeps the model, cleanup frees it. Written for Jazzy and newer.
 
-Three threads work here. Lifecycle, parameters, services and timers run one at a time in the node's
-default callback group; images have a group of their own, so that they are received while prompts
-are embedded; a thread that lives as long as the active state publishes results. The model never
-runs in a thread of the executor.
+Lifecycle, parameters, services and timers run one at a time in the node's default callback group;
+images have a group of their own, so that they are received while prompts are embedded; a thread
+that lives as long as the active state publishes results. `~/detect` has a group of its own as well:
+it is the one callback in which the model runs.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from ape_nodes.ros2.rclpy_node.backend import (
     rclpy_encoder,
     rclpy_qos,
 )
+from ape_nodes.ros2.rclpy_node.detect import DetectService
 from ape_nodes.ros2.rclpy_node.image_input import ImageInput
 from ape_nodes.ros2.rclpy_node.outputs import Outputs
 from ape_nodes.ros2.space.results import Placement
@@ -49,7 +50,7 @@ from ape_stream.plugins import load, make, option_names
 from ape_stream.sources.push import PushSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedPerceiver
     from ape_stream.types import PromptSet
@@ -85,8 +86,8 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         self._source: PushSource | None = None
         self._pipeline: Pipeline | None = None
         self._thread: threading.Thread | None = None
-        self._placement = Placement(transforms=self.images.transforms)
-        self._encoder = rclpy_encoder()  # for diagnostics; configured again in `_configure`
+        self.placement = Placement(transforms=self.images.transforms)
+        self.encoder = rclpy_encoder()  # for diagnostics; configured again in `_configure`
         for parameter in PARAMETERS:
             self.declare_parameter(parameter.name, parameter.default, rclpy_descriptor(parameter))
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -94,6 +95,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
             if service.srv_name.endswith("/change_state"):
                 service.callback = guard_transition(service.callback)
         self.create_service(SetBool, "~/enable", self._on_enable)
+        self.detect = DetectService(self)
         # A volatile writer (`ros2 topic pub`) does not match a transient local reader, so there are
         # two; rclpy would warn of the mismatch that the first one has with it.
         silent = SubscriptionEventCallbacks(incompatible_qos=lambda _: None)
@@ -151,7 +153,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
             self.stop()
             return TransitionCallbackReturn.FAILURE
         self.state_name = "active"
-        self._answer(self._prompt_set({}), "")
+        self._answer(self.prompt_set({}), "")
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -195,14 +197,14 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
     def _configure(self) -> None:
         # Values from a file or the command line were declared before `_on_parameters` was added.
         check({parameter.name: self._value(parameter.name) for parameter in PARAMETERS})
-        self._prompt_set({})
+        self.prompt_set({})
         name = self._value("perceiver")
         options = self._options("perceivers", name, model="model", device="device", dtype="dtype")
         self.perceiver.load(lambda: make("perceivers", name, options=options))
         self._uses_perceiver = True
-        self.perceiver.warm_up(self._prompt_set({}))
-        self._encoder = rclpy_encoder(self._value("mask_encoding"))
-        self._encoder.model_threshold = self.perceiver.threshold
+        self.perceiver.warm_up(self.prompt_set({}))
+        self.encoder = rclpy_encoder(self._value("mask_encoding"))
+        self.encoder.model_threshold = self.perceiver.threshold
         self._outputs.open()
 
     def _options(self, group: str, plugin: str, **parameters: str) -> dict[str, Any]:
@@ -222,13 +224,11 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         options = self._options("trackers", tracker, min_iou="iou_track")
         self._place({})
         source = PushSource(self.get_fully_qualified_name())
-        publisher = ResultPublisher(
-            self._encoder, self, self._placement, self._value("label_source")
-        )
+        publisher = ResultPublisher(self.encoder, self, self.placement, self._value("label_source"))
         pipeline = Pipeline(
             [source],
             self.perceiver.handle(),
-            self._prompt_set({}),
+            self.prompt_set({}),
             tracker=lambda: make("trackers", tracker, options=options),
             maps=publisher,
         )
@@ -253,12 +253,13 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
 
     def close(self) -> None:
         """Stop, close the outputs and release the model."""
+        self.state_name = "unconfigured"  # before the model goes: `~/detect` then refuses
+        self.detect.cancel()
         self.stop()
         self._outputs.close()
         if self._uses_perceiver:
             self._uses_perceiver = False
             self.perceiver.release()
-        self.state_name = "unconfigured"
 
     # -- images in, results out -------------------------------------------------------------
 
@@ -302,7 +303,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
             check(given)
             # Applied before rclpy stores the values: if the model refuses, none of them is stored.
             if not given.keys().isdisjoint(PROMPT_PARAMETERS):
-                prompts = self._prompt_set(given)
+                prompts = self.prompt_set(given)
                 self._apply_prompts(prompts)
                 self._answer(prompts, "")
         except ApeStreamError as error:
@@ -313,11 +314,11 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
     def _place(self, given: dict[str, Any]) -> None:
         """Take where results in space are sent; the running publisher uses it at once."""
         now = {name: given.get(name, self._value(name)) for name in _PLACEMENT}
-        self._placement.boxes = now["boxes_3d"]
-        self._placement.voxel_m = now["voxel_size"]
-        self._placement.target_frame = now["target_frame"]
+        self.placement.boxes = now["boxes_3d"]
+        self.placement.voxel_m = now["voxel_size"]
+        self.placement.target_frame = now["target_frame"]
 
-    def _prompt_set(self, given: dict[str, Any]) -> PromptSet:
+    def prompt_set(self, given: Mapping[str, Any]) -> PromptSet:
         """The prompt set of the parameters; values in `given` replace the present ones."""
         return prompt_set({name: given.get(name, self._value(name)) for name in PROMPT_PARAMETERS})
 
@@ -346,7 +347,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         parameter = Parameter("prompts", value=texts or [""])
         outcome = self.set_parameters([parameter])[0]
         if not outcome.successful:
-            self._answer(self._prompt_set({}), outcome.reason)
+            self._answer(self.prompt_set({}), outcome.reason)
             self.get_logger().error(f"prompts refused: {outcome.reason}")
 
     def _on_enable(self, request: Any, response: Any) -> Any:
@@ -370,7 +371,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         stamp_ns = self.get_clock().now().nanoseconds
         name = self.get_fully_qualified_name()
         health = self._health()
-        report = self._encoder.diagnostics(stamp_ns, name, health, values)
+        report = self.encoder.diagnostics(stamp_ns, name, health, values)
         if self.context.ok():
             self._diagnostics.publish(report)
 
@@ -378,6 +379,6 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         if self.last_error:
             return Health("ERROR", self.last_error)
         warning = self.images.health()
-        if warning is None and self._placement.problem:
-            warning = Health("WARN", self._placement.problem)
+        if warning is None and self.placement.problem:
+            warning = Health("WARN", self.placement.problem)
         return warning or Health("OK", self.state_name)

@@ -74,8 +74,9 @@ def run(argv: Sequence[str]) -> int:
         # rclpy's own handlers would shut the context down while the nodes still use it.
         rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
         nodes: list[ApeNode] = []
-        # Each node needs a thread for images and one for the rest; rclpy's default is one per CPU.
-        executor = MultiThreadedExecutor(num_threads=2 + 2 * max(1, len(cameras)))
+        # Each node needs a thread for images, one for `~/detect` and one for the rest; rclpy's
+        # default is one per CPU.
+        executor = MultiThreadedExecutor(num_threads=2 + 3 * max(1, len(cameras)))
         try:
             base = _global_namespace(ros_arguments)
             if not _start(nodes, executor, cameras, base=base, autostart=parsed.autostart):
@@ -170,6 +171,7 @@ def _shut_down(executor: MultiThreadedExecutor, nodes: Sequence[ApeNode]) -> Non
     """Stop pipelines first: a callback may wait for one, and the executor waits for callbacks."""
     # In this order: after `executor.shutdown` no callback runs, so nodes can be taken apart.
     for node in nodes:
+        node.detect.end()
         node.stop()
     executor.shutdown()
     for node in nodes:
