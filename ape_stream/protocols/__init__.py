@@ -27,11 +27,13 @@ from ape_stream.protocols.pipeline import (
     WatchesRun,
     WritesFiles,
 )
+from ape_stream.protocols.queries import GivesQueries
 
 __all__ = [
     "ChecksItself",
     "ControlsRun",
     "EndsRun",
+    "GivesQueries",
     "KnowsFrameCount",
     "KnowsRate",
     "KnowsWeights",

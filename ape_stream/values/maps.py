@@ -12,10 +12,13 @@ from ape_stream.values.arrays import checked, read_only
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ape_stream.values.queries import FrameQueries
+
 __all__ = ["MapKind", "Maps", "PanopticMap", "Segment", "SemanticMap"]
 
-MapKind = Literal["semantic", "panoptic"]
-"""What can be asked for: a prompt for every pixel, or a segment for every pixel."""
+MapKind = Literal["semantic", "panoptic", "queries"]
+"""What can be asked for: a prompt for every pixel, a segment for every pixel, or the queries of the
+network, which an index keeps."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,3 +78,4 @@ class Maps:
 
     semantic: SemanticMap | None = None
     panoptic: PanopticMap | None = None
+    queries: FrameQueries | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from ape_model.inference.selection import initial_capacity
 from ape_model.inference.threads import leave_a_core
 from ape_model.inference.transfer import to_host
 from ape_model.loading import load_network, open_embedder, parse_device, parse_dtype
+from ape_model.queries import facts_of, queries_of
 from ape_model.text.clip_tokenizer import clean_text
 from ape_model.text.embedder import VOCABULARY, classify
 from ape_model.weights.registry import DEFAULT, find_model
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from ape_model.inference.detect import Regions
     from ape_model.network.ape import ImageFeatures, RawOutputs
     from ape_stream.types import Frame, MapKind, PromptSet
+    from ape_stream.values.queries import FrameQueries, NetworkFacts
 
 __all__ = ["ApePerceiver"]
 
@@ -96,7 +99,7 @@ class ApePerceiver:
         _check_ranges(threshold, canvas, per_prompt)
         _check_map_options(map_rule, map_threshold)
         with _translate_errors():
-            files = find_model(model)
+            self._files = files = find_model(model)
             self.device = parse_device(device)
             self._dtype = parse_dtype(dtype)
             self.network = load_network(files, self.device).to(self._dtype)
@@ -131,6 +134,18 @@ class ApePerceiver:
             files = find_model(model)
         named = (files.vision, files.text, None if bank is None else Path(bank))
         return [path for path in named if path is not None]
+
+    @cached_property
+    def facts(self) -> NetworkFacts:
+        """What scores the queries of `Maps.queries` later; see `GivesQueries`."""
+        return facts_of(
+            self._files,
+            self.network,
+            self._embedder,
+            threshold=self._threshold,
+            per_prompt=self._per_prompt,
+            stuff=self._known_stuff,
+        )
 
     @property
     def threshold(self) -> float:
@@ -215,17 +230,21 @@ class ApePerceiver:
             mask_margin=self._config.mask_margin,
         )
         on_device = [
-            self._on_device(regions, features, heads, image, frame.size, wanted)
+            self._on_device(regions, features, heads, image, frame.size, wanted - {"queries"})
             for image, (regions, frame) in enumerate(zip(found, frames, strict=True))
         ]
         copies = iter(to_host([tensor for parts in on_device for tensor in parts.values()]))
         on_host = [{name: next(copies).numpy() for name in parts} for parts in on_device]
+        queries: Sequence[FrameQueries | None] = [None] * len(frames)
+        if "queries" in wanted:
+            passes = [one.prompts for one in self._passes]
+            queries = queries_of(self.network, self._runner, features, passes, heads, self.facts)
         return [
             (
                 self._instances(regions, parts["masks"], frame.size),
-                self._maps(parts, regions.filled, frame.size),
+                replace(self._maps(parts, regions.filled, frame.size), queries=own),
             )
-            for regions, parts, frame in zip(found, on_host, frames, strict=True)
+            for regions, parts, frame, own in zip(found, on_host, frames, queries, strict=True)
         ]
 
     @torch.inference_mode()

@@ -22,7 +22,6 @@ from ape_model.benchmark.profiler import Seconds, timed_stages
 from ape_model.config import PRESETS
 from ape_model.errors import ModelMissingError, VariantError
 from ape_model.inference.selection import initial_capacity, select
-from ape_model.inference.transfer import to_device
 from ape_model.loading import load_network
 from ape_model.network.ape import Ape
 from ape_model.network.deformable_attention import DeformableAttention
@@ -201,7 +200,7 @@ def _mask_logits(form: Form, outputs: RawOutputs, threshold: Tensor) -> Tensor:
     device = outputs.logits.device
     batch = (outputs.logits, outputs.boxes, threshold)
     ((found,),) = select([batch], per_prompt=PER_PROMPT, capacity=initial_capacity(device))
-    return form.network.region_masks(outputs, 0, to_device(found.queries, device))
+    return form.network.region_masks(outputs, 0, found.queries)
 
 
 def _errors(outputs: RawOutputs, wanted: RawOutputs) -> dict[str, float]:

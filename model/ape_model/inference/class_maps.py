@@ -151,8 +151,7 @@ def _masks(
     margin: float | None,
 ) -> Tensor:
     """Mask probabilities of all queries, (Q, h, w) float32; those of things end at their boxes."""
-    queries = torch.arange(len(stuff), device=stuff.device)
-    masks = model.region_masks(outputs, image, queries).float().sigmoid()
+    masks = model.region_masks(outputs, image).float().sigmoid()
     if margin is not None:
         boxes, filled = corners(outputs.boxes[image].float()), _filled(features, image, masks)
         down, across = inside_boxes(boxes, masks, filled, margin)  # (Q, h), (Q, w)

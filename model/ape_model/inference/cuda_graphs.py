@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
     from ape_model.network.ape import Ape, ImageFeatures, PromptFeatures, RawOutputs
+    from ape_model.network.exact import ExactAlignment
 
 __all__ = ["CapturedCall", "CudaGraphRunner"]
 
@@ -162,7 +163,15 @@ class CudaGraphRunner:
         outputs: RawOutputs = _used(frame.heads, key)(*inputs)
         return outputs
 
-    def region_masks(self, outputs: RawOutputs, image: int, queries: Tensor) -> Tensor:
+    def exact_alignment(
+        self, outputs: RawOutputs, prompts: PromptFeatures
+    ) -> ExactAlignment | None:
+        """As `Ape.exact_alignment`: a few small products, of as many pairs as there are."""
+        return self._network.exact_alignment(outputs, prompts)
+
+    def region_masks(
+        self, outputs: RawOutputs, image: int, queries: Tensor | None = None
+    ) -> Tensor:
         """As `Ape.region_masks`: how many are kept differs from frame to frame."""
         return self._network.region_masks(outputs, image, queries)
 

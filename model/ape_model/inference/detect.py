@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ape_model.inference.cuda_graphs import CudaGraphRunner
+    from ape_model.inference.selection import HeadBatch
     from ape_model.network.ape import Ape, ImageFeatures, PromptFeatures, RawOutputs
 
 __all__ = ["PromptPass", "Regions", "clip_to_boxes", "find_regions", "inside_boxes", "merged"]
@@ -83,21 +84,22 @@ def find_regions(
     Returns:
         Regions of each image, strongest first.
     """
-    batches = [
+    batches: list[HeadBatch] = []
+    for one, outputs in zip(passes, heads, strict=True):
         # The head may score more columns than there are prompts: padding is cut off.
-        (outputs.logits[..., : len(one.ids)], outputs.boxes, one.thresholds)
-        for one, outputs in zip(passes, heads, strict=True)
-    ]
+        count = len(one.ids)
+        exact = model.exact_alignment(outputs, one.prompts)
+        exact = None if exact is None else exact.of_first(count)
+        batches.append((outputs.logits[..., :count], outputs.boxes, one.thresholds, exact))
     selections = select(batches, per_prompt=per_prompt, capacity=capacity)
     found: list[list[Regions]] = [[] for _ in features.sizes]
     for one, outputs, images in zip(passes, heads, selections, strict=True):
         for image, (size, selected) in enumerate(zip(features.sizes, images, strict=True)):
-            queries = to_device(selected.queries, outputs.logits.device)
             regions = Regions(
                 boxes=selected.boxes,
                 scores=selected.scores,
                 prompts=one.ids[selected.prompts],
-                mask_logits=model.region_masks(outputs, image, queries),
+                mask_logits=model.region_masks(outputs, image, selected.queries),
                 extent=(size[0] / features.canvas[0], size[1] / features.canvas[1]),
             )
             if mask_margin is not None:
@@ -131,7 +133,7 @@ def clip_to_boxes(regions: Regions, margin: float, exempt: Tensor) -> Regions:
         exempt: (K,) bool on the host, regions whose masks stay as they are.
     """
     logits = regions.mask_logits.float()
-    boxes = to_device(regions.boxes, logits.device)
+    boxes = to_device(regions.boxes, logits.device).float()
     down, across = inside_boxes(boxes, logits, regions.filled, margin)  # (K, H), (K, W)
     kept = down[:, :, None] & across[:, None]  # (K, H, W)
     kept = kept | to_device(exempt, logits.device)[:, None, None]

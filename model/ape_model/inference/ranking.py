@@ -8,7 +8,6 @@ import torch
 
 from ape_model.inference.detect import Regions, merged
 from ape_model.inference.selection import scores_of, select
-from ape_model.inference.transfer import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,13 +53,12 @@ def rank_regions(
     for one, outputs, chosen in zip(passes, heads, selections, strict=True):
         # Those of this pass that may be among the best of all.
         kept = chosen.scores >= least
-        queries = to_device(chosen.queries[kept], outputs.logits.device)
         found.append(
             Regions(
                 boxes=chosen.boxes[kept],
                 scores=chosen.scores[kept],
                 prompts=one.ids[chosen.prompts[kept]],
-                mask_logits=model.region_masks(outputs, 0, queries),
+                mask_logits=model.region_masks(outputs, 0, chosen.queries[kept]),
                 extent=(size[0] / canvas[0], size[1] / canvas[1]),
             )
         )

@@ -23,9 +23,12 @@ from ape_model.network.boxes import corners
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ape_model.network.exact import ExactAlignment
+
 __all__ = [
     "NMS_IOU",
     "CandidateTable",
+    "HeadBatch",
     "Selected",
     "candidate_limit",
     "initial_capacity",
@@ -84,7 +87,13 @@ def initial_capacity(device: torch.device) -> int | None:
 
 
 def threshold_and_nms(
-    logits: Tensor, boxes: Tensor, thresholds: Tensor, *, nms: float, capacity: int | None
+    logits: Tensor,
+    boxes: Tensor,
+    thresholds: Tensor,
+    exact: ExactAlignment | None = None,
+    *,
+    nms: float,
+    capacity: int | None,
 ) -> CandidateTable:
     """Find the pairs above their threshold and suppress the weaker of those that overlap.
 
@@ -92,20 +101,28 @@ def threshold_and_nms(
         logits: (B, Q, P).
         boxes: (B, Q, 4) cx, cy, w, h in 0..1.
         thresholds: (P,) lowest kept score of each prompt.
+        exact: scores the pairs in place of the logits, which are near its own.
         nms: IoU above which the weaker region of the same prompt is dropped.
         capacity: rows of the table, so that no value is read; None: as many as there are pairs.
 
     Returns:
         The table, on the device of the logits.
     """
+    floor = _logit_floor(thresholds, logits)
+    if exact is not None:  # the logits alone do not say on which side of it a pair is
+        floor = floor - exact.error()
     if capacity is None:
-        candidates = _exact_candidates(logits, thresholds)
+        (images, queries, prompts), real, count = _all_candidates(logits, floor)
     else:
-        candidates = _padded_candidates(logits, thresholds, capacity)
+        (images, queries, prompts), real, count = _padded_candidates(logits, floor, capacity)
     # From here on rows are pairs, not queries: one query may be in several.
-    images, queries, prompts, real, count = candidates
-    scores = scores_of(logits[images, queries, prompts])  # (N,)
-    above = real & (scores >= thresholds.to(logits)[prompts])
+    pairs = (images, queries, prompts)
+    scores = scores_of(logits[pairs] if exact is None else exact.logits(*pairs))  # (N,)
+    above = real & (scores >= thresholds.to(scores)[prompts])
+    if capacity is None:  # the floor is rough
+        images, queries, prompts, scores = (c[above] for c in (*pairs, scores))
+        above = above[above]
+        count = above.sum()
     rectangles = corners(boxes[images, queries]).clamp(0, 1)  # (N, 4)
     P = logits.shape[2]
     group = torch.where(above, images * P + prompts, -1)  # one image and prompt; -1: no candidate
@@ -132,28 +149,25 @@ def _logit_floor(thresholds: Tensor, logits: Tensor) -> Tensor:
     return (floor - floor.abs() * kind.eps).to(logits.dtype)
 
 
-Candidates = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+Candidates = tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]
 """(N,) image, query and prompt of each pair, (N,) bool: no padding, () int64: count of pairs."""
 
 
-def _exact_candidates(logits: Tensor, thresholds: Tensor) -> Candidates:
+def _all_candidates(logits: Tensor, floor: Tensor) -> Candidates:
     """All pairs that may reach their threshold, as many rows as there are."""
-    floor = _logit_floor(thresholds, logits)
     # Most of a long vocabulary is absent: drop whole columns first. `~(<)` keeps those with a NaN.
     present = (~(logits.amax((0, 1)) < floor)).nonzero().squeeze(1)
     near = (logits[..., present] >= floor[present]).nonzero()  # (N, 3)
     near[:, 2] = present[near[:, 2]]
-    scores = scores_of(logits[near.unbind(1)])
-    near = near[scores >= thresholds.to(logits)[near[:, 2]]]  # in 16 bits the floor is rough
     images, queries, prompts = near.unbind(1)
     real = torch.ones_like(images, dtype=torch.bool)
-    return images, queries, prompts, real, real.sum()
+    return (images, queries, prompts), real, real.sum()
 
 
-def _padded_candidates(logits: Tensor, thresholds: Tensor, capacity: int) -> Candidates:
+def _padded_candidates(logits: Tensor, floor: Tensor, capacity: int) -> Candidates:
     """The first `capacity` pairs that may reach their threshold, without reading a value."""
     _, Q, P = logits.shape
-    near = (logits >= _logit_floor(thresholds, logits)).flatten()  # (B * Q * P,)
+    near = (logits >= floor).flatten()  # (B * Q * P,)
     rank = near.cumsum(0)  # from 1, of every pair among the near ones
     # Scatter pair numbers to their rows; all others go to one more row, which is cut off.
     rows = torch.where(near & (rank <= capacity), rank - 1, capacity)
@@ -162,11 +176,15 @@ def _padded_candidates(logits: Tensor, thresholds: Tensor, capacity: int) -> Can
     found = found.scatter(0, rows, numbers[: len(near)])[:capacity]
     real = numbers[:capacity] < rank[-1]
     # A pair number is (image * Q + query) * P + prompt.
-    return found // (Q * P), found // P % Q, found % P, real, rank[-1]
+    return (found // (Q * P), found // P % Q, found % P), real, rank[-1]
+
+
+HeadBatch = tuple[Tensor, Tensor, Tensor] | tuple[Tensor, Tensor, Tensor, "ExactAlignment | None"]
+"""Logits, boxes and thresholds of a batch, and what scores its pairs."""
 
 
 def select(
-    batches: Sequence[tuple[Tensor, Tensor, Tensor]],
+    batches: Sequence[HeadBatch],
     *,
     per_prompt: int,
     nms: float = NMS_IOU,
@@ -177,8 +195,9 @@ def select(
     The host waits for a GPU once, for all batches; again only where the capacity was too small.
 
     Args:
-        batches: logits (B, Q, P), boxes (B, Q, 4) as cx, cy, w, h in 0..1 and thresholds (P,),
-            the lowest kept score of each prompt.
+        batches: logits (B, Q, P), boxes (B, Q, 4) as cx, cy, w, h in 0..1, thresholds (P,), the
+            lowest kept score of each prompt, and what scores the pairs, if not the logits; see
+            `threshold_and_nms`.
         per_prompt: most regions of one prompt, its strongest.
         nms: IoU above which the weaker region of the same prompt is dropped.
         capacity: rows of a first table; None on a CPU, which sees how many pairs there are.

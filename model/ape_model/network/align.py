@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from ape_model.network.exact import LOGIT_LIMIT, ExactAlignment, fixed_point
+
 __all__ = ["Align"]
 
-LOGIT_LIMIT = 50_000.0  # GLIP's guard against overflow in 16 bits
 PRIOR = 0.01
 """Score of an untrained region for any prompt."""
 
@@ -32,6 +33,37 @@ class Align(nn.Module):
         # The halving is in the official projection alone, not in its bias term.
         return self.dot_product_projection_text(unit / 2), unit @ self.bias_lang + self.bias0
 
+    def project_exactly(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """As `project`, in float32: each row is a function of that prompt alone (see `exact`)."""
+        head, width = self.dot_product_projection_text, text.shape[-1]
+        exact = fixed_point(text, width)
+        norms = exact.square().sum(-1, keepdim=True).sqrt()
+        unit = fixed_point(exact / norms.clamp(min=1e-12), width)
+        vectors = unit @ fixed_point(head.weight, width).mT / 2 + head.bias.double()
+        biases = unit @ fixed_point(self.bias_lang, width) + self.bias0.double()
+        return vectors.float(), biases.float()
+
+    def exactly(self, regions: Tensor, vectors: Tensor, biases: Tensor) -> ExactAlignment:
+        """The exact form of `score`: regions (B, Q, C), and (1, L, C), (1, L) of the prompts."""
+        return ExactAlignment(regions, vectors[0], biases[0], self.scale)
+
+    def parts(self) -> dict[str, Tensor]:
+        """float32 values that score states: see `ape_stream.values.queries.NetworkFacts`."""
+        head = self.dot_product_projection_text
+        named = {
+            "weight": head.weight,
+            "offset": head.bias,
+            "bias_weight": self.bias_lang,
+            "bias_offset": self.bias0.reshape(()),
+        }
+        return {name: value.float() for name, value in named.items()} | {"scale": self.scale}
+
+    @property
+    def scale(self) -> Tensor:
+        """() float32, divides products: exp(log_scale), where CLIP multiplies by it."""
+        # Rounded from float64: the last bit of a float32 exponential depends on the processor.
+        return self.log_scale.double().exp().float().squeeze()
+
     def forward(self, regions: Tensor, text: Tensor) -> Tensor:
         """Score regions against prompts.
 
@@ -47,5 +79,6 @@ class Align(nn.Module):
     def score(self, regions: Tensor, vectors: Tensor, bias: Tensor) -> Tensor:
         """Score regions (B, Q, C) against what `project` made of prompts: (B, Q, L) logits."""
         # Divided by exp(log_scale), where CLIP multiplies by it.
-        logits = regions @ vectors.mT / self.log_scale.exp() + bias[:, None]
+        products = regions @ vectors.to(regions.dtype).mT
+        logits = products / self.log_scale.exp() + bias.to(regions.dtype)[:, None]
         return logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)

@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 
     from ape_model.config import ApeConfig
     from ape_model.network.align import Align
+    from ape_model.network.exact import ExactAlignment
     from ape_model.network.geometry import Coordinates
 
 __all__ = ["OFFICIAL_PREFIX", "Ape", "ImageFeatures", "PromptFeatures", "RawOutputs"]
 
 OFFICIAL_PREFIX = "model_vision."
 """What official checkpoints put before every key of this module."""
+
+MASK_BLOCK = 8
+"""Queries whose masks are made in one product."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,9 +64,9 @@ class PromptFeatures:
     classes: Tensor | None
     """(1 | B, L, Dl) what regions are aligned with; None for the fused text itself."""
     vectors: Tensor | None = None
-    """(1, L, C) the classes, projected by the alignment; None: the head projects them."""
+    """(1, L, C) float32, the classes projected by the alignment; None: the head projects them."""
     biases: Tensor | None = None
-    """(1, L) bias of each class, together with the vectors."""
+    """(1, L) float32, bias of each class, together with the vectors."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,11 +152,11 @@ class Ape(nn.Module):
         """Project the classes once for all images: of 10,000 names it is most of the cost."""
         if self.training:  # every step changes the projection
             return prompts
-        vectors, biases = self._align.project(_class_text(prompts, None))
+        vectors, biases = self.alignment.project_exactly(_class_text(prompts, None))
         return replace(prompts, vectors=vectors, biases=biases)
 
     @property
-    def _align(self) -> Align:
+    def alignment(self) -> Align:
         """The alignment of the last decoder layer."""
         return self.transformer.decoder.aligns[-1]
 
@@ -224,12 +228,47 @@ class Ape(nn.Module):
 
     def _score(self, hidden: Tensor, prompts: PromptFeatures, text: Tensor) -> Tensor:
         if prompts.vectors is None or prompts.biases is None:
-            return self._align(hidden, text)
-        return self._align.score(hidden, prompts.vectors, prompts.biases)
+            return self.alignment(hidden, text)
+        return self.alignment.score(hidden, prompts.vectors, prompts.biases)
 
-    def region_masks(self, outputs: RawOutputs, image: int, queries: Tensor) -> Tensor:
-        """Mask logits (K, H, W) of (K,) int64 queries of one image, over the whole canvas."""
-        return self.mask_head.logits(outputs.hidden[image, queries], outputs.mask_feature[image])
+    def exact_alignment(
+        self, outputs: RawOutputs, prompts: PromptFeatures
+    ) -> ExactAlignment | None:
+        """Exact scores of the pairs of `outputs.logits`; None where prompts are fused first."""
+        if prompts.vectors is None or prompts.biases is None:
+            return None
+        return self.alignment.exactly(outputs.hidden, prompts.vectors, prompts.biases)
+
+    def region_masks(
+        self, outputs: RawOutputs, image: int, queries: Tensor | None = None
+    ) -> Tensor:
+        """Mask logits (K, H, W) of some queries of one image, over the whole canvas.
+
+        The mask of a query is the same to the bit whichever others are asked for with it.
+
+        Args:
+            outputs: of `head`.
+            image: which one of the batch.
+            queries: (K,) int64 on the host; None for all, in one product, whose last bits differ.
+        """
+        hidden, feature = outputs.hidden[image], outputs.mask_feature[image]
+        if queries is None:
+            return self.mask_head.logits(hidden, feature)
+        return self.masks_of(hidden, feature, queries)
+
+    def masks_of(self, hidden: Tensor, feature: Tensor, queries: Tensor) -> Tensor:
+        """As `region_masks`, of (Q, C) states and a (C', H, W) feature."""
+        # A product of another shape has other last bits: so always whole blocks of neighbours.
+        asked = [divmod(query, MASK_BLOCK) for query in queries.tolist()]
+        if not asked:
+            return feature.new_zeros(0, *feature.shape[-2:])
+        blocks = {
+            block: self.mask_head.logits(
+                hidden[block * MASK_BLOCK : (block + 1) * MASK_BLOCK], feature
+            )
+            for block in dict.fromkeys(block for block, _ in asked)
+        }
+        return torch.stack([blocks[block][row] for block, row in asked])
 
     def forward(
         self,

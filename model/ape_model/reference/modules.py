@@ -206,8 +206,10 @@ def _ranks(scores: Tensor) -> Tensor:
     return scores.argsort(dim=0, descending=True, stable=True).argsort(dim=0)
 
 
-def region_masks(model: Ape, outputs: RawOutputs, image: int, queries: Tensor) -> Tensor:
+def region_masks(
+    model: Ape, outputs: RawOutputs, image: int, queries: Tensor | None = None
+) -> Tensor:
     """Masks of all queries after all layers, of which some are taken: `Ape.region_masks`."""
     feature = outputs.mask_feature[image]
     every = [model.mask_head.logits(states[image], feature) for states in outputs.decoded.hidden]
-    return every[-1][queries]
+    return every[-1] if queries is None else every[-1][queries]

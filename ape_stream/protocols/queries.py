@@ -1,0 +1,22 @@
+"""A perceiver whose frames can be indexed: asked later for words that nobody has thought of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from ape_stream.protocols.pipeline import PaintsMaps
+
+if TYPE_CHECKING:
+    from ape_stream.values.queries import NetworkFacts
+
+__all__ = ["GivesQueries"]
+
+
+@runtime_checkable
+class GivesQueries(PaintsMaps, Protocol):
+    """A perceiver that can also give the states of its queries, which no name changes."""
+
+    @property
+    def facts(self) -> NetworkFacts:
+        """What scores the states later."""
+        ...

@@ -1,0 +1,108 @@
+"""The states of queries, scored outside of the network: equal to what a live run finds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ape_model.network.exact import ExactAlignment, fixed_point
+from ape_model.perceiver import ApePerceiver
+from ape_model.world import World
+from ape_stream import masks
+from ape_stream.index import alignment
+from ape_stream.index.cells import clip_logits, inside_boxes
+from ape_stream.types import Frame, PromptSet
+
+WORLD = World()
+SIZE = (144, 256)
+
+
+def head_of(facts):
+    return alignment.Head(
+        **facts.alignment, basis=np.zeros((1, len(facts.alignment["weight"])), np.float32)
+    )
+
+
+@pytest.fixture(scope="module")
+def perceiver(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield ApePerceiver(device="cpu", threshold=0.4)
+
+
+def test_scores_and_masks_of_a_live_run_are_those_of_the_states(perceiver):
+    words = [*WORLD.names, "vehicle", "zebra crossing"]
+    perceiver.prepare(PromptSet.of([{"text": word, "kind": "vocabulary"} for word in words]))
+    facts, found = perceiver.facts, 0
+    vectors, biases = head_of(facts).project(facts.embed(words))
+    for seed in (4, 11):
+        image = WORLD.scene(seed, SIZE).image
+        ((live, maps),) = perceiver.perceive_with_maps(
+            [Frame(image, 0, 0.0)], frozenset({"queries"})
+        )
+        own = maps.queries
+        scores = alignment.scores_of(head_of(facts).logits(own.states, vectors, biases))  # (Q, P)
+        edges = inside_boxes(own.boxes, own.cells, own.filled, facts.mask_margin)
+        logits = clip_logits(own.mask_logits(np.arange(len(own.boxes))), edges)
+        every = [masks.from_logits(one, SIZE, own.filled) for one in logits]
+        for mask, score, prompt in zip(live.masks, live.scores, live.prompt_ids, strict=True):
+            if words[prompt] in facts.stuff:
+                continue  # of several queries, and not cut
+            (query,) = np.flatnonzero(scores[:, prompt] == score)
+            assert (every[query].x, every[query].y) == (mask.x, mask.y)
+            assert np.array_equal(every[query].bitmap, mask.bitmap)
+            found += 1
+    assert found > 5
+
+
+def test_a_mask_does_not_depend_on_the_others(perceiver):
+    perceiver.prepare(PromptSet.of("dog"))
+    frame = Frame(WORLD.scene(4, SIZE).image, 0, 0.0)
+    ((_, maps),) = perceiver.perceive_with_maps([frame], frozenset({"queries"}))
+    every = maps.queries.mask_logits(np.arange(64))
+    for some in ([3], [9, 3], [63, 0, 17]):
+        assert np.array_equal(maps.queries.mask_logits(np.array(some)), every[some])
+
+
+def test_sentences_leave_the_queries_as_they_are(perceiver):
+    frame, states = Frame(WORLD.scene(4, SIZE).image, 0, 0.0), []
+    for prompts in ("dog", "the dog on the left of a tree"):
+        perceiver.prepare(PromptSet.of(prompts))
+        ((_, maps),) = perceiver.perceive_with_maps([frame], frozenset({"queries"}))
+        states.append(maps.queries.states)
+    assert np.array_equal(*states)
+
+
+@pytest.mark.parametrize("width", [16, 128, 256])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_torch_and_numpy_compute_the_same_logits(width, kind):
+    torch.manual_seed(width)
+    sizes = 10 ** (torch.rand(2, 20, 1) * 6 - 3)
+    states = (torch.randn(2, 20, width) * sizes).to(kind)
+    states[0, 0] = 0
+    vectors, biases = torch.randn(7, width), torch.randn(7)
+    exact = ExactAlignment(states, vectors, biases, torch.tensor(0.7))
+    wide = states.float().numpy()
+    assert np.array_equal(fixed_point(states, width), alignment.fixed_point(wide, width))
+    pairs = torch.cartesian_prod(torch.arange(2), torch.arange(20), torch.arange(7)).unbind(1)
+    parts = [np.zeros(shape, np.float32) for shape in ((width, 3), width, 3, ())]
+    head = alignment.Head(*parts, np.float32(0.7), np.zeros((1, width), np.float32))
+    wanted = head.logits(wide, vectors.numpy(), biases.numpy())
+    assert np.array_equal(exact.logits(*pairs).numpy(), wanted.ravel())
+    plain = (states.float() @ vectors.T / 0.7 + biases).to(kind).float().numpy()
+    assert (np.abs(plain - wanted) <= exact.error().numpy()).all()
+
+
+def test_names_are_projected_as_in_numpy(tiny):
+    network = tiny.network.eval()
+    parts = {name: part.detach().numpy() for name, part in network.alignment.parts().items()}
+    head = alignment.Head(**parts, basis=np.zeros((1, network.config.hidden), np.float32))
+    texts = torch.randn(9, network.config.text_width)
+    texts[0] = 0
+    got = network.vocabulary(texts)
+    vectors, biases = head.project(texts.numpy())
+    assert np.array_equal(got.vectors[0].detach(), vectors)
+    assert np.array_equal(got.biases[0].detach(), biases)
+    few = network.vocabulary(texts[4:5])
+    assert torch.equal(few.vectors[0, 0], got.vectors[0, 4])
