@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
     from ape_stream.evaluation.benchmarks.judging.store import Store, Stored
     from ape_stream.evaluation.benchmarks.readers.dataset import Record
+    from ape_stream.evaluation.benchmarks.scoring.engine import Kind
+    from ape_stream.evaluation.benchmarks.task import Task
 
 __all__ = [
     "NOT_REAL",
@@ -54,6 +56,8 @@ __all__ = [
 ]
 
 NOT_REAL: Final = "NOT A REAL FIGURE: only the first {} of {} images"
+BOXES_ONLY: Final = "no figures of masks: the model gives boxes only"
+_SCORED_BY_KIND: Final = ("coco", "lvis", "referring")
 SUITES: Final = {
     "odinw13": "box/AP",
     "odinw35": "box/AP",
@@ -173,18 +177,29 @@ def _regions(data: RegionData, stored: Stored) -> Scores:
     task, truth = data.task, truth_of(data, stored)
     found = found_regions(stored, truth)
     options = task.options
-    if task.scorer == "coco":
-        return coco.score(truth, found, task.kinds, task.detections)
-    if task.scorer == "lvis":
-        return lvis.score(truth, found, task.kinds, task.detections)
+    if task.scorer in _SCORED_BY_KIND:
+        return _by_kind(task, truth, found)
     if task.scorer == "openimages":
         return openimages.score(truth, found, class_tree(stored.places), options["groups"])
-    if task.scorer == "referring":
-        return referring.score(truth, found, at_least=not options.get("strict", False))
     if task.scorer == "phrasecut":
         kept = found.select(found.scores >= options["threshold"])
         return phrasecut.score(truth, kept)
     return phrases.score(truth, found, options.get("protocol", "any"))
+
+
+def _by_kind(task: Task, truth: RegionTruth, found: FoundRegions) -> Scores:
+    """The figures of boxes and of masks, or of boxes alone where the model gives no masks."""
+    kinds: tuple[Kind, ...] = ("box", "mask") if task.scorer == "referring" else task.kinds
+    no_masks = found.masks is None and "mask" in kinds
+    if no_masks:
+        kinds = ("box",)
+    if task.scorer == "referring":
+        at_least = not task.options.get("strict", False)
+        scores = referring.score(truth, found, kinds, at_least=at_least)
+    else:
+        scorer = coco.score if task.scorer == "coco" else lvis.score
+        scores = scorer(truth, found, kinds, task.detections)
+    return replace(scores, notes=(*scores.notes, BOXES_ONLY)) if no_masks else scores
 
 
 def suite_scores(scores: Mapping[str, Scores]) -> dict[str, Scores]:

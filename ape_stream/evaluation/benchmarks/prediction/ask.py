@@ -106,7 +106,7 @@ class Asker:
         order = np.argsort(-found.scores[index], kind="stable")[: self._dataset.task.top_k]
         kept = index[order]
         masks = None
-        if needs_masks(self._dataset):
+        if needs_masks(self._dataset) and (found.masks is not None or not self._has_boxes()):
             own = found.masks_for(f"task {self._dataset.task.name}")
             masks = MaskCodes.of([encode_rle(own[k], found.size) for k in kept.tolist()])
         return FoundRegions(
@@ -116,6 +116,11 @@ class Asker:
             scores=found.scores[kept],
             masks=masks,
         )
+
+    def _has_boxes(self) -> bool:
+        """Whether boxes are scored too, so that a model of boxes alone has figures."""
+        task = self._dataset.task
+        return task.scorer == "referring" or (task.scorer != "phrasecut" and "box" in task.kinds)
 
     def _labels(self, maps: Maps) -> FoundLabels:
         assert maps.semantic is not None  # noqa: S101 (it was asked for)

@@ -22,7 +22,12 @@ from ape_stream.errors import ConfigError, SourceError, UsageError, WireError
 from ape_stream.evaluation.benchmarks.check import check
 from ape_stream.evaluation.benchmarks.compare import read_run
 from ape_stream.evaluation.benchmarks.judging.export import export
-from ape_stream.evaluation.benchmarks.judging.score import score, suite_scores, write_scores
+from ape_stream.evaluation.benchmarks.judging.score import (
+    BOXES_ONLY,
+    score,
+    suite_scores,
+    write_scores,
+)
 from ape_stream.evaluation.benchmarks.judging.store import Store
 from ape_stream.evaluation.benchmarks.miniature import write_miniatures
 from ape_stream.evaluation.benchmarks.places import Places
@@ -36,6 +41,7 @@ from ape_stream.evaluation.benchmarks.readers import READERS, read
 from ape_stream.evaluation.benchmarks.readers.unpickle import read_pickle
 from ape_stream.evaluation.benchmarks.registry import all_tasks, groups, select_tasks
 from ape_stream.evaluation.benchmarks.scoring.records import FoundRegions, MaskCodes
+from ape_stream.evaluation.benchmarks.truth import TruthPerceiver
 from ape_stream.evaluation.command import app
 from ape_stream.testing import OraclePerceiver, frames
 
@@ -44,6 +50,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ape_stream.batch.job import Setup, Task
+    from ape_stream.types import Frame, Instances
 
 IMAGES = 2
 
@@ -328,3 +335,29 @@ def test_two_classes_of_one_name_get_the_same_regions(root: Path) -> None:
     found = Asker(OraclePerceiver(), again).predict(again.records[0], frame)
     assert isinstance(found, FoundRegions)
     assert found.class_ids.tolist() == data.classes.ids.tolist()
+
+
+class _BoxesOnly(TruthPerceiver):
+    def perceive(self, frames: Sequence[Frame]) -> list[Instances]:
+        return [replace(found, masks=None) for found in super().perceive(frames)]
+
+
+def test_a_model_of_boxes_alone_has_the_figures_of_boxes(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        prediction_job, "make", lambda _kind, _name, *, options: _BoxesOnly(**options)
+    )
+    names = ("coco/val", "lvis/val", "refcoco/unc-val")
+    run(options(root, tmp_path / "boxes", *names))
+    store = Store(tmp_path / "boxes", root)
+    for name in names:
+        scores = score(store.open(all_tasks()[name]))
+        assert BOXES_ONLY in scores.notes
+        shown = {name: value for name, value in scores.figures.items() if value is not None}
+        assert all(name.startswith("box/") for name in shown)
+        assert {"box/AP", "box/P@0.5"} & shown.keys()
+        assert all(value == pytest.approx(100) for name, value in shown.items() if "@1" not in name)
+    given = options(root, tmp_path / "masks", "phrasecut/test")
+    [state] = predict(given, Silent(), threading.Event())
+    assert "task phrasecut/test needs masks" in str(state.reason)

@@ -1,0 +1,8 @@
+"""Other open-vocabulary detectors as perceivers: the same streams, data and figures as for APE.
+
+perceiver       what they share: thresholds, duplicates, the strongest regions
+regions         candidates of one frame, and which of them are kept
+images          frames as a network's input
+places          folders of models, devices, arithmetic
+owlv2           OWLv2, of transformers
+"""
