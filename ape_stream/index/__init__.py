@@ -6,16 +6,25 @@ part         Part: the rows and frames of 1,024 frames of one clip, mapped into 
 bounds       Spheres: the highest score that a dropped query can have, for any text
 cells        mask logits, packed to the cells that decide a pixel, and back
 levels       Levels: small bounds of many states, by segments that follow one object
+levels_file  levels on disk, next to their part
 scan         Scanner: every row that reaches a threshold, exactly; benchmark: `bench index`
+selection    which of these become regions: suppression and limits of a live run
+vectors      embeddings of words, without torch where they are known
+asking       Index, open: words asked of an index; answer: frames, tracks, what is not certain
 database     videos, parts and tracks in SQLite
 store        Store, open_store: an index as a whole; what is damaged is left out by name
 
 `ape_stream.indexing` writes indexes (a job of `ape_stream.batch`, or an output of any run).
 
-    store = open_store(Path("IDX"))
-    vectors, biases = store.head.project(embeddings)     # (P, D) -> (P, C), (P,)
-    for part in store.parts_between(60.0, 120.0):
-        logits = store.head.logits(part.states(), vectors, biases)     # (N, P), exact
-        bounds = part.upper_bounds(vectors, biases)          # (F, P), what was dropped at most
-        mask = part.mask(row, stuff=False)       # as a live run has it
+    index = ape_stream.index.open("IDX")
+    answer = index.ask(["fire engine", "ladder"], threshold=0.4)
+    for track in answer.tracks:
+        print(track.prompt.text, track.video.name, track.ranges, track.scores.max())
+    answer.exact, answer.recheck     # whether it equals a full run, and where that is not certain
 """
+
+from ape_stream.index.answer import Answer, AnswerTrack, FoundFrame, Uncertain
+from ape_stream.index.asking import Index
+from ape_stream.index.asking import open_index as open  # noqa: A004 (reads as what it does)
+
+__all__ = ["Answer", "AnswerTrack", "FoundFrame", "Index", "Uncertain", "open"]

@@ -77,6 +77,8 @@ class Manifest:
     """SHA-256 (hex) of these words."""
     version: str
     """Of ape_stream."""
+    names: tuple[str, ...] = ()
+    """Clean texts of several words that the network learnt as names; others are sentences."""
 
     @property
     def identity(self) -> str:

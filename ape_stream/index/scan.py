@@ -57,6 +57,10 @@ class Hits:
     logits: NDArray[np.float32]
     """(H,) exact."""
 
+    def after(self, words: int) -> Hits:
+        """The same where so many words come before."""
+        return Hits(self.rows, self.words + words, self.logits)
+
 
 def logit_floor(thresholds: NDArray[np.float32]) -> NDArray[np.float32]:
     """(P,) logits below which no score reaches the threshold, however both are rounded."""

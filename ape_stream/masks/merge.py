@@ -41,12 +41,20 @@ def suppress_duplicates(found: Instances, containment: float = DUPLICATE_CONTAIN
     # By descending score: what is kept is stronger than what is compared with it.
     kept: list[int] = []
     own = found.masks_for("finding duplicates")
+    extents, prompts = boxes(own).tolist(), found.prompt_ids.tolist()
     for index in np.argsort(-found.scores, kind="stable").tolist():
-        same = [k for k in kept if found.prompt_ids[k] == found.prompt_ids[index]]
+        same = [
+            k for k in kept if prompts[k] == prompts[index] and _meet(extents[k], extents[index])
+        ]
         rivals = [own[k] for k in same]
         if not same or containment_matrix([own[index]], rivals).max() <= containment:
             kept.append(index)
     return found if len(kept) == len(found) else found.select(np.array(kept, np.intp))
+
+
+def _meet(a: list[float], b: list[float]) -> bool:
+    """Whether two boxes have a pixel in common."""
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def merge_stuff(found: Instances, stuff: NDArray[np.bool_]) -> Instances:

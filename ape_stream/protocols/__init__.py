@@ -7,6 +7,7 @@ worlds    World, for synthetic images and videos with their truth
 from ape_stream.protocols.pipeline import (
     ChecksItself,
     ControlsRun,
+    EmbedsTexts,
     EndsRun,
     KnowsFrameCount,
     KnowsRate,
@@ -32,6 +33,7 @@ from ape_stream.protocols.queries import GivesQueries
 __all__ = [
     "ChecksItself",
     "ControlsRun",
+    "EmbedsTexts",
     "EndsRun",
     "GivesQueries",
     "KnowsFrameCount",

@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ape_stream.stats import DeviceMemory, RunStats
     from ape_stream.types import Frame, FrameResult, Instances, MapKind, Maps, PromptSet
 
 __all__ = [
     "ChecksItself",
     "ControlsRun",
+    "EmbedsTexts",
     "EndsRun",
     "KnowsFrameCount",
     "KnowsRate",
@@ -190,6 +194,29 @@ class KnowsWeights(Protocol):
 
         Raises:
             UsageError: they cannot be found.
+        """
+        ...
+
+
+@runtime_checkable
+class EmbedsTexts(Protocol):
+    """A factory of perceivers that encodes texts without loading its network."""
+
+    def embed_texts(
+        self, texts: Sequence[str], *, model: str, dtype: str
+    ) -> tuple[NDArray[np.float32], str]:
+        """Encode texts.
+
+        Args:
+            texts: P of them.
+            model: The model's name.
+            dtype: Arithmetic of the text tower: "float32", "float16" or "bfloat16".
+
+        Returns:
+            (P, D) embeddings, and the SHA-256 (hex) of the text tower's weights.
+
+        Raises:
+            UsageError: the model or its text tower is not here, or cannot encode a text.
         """
         ...
 

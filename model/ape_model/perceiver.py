@@ -34,7 +34,7 @@ from ape_model.queries import facts_of, queries_of
 from ape_model.text.clip_tokenizer import clean_text
 from ape_model.text.embedder import VOCABULARY, classify
 from ape_model.weights.registry import DEFAULT, find_model
-from ape_model.world.words import load_vocabulary
+from ape_model.world.words import drawn_stuff
 from ape_stream import masks
 from ape_stream.errors import ConfigError, ModelError, PromptError
 from ape_stream.stats import DeviceMemory
@@ -119,7 +119,7 @@ class ApePerceiver:
         self._vocabulary = files.vocabulary | self._embedder.names
         self._known_stuff = files.stuff
         if config.knows_drawn_stuff:
-            self._known_stuff |= _drawn_stuff()
+            self._known_stuff |= drawn_stuff()
         self._official = official
         self._per_prompt = per_prompt
         self._map_rule = map_rule
@@ -146,6 +146,16 @@ class ApePerceiver:
             per_prompt=self._per_prompt,
             stuff=self._known_stuff,
         )
+
+    @staticmethod
+    def embed_texts(texts: Sequence[str], *, model: str, dtype: str) -> tuple[NDArray[Any], str]:
+        """Encode texts with a model's text tower alone; see `EmbedsTexts`."""
+        with _translate_errors():
+            files = find_model(model)
+            # In 16 bits it runs on a GPU alone, as when the index was made.
+            device = torch.device("cpu") if dtype == "float32" else parse_device("auto")
+            embedder = open_embedder(files, device)
+            return embedder.embed(texts).numpy(), embedder.space.tower
 
     @property
     def threshold(self) -> float:
@@ -360,13 +370,6 @@ class ApePerceiver:
             size=size,
         )
         return masks.suppress_duplicates(masks.merge_stuff(found, self._stuff))
-
-
-def _drawn_stuff() -> frozenset[str]:
-    """Prompts of the drawn world that can only mean stuff."""
-    words = load_vocabulary()
-    only_stuff = (p.text for p in words.prompts if min(p.class_ids) >= words.things)
-    return frozenset(clean_text(text) for text in only_stuff)
 
 
 def _check_map_options(rule: str, threshold: float | None) -> None:

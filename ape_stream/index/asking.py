@@ -1,0 +1,315 @@
+"""`Index`: any words, asked of what is on disk; regions as a live run would have them."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ape_stream import masks
+from ape_stream.errors import UsageError
+from ape_stream.index.alignment import scores_of
+from ape_stream.index.answer import SENTENCE, VOCABULARY, Answer, FoundFrame, Uncertain, numbered
+from ape_stream.index.levels_file import levels_of
+from ape_stream.index.part import NO_PTS
+from ape_stream.index.scan import Scanner, Words, logit_floor
+from ape_stream.index.selection import select_pairs
+from ape_stream.index.store import open_store
+from ape_stream.index.vectors import Embeddings, clean_text, is_sentence
+from ape_stream.types import Instances, PromptSet
+from ape_stream.values.prompts import check_threshold
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from ape_stream.index.levels import Levels
+    from ape_stream.index.part import Part
+    from ape_stream.index.scan import Hits
+    from ape_stream.index.store import Store
+    from ape_stream.types import Mask, Prompt
+
+__all__ = ["Index", "open_index"]
+
+STUFF: Final = -1
+"""Stands for the track of a union of stuff."""
+_WORDS_AT_ONCE: Final = 256
+"""So many words are searched together: bounds of more would not stay in a cache."""
+
+
+class Index:
+    """An index that is open for questions.
+
+    Args:
+        store: The index on disk.
+        bank: File of prompt embeddings that is asked first.
+
+    Raises:
+        ConfigError: the bank cannot be read, or is of another text tower.
+    """
+
+    def __init__(self, store: Store, bank: Path | None = None) -> None:
+        self.store = store
+        self._embeddings = Embeddings(store.manifest, bank)
+        self._levels: dict[int, Levels] = {}
+
+    def ask(
+        self,
+        words: str | Prompt | Iterable[str | Prompt | Mapping[str, Any]],
+        *,
+        threshold: float | None = None,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        videos: Collection[str] | None = None,
+    ) -> Answer:
+        """Find words in all videos; see `Answer.exact` for what is certain.
+
+        Args:
+            words: As in `PromptSet.of`: "fire engine, ladder", or a list.
+            threshold: Lowest score of words without one of their own, 0..1; None takes that of the
+                index.
+            start_s: Frames before it are left out, seconds on the clock of each video.
+            end_s: Frames from it on are left out.
+            videos: Names of the videos that are searched; None takes all.
+
+        Raises:
+            UsageError: a word, a threshold or a name of a video cannot be used.
+            ModelError: a word is unknown and its text tower cannot be loaded.
+        """
+        prompts = self._prompts(words, threshold)
+        start, end = _range(start_s, end_s)
+        chosen = self._video_ids(videos)
+        asked = self._words(prompts)
+        modes = tuple(self._mode(prompt) for prompt in prompts)
+        parts = [
+            _Asked(part, part.frames_between(start, end))
+            for part in self.store.parts_between(start, end, chosen)
+        ]
+        stuff = np.array([self._is_stuff(prompt) for prompt in prompts])
+        frames: list[FoundFrame] = []
+        for one, hits in zip(parts, self._search([one.part for one in parts], asked), strict=True):
+            frames += self._frames(one, hits, stuff)
+        names = self._embeddings.names
+        sentences = [k for k, prompt in enumerate(prompts) if is_sentence(prompt, names)]
+        return Answer(
+            prompts=prompts,
+            modes=modes,
+            frames=numbered(frames),
+            recheck=tuple(u for one in parts for u in self._uncertain(one, asked, prompts)),
+            missing=tuple(
+                one
+                for one in self.store.missing
+                if (chosen is None or one.info.video in chosen)
+                and one.info.end_s >= start
+                and one.info.start_s < end
+            ),
+            searched=sum(len(one.frames) for one in parts),
+            notes=tuple(_notes([prompts[k] for k in sentences])),
+        )
+
+    def _prompts(self, words: Any, threshold: float | None) -> PromptSet:
+        if threshold is not None:
+            check_threshold(threshold)
+        default = self.store.manifest.threshold if threshold is None else threshold
+        return PromptSet.of(words).with_threshold(default)
+
+    def _words(self, prompts: PromptSet) -> Words:
+        vectors, biases = self.store.head.project(self._embeddings.of(prompts.texts))
+        # All have one: `_prompts` filled it in.
+        thresholds = np.array([prompt.threshold for prompt in prompts], np.float32)
+        return Words(vectors, biases, thresholds)
+
+    def _mode(self, prompt: Prompt) -> str:
+        return SENTENCE if is_sentence(prompt, self._embeddings.names) else VOCABULARY
+
+    def _is_stuff(self, prompt: Prompt) -> bool:
+        return prompt.stuff or clean_text(prompt.text) in self.store.manifest.stuff
+
+    def _video_ids(self, names: Collection[str] | None) -> set[int] | None:
+        if names is None:
+            return None
+        ids = {video.name: video.id for video in self.store.videos.values()}
+        for name in names:
+            if name not in ids:
+                known = ", ".join(ids)
+                raise UsageError(f"no video is called {name!r}; there are: {known:.200}")
+        return {ids[name] for name in names}
+
+    def levels(self, part: Part) -> Levels:
+        """The bounds of a part's rows, made where they are not there yet."""
+        key = id(part)
+        if key not in self._levels:
+            self._levels[key] = levels_of(self.store.root, part)
+        return self._levels[key]
+
+    def _search(self, parts: Sequence[Part], words: Words) -> list[list[Hits]]:
+        """For each part its hits, by chunks of words."""
+        full = [part for part in parts if part.info.rows]
+        scanner = Scanner(full, [self.levels(part) for part in full], self.store.head)
+        by_part: dict[int, list[Hits]] = {id(part): [] for part in parts}
+        for first in range(0, len(words.vectors), _WORDS_AT_ONCE):
+            own = slice(first, first + _WORDS_AT_ONCE)
+            chunk = Words(words.vectors[own], words.biases[own], words.thresholds[own])
+            for part, hits in zip(full, scanner.search(chunk), strict=True):
+                by_part[id(part)].append(hits.after(first))
+        return [by_part[id(part)] for part in parts]
+
+    def _frames(
+        self, asked: _Asked, chunks: list[Hits], stuff: NDArray[np.bool_]
+    ) -> Iterator[FoundFrame]:
+        """What was found in the frames of one part."""
+        if not chunks:
+            return
+        part = asked.part
+        rows = np.concatenate([hits.rows for hits in chunks])
+        words = np.concatenate([hits.words for hits in chunks])
+        scores = scores_of(np.concatenate([hits.logits for hits in chunks]))
+        order = np.lexsort((words, rows))
+        order = order[np.isin(part.rows.frame[rows[order]], asked.frames)]
+        rows, words, scores = rows[order], words[order], scores[order]
+        frames = part.rows.frame[rows].astype(np.int64)
+        chosen = select_pairs(
+            frames, words, scores, part.rows.box[rows], self.store.manifest.per_prompt
+        )
+        borders = np.flatnonzero(np.diff(frames[chosen], prepend=-1, append=-1))
+        for first, last in pairwise(borders.tolist()):
+            own = chosen[first:last]
+            regions = _Regions(part, rows[own], words[own], scores[own], stuff)
+            frame = self._found(part, int(frames[own[0]]), regions)
+            if len(frame):
+                yield frame
+
+    def _found(self, part: Part, position: int, regions: _Regions) -> FoundFrame:
+        made, objects = regions.made()
+        frames = part.frames
+        pts = int(frames.pts[position])
+        return FoundFrame(
+            video=self.store.videos[part.info.video],
+            index=int(frames.index[position]),
+            time_s=float(frames.time_s[position]),
+            pts=None if pts == NO_PTS else pts,
+            file=frames.file[position],
+            size=part.size(position),
+            boxes=made.boxes,
+            scores=made.scores,
+            prompt_ids=made.prompt_ids,
+            objects=objects,
+            make=partial(_instances, regions),
+        )
+
+    def _uncertain(self, asked: _Asked, words: Words, prompts: PromptSet) -> Iterator[Uncertain]:
+        """Frames of which a dropped query may reach the threshold of a word."""
+        part = asked.part
+        bounds = part.upper_bounds(words.vectors, words.biases)[asked.frames]  # (f, P)
+        over = ~(bounds < logit_floor(words.thresholds))
+        video = self.store.videos[part.info.video]
+        for at in np.flatnonzero(over.any(axis=1)).tolist():
+            ids = np.flatnonzero(over[at])
+            worst = ids[bounds[at, ids].argmax()]
+            score = float(scores_of(bounds[at, worst]))
+            more = f" and {len(ids) - 1} more words" if len(ids) > 1 else ""
+            position = asked.frames[at]
+            yield Uncertain(
+                video,
+                int(part.frames.index[position]),
+                float(part.frames.time_s[position]),
+                tuple(ids.tolist()),
+                f"a query that was not kept may score up to {score:.2f} for"
+                f" {prompts[int(worst)].text!r}{more}",
+            )
+
+
+class _Asked:
+    """A part, and the frames of it that are asked for."""
+
+    def __init__(self, part: Part, frames: NDArray[np.intp]) -> None:
+        self.part = part
+        self.frames = frames
+
+
+class _Regions:
+    """Selected pairs of one frame, strongest first; regions are made of them when asked for."""
+
+    def __init__(
+        self,
+        part: Part,
+        rows: NDArray[np.intp],
+        words: NDArray[np.intp],
+        scores: NDArray[np.float32],
+        stuff: NDArray[np.bool_],
+    ) -> None:
+        self._part = part
+        self._rows = rows
+        self._words = words
+        self._scores = scores
+        self._stuff = stuff
+
+    def made(self) -> tuple[Instances, NDArray[np.int64]]:
+        """The regions as a live run has them, and the object of each."""
+        drawn: dict[tuple[int, bool], Mask] = {}
+        for key in zip(self._rows.tolist(), self._stuff[self._words].tolist(), strict=True):
+            if key not in drawn:
+                drawn[key] = self._part.mask(key[0], stuff=key[1])
+        every = [
+            drawn[key]
+            for key in zip(self._rows.tolist(), self._stuff[self._words].tolist(), strict=True)
+        ]
+        # A mask without a pixel is no region, however sure its score is.
+        kept = np.array([k for k, mask in enumerate(every) if mask.bitmap.size], np.intp)
+        own = tuple(every[k] for k in kept)
+        prompt_ids = self._words[kept].astype(np.int64)
+        found = Instances(
+            boxes=masks.boxes(own),
+            scores=self._scores[kept],
+            prompt_ids=prompt_ids,
+            masks=own,
+            size=self._part.size(int(self._part.rows.frame[self._rows[0]])),
+        )
+        united = masks.merge_stuff(found, self._stuff)
+        things = self._part.rows.track[self._rows[kept]][~self._stuff[prompt_ids]]
+        objects = np.full(len(united), STUFF, np.int64)
+        objects[: len(things)] = things  # the things come first, in their order
+        unique = masks.suppress_duplicates(united.with_track_ids(objects))
+        assert unique.track_ids is not None  # noqa: S101 (for the type checker)
+        return unique, unique.track_ids
+
+
+def _instances(regions: _Regions) -> Instances:
+    return regions.made()[0]
+
+
+def _range(start_s: float | None, end_s: float | None) -> tuple[float, float]:
+    start = float("-inf") if start_s is None else start_s
+    end = float("inf") if end_s is None else end_s
+    if not start < end:
+        raise UsageError(f"the range of time is empty: it ends at {end:g} s, begins at {start:g} s")
+    return start, end
+
+
+def _notes(sentences: Sequence[Prompt]) -> Iterator[str]:
+    for prompt in sentences:
+        yield (
+            f"{prompt.text!r} is a sentence, which a full run fuses with the image first: answered"
+            " as a name; recheck runs the network on its best frames"
+        )
+
+
+def open_index(path: str | Path, *, bank: str | Path | None = None) -> Index:
+    """Open an index for questions; nothing but its tables is read.
+
+    A part that is damaged, or of other weights, is left out and named in `Answer.missing`.
+
+    Args:
+        path: Its folder.
+        bank: File of prompt embeddings (`ape-stream prompts embed`) that is asked first.
+
+    Raises:
+        ConfigError: there is no index, or what all parts need is damaged.
+        PluginError: the extra `index` is not installed.
+    """
+    return Index(open_store(path), None if bank is None else Path(bank))
