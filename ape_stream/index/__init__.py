@@ -1,18 +1,14 @@
 """Ask later: what the network knows of videos before any word, on disk, and how it is read.
 
-alignment    Head, fixed_point: exact scores of states and texts, as the network computes them
-layout       Manifest, Video, PartInfo, Track: what an index holds; names of its files
-part         Part: the rows and frames of 1,024 frames of one clip, mapped into memory
-bounds       Spheres: the highest score that a dropped query can have, for any text
-cells        mask logits, packed to the cells that decide a pixel, and back
-levels       Levels: small bounds of many states, by segments that follow one object
-levels_file  levels on disk, next to their part
-scan         Scanner: every row that reaches a threshold, exactly; benchmark: `bench index`
-selection    which of these become regions: suppression and limits of a live run
-vectors      embeddings of words, without torch where they are known
-asking       Index, open: words asked of an index; answer: frames, tracks, what is not certain
-database     videos, parts and tracks in SQLite
-store        Store, open_store: an index as a whole; what is damaged is left out by name
+alignment      Head, fixed_point: exact scores of states and texts, as the network computes them
+layout, store, database  what an index holds; Store: as a whole, without what is damaged
+part           Part: the rows and frames of 1,024 frames of one clip, mapped into memory
+bounds, cells  the highest score that a dropped query can have; masks, packed and back
+levels, levels_file  Levels: small bounds of many states, by segments that follow one object
+scan           Scanner: every row that reaches a threshold, exactly; benchmark: `bench index`
+selection      which of these become regions: suppression and limits of a live run
+vectors        embeddings of words, without torch where they are known
+asking, answer  Index, open: words asked of an index; Answer: frames, tracks, what is not certain
 
 `ape_stream.indexing` writes indexes (a job of `ape_stream.batch`, or an output of any run).
 
