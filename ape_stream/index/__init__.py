@@ -16,7 +16,7 @@ asking, answer  Index, open: words asked of an index; Answer: frames, tracks, wh
     answer = index.ask(["fire engine", "ladder"], threshold=0.4)
     for track in answer.tracks:
         print(track.prompt.text, track.video.name, track.ranges, track.scores.max())
-    answer.exact, answer.recheck     # whether it equals a full run, and where that is not certain
+    print(answer.exact, answer.recheck)  # whether it equals a full run; where it may not
 """
 
 from ape_stream.index.answer import Answer, AnswerTrack, FoundFrame, Uncertain
