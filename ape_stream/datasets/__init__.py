@@ -2,6 +2,7 @@
 
 instances  InstanceData and its parts: what all readers return
 read       read_instances: which reader a path goes to
+shapes     code, pixels and box of a region
 rows       rows of a file with their position for messages; images on disk
 coco       COCO instances (JSON); the checks that all readers share
 voc        Pascal VOC: a folder of XML

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import torch
 
-from ape_model.config import NANO, PRESETS
+from ape_model.config import NANO, PRESETS, NanoConfig
 from ape_model.errors import BankError, CheckpointError, PromptTextError, VariantError
 from ape_model.io.read_errors import read_errors
 from ape_model.io.safetensors_io import read_metadata
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from ape_model.config import ApeConfig
     from ape_model.text.embedder import TextEncoder
     from ape_model.weights.registry import ModelFiles
 
 __all__ = [
     "NanoTextEncoder",
+    "build_network",
     "load",
     "load_network",
     "load_text_encoder",
@@ -40,6 +43,7 @@ __all__ = [
     "parse_device",
     "parse_dtype",
     "parse_pooling",
+    "sizes_of",
     "text_dtype",
 ]
 
@@ -140,13 +144,28 @@ def load(model: str = DEFAULT, device: str = "auto") -> Ape:
     return load_network(find_model(model), parse_device(device))
 
 
+def sizes_of(files: ModelFiles) -> NanoConfig | ApeConfig:
+    """The configuration of a model, with the canvas that it learnt on."""
+    if files.variant != NANO.ape.name:
+        return PRESETS[files.variant]
+    if files.canvas is None:
+        return NANO
+    return replace(NANO, ape=replace(NANO.ape, canvas=files.canvas))
+
+
+def build_network(files: ModelFiles) -> Ape:
+    """Build the network of a model, its weights random and its norms not folded."""
+    sizes = sizes_of(files)
+    return build_nano(sizes) if isinstance(sizes, NanoConfig) else Ape(sizes)
+
+
 def load_network(files: ModelFiles, device: torch.device) -> Ape:
     """Load the vision side of a model, in float32, ready for inference.
 
     Raises:
         CheckpointError: the weights cannot be read or do not fit.
     """
-    network = build_nano(NANO) if files.variant == NANO.ape.name else Ape(PRESETS[files.variant])
+    network = build_network(files)
     load_weights(network, files.vision)
     network.eval().requires_grad_(requires_grad=False)
     if isinstance(network.backbone, NanoBackbone):

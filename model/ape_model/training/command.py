@@ -26,7 +26,7 @@ Tuned = Annotated[
 ]
 Validation = Annotated[
     Path | None,
-    typer.Option(help="--mode: COCO file of the score; else a part of --data is held back."),
+    typer.Option(help="Data set that the score is taken on; else a part of --data is held back."),
 ]
 OldData = Annotated[
     Path | None,
@@ -56,7 +56,7 @@ def train(  # noqa: PLR0913, PLR0917 (options of a command)
         Path | None, typer.Option("--images", "--pictures", help="Folder of the images of --data.")
     ] = None,
     init: Annotated[
-        str | None, typer.Option(help="Model to start from; without it, random weights.")
+        str | None, typer.Option(help="Model to start from; nano with --data, else random weights.")
     ] = None,
     mode: Tuned = None,
     validation: Validation = None,
@@ -94,7 +94,8 @@ def train(  # noqa: PLR0913, PLR0917 (options of a command)
 
     with one_line_errors(), _processes(device) as report:
         recipe = find_recipe(config or Path("nano" if data is None else "finetune"))
-        run(TrainOptions(recipe, out, data, images, init, steps, seed, device), report)
+        options = TrainOptions(recipe, out, data, images, init, validation, steps, seed, device)
+        run(options, report)
 
 
 def find_recipe(given: Path) -> Path:

@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ape_model.training.errors import DataError, TrainingError
-from ape_model.training.state import average_gradients, restore_state, write_state
+from ape_model.training.state import average_gradients, restore_state, time_left, write_state
 from ape_model.training.trainer import ErrorsAsItems, StepRange
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ class Engine:
         scaled = config.precision == "float16" and self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         self.step, self.images = 0, 0
+        self._began, self._first = 0.0, 0  # time and step at which this call of `run` began
         ranks = distributed.is_initialized()
         self.is_main_process = not ranks or distributed.get_rank() == 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +140,8 @@ class Engine:
             sampler=StepRange(self.step, self.config.steps),
             num_workers=self.config.workers,
         )
-        saved = time.monotonic()
+        saved = self._began = time.monotonic()
+        self._first = self.step
         sums: dict[str, list[float]] = {}
         for batch in loader:
             if isinstance(batch, DataError):
@@ -209,7 +211,11 @@ class Engine:
         line = {"step": self.step, "images": self.images, "rate": self.schedule(self.step - 1)}
         self.log(line | {name: round(value, 5) for name, value in means.items()})
         total = sum(means.values())
-        self.report(f"step {self.step}/{self.config.steps}: loss {total:.3f}, {self.images} images")
+        pace = (time.monotonic() - self._began) / (self.step - self._first)  # seconds a step
+        left = time_left(pace * (self.config.steps - self.step))
+        self.report(
+            f"step {self.step}/{self.config.steps}: loss {total:.3f}, {self.images} images, {left}"
+        )
 
     def log(self, line: Mapping[str, float | str]) -> None:
         """Append one line to log.jsonl."""

@@ -6,15 +6,17 @@ import json
 import os
 import random
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from ape_model.config import NANO
 from ape_model.io.safetensors_io import read_metadata
+from ape_model.training.data.canvases import fit_phases, needs_sides
 from ape_model.training.data.coco_dataset import CocoBatches
 from ape_model.training.data.config import WORLD
+from ape_model.training.data.held_back import split, with_classes_of
 from ape_model.training.data.mixture import MixedBatches
 from ape_model.training.data.world_dataset import WorldBatches
 from ape_model.training.errors import DataError
@@ -40,7 +42,9 @@ __all__ = ["Task", "ValidationSet", "build_task"]
 RANDOM_WORDS = 400
 """Words of random letters among the negatives: a typing error should find nothing."""
 VALIDATION_IMAGES = 24
-"""Images of each data set in a validation."""
+"""Images of each data set in a validation, where none are held back."""
+HELD_BACK_IMAGES = 100
+"""Most images that are held back: more would cost time, not certainty."""
 COMMON_WORDS = 6000
 """Words of the text tower among the negatives; the most frequent ones come first."""
 WORLD_REPEATS = 4
@@ -59,7 +63,8 @@ class ValidationSet:
     things: int
     """Number of names of things."""
     examples: Sequence[Example]
-    """Images: for the world, scenes that no run trains on; for COCO data, its first images."""
+    """Images: for the world, scenes that no run trains on; for COCO data, those that are held back,
+    or its first images."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +81,8 @@ class Task:
     """Every name and synonym that is learnt as a name."""
     stuff: tuple[str, ...]
     """Those of them that are stuff in COCO data."""
+    canvas: int | None
+    """Long side of the canvases, where it comes from the data, pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,8 +121,8 @@ class _Builder:
         )
         return _Part(data, prompting, validation, words)
 
-    def images(self, config: DataConfig, coco: InstanceData) -> _Part:
-        """Make the data set of a user's images."""
+    def images(self, config: DataConfig, coco: InstanceData, scored: InstanceData) -> _Part:
+        """Make the data set of a user's images; `scored` are those of the validation."""
         loop = self.recipe.loop
         data = CocoBatches(
             coco,
@@ -141,8 +148,13 @@ class _Builder:
         )
         if config.uses_phrases:
             return _Part(data, prompting, None)
-        side = (NANO.unit, NANO.unit)
-        examples = [data.example(k, side) for k in range(min(VALIDATION_IMAGES, len(data.usable)))]
+        most = VALIDATION_IMAGES if scored is coco else HELD_BACK_IMAGES
+        canvas = self.recipe.phases[-1].canvases[0]
+        shown = CocoBatches(scored, self.recipe.phases, config, seed=0, network=NANO, steps=1)
+        examples = [
+            shown.plain(k, max(canvas.height, canvas.width))
+            for k in range(min(most, len(shown.usable)))
+        ]
         validation = ValidationSet(config.source, negatives.names, coco.things, examples)
         stuff = [word for word, row in zip(words, truth, strict=True) if row[coco.things :].any()]
         return _Part(data, prompting, validation, tuple(words), tuple(stuff))
@@ -167,16 +179,21 @@ def build_task(
     Raises:
         DataError: a data set cannot be trained on.
     """
+    read = [
+        None if config.source == WORLD else _open(config, folder, recipe.loop.seed, report)
+        for config in recipe.data
+    ]
+    fitted = needs_sides(recipe.phases)
+    phases = fit_phases(recipe.phases, [one[0] for one in read if one is not None])
+    recipe = replace(recipe, phases=phases)
     builder = _Builder(recipe, encode, [*_common_words(text), *_random_words()])
-    parts = []
-    for config in recipe.data:
-        if config.source == WORLD:
-            parts.append(builder.world(config))
-            continue
-        source = folder / config.source
-        given = _read(source, folder / config.images if config.images else None)
-        report(f"{source}: {len(given.labelled)} images, left out: {given.skips}")
-        parts.append(builder.images(config, given))
+    parts = [
+        builder.world(config) if sets is None else builder.images(config, *sets)
+        for config, sets in zip(recipe.data, read, strict=True)
+    ]
+    last = phases[-1].canvases[0]
+    if fitted:
+        report(f"canvas {last.width}x{last.height}, {last.batch} images a step")
     data = [part.data for part in parts]
     ratios = [config.ratio for config in recipe.data]
     seed = recipe.loop.seed
@@ -186,7 +203,28 @@ def build_task(
         tuple(part.validation for part in parts if part.validation is not None),
         tuple(dict.fromkeys(word for part in parts for word in part.words)),
         tuple(dict.fromkeys(word for part in parts for word in part.stuff)),
+        max(last.height, last.width) if fitted else None,
     )
+
+
+def _open(
+    config: DataConfig, folder: Path, seed: int, report: Callable[[str], None]
+) -> tuple[InstanceData, InstanceData]:
+    """Read the images of a data set: those to learn from, and those for the score."""
+    source = folder / config.source
+    data = _read(source, folder / config.images if config.images else None)
+    report(f"{source}: {len(data.labelled)} images, left out: {data.skips}")
+    if config.validation:
+        path = folder / config.validation
+        other = with_classes_of(data, _read(path, None), path)
+        report(f"{path}: {len(other.images)} images for the score, left out: {other.skips}")
+        return data, other
+    if not config.held_back:
+        return data, data
+    kept, aside = split(replace(data, images=data.labelled), config.held_back, seed)
+    if kept is not aside:
+        report(f"{len(aside.images)} of them are held back for the score")
+    return kept, aside
 
 
 def _read(source: Path, images: Path | None) -> InstanceData:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from ape_model.network.ape import Ape
     from ape_model.training.recipe import Recipe
     from ape_model.training.task import Task, ValidationSet
     from ape_model.training.text_tower.check import EmbeddingDiversity
@@ -50,7 +51,9 @@ class TrainOptions:
     images: Path | None = None
     """Folder of the images of `data`; None: that of the file."""
     init: str | None = None
-    """Model to start from; None: random weights."""
+    """Model to start from; None: nano with `data`, else random weights."""
+    validation: Path | None = None
+    """Data set that the score is taken on; None: what the recipe says."""
     steps: int | None = None
     """Number of steps; None: the recipe's."""
     seed: int | None = None
@@ -74,6 +77,8 @@ def train(options: TrainOptions, report: Callable[[str], None]) -> Path:
     """
     recipe = read_recipe(options.recipe, steps=options.steps, seed=options.seed)
     recipe = _with_data(recipe, options)
+    if options.data is not None and options.init is None:
+        options = replace(options, init="nano")
     device = parse_device(options.device)
     files, text = _initial_files(options, recipe)
     encode = load_text_encoder(files, torch.device("cpu"), torch.float32).encode
@@ -89,8 +94,12 @@ def train(options: TrainOptions, report: Callable[[str], None]) -> Path:
     elif trainer.is_main_process:
         rank, cosine = diversity.effective_rank, diversity.nearest_cosine
         trainer.log({"step": 0, "text_rank": rank, "text_cosine": cosine})
-    trainer.run(task.data, lambda done: _validate(done, task.validation_sets, report))
+    scores = _Scores(task.validation_sets, report)
+    if options.init is not None and trainer.is_main_process:
+        scores.measure_initial(files)
+    trainer.run(task.data, scores.measure)
     if trainer.is_main_process:
+        scores.compare()
         _export(trainer, task, recipe, options, files, text)
         report(f"wrote {options.out / VISION_FILE}; use it with --model {options.out}")
     return options.out / VISION_FILE
@@ -118,6 +127,8 @@ def _export(
 ) -> None:
     """Write the averaged weights as a model; it knows the names of the one it started from too."""
     facts = {"seed": recipe.loop.seed, "steps": trainer.step, "images": trainer.images}
+    if task.canvas is not None:
+        facts["canvas"] = task.canvas
     names, stuff = set(task.words), set(task.stuff)
     if options.init is not None:
         names |= files.vocabulary
@@ -127,15 +138,36 @@ def _export(
 
 
 def _with_data(recipe: Recipe, options: TrainOptions) -> Recipe:
-    """Put the data set of the command line into the recipe."""
+    """Put the data set of the command line into the recipe's table that is left open for it."""
+    open_rows = [row for row in recipe.data if not row.source]
     if options.data is None:
         if options.images is not None:
             raise RecipeError("--images is the folder of the images of --data: give both")
+        if options.validation is not None:
+            raise RecipeError("--validation is the score of --data: give both")
+        if open_rows:
+            raise RecipeError(f"{options.recipe} has a [[data]] table without source: give --data")
         return recipe
-    if recipe.data != (DataConfig(),):
-        raise RecipeError(f"{options.recipe} has [[data]] tables of its own: leave --data out")
-    images = "" if options.images is None else str(options.images.absolute())
-    return replace(recipe, data=(DataConfig(str(options.data.absolute()), images),))
+    rows = (DataConfig(source=""),) if recipe.data == (DataConfig(),) else recipe.data
+    if sum(not row.source for row in rows) != 1:
+        raise RecipeError(
+            f"{options.recipe} has [[data]] tables of its own: leave --data out, or one source"
+        )
+    return replace(recipe, data=tuple(row if row.source else _filled(row, options) for row in rows))
+
+
+def _filled(row: DataConfig, options: TrainOptions) -> DataConfig:
+    """A table without source as that of the command line's images."""
+    return replace(
+        row,
+        source=_absolute(options.data),
+        images=_absolute(options.images) or row.images,
+        validation=_absolute(options.validation) or row.validation,
+    )
+
+
+def _absolute(path: Path | None) -> str:
+    return "" if path is None else str(path.absolute())
 
 
 def _check_tower(
@@ -148,16 +180,43 @@ def _check_tower(
     return diversity
 
 
-def _validate(
-    trainer: Trainer, sets: Sequence[ValidationSet], report: Callable[[str], None]
-) -> None:
-    """Validate the averaged weights on every data set with names; report and log."""
-    # A network of its own: the one that is trained keeps its weights, mode and device.
-    model = build_nano(NANO)
-    model.load_state_dict({key: value.cpu() for key, value in trainer.ema.items()})
-    for one in sets:
-        found = validate(model.eval(), one.names, one.things, one.examples)
-        results = ", ".join(f"{key} {value:.3f}" for key, value in found.items())
-        report(f"step {trainer.step}, {Path(one.source).name}: {results}")
-        name = {} if len(sets) == 1 else {"source": one.source}
-        trainer.log({"step": trainer.step, **name, **found})
+class _Scores:
+    """Validates the averaged weights on every data set with names; reports and logs."""
+
+    def __init__(self, sets: Sequence[ValidationSet], report: Callable[[str], None]) -> None:
+        self.sets, self.report = sets, report
+        self.before: list[dict[str, float]] = []
+        self.last: list[dict[str, float]] = []
+
+    def measure_initial(self, files: ModelFiles) -> None:
+        """Validate the model that the run starts from, also where the run resumes."""
+        network = build_nano(NANO)
+        load_weights(network, files.vision)
+        self.before = self._values(network)
+        for one, found in zip(self.sets, self.before, strict=True):
+            self.report(f"before, {_line(one, found)}")
+
+    def measure(self, trainer: Trainer) -> None:
+        """Validate what the run has learnt so far."""
+        # A network of its own: the one that is trained keeps its weights, mode and device.
+        network = build_nano(NANO)
+        network.load_state_dict({key: value.cpu() for key, value in trainer.ema.items()})
+        self.last = self._values(network)
+        for one, found in zip(self.sets, self.last, strict=True):
+            self.report(f"step {trainer.step}, {_line(one, found)}")
+            name = {} if len(self.sets) == 1 else {"source": one.source}
+            trainer.log({"step": trainer.step, **name, **found})
+
+    def compare(self) -> None:
+        """Report the scores before and after the run."""
+        for one, was, now in zip(self.sets, self.before, self.last, strict=False):
+            changes = ", ".join(f"{key} {was[key]:.3f} -> {now[key]:.3f}" for key in now)
+            self.report(f"before -> after, {Path(one.source).name}: {changes}")
+
+    def _values(self, network: Ape) -> list[dict[str, float]]:
+        network.eval()
+        return [validate(network, one.names, one.things, one.examples) for one in self.sets]
+
+
+def _line(one: ValidationSet, found: dict[str, float]) -> str:
+    return f"{Path(one.source).name}: " + ", ".join(f"{k} {v:.3f}" for k, v in found.items())

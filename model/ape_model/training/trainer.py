@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ape_model.training.errors import DataError, TrainingError
 from ape_model.training.losses.criterion import CLASSIFICATIONS, Criterion
 from ape_model.training.rates import layer_factor
-from ape_model.training.state import average_gradients, restore_state, write_state
+from ape_model.training.state import average_gradients, restore_state, time_left, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -329,7 +329,10 @@ class Trainer:
         line |= {k: round(sum(v) / len(v), 4) for k, v in sums.items()}
         self.log(line)
         total = sum(sum(v) / len(v) for k, v in sums.items() if k != "norm")
-        self.report(f"step {self.step}/{self.config.steps}: loss {total:.3f}, {self.images} images")
+        left = time_left(self.seconds / self.step * (self.config.steps - self.step))
+        self.report(
+            f"step {self.step}/{self.config.steps}: loss {total:.3f}, {self.images} images, {left}"
+        )
 
     def log(self, line: Mapping[str, float | str]) -> None:
         """Append one line to log.jsonl."""

@@ -39,6 +39,8 @@ _OFFICIAL_NAMES: Final = "official_vocabulary.json"
 _OFFICIAL_KNOWS: Final = "photographs, open vocabulary"
 _VARIANT: Final = NANO.ape.name
 """Variant of the models that ship."""
+_CANVAS: Final = (32, 4096)
+"""Least and largest long side that a header may name, pixels."""
 _LONGEST_NAME: Final = 200
 """Bytes; file systems allow 255, and unfinished imports carry the name with a suffix."""
 
@@ -63,6 +65,8 @@ class ModelFiles:
     """Clean texts of the names that the network learnt as names, not as sentences."""
     stuff: frozenset[str] = frozenset()
     """Clean texts of the names that it learnt as stuff, without those of the drawn world."""
+    canvas: int | None = None
+    """Long side of the images that it learnt from, pixels; None: that of its variant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +236,7 @@ def _from_folder(name: str, vision: Path) -> ModelFiles:
             text_digest=label["text_sha256"],
             vocabulary=_learnt_names(label),
             stuff=_learnt_stuff(label),
+            canvas=_canvas(label),
         )
     # The header's digest is enough: hashing gigabytes would delay every start.
     if has_text and read_metadata(text).get("text_sha256") != files.text_digest:
@@ -254,6 +259,15 @@ def _learnt_names(label: Mapping[str, str]) -> frozenset[str]:
 
 def _learnt_stuff(label: Mapping[str, str]) -> frozenset[str]:
     return _cleaned(json.loads(label.get("stuff", "[]")))
+
+
+def _canvas(label: Mapping[str, str]) -> int | None:
+    if "canvas" not in label:
+        return None
+    side = int(label["canvas"])
+    if not _CANVAS[0] <= side <= _CANVAS[1]:
+        raise ValueError(f"a canvas of {side} pixels")
+    return side
 
 
 def _cleaned(names: Iterable[str]) -> frozenset[str]:

@@ -206,4 +206,4 @@ def test_stuff_stays_whole_where_asked(tmp_path):
     for parts in (True, False):
         config = DataConfig("a.json", stuff_in_parts=parts)
         batches = CocoBatches(data, STAGES, config, seed=0, network=NANO, steps=1)
-        assert len(batches.example(0, (64, 64)).classes) == (2 if parts else 1)
+        assert len(batches.plain(0, 64).classes) == (2 if parts else 1)

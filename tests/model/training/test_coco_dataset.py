@@ -34,11 +34,11 @@ def batches(data):
 
 def test_a_box_that_reaches_over_the_rim_is_used_as_far_as_it_shows(square):
     data = square([[50, 30, 90, 30, 90, 70, 50, 70]])
-    assert batches(data).example(0, (40, 60)).boxes.tolist() == [[50, 30, 60, 40]]
+    assert batches(data).plain(0, 60).boxes.tolist() == [[50, 30, 60, 40]]
 
 
 def test_an_unmoved_example_shows_the_square_where_it_is(square):
-    example = batches(square()).example(0, (80, 120))
+    example = batches(square()).plain(0, 120)
     assert example.boxes.tolist() == [pytest.approx([20, 20, 62, 62], abs=2)]
     assert example.classes.tolist() == [0]
 
@@ -57,7 +57,7 @@ def test_a_turned_photograph_is_read_the_way_the_data_set_means_it(square, tmp_p
     exif[0x0112] = 6  # shown turned clockwise: the corner is at the top right
     path = tmp_path / "a.jpg"
     Image.fromarray(pixels).save(path, exif=exif, quality=95)
-    shown = batches(square(size=size, path=path)).example(0, size).image
+    shown = batches(square(size=size, path=path)).plain(0, max(size)).image
     assert bool(shown[4, 4].mean() > 200) is (size == (40, 60))
 
 

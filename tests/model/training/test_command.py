@@ -10,16 +10,18 @@ import typer
 from typer.testing import CliRunner
 
 from ape_model.config import NANO
+from ape_model.errors import CheckpointError
 from ape_model.io.safetensors_io import read_metadata, read_safetensors
 from ape_model.loading import load_network, load_text_encoder
 from ape_model.network.nano import build_nano
 from ape_model.perceiver import ApePerceiver
-from ape_model.training.command import train
+from ape_model.training.command import RECIPES, train
 from ape_model.training.data.coco_dataset import CocoBatches
 from ape_model.training.data.world_dataset import Canvas, Phase
 from ape_model.training.errors import DataError
 from ape_model.training.prompts.sampler import PromptSampler
 from ape_model.training.trainer import LoopConfig, Trainer
+from ape_model.weights.import_official import FORMAT
 from ape_model.weights.registry import find_model
 from ape_model.weights.state_dict import save_weights
 from ape_stream.datasets.coco import read_coco
@@ -101,6 +103,42 @@ def test_a_fine_tuned_model_is_a_model_like_any_other(recipe, images, tmp_path):
     again = call("--data", images(), "--init", out, "--config", recipe(), "--out", out / "more")
     assert again.exit_code == 0, again.output
     assert find_model(out / "more").stuff == {"tarmac"}
+
+
+def test_own_images_decide_canvas_and_score(images, tmp_path):
+    out = tmp_path / "mine"
+    done = call("--data", images(), "--out", out, "--steps", 1)
+    assert done.exit_code == 0, done.output
+    assert "1 of them are held back for the score" in done.output
+    assert "canvas 160x128, 8 images a step" in done.output  # 4:3, a region of .26 of its sides
+    assert "before, data.json: things_ap50" in done.output
+    assert "before -> after, data.json: things_ap50 " in done.output
+    network = load_network(find_model(out), torch.device("cpu"))
+    assert network.config.canvas == 160
+    assert load_network(find_model("nano"), torch.device("cpu")).config.canvas == 256
+    again = call("--data", images(), "--out", out, "--steps", 1, "--validation", "nowhere.json")
+    assert "nowhere.json is no COCO file" in refused(again)
+
+
+def test_the_score_may_be_taken_on_another_file(recipe, images, tmp_path):
+    data = images()
+    words = ("--validation", data, "--config", recipe("report_every = 1"), "--out", tmp_path / "o")
+    done = call("--data", data, *words)
+    assert done.exit_code == 0, done.output
+    assert "2 images for the score" in done.output
+    assert "step 1/2: loss " in done.output
+    assert " left" in done.output
+
+
+@pytest.mark.parametrize("side", ["8", "wide", "1e9"])
+def test_a_header_with_a_senseless_canvas_is_refused(tmp_path, side):
+    shipped = find_model("nano")
+    tensors, label = read_safetensors(shipped.vision)
+    label |= {"format": FORMAT, "part": "vision", "variant": "nano", "text_tower": "nano"}
+    label |= {"text_sha256": shipped.text_digest, "canvas": side}
+    save_weights(tmp_path / "vision.safetensors", {"a": tensors.popitem()[1]}, {}, label)
+    with pytest.raises(CheckpointError, match=r"vision\.safetensors"):
+        find_model(tmp_path)
 
 
 def test_several_data_sets_in_one_run(recipe, images, tmp_path):
@@ -192,6 +230,8 @@ def test_bad_data_is_refused_in_one_line(recipe, images, tmp_path, changes, mess
     [
         (("--data", "nowhere.json"), "nowhere.json is no COCO file"),
         (("--config", "nowhere.toml"), "nowhere.toml is no file and no recipe that ships"),
+        (("--validation", "a.json"), "--validation is the score of --data: give both"),
+        (("--config", RECIPES / "finetune.toml"), "table without source: give --data"),
         (("--images", "."), "--images is the folder of the images of --data"),
         (("--init", "nothing"), "no model and no folder 'nothing'"),
         (("--device", "tpu"), "no device 'tpu'"),

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from ape_model.training.losses.criterion import Criterion, _masks
+from ape_model.training.losses.criterion import Criterion
+from ape_model.training.losses.masks import mask_losses
 from ape_model.training.losses.semantic import map_loss, semantic_shares
 
 
@@ -28,6 +29,8 @@ class Batch:
         .repeat_interleave(2, dim=3)
     )
     masked = torch.tensor([[True, False]])
+    valid = torch.ones(1, 2, dtype=torch.bool)
+    images = torch.zeros(1, 3, 16, 16)
     unit = 256
 
 
@@ -40,16 +43,31 @@ class Outputs:
     mask_feature = None
 
 
-def test_a_region_known_by_its_box_alone_teaches_no_mask():
-    found = _masks(Square(), Outputs(), Batch(), torch.tensor([[0, 1]]))
+def test_a_region_known_by_its_box_alone_teaches_what_its_box_says():
+    found = mask_losses(Square(), Outputs(), Batch(), torch.tensor([[0, 1]]))
     assert found["mask"].item() == pytest.approx(0, abs=1e-6)
     assert found["dice"].item() == pytest.approx(0, abs=1e-6)
-    wrong = _masks(Square(), Outputs(), Batch(), torch.tensor([[1, 0]]))
+    wrong = mask_losses(Square(), Outputs(), Batch(), torch.tensor([[1, 0]]))
     assert wrong["mask"].item() == pytest.approx(0, abs=1e-6)  # the other query has the mask now
+    # The second box is all four cells wide and high; the mask is its left half, columns 0 and 1:
+    # 1 - (2 * 2 + 1) / (2 + 4 + 1) for the columns, nothing for the rows.
+    assert found["projection"].item() == pytest.approx(2 / 7, abs=1e-6)
+    # One colour everywhere: of 8 + 8 pairs along rows and columns and 4 + 4 along the diagonals,
+    # those from the left half to the right one disagree, each of which costs 40 - ln 2.
+    assert found["affinity"].item() == pytest.approx((40 - math.log(2)) * 16 / 24, rel=1e-3)
+
+
+def test_without_regions_known_by_boxes_alone_there_is_no_such_loss():
+    batch = Batch()
+    batch.masked = torch.tensor([[True, True]])
+    assert mask_losses(Square(), Outputs(), batch, torch.tensor([[0, 1]])).keys() == {
+        "mask",
+        "dice",
+    }
 
 
 def test_regions_without_any_mask_have_no_mask_loss_and_no_trouble():
-    found = _masks(Square(), Outputs(), Batch(), torch.tensor([[1, -1]]))
+    found = mask_losses(Square(), Outputs(), Batch(), torch.tensor([[1, -1]]))
     assert found["mask"].item() == found["dice"].item() == 0
 
 

@@ -16,11 +16,12 @@ from ape_model.network.ape import Ape
 from ape_model.perceiver import ApePerceiver
 from ape_model.text.cache import EmbeddingSpace
 from ape_model.text.embedding_file import EmbeddingFile
+from ape_model.training.data.held_back import split
 from ape_model.training.engine import Engine
 from ape_model.training.errors import DataError, RecipeError, TrainingError
 from ape_model.training.finetuning.budget import Budget, check_budget, estimate
 from ape_model.training.finetuning.config import FineTuneConfig, read_config
-from ape_model.training.finetuning.dataset import TuneBatches, split
+from ape_model.training.finetuning.dataset import TuneBatches
 from ape_model.training.finetuning.features import FeatureStore, encoded, restore
 from ape_model.training.finetuning.mode import Mode
 from ape_model.training.finetuning.modes import TunedWeights

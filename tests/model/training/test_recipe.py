@@ -20,14 +20,21 @@ def write(tmp_path, text):
     return path
 
 
-@pytest.mark.parametrize(
-    "name", ["nano.toml", "nano_further.toml", "nano_shapes.toml", "finetune.toml"]
-)
+@pytest.mark.parametrize("name", ["nano.toml", "nano_further.toml", "nano_shapes.toml"])
 def test_shipped_recipes_are_complete(name):
     recipe = read_recipe(RECIPES / name, steps=7, seed=None)
     assert recipe.loop.steps == 7
     assert recipe.phases[0].first == 0
     assert recipe.data == (DataConfig(),)
+
+
+def test_the_recipe_for_own_images_leaves_canvas_and_source_open():
+    recipe = read_recipe(RECIPES / "finetune.toml")
+    assert recipe.loop.steps > 400
+    assert not recipe.phases[0].canvases[0].has_sides
+    [data] = recipe.data
+    assert not data.source
+    assert data.held_back == 0.1
 
 
 def test_data_sets_are_read_in_order(tmp_path):
@@ -66,6 +73,8 @@ scale = [0.5, 1]
         ("steps = 1\n[[data]]\nratio = 0", "data 0: ratio must be over 0"),
         ("steps = 1\n[[data]]\nscale = [2.0, 1.0]", "data 0: scale must be a range"),
         ("steps = 1\n[[data]]\nsource = 'a'\nphotometric = 2", "photometric must be 0..1"),
+        ("steps = 1\n[[data]]\nsource = 'a'\nheld_back = 1.0", "held_back must be 0..1"),
+        ("steps = 1\n[[data]]\nheld_back = 0.1", "held_back and validation are for images"),
         ("steps = 1\n[[data]]\nsemantic = 1.0", "semantic is for COCO data"),
         (
             "steps = 1\n[[data]]\nstuff_in_parts = 1",

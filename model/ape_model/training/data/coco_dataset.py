@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import random
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from pycocotools import mask as rle
 from torch.utils.data import Dataset
 
+from ape_model.inference.preprocess import fitted_size, resize_rgb
 from ape_model.training.data.augment import (
     Placement,
     View,
     compares,
-    fitted,
     jittered,
     mirror_words,
     paste,
@@ -27,13 +25,14 @@ from ape_model.training.data.batch import Batch, Example, collate
 from ape_model.training.data.config import DataConfig
 from ape_model.training.data.photometric import photometric
 from ape_model.training.errors import DataError
+from ape_stream.datasets.shapes import decode_shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ape_model.config import ApeConfig, NanoConfig
     from ape_model.training.data.world_dataset import Phase
-    from ape_stream.datasets.instances import InstanceData, InstanceImage, Shape
+    from ape_stream.datasets.instances import InstanceData, InstanceImage
 
 __all__ = ["CocoBatches", "read_view"]
 
@@ -103,10 +102,20 @@ class CocoBatches(Dataset["Batch"]):
         # A batch without any visible described region falls back to names as prompts.
         return collate([e for e in examples if e.sentences] or examples, self.network)
 
-    def example(self, index: int, size: tuple[int, int]) -> Example:
-        """Return an image, only resized, on a canvas of (height, width)."""
+    def plain(self, index: int, side: int) -> Example:
+        """Return an image as inference sees it, its long side `side` pixels."""
         entry = self.usable[index]
-        return self._finish(read_view(entry, fitted(entry.size, size), size), mirrored=False)
+        size = fitted_size(entry.size, side)
+        # Sides are rounded each by itself: one scale for both may miss the last row.
+        whole = read_view(entry, Placement(1.0, 0, 0), entry.size)
+        ids = place(
+            whole.ids,
+            Placement(max(size[0] / entry.size[0], size[1] / entry.size[1]), 0, 0),
+            size,
+            0,
+        )
+        pixels = resize_rgb(whole.image, size)[..., ::-1]
+        return self._finish(View(pixels, ids, whole.regions), mirrored=False)
 
     def _draw(self, size: tuple[int, int], rng: random.Random) -> Example:
         """Draw a random image; with phrases, one on which a described region is visible."""
@@ -176,7 +185,7 @@ def read_view(entry: InstanceImage, where: Placement, size: tuple[int, int]) -> 
     """
     # Masks of COCO files may overlap, and `ids` has one region for each pixel.
     ids = np.zeros(entry.size, np.int32)
-    masks = [_mask(region.shape, entry.size) for region in entry.regions]
+    masks = [decode_shape(region.shape, entry.size) for region in entry.regions]
     # Large regions first: a small one, most likely in front of them, then keeps its pixels.
     for row in sorted(range(len(masks)), key=lambda k: -int(masks[k].sum())):
         ids[masks[row] > 0] = row + 1
@@ -196,18 +205,3 @@ def _read(entry: InstanceImage) -> NDArray[np.uint8]:
         if pixels.shape[:2] == entry.size:
             return np.asarray(pixels, np.uint8)
     raise DataError(f"{entry.path} has another size than the data set gives")
-
-
-def _mask(shape: Shape, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Decode polygons or a run-length encoding to (H, W) uint8, 0 or 1."""
-    height, width = size
-    if isinstance(shape, list):
-        code = rle.merge(rle.frPyObjects(shape, height, width))
-    elif isinstance(shape["counts"], list):
-        code = rle.frPyObjects(shape, height, width)
-    else:
-        code = shape
-    with warnings.catch_warnings():
-        # pycocotools' array wrapper predates NumPy 2, which warns at every call.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return np.asarray(rle.decode(code), np.uint8)

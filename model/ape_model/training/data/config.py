@@ -17,7 +17,8 @@ class DataConfig:
     """A `[[data]]` table of a recipe."""
 
     source: str = WORLD
-    """`world`, or a COCO file; its path is relative to the recipe."""
+    """`world`, or a data set (COCO, Pascal VOC, YOLO), its path relative to the recipe; empty: that
+    of `--data`."""
     images: str = ""
     """Folder of the images, relative to the recipe; empty: the COCO file's own folder."""
     ratio: float = 1.0
@@ -36,6 +37,11 @@ class DataConfig:
     """Probability that things of another image are pasted on an image; vocabulary only."""
     photometric: float = 0.5
     """Probability that brightness, colours and sharpness of an image are changed."""
+    held_back: float = 0.0
+    """Part of its images, 0..1, that is not learnt from and that the score is taken on; 0: the
+    score is taken on images that are learnt."""
+    validation: str = ""
+    """Data set whose images the score is taken on instead, its path relative to the recipe."""
     semantic: float = 0.0
     """Weight of the semantic map's loss, for data that label nearly every pixel; 0: none."""
     stuff_in_parts: bool = True
@@ -55,8 +61,14 @@ class DataConfig:
             raise ValueError(f"scale must be a range over 0, smallest first, not {self.scale}")
         if not (0 <= self.copy_paste <= 1 and 0 <= self.photometric <= 1):
             raise ValueError("copy_paste and photometric must be 0..1")
+        if not 0 <= self.held_back < 1:
+            raise ValueError("held_back must be 0..1 and below 1")
         if min(self.federated, self.memory, self.semantic) < 0:
             raise ValueError("federated, memory and semantic must be 0 or more")
+        self._check_partners()
+
+    def _check_partners(self) -> None:
+        """Refuse options that do not go with the others."""
         # Each of these options changes only one kind of step: with another it would do nothing.
         if self.federated and (self.uses_phrases or self.source == WORLD):
             raise ValueError("federated is for the vocabulary of COCO data")
@@ -66,6 +78,8 @@ class DataConfig:
             raise ValueError("memory is for phrases and expressions")
         if self.source == WORLD and self.uses_phrases:
             raise ValueError("phrases of the world are set by sentence_share; leave prompts out")
+        if (self.held_back or self.validation) and self.source == WORLD:
+            raise ValueError("held_back and validation are for images: the world draws new ones")
 
     @property
     def uses_phrases(self) -> bool:

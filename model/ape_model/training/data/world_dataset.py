@@ -36,12 +36,14 @@ FIRST_SEED = 1_000_000_000
 class Canvas:
     """A kind of batch."""
 
-    height: int
-    """Pixels; batches are padded to multiples of 32, as in inference."""
-    width: int
+    height: int = 0
+    """Pixels; batches are padded to multiples of 32, as in inference. 0, with width 0: both from
+    the images of the data sets, their shape and how small their regions are."""
+    width: int = 0
     """Pixels, likewise."""
-    batch: int
-    """Images at once, of each process."""
+    batch: int = 8
+    """Images at once, of each process; where the sides come from the data, of 160 pixels in
+    length: of larger ones as many as have as many pixels, at least 2."""
     most: int = 6
     """Most things in a drawn image."""
     vary: float = 0.0
@@ -61,12 +63,17 @@ class Canvas:
         Raises:
             ValueError: a field is out of range.
         """
-        if min(self.height, self.width, self.batch, self.most) < 1:
+        if min(self.batch, self.most) < 1 or min(self.height, self.width) < self.has_sides:
             raise ValueError("height, width, batch and most of a canvas are at least 1")
         if not 0 <= self.vary < 1 or self.zoom < 1:
             raise ValueError("vary of a canvas is 0..1 and below 1, zoom is at least 1")
         if min(self.names, self.sentences) < 0:
             raise ValueError("names and sentences of a canvas are 0 or more")
+
+    @property
+    def has_sides(self) -> bool:
+        """Whether its sides are given, not taken from the data."""
+        return (self.height, self.width) != (0, 0)
 
     def draw(self, rng: random.Random) -> tuple[int, int]:
         """Draw height and width of one image."""

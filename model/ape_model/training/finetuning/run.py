@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from ape_model.config import NANO, PRESETS
-from ape_model.loading import parse_device
-from ape_model.network.ape import Ape
-from ape_model.network.nano import build_nano
+from ape_model.loading import build_network, parse_device, sizes_of
 from ape_model.training.checkpointing import checkpoint_layers
+from ape_model.training.data.held_back import split, with_classes_of
 from ape_model.training.engine import Engine, EngineConfig
 from ape_model.training.finetuning.budget import check_budget, estimate
 from ape_model.training.finetuning.config import read_config
-from ape_model.training.finetuning.dataset import TuneBatches, split, with_classes_of
+from ape_model.training.finetuning.dataset import TuneBatches
 from ape_model.training.finetuning.export import export_tuned
 from ape_model.training.finetuning.features import FeatureStore
 from ape_model.training.finetuning.mode import Mode
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from ape_model.config import ApeConfig, NanoConfig
+    from ape_model.network.ape import Ape
     from ape_model.training.data.batch import Example
     from ape_model.training.finetuning.words import TuneWords
     from ape_model.weights.registry import ModelFiles
@@ -99,7 +98,7 @@ class _Run:
         self.config = read_config(options.config, steps=options.steps, seed=options.seed)
         self.device = parse_device(options.device)
         self.files = find_model(options.init)
-        self.sizes = _sizes(self.files)
+        self.sizes = sizes_of(self.files)
         data = read_instances(options.data, options.images)
         report(f"{options.data}: {len(data.images)} images, left out: {data.skips}")
         self.learnt_from, self.held_back = self._parts(data)
@@ -168,7 +167,7 @@ class _Run:
 
     def _check_memory(self) -> None:
         with torch.device("meta"):  # shapes without memory
-            network = _build(self.files)
+            network = build_network(self.files)
             weights = sum(p.numel() for p in network.parameters())
             tuned = TunedWeights(network, self.options.mode, self.config).parameters
         learnt = sum(p.numel() for p in tuned.values())
@@ -233,8 +232,10 @@ class _Run:
 
     def _examples(self, label: str, data: InstanceData, words: TuneWords) -> _Scored:
         images = TuneBatches(data, self.config, self.sizes, steps=1)
-        count = min(_SCORED_IMAGES, len(data.images))
-        return _Scored(label, words, data.things, [images.plain(k) for k in range(count)])
+        count = min(_SCORED_IMAGES, len(images.usable))
+        return _Scored(
+            label, words, data.things, [images.plain(k, images.side) for k in range(count)]
+        )
 
     def _score(self, network: Ape, one: _Scored) -> dict[str, float]:
         return score(network, one.words.names, one.things, one.examples, self.sizes)
@@ -299,16 +300,8 @@ def fine_tune(options: FineTuneOptions, report: Callable[[str], None]) -> Path:
     return _Run(options, report).run()
 
 
-def _sizes(files: ModelFiles) -> NanoConfig | ApeConfig:
-    return NANO if files.variant == NANO.ape.name else PRESETS[files.variant]
-
-
-def _build(files: ModelFiles) -> Ape:
-    return build_nano(NANO) if files.variant == NANO.ape.name else Ape(PRESETS[files.variant])
-
-
 def _load(files: ModelFiles) -> Ape:
     """The network with its norms not folded, so that it can be written again."""
-    network = _build(files)
+    network = build_network(files)
     load_weights(network, files.vision)
     return network

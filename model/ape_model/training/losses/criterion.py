@@ -17,7 +17,6 @@ from torch.nn import functional
 from ape_model.config import NANO
 from ape_model.network.align import Align
 from ape_model.network.boxes import corners
-from ape_model.training.data.batch import MASK_STRIDE
 from ape_model.training.losses.assignment import (
     assign_queries,
     assign_tokens,
@@ -26,10 +25,10 @@ from ape_model.training.losses.assignment import (
 )
 from ape_model.training.losses.functional import (
     box_losses,
-    dice_loss,
     focal_loss,
     quality_focal_loss,
 )
+from ape_model.training.losses.masks import mask_losses
 from ape_model.training.losses.semantic import (
     head_map_loss,
     map_loss,
@@ -55,10 +54,6 @@ CLASSIFICATIONS = ("quality", "focal")
 true (focal loss, as in the official criterion)."""
 
 LEAST_FIT = 1e-4  # of a class that no query has: still, one query is the best
-MASK_MARGIN = 1.3
-"""Sides of the box in which mask cells count fully, over those of the region's box."""
-OUTSIDE_WEIGHT = 0.1
-"""Weight of the mask cells outside that box."""
 THRESHOLDS = (0.5, 0.6, 0.6)
 """IoU from which a query is assigned to a region, by decoder layer; the last one for the rest."""
 WEIGHTS = {
@@ -74,6 +69,8 @@ WEIGHTS = {
     "referring_ce": 1.0,
     "mask": 2.0,
     "dice": 2.0,
+    "projection": 1.0,
+    "affinity": 1.0,
     "semantic": 1.0,
     "token_map": 0.5,
     "feature_map": 0.5,
@@ -285,7 +282,7 @@ class Criterion(nn.Module):
             best = best_queries(corners(boxes.detach()), corners(batch.boxes))
             found["referring_ce"] = choose_region(logits, best, batch.valid, targets.truth)
         if layer == len(outputs.decoded.hidden) - 1:
-            found |= _masks(model, outputs, batch, region)
+            found |= mask_losses(model, outputs, batch, region)
             if targets.semantic and targets.names is not None and targets.classes is not None:
                 scores = align(hidden, targets.names[None]).sigmoid()  # (B, Q, C)
                 masks = model.mask_head.logits(hidden, outputs.mask_feature).sigmoid()
@@ -338,36 +335,3 @@ def _pool(states: Tensor, batch: Batch) -> Tensor:
         cells += share.shape[-1]
         pools.append(share @ level / share.sum(-1, keepdim=True).clamp(min=1e-3))
     return (pools[0] + pools[1]) / 2
-
-
-def _masks(model: Ape, outputs: RawOutputs, batch: Batch, region: Tensor) -> dict[str, Tensor]:
-    """Mask losses of the last layer's assigned queries; every region has the same weight."""
-    hidden = outputs.decoded.hidden[-1]
-    logits = model.mask_head.logits(hidden, outputs.mask_feature)  # (B, Q, h, w)
-    # A region with a box alone has no mask loss.
-    positive = (region >= 0) & batch.masked.gather(1, region.clamp(min=0))  # (B, Q)
-    weight = equal_weights(region, batch.boxes.shape[1])[positive]  # (K,)
-    image, _ = positive.nonzero(as_tuple=True)  # (K,)
-    logits = logits[positive]  # (K, h, w)
-    wanted = batch.masks[image, region[positive]]  # (K, h, w)
-    near = _near(batch.boxes[image, region[positive]], wanted, batch.unit)  # (K, h, w)
-    cells = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * near
-    total = weight.sum().clamp(min=1)
-    return {
-        "mask": ((cells.sum((1, 2)) / near.sum((1, 2))) * weight).sum() / total,
-        "dice": (dice_loss(logits, wanted, (1, 2)) * weight).sum() / total,
-    }
-
-
-def _near(boxes: Tensor, masks: Tensor, unit: int) -> Tensor:
-    """(K, h, w) weight of mask cells: 1 in the box grown by `MASK_MARGIN`, less outside.
-
-    Inference cuts masks to the box grown by a margin, so that the cells outside matter little.
-    """
-    grown = torch.cat([boxes[:, :2], boxes[:, 2:] * MASK_MARGIN], dim=-1)  # cx, cy, w, h
-    x1, y1, x2, y2 = (corners(grown) * (unit / MASK_STRIDE)).unbind(-1)
-    rows = torch.arange(masks.shape[1], device=masks.device) + 0.5  # centres of cells
-    cols = torch.arange(masks.shape[2], device=masks.device) + 0.5
-    in_rows = (rows > y1[:, None]) & (rows < y2[:, None])
-    in_cols = (cols > x1[:, None]) & (cols < x2[:, None])
-    return torch.where(in_rows[:, :, None] & in_cols[:, None], 1.0, OUTSIDE_WEIGHT)
