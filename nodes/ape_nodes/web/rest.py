@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ROUTES", "Answer", "Route", "body"]
 
+BODY_S: Final = 10.0
+"""Seconds for the body of a request."""
 Answer = Callable[[web.Request, "Hub", "Access"], Awaitable[web.StreamResponse]]
 
 
@@ -71,9 +74,13 @@ async def body(request: web.Request) -> dict[str, Any]:
 
     Raises:
         UsageError: it is none.
+        web.HTTPRequestTimeout: it does not come.
     """
     try:
-        given = await request.json()
+        async with asyncio.timeout(BODY_S):
+            given = await request.json()
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout(text=f"the body did not come within {BODY_S:g} s") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the body is no JSON: {error}") from error
     if not isinstance(given, dict):

@@ -31,6 +31,8 @@ MAX_BODY: Final = 65_536
 SHUTDOWN_S: Final = 1.0
 """Seconds that open connections have to end; a stopped viewer would hold them for a minute."""
 PING_S: Final = 15.0
+IDLE_S: Final = 10.0
+"""Seconds for the head of a request, from the connection or the last answer on."""
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; media-src 'self'"
     " blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -202,6 +204,7 @@ class Server:
             application(self._hub, self._access),
             access_log=None,
             shutdown_timeout=SHUTDOWN_S,
+            keepalive_timeout=IDLE_S,  # also of a connection whose first request never ends
             handle_signals=False,
         )
         await runner.setup()

@@ -30,7 +30,7 @@ _EXPECTED = (
 def missing():
     """Why there is no browser here, empty if there is one."""
     lacking = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
-    return f"needs {' and '.join(lacking)} (tools/system-packages.sh)" if lacking else ""
+    return f"needs {' and '.join(lacking)} (tools/test-packages.sh)" if lacking else ""
 
 
 def start():
