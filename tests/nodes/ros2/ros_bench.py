@@ -66,7 +66,7 @@ class World:
         self.Outcome = importlib.import_module("rclpy.lifecycle").TransitionCallbackReturn
         self.ros_node = importlib.import_module("ape_nodes.ros2.rclpy_node.node")
         self.ros_rclpy = importlib.import_module("ape_nodes.ros2.rclpy_node.backend")
-        self._nodes, self._executor = [], None
+        self._nodes, self._executor, self.helper = [], None, None
 
     def message(self, name):
         return self.ros_rclpy.message_class(name)
@@ -137,10 +137,16 @@ class World:
 
     def end(self):
         ros_perceivers.GATE.set()
-        for node in self._nodes:
+        while self._nodes:
+            node = self._nodes.pop()
             node.stop()
             node.close()
             node.destroy_node()
+        # With its last node a context leaves the domain. Without this the readers of this test
+        # would be there until they are collected, and the next test could get the same domain.
+        if self.helper is not None:
+            self.helper.destroy_node()
+            self.helper = None
         if self._executor is not None:
             self._executor.shutdown()
             # Jazzy's leaves its threads running.

@@ -30,6 +30,17 @@ def world(monkeypatch):
     made.end()
 
 
+def test_the_end_of_a_test_removes_its_readers(world):
+    """Another test may get the same domain at once, and its node would be read by them."""
+    helper = world.helper
+    world.listen("ape/detections", SPECS["detections"])
+    (reader,) = helper.subscriptions
+    world.end()
+    assert not list(helper.subscriptions)
+    with pytest.raises(Exception, match="destruction"):
+        reader.handle.__enter__()
+
+
 def ask(world, kind, name, **fields):
     """What a service of the node answers."""
     package, service = kind.split("/")
