@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from ape_stream.annotation.job import ADDRESS, OutputOptions
 from ape_stream.annotation.outputs import FRAMES, RESULTS
@@ -14,11 +12,9 @@ from ape_stream.annotation.summary import summary_of, write_failed, write_summar
 from ape_stream.batch.clips import RESERVED, find_clips
 from ape_stream.batch.folder import OutFolder
 from ape_stream.batch.job import Setup
-from ape_stream.batch.plan import Plan, changes_of_clips, differences, load_plan
-from ape_stream.batch.processes import ProcessPool
-from ape_stream.batch.schedule import Schedule
+from ape_stream.batch.plan import Plan
+from ape_stream.batch.run import SHARD_FRAMES, Engine, Takeover, plugin_values, run_job
 from ape_stream.batch.selection import Selection
-from ape_stream.batch.state import ClipState
 from ape_stream.errors import ConfigError
 from ape_stream.formats.records import FrameRecord, JobRecord, VideoRecord, read_records
 from ape_stream.formats.registry import FORMATS, open_writer
@@ -27,15 +23,13 @@ from ape_stream.sinks.coco import package_version
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from ape_stream.batch.clips import Shelf
-    from ape_stream.batch.state import Listener
-    from ape_stream.config import PluginConfig, RunConfig
+    from ape_stream.batch.state import ClipState, Listener
+    from ape_stream.config import RunConfig
 
 __all__ = ["ShelfOptions", "ShelfResult", "annotate_shelf"]
-
-SHARD_FRAMES: Final = 128
-"""Frames that a kill can cost, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +50,12 @@ class ShelfOptions:
     """Names of annotation formats that are written over all clips."""
     outputs: OutputOptions = field(default_factory=OutputOptions)
     """Which files each clip gets."""
-    jobs: int = 1
-    """Workers with a model."""
     batch: int = 1
     """Frames of one clip in one call of the model."""
-    stall_s: float = 300.0
-    """Seconds without a sign of life after which a worker is ended."""
-    engine: str = "processes"
-    """"processes" or "ray"."""
-    address: str | None = None
-    """Of a running Ray cluster; None starts one here."""
-    overwrite: bool = False
-    """Replace what an earlier run with another plan made."""
-    extend: bool = False
-    """Go on though clips were added to the sources, or taken away."""
-    retry_failed: bool = False
-    """Try clips again that failed in an earlier run."""
+    engine: Engine = field(default_factory=Engine)
+    """What does the work."""
+    takeover: Takeover = field(default_factory=Takeover)
+    """What may become of earlier results."""
     apply: bool = False
     """Write files again without the tracks that `outputs` rejects."""
 
@@ -106,32 +90,31 @@ def annotate_shelf(options: ShelfOptions, listener: Listener, stop: threading.Ev
             raise ConfigError(f"there is no format {name!r}; there are: {', '.join(FORMATS)}")
     out = OutFolder(options.out)
     shelf = find_clips(options.sources, without=options.out, reserved={*RESERVED, FRAMES, *FORMATS})
-    with out.locked(), ExitStack() as stack:
-        plan = _plan(options, shelf)
-        old = load_plan(out.plan)
-        # Before anything is loaded: all but the digest of the weights is known.
-        known = {} if old is None else old.find.get("model_identity", {})
-        _refuse(out, old, _with_identity(plan, known), options)
-        setup = _setup(options, shelf)
-        # The schedule needs the plan's digest, which needs an answer of a worker.
-        schedule = Schedule(out, shard_frames=SHARD_FRAMES, stall_s=options.stall_s)
-        find = stack.enter_context(_find_pool(options, setup, schedule))
-        write = stack.enter_context(ProcessPool(("write",), setup, schedule.events.put))
-        plan = _with_identity(plan, schedule.identify(find, stop))
-        _refuse(out, old, plan, options)
-        _adopt(out, old, plan)
-        states = _states(out, plan, retry_failed=options.retry_failed)
-        if not all(state.is_over for state in states):
-            out.summary.unlink(missing_ok=True)
-        schedule.run(states, plan.write_digest, (find, write), listener, stop)
+    with out.locked():
+        plan, states = run_job(
+            out,
+            _plan(options, shelf),
+            _setup(options, shelf),
+            options.engine,
+            _takeover(options),
+            listener,
+            stop,
+        )
         return _finish(out, plan, states, options, listener)
+
+
+def _takeover(options: ShelfOptions) -> Takeover:
+    # Tracks that a review rejects change the files alone.
+    may_differ = "outputs.rejected" if options.apply else None
+    strangers = (RESULTS, "overlay.mp4", "sheet.png")
+    return replace(options.takeover, may_differ=may_differ, strangers=strangers)
 
 
 def _plan(options: ShelfOptions, shelf: Shelf) -> Plan:
     run = options.run
     find = {
         "prompts": [asdict(prompt) for prompt in run.prompts.with_threshold(run.threshold)],
-        "model": _plugin(run.model, without=("device",)),
+        "model": plugin_values(run.model, without=("device",)),
         "source": options.source,
         "frames": asdict(options.selection),
         "batch": options.batch,
@@ -139,25 +122,11 @@ def _plan(options: ShelfOptions, shelf: Shelf) -> Plan:
         "version": package_version(),
     }
     write = {
-        "tracker": None if run.tracker is None else _plugin(run.tracker),
+        "tracker": None if run.tracker is None else plugin_values(run.tracker),
         "formats": list(options.formats),
         "outputs": asdict(options.outputs),
     }
     return Plan(find, write, shelf.clips)
-
-
-def _with_identity(plan: Plan, identity: dict[str, Any]) -> Plan:
-    return replace(plan, find={**plan.find, "model_identity": identity})
-
-
-def _plugin(config: PluginConfig, without: Sequence[str] = ()) -> dict[str, Any]:
-    """A plugin as JSON values; of a path only the name, its content has a digest."""
-    named = {
-        key: Path(value).name if isinstance(value, str) and "/" in value else value
-        for key, value in config.options.items()
-        if key not in without
-    }
-    return {"plugin": config.plugin, "options": named}
 
 
 def _setup(options: ShelfOptions, shelf: Shelf) -> Setup:
@@ -184,95 +153,6 @@ def _setup(options: ShelfOptions, shelf: Shelf) -> Setup:
 
 def _present(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
-
-
-def _find_pool(options: ShelfOptions, setup: Setup, schedule: Schedule) -> Any:
-    slots = tuple(f"find {k}" for k in range(1, options.jobs + 1))
-    if options.engine == "processes":
-        return ProcessPool(slots, setup, schedule.events.put)
-    from ape_stream.batch.ray_pool import RayPool  # noqa: PLC0415 (an extra)
-
-    return RayPool(slots, setup, schedule.events.put, address=options.address)
-
-
-# -- what an output folder holds already ---------------------------------------------------
-
-
-def _refuse(out: OutFolder, old: Plan | None, new: Plan, options: ShelfOptions) -> None:
-    """Refuse to mix the results of two plans, or to replace what no plan made.
-
-    Raises:
-        ConfigError: it would; the message lists what differs.
-    """
-    if options.overwrite:
-        return
-    if old is None:
-        _refuse_strangers(out, new)
-        return
-    found, written = differences(old.find, new.find), differences(old.write, new.write)
-    if options.apply:
-        written = [line for line in written if not line.startswith("outputs.rejected")]
-    changes = changes_of_clips(old, new)
-    # A clip that failed may have been repaired: nothing is lost with it.
-    lost = tuple(name for name in changes.changed if _has_results(out, old, name))
-    changes = replace(changes, changed=lost)
-    clips = replace(changes, added=(), missing=()) if options.extend else changes
-    lines = [*found, *written, *clips.lines()]
-    if not lines:
-        return
-    remedy = "give another --out-dir, or --overwrite to replace them"
-    if not found and not written and not lost:
-        remedy = "--extend takes such changes in"
-    elif not found and not clips.lines():
-        remedy = "--overwrite writes the files again from what was found, without the model"
-    raise ConfigError(
-        f"{out.root} holds the results of another plan ({'; '.join(lines)}): {remedy}"
-    )
-
-
-def _refuse_strangers(out: OutFolder, new: Plan) -> None:
-    for clip in new.clips:
-        for path in (out.outputs(clip) / name for name in (RESULTS, "overlay.mp4", "sheet.png")):
-            if path.exists():
-                raise ConfigError(
-                    f"{path} exists already, of no job: give another --out-dir, or replace it with"
-                    " --overwrite"
-                )
-
-
-def _has_results(out: OutFolder, plan: Plan, name: str) -> bool:
-    clip = next(clip for clip in plan.clips if clip.name == name)
-    return bool(out.shards(clip).numbers())
-
-
-def _adopt(out: OutFolder, old: Plan | None, new: Plan) -> None:
-    """Make this the folder's plan, and forget what was found by another one."""
-    if old == new:
-        return
-    out.summary.unlink(missing_ok=True)
-    stale = set(changes_of_clips(old, new).changed) if old is not None else set()
-    others = old is None or differences(old.find, new.find)
-    for clip in new.clips:
-        if others or clip.name in stale:
-            out.forget(clip)
-    new.save(out.plan)
-
-
-def _states(out: OutFolder, plan: Plan, *, retry_failed: bool) -> list[ClipState]:
-    states = []
-    for clip in plan.clips:
-        state = ClipState(clip, attempts=[] if retry_failed else out.attempts(clip))
-        shards = out.shards(clip)
-        state.frames = sum(footer.count for n in shards.numbers() if (footer := shards.footer(n)))
-        if (found := out.done(clip, plan.write_digest)) is not None:
-            state.status, state.found = "done", found
-            state.frames = state.expected = state.written = found["frames"]
-        elif state.given_up:
-            state.status = "failed"
-        elif shards.last() is not None and Schedule.is_whole(out, state):
-            state.status = "found"
-        states.append(state)
-    return states
 
 
 # -- the final files of the job ------------------------------------------------------------

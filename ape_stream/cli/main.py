@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import ape_stream
-from ape_stream.cli import commands
+from ape_stream.cli import commands, index
 from ape_stream.cli.console import (
     Stderr,
     discard_stdout,
@@ -45,6 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("annotate")(commands.annotate)
+app.command("index")(index.index)
 app.command("run")(commands.run)
 app.command("convert")(commands.convert)
 app.command("recover")(commands.recover)

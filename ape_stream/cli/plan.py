@@ -17,7 +17,7 @@ from ape_stream.types import PromptSet
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Options", "from_file", "from_options", "words"]
+__all__ = ["Options", "from_file", "from_options", "model_with", "words"]
 
 VIDEOS = (".mp4", ".mkv")
 DEFAULT_OUTPUTS = ("overlay.mp4", "tracks.json", "results.jsonl", "sheet.png")
@@ -99,7 +99,7 @@ def from_options(given: Options, *, default_outputs: Sequence[str] = DEFAULT_OUT
         plan,
         sources=sources,
         prompts=prompts,
-        model=_model(plan.model, given.model),
+        model=model_with(plan.model, given.model),
         tracker=_tracker(given.tracker, plan.tracker),
         threshold=threshold,
         policy=plan.policy if given.policy is None else _policy(given.policy),
@@ -174,7 +174,8 @@ def _named(given: Options) -> tuple[SourceConfig, ...]:
     return tuple(named)
 
 
-def _model(configured: PluginConfig, given: Mapping[str, Any]) -> PluginConfig:
+def model_with(configured: PluginConfig, given: Mapping[str, Any]) -> PluginConfig:
+    """A perceiver with the options that were given; None where one was not."""
     options = _chosen(given)
     name = options.pop("model", None)
     plugin = configured if name is None else configured.with_model(name)

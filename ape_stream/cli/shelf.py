@@ -6,7 +6,7 @@ import json
 import threading
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import typer
 
@@ -15,6 +15,7 @@ from ape_stream.annotation.review import rejected_in
 from ape_stream.annotation.shelf import ShelfOptions, annotate_shelf
 from ape_stream.annotation.summary import table_of
 from ape_stream.batch.clips import is_clip
+from ape_stream.batch.run import Engine, Takeover
 from ape_stream.batch.selection import Selection, parse_time
 from ape_stream.cli.console import error_console, say
 from ape_stream.cli.shelf_view import Bars, JsonLines, Lines
@@ -22,13 +23,24 @@ from ape_stream.errors import StoppedError, UsageError
 from ape_stream.signals import on_first_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ape_stream.annotation.shelf import ShelfResult
-    from ape_stream.batch.state import Listener
+    from ape_stream.batch.state import ClipState, Listener
     from ape_stream.config import RunConfig
 
-__all__ = ["EXIT_INCOMPLETE", "ShelfGiven", "annotate_files", "is_for_files"]
+__all__ = [
+    "EXIT_INCOMPLETE",
+    "ShelfGiven",
+    "annotate_files",
+    "engine_of",
+    "exit_for",
+    "is_for_files",
+    "selection_of",
+    "with_progress",
+]
+
+Result = TypeVar("Result")
 
 EXIT_INCOMPLETE = 3
 """Exit code where some clips failed or broke off early, and all others are done."""
@@ -94,20 +106,38 @@ def annotate_files(
     options = _options(sources, run, given, overwrite=overwrite)
     if given.resume and not (options.out / "plan.json").exists():
         raise UsageError(f"{options.out} holds no plan: there is nothing to go on with")
+    result = with_progress(
+        lambda listener, stop: annotate_shelf(options, listener, stop), as_json=as_json
+    )
+    if result is not None:
+        _report(result, as_json=as_json)
+        exit_for(result.states)
+
+
+def with_progress(
+    work: Callable[[Listener, threading.Event], Result], *, as_json: bool
+) -> Result | None:
+    """Do a job over files and show how it stands; None where it was stopped."""
     stop = threading.Event()
     on_first_signal(stop.set)
     view = _view(as_json=as_json)
     try:
         with view:
-            result = annotate_shelf(options, cast("Listener", view), stop)
+            return work(cast("Listener", view), stop)
     except StoppedError:
         say("stopped; the same command goes on from here")
-        return
-    _report(result, as_json=as_json)
-    incomplete = [state for state in result.states if state.status == "failed" or state.problem]
-    if all(state.status == "failed" for state in result.states):
+        return None
+
+
+def exit_for(states: Sequence[ClipState]) -> None:
+    """Leave with the code that a job's clips call for.
+
+    Raises:
+        typer.Exit: with code 3 where some clips are not whole, with 1 where none is.
+    """
+    if all(state.status == "failed" for state in states):
         raise typer.Exit(1)
-    if incomplete:
+    if any(state.status == "failed" or state.problem for state in states):
         raise typer.Exit(EXIT_INCOMPLETE)
 
 
@@ -120,13 +150,7 @@ def _options(
         out=given.out_dir or Path("out"),
         run=run,
         source=source,
-        selection=Selection(
-            start_s=parse_time(given.start) if given.start else 0.0,
-            end_s=parse_time(given.end) if given.end else None,
-            stride=1 if given.stride is None else given.stride,
-            fps=given.fps,
-            max_frames=given.max_frames,
-        ),
+        selection=selection_of(given),
         formats=_formats(given.format),
         outputs=OutputOptions(
             overlay=given.overlay,
@@ -135,15 +159,25 @@ def _options(
             save_frames=_image_suffix(given.save_frames),
             rejected={} if given.apply is None else rejected_in(given.apply),
         ),
-        jobs=_at_least_1(given.actors if given.engine == "ray" else given.jobs, "--jobs"),
         batch=_at_least_1(given.batch, "--batch"),
-        stall_s=300.0 if given.stall is None else given.stall,
-        engine=_engine(given.engine),
-        address=given.address,
-        overwrite=overwrite,
-        extend=given.extend,
-        retry_failed=given.retry_failed,
+        engine=engine_of(given),
+        takeover=Takeover(overwrite, given.extend, given.retry_failed),
         apply=given.apply is not None,
+    )
+
+
+def selection_of(given: ShelfGiven) -> Selection:
+    """Which frames, from options of a command.
+
+    Raises:
+        UsageError: they select nothing, or contradict themselves.
+    """
+    return Selection(
+        start_s=parse_time(given.start) if given.start else 0.0,
+        end_s=parse_time(given.end) if given.end else None,
+        stride=1 if given.stride is None else given.stride,
+        fps=given.fps,
+        max_frames=given.max_frames,
     )
 
 
@@ -159,10 +193,20 @@ def _image_suffix(given: str | None) -> str | None:
     return given
 
 
-def _engine(given: str | None) -> str:
-    if given not in (None, "processes", "ray"):
-        raise UsageError(f"--engine is processes or ray, not {given!r}")
-    return given or "processes"
+def engine_of(given: ShelfGiven) -> Engine:
+    """What does the work, from options of a command.
+
+    Raises:
+        UsageError: an option is out of its range.
+    """
+    if given.engine not in (None, "processes", "ray"):
+        raise UsageError(f"--engine is processes or ray, not {given.engine!r}")
+    return Engine(
+        jobs=_at_least_1(given.actors if given.engine == "ray" else given.jobs, "--jobs"),
+        stall_s=300.0 if given.stall is None else given.stall,
+        engine=given.engine or "processes",
+        address=given.address,
+    )
 
 
 def _at_least_1(given: int | None, option: str) -> int:

@@ -19,6 +19,7 @@ __all__ = [
     "MANIFEST",
     "PARTS",
     "PART_FRAMES",
+    "REFERENCE",
     "Manifest",
     "PartInfo",
     "Track",
@@ -32,6 +33,8 @@ FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 HEAD: Final = "head.npz"
 DATABASE: Final = "index.sqlite"
+REFERENCE: Final = "reference.npz"
+"""Reference words: `texts` (P,), `vectors` (P, C) and `biases` (P,)."""
 PARTS: Final = "parts"
 PART_FRAMES: Final = 1024
 """Frames of a part: at 50 rows of 256 numbers in 16 bits, 26 MB."""

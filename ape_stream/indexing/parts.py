@@ -32,6 +32,8 @@ class IndexedFrame:
     """Seconds."""
     pts: int | None
     """In units of the video's time base."""
+    time_base: tuple[int, int] | None
+    """Seconds of one unit of `pts`, as a fraction."""
     file: str | None
     """The image file it was read from."""
     size: tuple[int, int]

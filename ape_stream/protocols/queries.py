@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from ape_stream.protocols.pipeline import PaintsMaps
+from ape_stream.protocols.pipeline import PaintsMaps, Perceiver
 
 if TYPE_CHECKING:
     from ape_stream.values.queries import NetworkFacts
@@ -13,7 +13,7 @@ __all__ = ["GivesQueries"]
 
 
 @runtime_checkable
-class GivesQueries(PaintsMaps, Protocol):
+class GivesQueries(Perceiver, PaintsMaps, Protocol):
     """A perceiver that can also give the states of its queries, which no name changes."""
 
     @property

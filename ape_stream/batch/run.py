@@ -1,0 +1,206 @@
+"""One run of a job over a shelf of clips: go on where an earlier run of the same plan ended."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ape_stream.batch.plan import Plan, changes_of_clips, differences, load_plan
+from ape_stream.batch.processes import ProcessPool
+from ape_stream.batch.schedule import Schedule
+from ape_stream.batch.state import ClipState
+from ape_stream.errors import ConfigError
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator, Sequence
+
+    from ape_stream.batch.folder import OutFolder
+    from ape_stream.batch.job import Setup
+    from ape_stream.batch.state import Listener
+    from ape_stream.config import PluginConfig
+
+__all__ = ["SHARD_FRAMES", "Engine", "Takeover", "plugin_values", "run_job"]
+
+SHARD_FRAMES: Final = 128
+"""Frames that a kill can cost, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What does the work."""
+
+    jobs: int = 1
+    """Workers with a model."""
+    stall_s: float = 300.0
+    """Seconds without a sign of life after which a worker is ended."""
+    engine: str = "processes"
+    """"processes" or "ray"."""
+    address: str | None = None
+    """Of a running Ray cluster; None starts one here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """What may become of the results of an earlier run."""
+
+    overwrite: bool = False
+    """Replace what an earlier run with another plan made."""
+    extend: bool = False
+    """Go on though clips were added to the sources, or taken away."""
+    retry_failed: bool = False
+    """Try clips again that failed in an earlier run."""
+    may_differ: str | None = None
+    """Differences in what files depend on are no obstacle where they begin with this."""
+    strangers: Sequence[str] = ()
+    """Files of a clip that are refused where no plan made them."""
+
+
+def plugin_values(config: PluginConfig, without: Sequence[str] = ()) -> dict[str, Any]:
+    """A plugin as JSON values; of a path only the name, its content has a digest."""
+    named = {
+        key: Path(value).name if isinstance(value, str) and "/" in value else value
+        for key, value in config.options.items()
+        if key not in without
+    }
+    return {"plugin": config.plugin, "options": named}
+
+
+def run_job(
+    out: OutFolder,
+    plan: Plan,
+    setup: Setup,
+    engine: Engine,
+    takeover: Takeover,
+    listener: Listener,
+    stop: threading.Event,
+) -> tuple[Plan, list[ClipState]]:
+    """Work until every clip is done or failed.
+
+    Args:
+        out: The output folder, locked.
+        plan: All but what only a worker knows; see `Job.identity`.
+        setup: What the workers are started with.
+        engine: What does the work.
+        takeover: What may become of earlier results.
+        listener: Gets its progress.
+        stop: Ends the run when it is set; it can go on later.
+
+    Returns:
+        The whole plan, and every clip.
+
+    Raises:
+        ConfigError: the folder holds the results of another plan.
+        StoppedError: it was stopped.
+        ApeStreamError: nothing can be done, as where the disk is full.
+    """
+    old = load_plan(out.plan)
+    # Before anything is loaded: all but the digest of the weights is known.
+    known = {} if old is None else old.find.get("model_identity", {})
+    _refuse(out, old, _with_identity(plan, known), takeover)
+    with ExitStack() as stack:
+        # The schedule needs the plan's digest, which needs an answer of a worker.
+        schedule = Schedule(out, shard_frames=setup.shard_frames, stall_s=engine.stall_s)
+        find = stack.enter_context(_find_pool(engine, setup, schedule))
+        write = stack.enter_context(ProcessPool(("write",), setup, schedule.events.put))
+        plan = _with_identity(plan, schedule.identify(find, stop))
+        _refuse(out, old, plan, takeover)
+        _adopt(out, old, plan)
+        states = [*_states(out, plan, retry_failed=takeover.retry_failed)]
+        if not all(state.is_over for state in states):
+            out.summary.unlink(missing_ok=True)
+        schedule.run(states, plan.write_digest, (find, write), listener, stop)
+    return plan, states
+
+
+def _with_identity(plan: Plan, identity: dict[str, Any]) -> Plan:
+    return replace(plan, find={**plan.find, "model_identity": identity})
+
+
+def _find_pool(engine: Engine, setup: Setup, schedule: Schedule) -> Any:
+    slots = tuple(f"find {k}" for k in range(1, engine.jobs + 1))
+    if engine.engine == "processes":
+        return ProcessPool(slots, setup, schedule.events.put)
+    from ape_stream.batch.ray_pool import RayPool  # noqa: PLC0415 (an extra)
+
+    return RayPool(slots, setup, schedule.events.put, address=engine.address)
+
+
+# -- what an output folder holds already ---------------------------------------------------
+
+
+def _refuse(out: OutFolder, old: Plan | None, new: Plan, takeover: Takeover) -> None:
+    """Refuse to mix the results of two plans, or to replace what no plan made.
+
+    Raises:
+        ConfigError: it would; the message lists what differs.
+    """
+    if takeover.overwrite:
+        return
+    if old is None:
+        _refuse_strangers(out, new, takeover.strangers)
+        return
+    found, written = differences(old.find, new.find), differences(old.write, new.write)
+    if takeover.may_differ is not None:
+        written = [line for line in written if not line.startswith(takeover.may_differ)]
+    changes = changes_of_clips(old, new)
+    # A clip that failed may have been repaired: nothing is lost with it.
+    lost = tuple(name for name in changes.changed if _has_results(out, old, name))
+    changes = replace(changes, changed=lost)
+    clips = replace(changes, added=(), missing=()) if takeover.extend else changes
+    lines = [*found, *written, *clips.lines()]
+    if not lines:
+        return
+    remedy = "give another --out-dir, or --overwrite to replace them"
+    if not found and not written and not lost:
+        remedy = "--extend takes such changes in"
+    elif not found and not clips.lines():
+        remedy = "--overwrite writes the files again from what was found, without the model"
+    raise ConfigError(
+        f"{out.root} holds the results of another plan ({'; '.join(lines)}): {remedy}"
+    )
+
+
+def _refuse_strangers(out: OutFolder, new: Plan, names: Sequence[str]) -> None:
+    for path in (out.outputs(clip) / name for clip in new.clips for name in names):
+        if path.exists():
+            raise ConfigError(
+                f"{path} exists already, of no job: give another --out-dir, or replace it with"
+                " --overwrite"
+            )
+
+
+def _has_results(out: OutFolder, plan: Plan, name: str) -> bool:
+    clip = next(clip for clip in plan.clips if clip.name == name)
+    return bool(out.shards(clip).numbers()) or out.done(clip, plan.write_digest) is not None
+
+
+def _adopt(out: OutFolder, old: Plan | None, new: Plan) -> None:
+    """Make this the folder's plan, and forget what was found by another one."""
+    if old == new:
+        return
+    out.summary.unlink(missing_ok=True)
+    stale = set(changes_of_clips(old, new).changed) if old is not None else set()
+    others = old is None or differences(old.find, new.find)
+    for clip in new.clips:
+        if others or clip.name in stale:
+            out.forget(clip)
+    new.save(out.plan)
+
+
+def _states(out: OutFolder, plan: Plan, *, retry_failed: bool) -> Iterator[ClipState]:
+    """Every clip, as earlier runs left it."""
+    for clip in plan.clips:
+        state = ClipState(clip, attempts=[] if retry_failed else out.attempts(clip))
+        shards = out.shards(clip)
+        state.frames = sum(footer.count for n in shards.numbers() if (footer := shards.footer(n)))
+        if (found := out.done(clip, plan.write_digest)) is not None:
+            state.status, state.found = "done", found
+            state.frames = state.expected = state.written = found["frames"]
+        elif state.given_up:
+            state.status = "failed"
+        elif shards.last() is not None and Schedule.is_whole(out, state):
+            state.status = "found"
+        yield state

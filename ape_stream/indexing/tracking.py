@@ -1,0 +1,77 @@
+"""Objects through a video under any name: the rows of a frame are grouped, then tracked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ape_stream.index.layout import Track
+from ape_stream.trackers.iou import IouTracker, box_iou
+from ape_stream.types import Instances
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ape_stream.indexing.parts import IndexedFrame
+
+__all__ = ["RowTracker"]
+
+SAME_IOU: Final = 0.7
+"""Rows of one frame whose boxes overlap more are one object; as in suppression."""
+
+
+class RowTracker:
+    """Tracks the rows of one video, frame by frame, by their boxes alone."""
+
+    def __init__(self) -> None:
+        self._tracker = IouTracker()
+        self._tracks: dict[int, Track] = {}
+
+    def update(self, frame: IndexedFrame) -> NDArray[np.int64]:
+        """The (K,) track ids of the rows of the next frame; 0: not confirmed.
+
+        Several rows of a frame have one id where they are one object.
+        """
+        height, width = frame.size
+        boxes = frame.box * np.array([width, height, width, height], np.float32)
+        leaders, owner = _grouped(boxes, frame.reference)
+        # Rounded, as all that a tracker decides by: not by the last bits of a device.
+        found = Instances(
+            boxes=np.round(boxes[leaders], 2),
+            scores=np.round(frame.reference[leaders], 5),
+            prompt_ids=np.zeros(len(leaders), np.int64),
+            masks=None,
+            size=frame.size,
+        )
+        ids = self._tracker.update(found, frame.time_s).track_ids
+        assert ids is not None  # noqa: S101 (for the type checker)
+        for track in ids[ids > 0].tolist():
+            self._seen(track, frame)
+        return ids[owner]
+
+    def _seen(self, track: int, frame: IndexedFrame) -> None:
+        index, time_s = frame.index, frame.time_s
+        known = self._tracks.get(track, Track(0, track, index, index, time_s, time_s, 0))
+        frames = known.frames + 1
+        self._tracks[track] = replace(known, last_frame=index, end_s=time_s, frames=frames)
+
+    def tracks(self, video: int) -> list[Track]:
+        """All confirmed tracks so far, by id."""
+        return [replace(self._tracks[track], video=video) for track in sorted(self._tracks)]
+
+
+def _grouped(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Group (K, 4) boxes: (L,) the strongest row of each group, (K,) the group of each row."""
+    overlap = box_iou(boxes, boxes)  # (K, K)
+    owner = np.full(len(boxes), -1, np.intp)
+    leaders: list[int] = []
+    for row in np.argsort(-scores, kind="stable").tolist():
+        if owner[row] < 0:
+            owner[(owner < 0) & (overlap[row] > SAME_IOU)] = len(leaders)
+            owner[row] = len(leaders)  # a box without area overlaps nothing, not even itself
+            leaders.append(row)
+    return np.array(leaders, np.intp), owner
