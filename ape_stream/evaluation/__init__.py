@@ -4,6 +4,7 @@ synthetic         evaluate: all figures of one model
 plan              EvaluationPlan: what is drawn, in which sizes
 names, sentences  words with synonyms, absent and unknown ones; one thing described among several
 tracks            identities in videos
+detection         average precision on a user's labelled images
 semantic          semantic maps against label images
 labelled          folders of images with a label image each
 precision         average precision, precision and recall, by pycocotools

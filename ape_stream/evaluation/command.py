@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ape_stream.protocols import Perceiver, Tracker
     from ape_stream.protocols.worlds import World
 
-__all__ = ["app", "group", "semantic", "synthetic"]
+__all__ = ["app", "detection", "group", "semantic", "synthetic"]
 
 _SIZES = [size_name(size) for size in DEFAULT_SIZES]
 
@@ -94,16 +94,12 @@ def semantic(
 
     prompts = read_classes(classes)
     pairs = LabelledImages(images, labels, len(prompts))
-    total = len(pairs.paths())
     # Every pixel is judged, so each gets a class. Regions would cost time: none reaches 1.
     options = {"device": device, "map_rule": rule, "map_threshold": 0.0}
     options |= {"threshold": 1.0} if canvas is None else {"threshold": 1.0, "canvas": canvas}
     perceiver: Perceiver = plugins.make_model(model, options)
 
-    def progress(count: int) -> None:
-        if not as_json:
-            typer.echo(f"\rjudging {count}/{total} ", nl=count == total, err=True)
-
+    progress = _progress(len(pairs.paths()), quiet=as_json)
     report = judge_semantic(perceiver, prompts, pairs, progress)
     if as_json:
         typer.echo(json.dumps({"model": model, **report}))
@@ -111,7 +107,66 @@ def semantic(
     Console(markup=False, emoji=False).print(_semantic_table(model, report))
 
 
+@app.command()
+def detection(
+    *,
+    annotations: Annotated[
+        Path, typer.Option(help="A COCO file, a folder of Pascal VOC, or a data.yaml of YOLO.")
+    ],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images; default: where the format has them.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, val or test; default: val, else test, if named.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model to judge.")] = "nano",
+    canvas: Annotated[
+        int | None, typer.Option(help="Longest side that the network sees, pixels.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line for machines.")] = False,
+) -> None:
+    """Judge the boxes and masks of a model on your labelled images."""
+    from ape_stream import plugins  # noqa: PLC0415 (with the others)
+    from ape_stream.datasets.read import read_instances, splits_of  # noqa: PLC0415 (pycocotools)
+    from ape_stream.evaluation.detection import judge_detection  # noqa: PLC0415 (the same)
+
+    named = splits_of(annotations)
+    chosen = split or next((one for one in ("val", "test") if one in named), None)
+    data = read_instances(annotations, images, chosen)
+    options: dict[str, Any] = {"device": device} | ({} if canvas is None else {"canvas": canvas})
+    perceiver: Perceiver = plugins.make_model(model, options)
+    report = judge_detection(perceiver, data, _progress(len(data.images), quiet=as_json))
+    if as_json:
+        typer.echo(json.dumps({"model": model, "split": chosen, **report}))
+        return
+    Console(markup=False, emoji=False).print(_detection_table(model, report))
+
+
 add_to(app)
+
+
+def _progress(total: int, *, quiet: bool) -> Callable[[int], None]:
+    """A line of progress on stderr, written over and over."""
+
+    def show(count: int) -> None:
+        if not quiet:
+            typer.echo(f"\rjudging {count}/{total} ", nl=count == total, err=True)
+
+    return show
+
+
+def _detection_table(model: str, report: dict[str, Any]) -> Table:
+    columns = list(next(iter(report["by_class"].values())))
+    table = Table("class", *columns, title=f"{model}: {report['images']} images")
+    for name, figures in report["by_class"].items():
+        shown = ["not there" if value is None else f"{value:.3f}" for value in figures.values()]
+        table.add_row(name, *shown)
+    table.add_row("mean", *(f"{report[name]:.3f}" for name in columns), style="bold")
+    table.caption = f"{report['regions']} regions, {report['fps']:.1f} images/s" + "".join(
+        f"; left out: {count} {reason}" for reason, count in report["skipped"].items()
+    )
+    return table
 
 
 def _semantic_table(model: str, report: dict[str, Any]) -> Table:

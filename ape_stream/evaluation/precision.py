@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Average",
     "ImageResult",
+    "average_of",
     "average_precision",
     "class_agnostic_recall",
+    "coco_index",
+    "judge_with_coco",
     "precision_recall",
 ]
 
@@ -63,7 +66,7 @@ class Average:
     """Average precision per class; classes without truth are NaN."""
 
     ap50: NDArray[np.float64]
-    """(C,) at mask IoU 0.5."""
+    """(C,) at IoU 0.5."""
     ap: NDArray[np.float64]
     """(C,) mean over IoU 0.5, 0.55 .. 0.95."""
 
@@ -93,17 +96,7 @@ def _truth(results: Sequence[ImageResult], classes: int) -> COCO:
         annotations += [_annotation(one.truth, r, k, crowd=0) for r in one.truth.instances]
         # A crowd need not be found, and what is found on it counts neither as right nor as wrong.
         annotations += [_annotation(one.truth, r, k, crowd=1) for r in one.truth.ignored]
-    for number, annotation in enumerate(annotations):
-        # From 1: the library takes a match with id 0 for no match.
-        annotation["id"] = number + 1
-    truth = COCO()
-    truth.dataset = {
-        "images": _images(results),
-        "categories": [{"id": c} for c in range(classes)],
-        "annotations": annotations,
-    }
-    truth.createIndex()
-    return truth
+    return coco_index(_images(results), annotations, classes)
 
 
 def _annotation(
@@ -128,7 +121,6 @@ def _found(results: Sequence[ImageResult]) -> COCO:
         for n, code in enumerate(one.codes):
             annotations.append(
                 {
-                    "id": len(annotations) + 1,
                     "image_id": k,
                     "category_id": int(one.class_ids[n]),
                     "segmentation": code,
@@ -137,19 +129,51 @@ def _found(results: Sequence[ImageResult]) -> COCO:
                     "iscrowd": 0,
                 }
             )
-    found = COCO()
-    found.dataset = {
-        "images": _images(results),
-        "categories": [],
-        "annotations": annotations,
-    }
-    found.createIndex()
-    return found
+    return coco_index(_images(results), annotations)
 
 
 def _run(results: Sequence[ImageResult], classes: int, *, class_agnostic: bool = False) -> COCOeval:
+    truth, found = _truth(results, classes), _found(results)
+    return judge_with_coco(truth, found, "segm", class_agnostic=class_agnostic)
+
+
+def coco_index(
+    images: Sequence[dict[str, int]], annotations: list[dict[str, Any]], classes: int = 0
+) -> COCO:
+    """Rows in COCO's form as an index of the library.
+
+    Args:
+        images: `id`, `height`, `width`.
+        annotations: True regions, or what was found; they are numbered here.
+        classes: Number of class ids, from 0 on; 0 for what was found.
+    """
+    for number, annotation in enumerate(annotations):
+        # From 1: the library takes a match with id 0 for no match.
+        annotation["id"] = number + 1
+    index = COCO()
+    index.dataset = {
+        "images": list(images),
+        "categories": [{"id": c} for c in range(classes)],
+        "annotations": annotations,
+    }
     with contextlib.redirect_stdout(io.StringIO()):  # the library prints its progress
-        judge = COCOeval(_truth(results, classes), _found(results), "segm")
+        index.createIndex()
+    return index
+
+
+def judge_with_coco(
+    truth: COCO, found: COCO, kind: str, *, class_agnostic: bool = False
+) -> COCOeval:
+    """Match what was found with the truth.
+
+    Args:
+        truth: True regions; crowds need not be found.
+        found: What was found, with scores.
+        kind: What the IoU is taken of: "segm" or "bbox".
+        class_agnostic: Names do not matter.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # the library prints its progress
+        judge = COCOeval(truth, found, kind)
         # One range: small, medium and large in COCO are sizes of its own photos.
         judge.params.areaRng = [[0, 1e10]]
         judge.params.areaRngLbl = ["all"]
@@ -160,6 +184,14 @@ def _run(results: Sequence[ImageResult], classes: int, *, class_agnostic: bool =
     return judge
 
 
+def average_of(judge: COCOeval) -> Average:
+    """COCO's average precision per class of what was matched."""
+    precision = judge.eval["precision"][..., 0, 0]  # (IoU, recall, class)
+    precision = np.where(precision < 0, np.nan, precision)  # -1: no truth of that class
+    per_iou = precision.mean(axis=1)  # (IoU, class): mean over 101 recalls
+    return Average(ap50=per_iou[IOU_50], ap=per_iou.mean(axis=0))
+
+
 def average_precision(results: Sequence[ImageResult], classes: int) -> Average:
     """COCO's average precision of masks, per class.
 
@@ -167,10 +199,7 @@ def average_precision(results: Sequence[ImageResult], classes: int) -> Average:
         results: Images with what was found, at a low threshold: AP needs the weak ones too.
         classes: How many classes there are.
     """
-    precision = _run(results, classes).eval["precision"][..., 0, 0]  # (IoU, recall, class)
-    precision = np.where(precision < 0, np.nan, precision)  # -1: no truth of that class
-    per_iou = precision.mean(axis=1)  # (IoU, class): mean over 101 recalls
-    return Average(ap50=per_iou[IOU_50], ap=per_iou.mean(axis=0))
+    return average_of(_run(results, classes))
 
 
 def class_agnostic_recall(results: Sequence[ImageResult], classes: int) -> float:
