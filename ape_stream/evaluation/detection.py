@@ -51,7 +51,8 @@ class _Rows:
                 self.masked &= region.masked or bool(crowd)
         self.masked &= found.masks is not None or not len(found.scores)
         for k, (x1, y1, x2, y2) in enumerate(found.boxes.tolist()):
-            row = {"category_id": int(found.prompt_ids[k]), "score": float(found.scores[k])}
+            row: dict[str, Any] = {"category_id": int(found.prompt_ids[k])}
+            row["score"] = float(found.scores[k])
             row |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
             if found.masks is not None:
                 row["segmentation"] = encode_rle(found.masks[k], found.size)
