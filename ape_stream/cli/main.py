@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import ape_stream
+from ape_stream.asking.command import ask
 from ape_stream.cli import commands, index
 from ape_stream.cli.console import (
     Stderr,
@@ -46,6 +47,7 @@ app = typer.Typer(
 )
 app.command("annotate")(commands.annotate)
 app.command("index")(index.index)
+app.command("ask")(ask)
 app.command("run")(commands.run)
 app.command("convert")(commands.convert)
 app.command("recover")(commands.recover)

@@ -23,7 +23,7 @@ from ape_stream.types import Instances, PromptSet
 from ape_stream.values.prompts import check_threshold
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from numpy.typing import NDArray
@@ -140,6 +140,30 @@ class Index:
                 raise UsageError(f"no video is called {name!r}; there are: {known:.200}")
         return {ids[name] for name in names}
 
+    def objects_in(self, video: int, index: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Boxes (R, 4) in pixels and tracks (R,) of the queries kept of one frame."""
+        for part in self.store.parts:
+            if part.info.video != video:
+                continue
+            for position in np.flatnonzero(part.frames.index == index).tolist():
+                rows = part.rows_of(position)
+                height, width = part.size(position)
+                scale = np.array([width, height, width, height], np.float32)
+                return part.rows.box[rows] * scale, part.rows.track[rows]
+        return np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+
+    def frames(
+        self,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        videos: Collection[str] | None = None,
+    ) -> Iterator[FoundFrame]:
+        """All frames of the index in a range of time, without regions."""
+        start, end = _range(start_s, end_s)
+        for part in self.store.parts_between(start, end, self._video_ids(videos)):
+            for position in part.frames_between(start, end).tolist():
+                yield self.found_frame(part, position, Instances.empty(part.size(position)))
+
     def levels(self, part: Part) -> Levels:
         """The bounds of a part's rows, made where they are not there yet."""
         key = id(part)
@@ -180,12 +204,21 @@ class Index:
         for first, last in pairwise(borders.tolist()):
             own = chosen[first:last]
             regions = _Regions(part, rows[own], words[own], scores[own], stuff)
-            frame = self._found(part, int(frames[own[0]]), regions)
+            made, objects = regions.made()
+            again = partial(_instances, regions)
+            frame = self.found_frame(part, int(frames[own[0]]), made, objects, again)
             if len(frame):
                 yield frame
 
-    def _found(self, part: Part, position: int, regions: _Regions) -> FoundFrame:
-        made, objects = regions.made()
+    def found_frame(
+        self,
+        part: Part,
+        position: int,
+        found: Instances,
+        objects: NDArray[np.int64] | None = None,
+        make: Callable[[], Instances] | None = None,
+    ) -> FoundFrame:
+        """A frame of a part, by its position there, with what was found in it."""
         frames = part.frames
         pts = int(frames.pts[position])
         return FoundFrame(
@@ -195,11 +228,11 @@ class Index:
             pts=None if pts == NO_PTS else pts,
             file=frames.file[position],
             size=part.size(position),
-            boxes=made.boxes,
-            scores=made.scores,
-            prompt_ids=made.prompt_ids,
-            objects=objects,
-            make=partial(_instances, regions),
+            boxes=found.boxes,
+            scores=found.scores,
+            prompt_ids=found.prompt_ids,
+            objects=np.zeros(len(found), np.int64) if objects is None else objects,
+            make=make or (lambda: found),
         )
 
     def _uncertain(self, asked: _Asked, words: Words, prompts: PromptSet) -> Iterator[Uncertain]:

@@ -1,0 +1,153 @@
+"""More like this: objects whose states are close to those of an example.
+
+Cosines of states less their mean. They rank, and mean nothing else: no score of a word is like
+them, and none of them is a threshold for anything.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from ape_stream.errors import UsageError
+from ape_stream.index.answer import Answer, FoundFrame, numbered
+from ape_stream.types import Instances, Prompt, PromptSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from ape_stream.index.asking import Index
+    from ape_stream.index.part import Part
+
+__all__ = ["Box", "like_box", "like_object"]
+
+MODE: Final = "similarity"
+_MOST: Final = 20
+"""Objects in an answer."""
+_SAMPLE: Final = 97
+"""Every how many-th row decides the mean."""
+_LEAST_IOU: Final = 0.3
+"""Of the example's box with that of a query."""
+
+
+class Box(NamedTuple):
+    """A box in pixels."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+def like_box(index: Index, video: str, frame: int, box: Box) -> Answer:
+    """Objects like the one in a box of a frame.
+
+    Raises:
+        UsageError: there is no such video or frame, or no query of the index is near the box.
+    """
+    part, position = _frame_of(index, video, frame)
+    rows = part.rows_of(position)
+    height, width = part.size(position)
+    boxes = part.rows.box[rows] * np.array([width, height, width, height], np.float32)
+    low, high = np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])
+    overlap = (high - low).clip(0).prod(axis=1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    area = max(0.0, box.x2 - box.x1) * max(0.0, box.y2 - box.y1)
+    iou = overlap / np.maximum(areas + area - overlap, 1e-9)
+    if not len(iou) or iou.max() < _LEAST_IOU:
+        raise UsageError(f"nothing in frame {frame} of {video} is near that box")
+    row = np.array([rows.start + int(iou.argmax())], np.intp)
+    return _like(index, part.states(row), f"like the box in frame {frame} of {video}")
+
+
+def like_object(index: Index, video: str, track: int) -> Answer:
+    """Objects like one that is in the index.
+
+    Raises:
+        UsageError: there is no such video or object.
+    """
+    states = [
+        part.states(np.flatnonzero(part.rows.track == track)) for part in _parts_of(index, video)
+    ]
+    example = np.concatenate([np.zeros((0, index.store.head.width), np.float32), *states])
+    if track < 1 or not len(example):
+        raise UsageError(f"{video} has no object {track}: an answer names them")
+    return _like(index, example, f"like object {track} of {video}")
+
+
+def _parts_of(index: Index, video: str) -> list[Part]:
+    ids = {one.name: one.id for one in index.store.videos.values()}
+    if video not in ids:
+        raise UsageError(f"no video is called {video!r}; there are: {', '.join(ids):.200}")
+    return [part for part in index.store.parts if part.info.video == ids[video]]
+
+
+def _frame_of(index: Index, video: str, frame: int) -> tuple[Part, int]:
+    for part in _parts_of(index, video):
+        for position in np.flatnonzero(part.frames.index == frame).tolist():
+            return part, position
+    raise UsageError(f"frame {frame} of {video} is not in the index")
+
+
+def _like(index: Index, example: NDArray[np.float32], name: str) -> Answer:
+    """The rows of the objects that come nearest to an example of (E, C) states."""
+    parts = [part for part in index.store.parts if part.info.rows]
+    mean = np.concatenate([part.states(slice(None, None, _SAMPLE)) for part in parts]).mean(axis=0)
+    direction = _unit(example - mean).mean(axis=0)
+    cosines = [_unit(part.states() - mean) @ _unit(direction[None])[0] for part in parts]
+    limit = _least_cosine(parts, cosines)
+    frames: list[FoundFrame] = []
+    for part, own in zip(parts, cosines, strict=True):
+        frames += _frames(index, part, own, limit)
+    return Answer(
+        prompts=PromptSet((Prompt(name),)),
+        modes=(MODE,),
+        frames=numbered(frames),
+        recheck=(),
+        missing=index.store.missing,
+        searched=sum(part.info.frames for part in index.store.parts),
+        notes=("similarities of states are not calibrated: they rank, and are no scores",),
+    )
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
+
+
+def _least_cosine(parts: list[Part], cosines: list[NDArray[np.float32]]) -> float:
+    """The cosine from which on rows belong to the nearest objects."""
+    best: dict[tuple[int, int], float] = {}
+    for part, own in zip(parts, cosines, strict=True):
+        for row in np.argsort(-own)[: 50 * _MOST].tolist():
+            key = part.info.video, int(part.rows.track[row])
+            best[key] = max(best.get(key, -1.0), float(own[row]))
+    return sorted(best.values(), reverse=True)[:_MOST][-1]
+
+
+def _frames(
+    index: Index, part: Part, cosines: NDArray[np.float32], limit: float
+) -> Iterator[FoundFrame]:
+    rows = np.flatnonzero(cosines >= limit)
+    for position in np.unique(part.rows.frame[rows]).tolist():
+        own = rows[part.rows.frame[rows] == position]
+        make = partial(_instances, part, own, cosines[own])
+        made = make()
+        if len(made):
+            yield index.found_frame(part, position, made, part.rows.track[own], make)
+
+
+def _instances(part: Part, rows: NDArray[np.intp], cosines: NDArray[np.float32]) -> Instances:
+    """Regions of some rows of one frame, under the example as the only prompt."""
+    height, width = part.size(int(part.rows.frame[rows[0]]))
+    scale = np.array([width, height, width, height], np.float32)
+    return Instances(
+        boxes=part.rows.box[rows] * scale,
+        scores=cosines.clip(0, 1).astype(np.float32),
+        prompt_ids=np.zeros(len(rows), np.int64),
+        masks=tuple(part.mask(int(row)) for row in rows),
+        size=(height, width),
+    )
