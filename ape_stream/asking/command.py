@@ -151,13 +151,14 @@ def _write(
     files: _Files,
 ) -> list[Path]:
     """Write what is asked for; returns the names."""
-    from ape_stream.asking import export  # noqa: PLC0415 (numpy, OpenCV)
+    from ape_stream.annotation.outputs import FRAMES, RESULTS  # noqa: PLC0415 (numpy, OpenCV)
+    from ape_stream.asking import export  # noqa: PLC0415 (the same)
 
     made: list[Path] = []
     overwrite = files.overwrite
     if files.suffix is not None:
         export.save_frames(answer, videos, files.out, files.suffix, overwrite=overwrite)
-        made.append(files.out / export.FRAMES)
+        made.append(files.out / FRAMES)
     if files.formats:
         every = index.frames(*span)
         writers = export.write_formats(
@@ -169,7 +170,7 @@ def _write(
             saved=files.suffix,
             overwrite=overwrite,
         )
-        made += [files.out / export.RESULTS, *(Path(writer.path) for writer in writers)]
+        made += [files.out / RESULTS, *(Path(writer.path) for writer in writers)]
     for spec in files.outputs:
         if spec.lower().endswith(".png"):
             export.write_sheet(answer, videos, Path(spec), overwrite=overwrite)

@@ -226,8 +226,8 @@ def write_output(
                 sinks[path] = stack.enter_context(sink)
             found = {one.index: one for one in own}
             for frame in videos.frames(video, _moments(own)):
-                one = found.get(frame.index)
-                instances = one.instances() if one is not None else Instances.empty(frame.size)
+                here = found.get(frame.index)
+                instances = here.instances() if here is not None else Instances.empty(frame.size)
                 sinks[path].write(FrameResult(_named(frame, video), instances, answer.prompts))
                 count += 1
     return count

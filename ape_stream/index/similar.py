@@ -115,7 +115,8 @@ def _like(index: Index, example: NDArray[np.float32], name: str) -> Answer:
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, 1e-12), np.float32)
 
 
 def _least_cosine(parts: list[Part], cosines: list[NDArray[np.float32]]) -> float:
