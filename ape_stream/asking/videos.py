@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ape_stream.errors import SourceError, UsageError
+from ape_stream.index.layout import SOURCES
 from ape_stream.plugins import make
 from ape_stream.protocols import SkipsFrames
 from ape_stream.specs import source_plugin
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
     from ape_stream.index.layout import Video
     from ape_stream.types import Frame
 
-__all__ = ["SOURCES", "Videos"]
-
-SOURCES: Final = "sources.json"
-"""In an index: the folder that its videos were read from."""
+__all__ = ["Videos"]
 
 
 class Videos:

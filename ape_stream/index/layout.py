@@ -20,6 +20,7 @@ __all__ = [
     "PARTS",
     "PART_FRAMES",
     "REFERENCE",
+    "SOURCES",
     "Manifest",
     "PartInfo",
     "Track",
@@ -35,6 +36,8 @@ HEAD: Final = "head.npz"
 DATABASE: Final = "index.sqlite"
 REFERENCE: Final = "reference.npz"
 """Reference words: `texts` (P,), `vectors` (P, C) and `biases` (P,)."""
+SOURCES: Final = "sources.json"
+"""The folder that the videos were read from; of use on the same machine only."""
 PARTS: Final = "parts"
 PART_FRAMES: Final = 1024
 """Frames of a part: at 50 rows of 256 numbers in 16 bits, 26 MB."""

@@ -127,6 +127,7 @@ def _manifest(
         reference=len(reference.texts),
         reference_digest=hashlib.sha256("\n".join(reference.texts).encode()).hexdigest(),
         version=package_version(),
+        names=tuple(text for text in facts.vocabulary if " " in text),
         **{name: getattr(facts, name) for name in same},
     )
 

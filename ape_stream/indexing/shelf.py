@@ -16,7 +16,7 @@ from ape_stream.batch.selection import Selection
 from ape_stream.batch.shards import TEMPORARY, write_whole
 from ape_stream.files import written
 from ape_stream.index.database import Database
-from ape_stream.index.layout import DATABASE, HEAD, MANIFEST, PARTS, REFERENCE
+from ape_stream.index.layout import DATABASE, HEAD, MANIFEST, PARTS, REFERENCE, SOURCES
 from ape_stream.indexing.job import ADDRESS, read_rows
 from ape_stream.indexing.keeping import Keep
 from ape_stream.sinks.coco import package_version
@@ -82,9 +82,11 @@ def index_shelf(options: IndexOptions, listener: Listener, stop: threading.Event
         ApeStreamError: nothing can be done, as where the disk is full.
     """
     out = OutFolder(options.out)
-    reserved = {*RESERVED, PARTS, DATABASE, HEAD, MANIFEST, REFERENCE}
+    reserved = {*RESERVED, PARTS, DATABASE, HEAD, MANIFEST, REFERENCE, SOURCES}
     shelf = find_clips(options.sources, without=options.out, reserved=reserved)
     with out.locked():
+        if shelf.folder is not None:
+            write_whole(out.root / SOURCES, json_bytes({"folder": str(shelf.folder)}))
         _, states = run_job(
             out,
             _plan(options, shelf),
