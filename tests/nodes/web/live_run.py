@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 import threading
 
 import aiohttp
@@ -16,6 +17,17 @@ from ape_stream.types import PromptSet
 
 SIZE = (96, 384)
 WAIT_S = 15.0
+
+
+def own_address():
+    """An address of this machine that others reach, or None."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            return None
+        address = probe.getsockname()[0]
+    return None if address.startswith("127.") else address
 
 
 class LiveRun:

@@ -9,7 +9,7 @@ import time
 
 import aiohttp
 import pytest
-from live_run import WAIT_S, LiveRun
+from live_run import WAIT_S, LiveRun, own_address
 
 from ape_nodes.web import protocol, rest, server
 from ape_nodes.web.sink import WebSink
@@ -161,17 +161,6 @@ def test_the_page_is_served_encrypted(certificate):
 def test_a_certificate_that_cannot_be_used_is_refused(wrong):
     with pytest.raises(ConfigError):
         WebSink("web:127.0.0.1:0", tls=wrong)
-
-
-def own_address():
-    """An address of this machine that others reach, or None."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing
-        except OSError:
-            return None
-        address = probe.getsockname()[0]
-    return None if address.startswith("127.") else address
 
 
 def test_other_machines_need_a_token_and_get_the_page_by_address():

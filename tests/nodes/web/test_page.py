@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("selenium")
 import chromium
 from chromium import Browser
-from live_run import LiveRun
-from live_world import ClockSource, SquaresPerceiver
+from live_run import LiveRun, own_address
+from live_world import BITS, BLOCK, ClockSource, SquaresPerceiver
 from selenium.webdriver.common.keys import Keys
 
 from ape_nodes.web.browser_camera import BrowserSource
@@ -184,6 +184,34 @@ def test_an_old_image_is_not_shown_as_live(page, source):
     page.wait("app.tiles[0].stream.ageMs() < 1000")
 
 
+@pytest.mark.parametrize("mode", ["live", "sync"])
+def test_the_age_on_the_badge_is_that_of_the_pixels(page, mode):
+    """The clock in the image that is shown, against the clock of this machine."""
+    page.run("app.settings.set('mode', args[0])", mode)
+    page.wait("app.tiles[0].stream.shown")
+    seen = page.run(f"""
+        const [height, width] = {list(SIZE)}, tile = app.tiles[0], seen = [];
+        const copy = new OffscreenCanvas(width, height)
+            .getContext('2d', {{willReadFrequently: true}});
+        while (seen.length < 100) {{
+            await new Promise(requestAnimationFrame);
+            copy.drawImage(tile.canvas, 0, 0, width, height);
+            const age = tile.stream.ageMs(), now = Date.now();
+            const row = copy.getImageData(0, {BLOCK // 2}, width, 1).data;
+            let clock = 0;
+            for (let bit = 0; bit < {BITS}; bit++)
+                clock += 2 ** bit * (row[4 * ({BLOCK} * bit + {BLOCK // 2})] > 127);
+            seen.push([clock, (now - clock + 2 ** 24) % 2 ** 24, age]);
+        }}
+        return seen;
+    """)
+    clocks, ages, said = np.array(seen).T
+    assert len(set(clocks)) > 3
+    assert (np.diff(clocks) >= 0).all()  # never an older one again
+    assert np.median(ages) < 3000  # on a machine with other work; a queue would make it grow
+    assert np.median(np.abs(ages - said)) < 100
+
+
 def test_jpeg_takes_over_where_h264_fails_and_pinned_things_are_followed(page):
     kind = "app.tiles[0].stream.shown?.message.kind"
     page.wait(f"{kind} === 2")  # 127.0.0.1 is a secure context
@@ -301,6 +329,19 @@ def test_a_devices_camera_is_a_source(driver):
         browser.wait("app.tiles[0].stream.shown")
         browser.find("#device-start").click()
         browser.wait("app.device.cam === -1")
+    assert browser.problems() == []
+
+
+@pytest.mark.skipif(own_address() is None, reason="this machine has no address but 127.0.0.1")
+def test_by_address_and_without_encryption_images_are_jpegs(driver):
+    """Browsers decode H.264 in a secure context only."""
+    with LiveRun(sources=[PausedSource()], address="web:0.0.0.0:0", public=True) as run:
+        run.base = run.base.replace("127.0.0.1", own_address())
+        browser = Browser(driver)
+        browser.open(run)
+        browser.wait("app.tiles[0].stream.shown && app.tiles[0].things.length === 2")
+        assert browser.value("isSecureContext") is False
+        assert browser.value("app.tiles[0].stream.shown.message.kind") == 1
     assert browser.problems() == []
 
 
