@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 
 from ape_stream.sources.video import VideoSource
@@ -70,3 +71,7 @@ def read_video(spec, **options):
     """All frames of a video."""
     with VideoSource(str(spec), **options) as source:
         return list(source)
+
+
+def jpeg(number):
+    return cv2.imencode(".jpg", image_of(number))[1].tobytes()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
     from ape_stream.channel import Channel
+    from ape_stream.sources.video.faults import Faults
     from ape_stream.sources.video.opening import Opened
 
 __all__ = ["Arrival", "Arrivals", "Seen", "Sender"]
@@ -102,14 +103,21 @@ class Arrivals:
         seen: What earlier connections had.
         channel: Where frames go.
         read_timeout_s: Silence after which it counts as lost, seconds.
+        faults: Counts damaged packets.
     """
 
     def __init__(
-        self, opened: Opened, seen: Seen, channel: Channel[Arrival], read_timeout_s: float
+        self,
+        opened: Opened,
+        seen: Seen,
+        channel: Channel[Arrival],
+        read_timeout_s: float,
+        faults: Faults,
     ) -> None:
         self._sender = Sender(step_s(opened.stream), opened.is_playlist, opened.may_leap)
         self._opened = opened
         self._seen = seen
+        self._faults = faults
         self._seen_pts: set[int | None] = set()
         self._channel = channel
         self._silence_s = max(read_timeout_s, PLAYLIST_SILENCE_S if opened.is_playlist else 0.0)
@@ -133,8 +141,10 @@ class Arrivals:
         try:
             for packet in self._packets():
                 if packet.size:  # an empty one would end the decoder
-                    with suppress(av.InvalidDataError):  # one damaged packet costs only itself
+                    try:
                         self._put(packet.decode())
+                    except av.InvalidDataError:  # it costs only itself
+                        self._faults.note_damage()
         finally:
             with suppress(av.FFmpegError, Aborted):  # what the decoder still held
                 self._put(self._opened.stream.decode(None))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ape_stream.sources.video.arrivals import Arrival, Seen
+    from ape_stream.sources.video.faults import Faults
     from ape_stream.sources.video.opening import Opened
 
 __all__ = ["Connection"]
@@ -42,15 +43,19 @@ class Connection:
         opener: Opens the container; called in the thread.
         seen: What earlier connections had.
         read_timeout_s: Silence after which it counts as lost, seconds.
+        faults: Counts damaged packets.
     """
 
-    def __init__(self, opener: Callable[[], Opened], seen: Seen, read_timeout_s: float) -> None:
+    def __init__(
+        self, opener: Callable[[], Opened], seen: Seen, read_timeout_s: float, faults: Faults
+    ) -> None:
         self.ended_by: str = "it ended"
         """Why it is over."""
         self.ended_well = False
         """Whether the sender closed it, rather than an error or silence."""
         self._opener = opener
         self._seen = seen
+        self._faults = faults
         self._read_timeout_s = read_timeout_s
         self._channel: Channel[Arrival] = Channel(_WAITING)
         self._thread = threading.Thread(target=self._run, name="ape_stream video", daemon=True)
@@ -83,7 +88,10 @@ class Connection:
         try:
             opened = self._opener()
             with suppress(Aborted):  # `leave` was called: no end of the sender's
-                Arrivals(opened, self._seen, self._channel, self._read_timeout_s).run()
+                arrivals = Arrivals(
+                    opened, self._seen, self._channel, self._read_timeout_s, self._faults
+                )
+                arrivals.run()
                 self.ended_well = True
         except SourceError as error:
             self.ended_by = str(error)

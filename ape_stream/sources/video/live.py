@@ -12,6 +12,7 @@ from ape_stream.errors import SourceError
 from ape_stream.sources.clock import StreamClock
 from ape_stream.sources.video.arrivals import Seen
 from ape_stream.sources.video.connection import Connection
+from ape_stream.sources.video.faults import Faults
 from ape_stream.sources.video.playlist import await_segment
 from ape_stream.sources.video.timestamps import TimedFrame
 
@@ -63,6 +64,7 @@ class LiveReader:
         self._reconnect_s = reconnect_s
         self._left = left
         self._seen = Seen()
+        self._faults = Faults(address.shown)
         self._clock: StreamClock | None = None
         # False while the backlog after an interruption is skipped: frames are held until the newest
         # one.
@@ -97,6 +99,8 @@ class LiveReader:
             self._give_up(connection.ended_by)
             if not self._reconnect_s:
                 return
+            if not self._left.is_set():
+                self._faults.note_loss(connection.ended_by, self._heard_s, self._reconnect_s)
             pause_s = FIRST_PAUSE_S if self._heard_s > begun else min(2 * pause_s, LONGEST_PAUSE_S)
             # Jittered, so that many cameras of one server do not all come back at the same moment.
             self._left.wait(pause_s * random.uniform(0.7, 1.3))  # noqa: S311 (not a secret)
@@ -113,7 +117,7 @@ class LiveReader:
                 await_segment(self._address.spec, self._left, self._read_timeout_s)
             return opened or self._address.open(live=True, again=again)
 
-        return Connection(opener, self._seen, self._read_timeout_s)
+        return Connection(opener, self._seen, self._read_timeout_s, self._faults)
 
     def _handed_out(self, connection: Connection) -> Iterator[TimedFrame]:
         held: deque[Arrival] = deque(maxlen=_HELD)
@@ -188,6 +192,7 @@ class LiveReader:
         if self._clock is None:
             # One clock over all connections: the stream's time goes on.
             self._clock = _clock(arrival)
+        self._faults.note_frame()
         self._heard_s = time.monotonic()
         time_s = self._clock.time_s(arrival.given_s, arrival.arrived_s, awaited=arrival.awaited)
         return TimedFrame(arrival.frame, arrival.aspect, time_s, arrival.arrived_s)

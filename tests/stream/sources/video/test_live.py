@@ -12,10 +12,9 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import pytest
-from clips import RATE, image_of, number_of, numbers, write_clip
+from clips import RATE, image_of, jpeg, number_of, numbers, write_clip
 from servers import Broadcast, folder, motion_jpeg, paced, web
 
 from ape_stream.errors import SourceError
@@ -212,10 +211,6 @@ def test_a_sender_of_datagrams_that_is_started_again(away_s):
 
 
 # ------------------------------------------------------------------------------- multipart JPEG
-
-
-def jpeg(number):
-    return cv2.imencode(".jpg", image_of(number))[1].tobytes()
 
 
 def damaged(number, kind):
