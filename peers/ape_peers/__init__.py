@@ -5,4 +5,8 @@ regions         candidates of one frame, and which of them are kept
 images          frames as a network's input
 places          folders of models, devices, arithmetic
 owlv2           OWLv2, of transformers
+grounding_dino  Grounding DINO, of transformers
+sam3            SAM 3, of transformers, with masks
+yolo            YOLOE and YOLO-World, of ultralytics
+detector        any detector with the calls of torchvision
 """

@@ -61,6 +61,7 @@ DOORS = {
     ),
     "trackers": ("ape_stream/evaluation/", "ape_stream/trackers/"),
     "transformers": ("peers/ape_peers/places.py",),
+    "ultralytics": ("peers/ape_peers/yolo.py",),
     "yaml": ("ape_stream/datasets/yolo.py",),
     "zmq": ("nodes/ape_nodes/zeromq/", "nodes/ape_nodes/control.py"),
     "zstandard": ("ape_stream/wire/",),
