@@ -2,7 +2,7 @@
 
 Sums are exact (decisions/0009): before a product, both sides are rounded to fixed point, with so
 few bits that float64 holds every partial sum. So neither the order of a sum nor the shape of the
-arrays changes a score. `ape_model.network.exact` has the same arithmetic in torch.
+arrays changes a score. `ape_model.network.align` has the same arithmetic in torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,12 @@
 """Indexing: what the network knows of videos before any word, written for `ape_stream.index`.
 
-parts        PartWriter: frames and rows, gathered and written as one part
+shelf        a whole run over clips: plan, workers, the database
+job          IndexJob: what a worker does with a clip
+base         what all parts share: manifest, head, reference words
+keeping      Keeper: which queries of a frame are kept, and spheres around the others
+tracking     RowTracker: objects through a video under any name
+writing      VideoWriter: the frames of one video, in parts
+parts        write_part: frames and rows as the two files of a part
+payload      a frame as bytes of a shard, until its clip is whole
+statistics   how large an index is, and how much of it is certain
 """

@@ -179,7 +179,7 @@ def _finish(out: OutFolder, states: list[ClipState]) -> IndexResult:
 
 
 def write_database(root: Path, videos: Iterable[VideoRows]) -> None:
-    """Write the database of an index anew, whole or not at all: the same bytes for the same rows.
+    """Write the database of an index, whole or not at all: the same bytes for the same rows.
 
     Raises:
         SinkError: it cannot be written.

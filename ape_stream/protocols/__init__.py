@@ -1,6 +1,7 @@
 """The shapes that plugins have: nothing needs to be inherited, any object of the shape will do.
 
 pipeline  Source, Perceiver, Tracker, Sink, and what they may also offer
+queries   GivesQueries, a perceiver whose frames can be indexed
 worlds    World, for synthetic images and videos with their truth
 """
 

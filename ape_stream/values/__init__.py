@@ -4,6 +4,7 @@
     prompts    Prompt, PromptKind, PromptSet: what to look for
     instances  Mask, Instances: what was found
     maps       SemanticMap, PanopticMap: the prompt or segment of every pixel
+    queries    FrameQueries, NetworkFacts: what is known before any prompt
     camera, depth, transform  Camera, Depth, Transform: an image's third dimension
     arrays     read-only arrays of a checked shape and dtype
 

@@ -4,6 +4,7 @@ config, errors     sizes and habits of every model; the tree of errors
 network            images and embeddings to regions and masks; inference: a frame's way through it
 text               prompts to embeddings; weights: where models are; io: their files
 loading            from a model's files to what runs; perceiver: the bridge to `ape_stream`
+queries            what an index keeps of a frame, and what scores it later
 reference, benchmark    slow forms that fast ones must equal; speed as ratios
 training, world    how nano is trained, and on what; commands: what `ape-stream` gains by this
 """

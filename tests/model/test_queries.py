@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ape_model.network.exact import ExactAlignment, fixed_point
+from ape_model.network.align import ExactAlignment, fixed_point
 from ape_model.perceiver import ApePerceiver
 from ape_model.world import World
 from ape_stream import masks

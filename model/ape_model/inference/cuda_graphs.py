@@ -24,8 +24,8 @@ from ape_model.errors import VariantError
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
+    from ape_model.network.align import ExactAlignment
     from ape_model.network.ape import Ape, ImageFeatures, PromptFeatures, RawOutputs
-    from ape_model.network.exact import ExactAlignment
 
 __all__ = ["CapturedCall", "CudaGraphRunner"]
 

@@ -23,7 +23,7 @@ from ape_model.network.boxes import corners
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ape_model.network.exact import ExactAlignment
+    from ape_model.network.align import ExactAlignment
 
 __all__ = [
     "NMS_IOU",

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ape_model.config import ApeConfig
-    from ape_model.network.align import Align
-    from ape_model.network.exact import ExactAlignment
+    from ape_model.network.align import Align, ExactAlignment
     from ape_model.network.geometry import Coordinates
 
 __all__ = ["OFFICIAL_PREFIX", "Ape", "ImageFeatures", "PromptFeatures", "RawOutputs"]
