@@ -11,10 +11,23 @@ from pathlib import Path
 from ape_model.training.data.config import DataConfig
 from ape_model.training.data.world_dataset import Canvas, Phase
 from ape_model.training.finetuning.config import FineTuneConfig
+from ape_model.training.official.recipe import (
+    Augmentation,
+    DataRow,
+    OfficialRecipe,
+    OptimizerConfig,
+    Schedule,
+)
 from ape_model.training.trainer import LoopConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "training.md"
-KINDS = {kind.__name__: kind for kind in (LoopConfig, Phase, Canvas, DataConfig, FineTuneConfig)}
+KINDS = {
+    kind.__name__: kind
+    for kind in (
+        *(LoopConfig, Phase, Canvas, DataConfig, FineTuneConfig),
+        *(OfficialRecipe, DataRow, Schedule, OptimizerConfig, Augmentation),
+    )
+}
 MARK = re.compile(r"(<!-- recipe: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -37,7 +50,9 @@ def table(kind: type) -> str:
     rows = ["| key | default | means |", "|---|---|---|"]
     for field in fields(kind):
         value = list(field.default) if isinstance(field.default, tuple) else field.default
-        default = "needed" if field.default is MISSING else f"`{value!r}`".replace("'", '"')
+        default = f"`{value!r}`".replace("'", '"')
+        if field.default is MISSING:
+            default = "needed" if field.default_factory is MISSING else "its own defaults"
         rows.append(f"| `{field.name}` | {default} | {meaning[field.name]} |")
     return "\n".join(rows)
 

@@ -35,6 +35,13 @@ OldData = Annotated[
 Bank = Annotated[
     Path | None, typer.Option(help="--mode: embeddings of `prompts embed`; else the cache.")
 ]
+Backbone = Annotated[
+    Path | None,
+    typer.Option(
+        help="A recipe of a released model: pre-trained weights of the backbone; the other ones"
+        " are random, and --init gives its text tower alone."
+    ),
+]
 Gigabytes = Annotated[
     float | None,
     typer.Option(min=0, help="--mode: most gigabytes; without it, what the device has left."),
@@ -42,14 +49,15 @@ Gigabytes = Annotated[
 
 
 def train(  # noqa: PLR0913, PLR0917 (options of a command)
-    out: Annotated[Path, typer.Option(help="Folder for states, log and weights.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for states, log and weights.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="A recipe: a TOML file, or the name of one that ships.")
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Your images: a COCO file, a folder of Pascal VOC, or a data.yaml of YOLO."
+            help="Your images: a COCO file, a folder of Pascal VOC, or a data.yaml of YOLO; with a"
+            " recipe of a released model, the folder of all its data sets."
         ),
     ] = None,
     images: Annotated[  # the second name is the former one, kept for one release
@@ -63,11 +71,17 @@ def train(  # noqa: PLR0913, PLR0917 (options of a command)
     old_data: OldData = None,
     bank: Bank = None,
     memory: Gigabytes = None,
+    backbone: Backbone = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Number of steps, instead of the recipe's.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the recipe's.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    *,
+    check: Annotated[
+        bool,
+        typer.Option(help="Prove the recipe of a released model on tiny copies of its data sets."),
+    ] = False,
 ) -> None:
     """Train nano, or fine-tune a model on your images; an interrupted run resumes when called.
 
@@ -76,12 +90,18 @@ def train(  # noqa: PLR0913, PLR0917 (options of a command)
     of encoder and decoder, full all weights. With several processes or GPUs: torchrun
     --nproc-per-node N -m ape_model.training.command --out OUT ...
     """
+    if check:
+        with one_line_errors():
+            _check(config, seed)
+        return
     if mode is not None:
         from ape_model.training.finetuning.run import FineTuneOptions, fine_tune  # noqa: PLC0415
 
         with one_line_errors(), _processes(device) as report:
-            if init is None or data is None:
-                raise RecipeError("--mode fine-tunes a model on images: give --init and --data")
+            if init is None or data is None or out is None:
+                raise RecipeError(
+                    "--mode fine-tunes a model on images: give --init, --data and --out"
+                )
             most = None if memory is None else int(memory * 1e9)
             own = FineTuneOptions(
                 init, data, out, mode, config, images, validation, old_data, bank, most, steps,
@@ -89,13 +109,40 @@ def train(  # noqa: PLR0913, PLR0917 (options of a command)
             )  # fmt: skip
             fine_tune(own, report)
         return
-    from ape_model.training.train import TrainOptions  # noqa: PLC0415 (torch takes seconds)
-    from ape_model.training.train import train as run  # noqa: PLC0415
+    from ape_model.training.official.recipe import is_official  # noqa: PLC0415 (torch: seconds)
+    from ape_model.training.official.run import train_official  # noqa: PLC0415
+    from ape_model.training.train import TrainOptions  # noqa: PLC0415
+    from ape_model.training.train import train as train_nano  # noqa: PLC0415
 
     with one_line_errors(), _processes(device) as report:
+        if out is None:
+            raise RecipeError("give --out, the folder for states, log and weights")
         recipe = find_recipe(config or Path("nano" if data is None else "finetune"))
-        options = TrainOptions(recipe, out, data, images, init, validation, steps, seed, device)
-        run(options, report)
+        run = train_official if is_official(recipe) else train_nano
+        chosen = TrainOptions(
+            recipe, out, data, images, init, validation, steps, seed, device, backbone
+        )
+        run(chosen, report)
+
+
+def _check(config: Path | None, seed: int | None) -> None:
+    """Prove a recipe; report its data sets and what was found.
+
+    Raises:
+        ModelError: it is no recipe of a released model, or the check failed.
+    """
+    from ape_model.training.official.check import check_recipe  # noqa: PLC0415 (torch: seconds)
+    from ape_model.training.official.recipe import (  # noqa: PLC0415
+        is_official,
+        read_official_recipe,
+    )
+
+    recipe = find_recipe(config or Path("ape_D"))
+    if not is_official(recipe):
+        raise RecipeError(
+            f"--check is for recipes of released models, and {recipe.stem} is of nano"
+        )
+    check_recipe(read_official_recipe(recipe, seed=seed), typer.echo)
 
 
 def find_recipe(given: Path) -> Path:

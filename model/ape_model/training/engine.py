@@ -53,6 +53,10 @@ class EngineConfig:
     """Processes that load batches; 0: the training process itself."""
     save_every_s: float = 120.0
     """Seconds between two states."""
+    save_every: int = 0
+    """Batches between two states; 0: `save_every_s` decides."""
+    keep: int = 1
+    """States that are kept: state.pt, and older ones as state.1.pt ..."""
     report_every: int = 20
     """Batches between two lines of the log."""
 
@@ -62,12 +66,12 @@ class EngineConfig:
         Raises:
             ValueError: a field is out of range.
         """
-        if min(self.steps, self.accumulate, self.report_every) < 1:
-            raise ValueError("steps, accumulate and report_every must be at least 1")
+        if min(self.steps, self.accumulate, self.report_every, self.keep) < 1:
+            raise ValueError("steps, accumulate, report_every and keep must be at least 1")
         if not self.clip > 0:
             raise ValueError("clip must be over 0")
-        if min(self.seed, self.workers) < 0:
-            raise ValueError("seed and workers must be 0 or more")
+        if min(self.seed, self.workers, self.save_every) < 0:
+            raise ValueError("seed, workers and save_every must be 0 or more")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
 
@@ -141,7 +145,7 @@ class Engine:
             num_workers=self.config.workers,
         )
         saved = self._began = time.monotonic()
-        self._first = self.step
+        self._first = saved_step = reported = self.step
         sums: dict[str, list[float]] = {}
         for batch in loader:
             if isinstance(batch, DataError):
@@ -149,14 +153,16 @@ class Engine:
             for name, value in self.advance(batch).items():
                 sums.setdefault(name, []).append(value)
             if self.step % self.config.report_every == 0 and self.is_main_process:
-                self._log_progress(sums)
-                sums = {}
+                self._log_progress(sums, self.step - reported)
+                sums, reported = {}, self.step
             # Half of an accumulated gradient is in no state: it is saved between two updates.
             updated = self.step % self.config.accumulate == 0
             late = time.monotonic() - saved > self.config.save_every_s
+            if self.config.save_every:
+                late = self.step - saved_step >= self.config.save_every
             if updated and late and self.is_main_process:
                 self.save()
-                saved = time.monotonic()
+                saved, saved_step = time.monotonic(), self.step
         if self.is_main_process:
             self.save()
 
@@ -206,11 +212,11 @@ class Engine:
             f" again, which resumes from the last state in {self.folder}"
         )
 
-    def _log_progress(self, sums: dict[str, list[float]]) -> None:
+    def _log_progress(self, sums: dict[str, list[float]], batches: int) -> None:
         means = {name: sum(values) / len(values) for name, values in sums.items()}
         line = {"step": self.step, "images": self.images, "rate": self.schedule(self.step - 1)}
         self.log(line | {name: round(value, 5) for name, value in means.items()})
-        total = sum(means.values())
+        total = sum(sum(values) for values in sums.values()) / batches
         pace = (time.monotonic() - self._began) / (self.step - self._first)  # seconds a step
         left = time_left(pace * (self.config.steps - self.step))
         self.report(
@@ -231,7 +237,7 @@ class Engine:
             "memory": [] if self.memory is None else self.memory.state(),
             "counts": {"step": self.step, "images": self.images},
         }
-        write_state(self.folder, state)
+        write_state(self.folder, state, self.config.keep)
 
     def load(self) -> bool:
         """Restore the last state of the folder; False where there is none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,11 +22,28 @@ __all__ = ["average_gradients", "restore_state", "time_left", "write_state"]
 _ADVICE = "remove it to start the run again"
 
 
-def write_state(folder: Path, state: dict[str, Any]) -> None:
-    """Save the state of a run; an interrupted write keeps the previous one."""
-    part = folder / "state.part"
+def write_state(folder: Path, state: dict[str, Any], keep: int = 1) -> None:
+    """Save the state of a run; an interrupted write keeps the previous one.
+
+    Args:
+        folder: of the run.
+        state: what is saved as state.pt.
+        keep: how many states to keep; the one before is state.1.pt.
+    """
+    part, newest = folder / "state.part", folder / "state.pt"
     torch.save(state, part)
-    part.replace(folder / "state.pt")
+    olds = [folder / f"state.{age}.pt" for age in range(1, keep)]
+    for older, newer in zip(olds[:0:-1], olds[-2::-1], strict=True):  # the oldest one goes
+        if newer.exists():
+            newer.replace(older)
+    if olds and newest.exists():
+        # A second name and not another one: state.pt is there at every moment.
+        olds[0].unlink(missing_ok=True)
+        try:
+            olds[0].hardlink_to(newest)
+        except OSError:  # a file system without links
+            shutil.copyfile(newest, olds[0])
+    part.replace(newest)
 
 
 def restore_state(

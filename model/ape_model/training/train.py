@@ -60,6 +60,9 @@ class TrainOptions:
     """Seed; None: the recipe's."""
     device: str = "auto"
     """Device of the network: auto, cpu or cuda."""
+    backbone: Path | None = None
+    """Pre-trained weights of the backbone, with a recipe of a released model; the network's other
+    weights are random then, and `init` gives the text tower alone."""
 
 
 def train(options: TrainOptions, report: Callable[[str], None]) -> Path:

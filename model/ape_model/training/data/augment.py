@@ -7,7 +7,7 @@ thing-stuff equalisation (section 3.4).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import cv2
@@ -28,6 +28,7 @@ __all__ = [
     "fitted",
     "jittered",
     "mirror_words",
+    "no_margin",
     "paste",
     "place",
     "split_regions",
@@ -101,6 +102,26 @@ def jittered(
         # A smaller image lies anywhere inside the canvas (spare > 0), a larger one covers it all.
         corner.append(round(rng.uniform(min(0, spare), max(0, spare))))
     return Placement(factor, corner[0], corner[1], rng.random() < 0.5)
+
+
+def no_margin(
+    where: Placement, given: tuple[int, int], size: tuple[int, int]
+) -> tuple[Placement, tuple[int, int]]:
+    """Let the canvas of a placement end where the image does: what is left is padding of the batch.
+
+    Args:
+        where: on a canvas of `size`.
+        given: height and width of the image.
+        size: largest height and width of the canvas.
+
+    Returns:
+        where the image lies on the smaller canvas, and the canvas's height and width.
+    """
+    sides = [
+        min(room, max(1, round(where.scale * side))) for side, room in zip(given, size, strict=True)
+    ]
+    where = replace(where, top=min(0, where.top), left=min(0, where.left))
+    return where, (sides[0], sides[1])
 
 
 def place(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ape_model.config import ApeConfig
 
-__all__ = ["Batch", "Example", "collate"]
+__all__ = ["MASK_STRIDE", "Batch", "Example", "collate", "pad_rows", "stack_images"]
 
 MASK_STRIDE = 4
 """Pixels per cell of a mask, as in the network's mask feature."""
@@ -84,7 +84,7 @@ class Batch:
         )
 
 
-def _pad(rows: Sequence[NDArray[np.generic]], length: int) -> Tensor:
+def pad_rows(rows: Sequence[NDArray[np.generic]], length: int) -> Tensor:
     """B arrays (G_b, ...) as one (B, length, ...) tensor, zero behind each."""
     out = np.zeros((len(rows), length, *rows[0].shape[1:]), rows[0].dtype)
     for row, values in zip(out, rows, strict=True):
@@ -98,21 +98,32 @@ def _masks(ids: Tensor, regions: int) -> Tensor:
     return functional.avg_pool2d(member.float(), MASK_STRIDE)
 
 
-def _stack(examples: Sequence[Example], config: ApeConfig) -> tuple[Tensor, Tensor]:
+def stack_images(pixels: Sequence[NDArray[np.uint8]], config: ApeConfig) -> Tensor:
     """Normalise images and pad them to one canvas, as `preprocess.make_batch` does with frames.
 
+    Args:
+        pixels: (H, W, 3) blue-green-red each.
+        config: of the network that will see them.
+
     Returns:
-        (B, 3, H, W) float32 normalised RGB, and (B, H, W) int32 ids.
+        (B, 3, H, W) float32 normalised RGB.
     """
-    canvas = padded_size([e.image.shape[:2] for e in examples], config)
-    images = torch.zeros(len(examples), 3, *canvas)
-    ids = torch.zeros(len(examples), *canvas, dtype=torch.int32)
-    for example, image, mask in zip(examples, images, ids, strict=True):
-        height, width = example.image.shape[:2]
-        rgb = torch.from_numpy(example.image[..., ::-1].copy()).permute(2, 0, 1).float()
+    canvas = padded_size([one.shape[:2] for one in pixels], config)
+    images = torch.zeros(len(pixels), 3, *canvas)
+    for one, image in zip(pixels, images, strict=True):
+        height, width = one.shape[:2]
+        rgb = torch.from_numpy(one[..., ::-1].copy()).permute(2, 0, 1).float()
         image[:, :height, :width] = normalise(rgb, config)
+    return images
+
+
+def _stack_ids(examples: Sequence[Example], canvas: Sequence[int]) -> Tensor:
+    """(B, H, W) int32 ids, zero in the padding."""
+    ids = torch.zeros(len(examples), *canvas, dtype=torch.int32)
+    for example, mask in zip(examples, ids, strict=True):
+        height, width = example.ids.shape
         mask[:height, :width] = torch.from_numpy(example.ids)
-    return images, ids
+    return ids
 
 
 def _units(
@@ -135,9 +146,10 @@ def collate(examples: Sequence[Example], config: NanoConfig | ApeConfig) -> Batc
     """
     longest = max(1, *(len(e.classes) for e in examples))  # G: losses need at least one column
     ape = config.ape if isinstance(config, NanoConfig) else config
-    pixels, ids = _stack(examples, ape)
+    pixels = stack_images([e.image for e in examples], ape)
+    ids = _stack_ids(examples, pixels.shape[2:])
     unit, sides = _units(examples, config, (pixels.shape[2], pixels.shape[3]))
-    rectangles = _pad([e.boxes for e in examples], longest) / sides  # (B, G, 4) x1, y1, x2, y2
+    rectangles = pad_rows([e.boxes for e in examples], longest) / sides  # (B, G, 4) x1, y1, x2, y2
     low, high = rectangles.chunk(2, dim=-1)  # (B, G, 2) each: x, y of two corners
     counts = torch.tensor([len(e.classes) for e in examples])  # (B,)
     masked = [np.ones(len(e.classes), np.bool_) if e.masked is None else e.masked for e in examples]
@@ -146,9 +158,9 @@ def collate(examples: Sequence[Example], config: NanoConfig | ApeConfig) -> Batc
         sizes=tuple((e.image.shape[0], e.image.shape[1]) for e in examples),
         unit=unit,
         boxes=torch.cat([(low + high) / 2, high - low], dim=-1),
-        classes=_pad([e.classes for e in examples], longest),
+        classes=pad_rows([e.classes for e in examples], longest),
         valid=torch.arange(longest) < counts[:, None],
         masks=_masks(ids, longest),
-        masked=_pad(masked, longest),
+        masked=pad_rows(masked, longest),
         sentences=tuple(e.sentences for e in examples),
     )

@@ -28,13 +28,15 @@ from ape_model.training.errors import DataError
 from ape_stream.datasets.shapes import decode_shape
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from ape_model.config import ApeConfig, NanoConfig
     from ape_model.training.data.world_dataset import Phase
     from ape_stream.datasets.instances import InstanceData, InstanceImage
 
-__all__ = ["CocoBatches", "read_view"]
+__all__ = ["GREY", "CocoBatches", "read_pixels", "read_view"]
 
 GREY = (104, 116, 124)
 """Blue, green, red of the padding: the mean of `ApeConfig.pixel_mean`, which becomes zero."""
@@ -189,19 +191,26 @@ def read_view(entry: InstanceImage, where: Placement, size: tuple[int, int]) -> 
     # Large regions first: a small one, most likely in front of them, then keeps its pixels.
     for row in sorted(range(len(masks)), key=lambda k: -int(masks[k].sum())):
         ids[masks[row] > 0] = row + 1
-    image = place(_read(entry), where, size, GREY)
+    image = place(read_pixels(entry.path, entry.size), where, size, GREY)
     return View(image, place(ids, where, size, 0), entry.regions)
 
 
-def _read(entry: InstanceImage) -> NDArray[np.uint8]:
+def read_pixels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Read (H, W, 3) uint8 blue-green-red.
 
     COCO files give the size either as stored or as rotated by EXIF; the one that fits is taken.
+
+    Args:
+        path: the image.
+        size: height and width that the data set gives.
+
+    Raises:
+        DataError: it cannot be read, or has another size.
     """
     for how in (cv2.IMREAD_COLOR, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION):
-        pixels = cv2.imread(str(entry.path), how)
+        pixels = cv2.imread(str(path), how)
         if pixels is None:
-            raise DataError(f"{entry.path} cannot be read as an image")
-        if pixels.shape[:2] == entry.size:
+            raise DataError(f"{path} cannot be read as an image")
+        if pixels.shape[:2] == size:
             return np.asarray(pixels, np.uint8)
-    raise DataError(f"{entry.path} has another size than the data set gives")
+    raise DataError(f"{path} has another size than the data set gives")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ape_model.config import NanoConfig
-from ape_model.training.data.augment import jittered
+from ape_model.training.data.augment import jittered, no_margin
 from ape_model.training.data.batch import collate
 from ape_model.training.data.coco_dataset import CocoBatches
 from ape_model.training.data.config import DataConfig
@@ -89,10 +89,4 @@ class TuneBatches(CocoBatches):
         self, entry: InstanceImage, size: tuple[int, int], rng: random.Random
     ) -> tuple[Placement, tuple[int, int]]:
         """The canvas ends where the image does, at most at `size`; what is left is padding."""
-        where = jittered(entry.size, size, self._scale(entry), rng)
-        sides = [
-            min(room, max(1, round(where.scale * side)))
-            for side, room in zip(entry.size, size, strict=True)
-        ]
-        where = replace(where, top=min(0, where.top), left=min(0, where.left))
-        return where, (sides[0], sides[1])
+        return no_margin(jittered(entry.size, size, self._scale(entry), rng), entry.size, size)
