@@ -9,5 +9,5 @@ truth           a perceiver that answers with the annotations
 scoring         annotated truth and stored predictions in, figures out
 judging         figures and files from what is kept
 published, compare  figures of the paper and its peers; several folders next to them
-command, results  `ape-stream eval list`, `check`, `run`, ...; `score`, `table`, ...
+command, results, browse  `ape-stream eval list`, `check`, `run`, ...; `score`, `table`; `browse`
 """

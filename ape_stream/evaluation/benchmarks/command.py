@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ape_stream.errors import StoppedError, UsageError
+from ape_stream.evaluation.benchmarks.browse import browse_run
 from ape_stream.evaluation.benchmarks.places import Places, root_of
 from ape_stream.evaluation.benchmarks.registry import select_tasks
 from ape_stream.evaluation.benchmarks.results import export_task, score_run, show_table
@@ -45,6 +46,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("run")(run_tasks)
     app.command("score")(score_run)
     app.command("table")(show_table)
+    app.command("browse")(browse_run)
     app.command("export")(export_task)
     app.command("miniature")(write_miniature)
 

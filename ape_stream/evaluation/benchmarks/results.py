@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ape_stream.evaluation.benchmarks.judging.store import Store
     from ape_stream.evaluation.benchmarks.task import Task
 
-__all__ = ["export_task", "score_run", "show_table"]
+__all__ = ["JSON", "ROOT", "RUN", "chosen_tasks", "export_task", "score_run", "show_table"]
 
 RUN = Annotated[Path, typer.Argument(help="Folder of predictions, made by `eval run`.")]
 ROOT = Annotated[
@@ -48,7 +48,7 @@ def score_run(
 
     store = Store(run, root_of(root))
     scores = {}
-    for one in _chosen(store, task or []):
+    for one in chosen_tasks(store, task or []):
         scores[one.name] = score(store.open(one))
         for note in scores[one.name].notes:
             typer.echo(f"{one.name}: {note}", err=True)
@@ -59,7 +59,7 @@ def score_run(
         Console(markup=False, emoji=False).print(_shown(table))
 
 
-def _chosen(store: Store, wanted: list[str]) -> list[Task]:
+def chosen_tasks(store: Store, wanted: list[str]) -> list[Task]:
     """The wanted tasks that there are predictions for; all of them where none is named."""
     kept = store.tasks()
     if not wanted:

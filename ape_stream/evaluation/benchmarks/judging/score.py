@@ -220,7 +220,7 @@ def write_scores(out: Path, store: Store, scores: Mapping[str, Scores]) -> dict[
     """
     manifest = store.manifest
     table = {
-        "model": str(manifest.model["options"].get("model", manifest.model["plugin"])),
+        "model": manifest.name,
         "made_by": manifest.model,
         "profile": manifest.profile,
         "limit": manifest.limit,

@@ -67,6 +67,11 @@ class Manifest:
     predictions: Mapping[str, Predicted]
     """What is predicted, by name."""
 
+    @property
+    def name(self) -> str:
+        """What the model is called in tables."""
+        return str(self.model["options"].get("model", self.model["plugin"]))
+
     def save(self, out: Path) -> None:
         """Write it.
 

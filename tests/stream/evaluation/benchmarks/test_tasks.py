@@ -7,17 +7,15 @@ import os
 import pickle
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from ape_stream.batch.folder import OutFolder
-from ape_stream.batch.job import Event
 from ape_stream.batch.shards import ShardFolder
 from ape_stream.batch.state import Silent
-from ape_stream.batch.worker import Worker
 from ape_stream.errors import ConfigError, SourceError, UsageError, WireError
 from ape_stream.evaluation.benchmarks.check import check
 from ape_stream.evaluation.benchmarks.compare import read_run
@@ -46,49 +44,12 @@ from ape_stream.evaluation.command import app
 from ape_stream.testing import OraclePerceiver, frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from ape_stream.batch.job import Setup, Task
     from ape_stream.types import Frame, Instances
 
 IMAGES = 2
-
-
-class _InlinePool:
-    """Workers in this process: the same code, without the start of a process."""
-
-    def __init__(self, slots: Sequence[str], setup: Setup, post: Callable[[Event], None]) -> None:
-        self.slots = tuple(slots)
-        self._worker, self._post = Worker(setup), post
-
-    def send(self, slot: str, task: Task) -> None:
-        def emit(kind: str, value: Any = None, *, retry: bool = False) -> None:
-            self._post(Event(slot, task.number, kind, value, retry))
-
-        self._worker.run(task, emit)
-
-    def kill(self, _slot: str) -> None:
-        raise AssertionError("a worker gave no sign of life")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture(autouse=True)
-def _inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prediction_run, "ProcessPool", _InlinePool)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The miniatures of all tasks."""
-    folder = tmp_path_factory.mktemp("benchmarks") / "data"
-    write_miniatures(all_tasks().values(), folder, IMAGES)
-    return folder
 
 
 def options(root: Path, out: Path, *tasks: str, **more: Any) -> RunOptions:
