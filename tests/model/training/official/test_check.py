@@ -4,19 +4,32 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
 from ape_model.config import PRESETS
+from ape_model.io.safetensors_io import read_safetensors
+from ape_model.network.ape import Ape
 from ape_model.training.command import RECIPES, train
 from ape_model.training.errors import DataError, RecipeError, TrainingError
-from ape_model.training.official import check
+from ape_model.training.official import check, run
 from ape_model.training.official.batches import OfficialBatches
-from ape_model.training.official.check import check_recipe, shrunk_config, shrunk_recipe
+from ape_model.training.official.check import (
+    check_recipe,
+    encode_at_random,
+    shrunk_config,
+    shrunk_recipe,
+)
 from ape_model.training.official.miniature import write_miniature_data
 from ape_model.training.official.prompts import OfficialPrompts
 from ape_model.training.official.recipe import read_official_recipe
 from ape_model.training.official.records import read_row
+from ape_model.training.official.run import train_official
+from ape_model.training.train import TrainOptions
+from ape_model.weights.import_official import FORMAT, VISION_FILE
+from ape_model.weights.registry import find_model
+from ape_model.weights.state_dict import aliases_of, save_weights
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(train)
@@ -134,3 +147,75 @@ def test_the_command_says_what_is_missing(words, message):
     result = CliRunner().invoke(app, words)
     assert result.exit_code != 0
     assert message in " ".join((result.output + str(result.exception)).split())
+
+
+TINY = """
+model = "D"
+init = "none"
+mixture = "mixed"
+batch = 2
+workers = 0
+save_every = 1
+[schedule]
+steps = 3
+drop_at = 2
+warm_up = 1
+[augmentation]
+canvas = 64
+scale = [0.6, 1.0]
+scale_with_crop = [0.6, 2.0]
+[[data]]
+name = "gqa_region_train"
+annotations = "gqa/gqa_region_train.json"
+images = "gqa/images"
+classes = 256
+prompts = "phrase"
+[[data]]
+name = "visualgenome_150_box_train"
+annotations = "visualgenome/annotations/visualgenome_150_box_train.json"
+images = "visualgenome"
+classes = 150
+"""
+
+
+class _Tower:
+    encode = staticmethod(encode_at_random(32))
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch, home):  # noqa: ARG001 (an empty cache)
+    """A folder as `models import` writes it, of a tiny network in the shape of D."""
+    config = shrunk_config(PRESETS["D"])
+    monkeypatch.setitem(PRESETS, "D", config)
+    monkeypatch.setattr(run, "load_text_encoder", lambda *_: _Tower)
+    network = Ape(config)
+    label = {"format": FORMAT, "variant": "D", "part": "vision", "text_sha256": "d" * 64}
+    label["text_tower"] = config.text_tower
+    folder = tmp_path / "model"
+    save_weights(folder / VISION_FILE, network.state_dict(), aliases_of(network), label)
+    return folder
+
+
+def test_a_run_on_the_real_tree_ends_as_a_model_and_goes_on_from_its_state(tmp_path, model):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    write_miniature_data(read_official_recipe(path), tmp_path / "data")
+    lines = []
+    for out, steps in (("whole", None), ("cut", 1), ("cut", None)):
+        options = TrainOptions(path, tmp_path / out, tmp_path / "data", init=str(model))
+        options = replace(options, steps=steps, device="cpu")
+        train_official(options, lines.append)
+    assert "gqa_region_train: 4 images, phrases" in lines
+    assert "visualgenome_150_box_train: 4 images, 150 names" in lines
+    assert "resuming at batch 1" in lines
+    whole, cut, first = (
+        read_safetensors(folder / VISION_FILE)[0]
+        for folder in (tmp_path / "whole", tmp_path / "cut", model)
+    )
+    assert whole.keys() == first.keys()
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
+    assert not all(torch.equal(whole[key], first[key]) for key in whole)
+    assert find_model(str(tmp_path / "whole")).variant == "D"
+    assert "thing 3 of visualgenome_150_box_train" in find_model(tmp_path / "whole").vocabulary
+    with pytest.raises(RecipeError, match="nano is a nano; tiny trains another"):
+        train_official(TrainOptions(path, tmp_path / "x", tmp_path, init="nano"), lines.append)
