@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["BrowserSource", "by_name"]
+__all__ = ["BrowserSource", "by_name", "decoded"]
 
 MAX_SIDE: Final = 4096
 MAX_BYTES: Final = 2**20
@@ -80,7 +80,7 @@ class BrowserSource(Closing):
                 data, time_s = self._images.get()
             except (Aborted, Ended):
                 return
-            image = _decoded(data)
+            image = decoded(data)
             if image is None or not 0 <= time_s < 1e10:
                 self.refused += 1
                 continue
@@ -94,7 +94,8 @@ def by_name(name: str) -> BrowserSource | None:
     return _open.get(name)
 
 
-def _decoded(data: bytes) -> NDArray[np.uint8] | None:
+def decoded(data: bytes) -> NDArray[np.uint8] | None:
+    """The image of a JPEG, (H, W, 3) uint8 blue-green-red; None where it is none, or too large."""
     # The size first: a JPEG of a few bytes may ask for gigabytes.
     size = jpeg_size(data)
     if size is None or max(size) > MAX_SIDE or min(size) < 1:

@@ -101,6 +101,7 @@ class Camera:
         self._done: dict[Variant | None, int] = {}
         self._h264: dict[int, H264Encoder] = {}
         self._keys: set[int] = set()
+        self._again: set[Variant | None] = set()
         self._thread = threading.Thread(target=self._work, name=f"camera {name}", daemon=True)
 
     def start(self) -> None:
@@ -164,6 +165,16 @@ class Camera:
                 self._wanted = wanted
                 self._wake.notify_all()
 
+    def repeat(self, variant: Variant) -> None:
+        """Deliver the newest image and masks once more: a viewer has come since.
+
+        Not for H.264, whose units build on one another.
+        """
+        if variant.codec != "h264":
+            with self._wake:
+                self._again |= {variant, None}
+                self._wake.notify_all()
+
     def want_key(self, width: int) -> None:
         """Ask for an H.264 key frame; there is at most one a second."""
         with self._wake:
@@ -178,6 +189,7 @@ class Camera:
                 if self._closing:
                     return
                 due, frame, found = self._due(), self._frame, self._found
+                self._again -= {*due}
             for variant in due:
                 try:
                     self._encode(variant, frame, found)
@@ -188,9 +200,12 @@ class Camera:
     def _due(self) -> list[Variant | None]:
         """What is wanted and newer than what was delivered; masks first, they are quick."""
         return sorted(
-            (v for v in self._wanted if self._latest(v) > self._done.get(v, 0)),
+            (v for v in self._wanted if self._latest(v) > self._known(v)),
             key=lambda variant: variant is not None,
         )
+
+    def _known(self, variant: Variant | None) -> int:
+        return 0 if variant in self._again else self._done.get(variant, 0)
 
     def _latest(self, variant: Variant | None) -> int:
         of_result = variant is None or variant.codec == "sync"

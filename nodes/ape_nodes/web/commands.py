@@ -67,7 +67,8 @@ def live(  # noqa: PLR0913 (typer reads a command's options from its parameters)
     overwrite: opt.Overwrite = False,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Show cameras and videos in a browser, masks on top, and change the prompts there."""
+    """Show cameras, videos and images in a browser, masks on top; change the prompts there."""
+    from ape_nodes.web.still import still_of  # noqa: PLC0415 (cv2)
     from ape_stream.cli import plan  # noqa: PLC0415 (numpy takes its time)
     from ape_stream.cli.execute import execute  # noqa: PLC0415
 
@@ -90,8 +91,9 @@ def live(  # noqa: PLR0913 (typer reads a command's options from its parameters)
         "events": events, "webhook": webhook, "mqtt": mqtt, "blur": blur, "hosts": hosts,
     }  # fmt: skip
     planned = plan.from_options(options, default_outputs=())
+    shown = tuple(replace(source, source=still_of(source.source)) for source in planned.sources)
     outputs = (*planned.outputs, _page_output(host, port, page))
-    execute(replace(planned, outputs=outputs), as_json=as_json)
+    execute(replace(planned, sources=shown, outputs=outputs), as_json=as_json)
 
 
 def _page_output(host: str, port: int, given: dict[str, Any]) -> OutputConfig:

@@ -120,6 +120,7 @@ class Conversation:
                 viewer.subscribe(message)
                 if message.codec == "h264":
                     camera.want_key(viewer.watched[message.cam].variant.width)
+                camera.repeat(viewer.watched[message.cam].variant)
                 hub.refresh(camera)
             case protocol.Unsubscribe():
                 viewer.watched.pop(message.cam, None)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from ape_nodes.metrics.collector import registry_of
-from ape_nodes.web import browser_camera, protocol
+from ape_nodes.web import browser_camera, protocol, still
 from ape_nodes.web.access import Role
 from ape_nodes.web.camera import Camera
 from ape_nodes.web.prompts import MAX_PROMPTS, PromptList, one_line
@@ -258,11 +258,13 @@ class Hub:
 
     def describe(self, camera: Camera) -> dict[str, Any]:
         """A camera for pages."""
+        stays = still.by_name(camera.name) is not None
         return {
             "id": camera.index,
             "name": camera.name,
             "live": camera.name in self.run.live_streams,
-            "browser": browser_camera.by_name(camera.name) is not None,
+            "browser": browser_camera.by_name(camera.name) is not None and not stays,
+            "still": stays,
             "state": camera.state,
         }
 
@@ -281,6 +283,9 @@ class Hub:
             await self.prompts.apply()
         except ApeStreamError as error:
             self.broadcast({"type": "error", "reason": one_line(error)})
+        for camera in self.cameras:
+            if (image := still.by_name(camera.name)) is not None:
+                image.again()
 
     # -- zones, snapshots, recordings -----------------------------------------------------
 

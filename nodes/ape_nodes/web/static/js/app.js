@@ -10,6 +10,7 @@ import { keysOf, listen } from "./keys.js";
 import { Link, enter } from "./link.js";
 import { saveHere } from "./save.js";
 import { Settings } from "./settings.js";
+import { showImage, takeDropped } from "./still.js";
 import { Stream } from "./stream.js";
 import { Tile } from "./tile.js";
 import { WordPanel, bindSets } from "./word-panel.js";
@@ -91,11 +92,13 @@ export class App {
     this.words.mayEdit = role === "control";
     setText(byId("role"), role === "control" ? "" : "view only");
     setText(byId("blurred"), blur?.length ? `Blurred by the server: ${blur.join(", ")}` : "");
-    const names = JSON.stringify(cams.map((/** @type {any} */ cam) => [cam.name, cam.live, cam.browser]));
+    const names = JSON.stringify(cams.map((/** @type {any} */ cam) => [cam.name, cam.live, cam.browser, cam.still]));
     if (names === this.names) this.tiles.forEach((tile) => tile.stream.restart());
     else this.#build(cams);
     this.names = names;
     this.#device(cams);
+    byId("still-panel").hidden = !this.tiles.some(({ stream }) => stream.cam.still);
+    byId("still-file").disabled = role !== "control";
   }
 
   #build(cams) {
@@ -107,6 +110,7 @@ export class App {
     if (this.tiles.length) this.#choose(this.tiles[0]);
     for (const tile of this.tiles) {
       tile.bigButton.hidden = cams.length < 2;
+      if (tile.stream.cam.still) takeDropped(tile.node, (file) => this.#showImage(tile, file));
       tile.status();
     }
   }
@@ -190,6 +194,16 @@ export class App {
     notice(on ? "Recording" : `Recorded: ${answer.file ?? "done"}`);
   }
 
+  async #showImage(tile, file) {
+    const why = await showImage(this.link, tile.stream.cam.id, file);
+    if (why) notice(why, { kind: "error" });
+  }
+
+  /** The still image that a control of the page speaks of. */
+  get stillTile() {
+    return this.chosen?.stream.cam.still ? this.chosen : this.tiles.find(({ stream }) => stream.cam.still);
+  }
+
   #choose(tile) {
     if (this.chosen === tile) return;
     this.chosen?.node.classList.remove("chosen");
@@ -264,6 +278,11 @@ export class App {
     });
     byId("copy-link").addEventListener("click", () => this.#copyLink());
     byId("help-button").addEventListener("click", () => this.help());
+    byId("still-file").addEventListener("change", ({ target }) => {
+      if (this.stillTile && target.files[0]) this.#showImage(this.stillTile, target.files[0]);
+      target.value = ""; // the same one may be chosen again
+    });
+    byId("still-save").addEventListener("click", () => this.stillTile && saveHere(this.stillTile));
     const keys = keysOf(this);
     byId("keys").replaceChildren(...keys.map(({ shown, what }) => element("tr", {}, element("td", {}, element("kbd", {}, shown)), element("td", {}, what))));
     listen(this, keys);

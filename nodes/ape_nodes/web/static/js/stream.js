@@ -29,7 +29,7 @@ export const STALE_MS = 1000;
 
 export class Stream {
   /**
-   * @param {{id: number, name: string, live: boolean, browser: boolean}} cam
+   * @param {{id: number, name: string, live: boolean, browser: boolean, still: boolean}} cam
    * @param {import("./link.js").Link} link
    */
   constructor(cam, link) {
@@ -192,7 +192,7 @@ export class Stream {
 
   /**
    * What may be said of the image that is shown.
-   * @returns {{name: "waiting" | "reconnecting" | "ended" | "frozen" | "stale" | "delayed" | "playing" | "live", ageMs: number}}
+   * @returns {{name: "waiting" | "reconnecting" | "ended" | "frozen" | "stale" | "delayed" | "still" | "playing" | "live", ageMs: number}}
    */
   state() {
     const ageMs = this.ageMs();
@@ -201,6 +201,7 @@ export class Stream {
     if (this.link.state !== "open") return of("reconnecting");
     if (!this.shown) return of("waiting");
     if (this.frozen) return { name: "frozen", ageMs: performance.now() - this.frozenAtMs };
+    if (this.cam.still) return of("still");
     if (!this.cam.live) return of(this.#silent() ? "stale" : "playing");
     if (ageMs < STALE_MS) return of("live");
     // With its own masks an image is as old as the model is slow: it is not live, and not stuck.

@@ -11,7 +11,7 @@ const EASE = 0.2;
 const LOST_MS = 2000;
 const STATE_NAMES = {
   waiting: "WAITING", reconnecting: "RECONNECTING", ended: "ENDED", frozen: "FROZEN",
-  stale: "STALE", delayed: "DELAYED", playing: "PLAYING", live: "LIVE",
+  stale: "STALE", delayed: "DELAYED", still: "IMAGE", playing: "PLAYING", live: "LIVE",
 };
 const OLD = new Set(["reconnecting", "ended", "stale"]);
 const WHOLE = /** @type {[number, number, number, number]} */ ([0, 0, 1, 1]);
@@ -74,6 +74,7 @@ export class Tile {
     this.node = element("section", { class: "tile", "aria-label": `Camera ${name}` }, bar, this.stage, this.card);
     this.node.addEventListener("focusin", () => app.act.choose(this));
     this.node.addEventListener("pointerdown", () => app.act.choose(this));
+    for (const button of [this.freezeButton, this.recordButton]) button.hidden = stream.cam.still;
     this.stage.addEventListener("click", (/** @type {PointerEvent} */ event) => this.#click(event));
     this.stage.addEventListener("dblclick", () => this.editor.drawing || app.act.enlarge(this));
   }
@@ -101,7 +102,7 @@ export class Tile {
   /** Ask for images as large as they are seen. */
   subscribe() {
     const { settings, h264 } = /** @type {any} */ (this.app);
-    const codec = settings.get("codec") === "jpeg" || !h264 ? "jpeg" : "h264";
+    const codec = settings.get("codec") === "jpeg" || !h264 || this.stream.cam.still ? "jpeg" : "h264";
     this.stream.subscribe({ codec, mode: settings.get("mode"), max_w: Math.max(320, this.overlayCanvas.width) }, !this.node.hidden);
   }
 
@@ -214,8 +215,8 @@ export class Tile {
     this.stage.classList.toggle("old", OLD.has(name));
     const behind = stream.behindMs();
     const together = stream.wish.mode === "sync";
-    this.maskBadge.hidden = !stream.shown;
-    setText(this.maskBadge, together ? "masks in step" : Number.isNaN(behind) ? "no masks yet" : `masks ${Math.round(behind)} ms behind`);
+    this.maskBadge.hidden = !stream.shown || (stream.cam.still && behind === 0);
+    setText(this.maskBadge, together ? "masks in step" : Number.isNaN(behind) ? "no masks yet" : stream.cam.still ? "finding masks" : `masks ${Math.round(behind)} ms behind`);
     this.maskBadge.classList.toggle("late", behind > 1000 && !together);
     this.recBadge.hidden = !stream.recording;
     setIcon(this.recordButton, stream.recording ? "stop" : "record", `${stream.recording ? "Stop recording" : "Record"} ${stream.cam.name}`);
