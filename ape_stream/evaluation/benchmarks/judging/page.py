@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from ape_stream.evaluation.benchmarks.judging.worst import Case, Kind, Mark, Worst
     from ape_stream.evaluation.benchmarks.readers.dataset import Dataset
 
-__all__ = ["SIDE", "page"]
+__all__ = ["NAMED", "SIDE", "page"]
 
 SIDE: Final = 640
 """Longest side of a thumbnail, pixels."""
+NAMED: Final = 20
+"""Errors of an image that are named below it."""
 _QUALITY: Final = 80
 # Colours as of overlays: colour-blind people can distinguish them, too.
 _HEAD: Final = """<!doctype html>
@@ -114,7 +116,9 @@ def _list(marks: tuple[Mark, ...]) -> str:
     wrong = [mark for mark in marks if mark.kind != "right"]
     if not wrong:
         return ""
-    lines = (f'<li class="{_css(mark.kind)}">{_label(mark)}</li>' for mark in wrong)
+    lines = [f'<li class="{_css(mark.kind)}">{_label(mark)}</li>' for mark in wrong[:NAMED]]
+    if wrong[NAMED:]:
+        lines.append(f"<li>{len(wrong) - NAMED} more</li>")
     return f"<ul>{''.join(lines)}</ul>"
 
 
@@ -122,7 +126,7 @@ def _thumbnail(image: NDArray[np.uint8], wrong: NDArray[np.bool_] | None) -> str
     """The image, and wrong pixels in red, as a data URI."""
     if wrong is not None and wrong.shape == image.shape[:2]:
         image = image.copy()
-        image[wrong] = (image[wrong] // 3 + np.array([0, 0, 170])).astype(np.uint8)
+        image[wrong] = (image[wrong] // 2 + np.array([0, 0, 127])).astype(np.uint8)
     scale = min(1.0, SIDE / max(image.shape[:2]))
     small: NDArray[Any] = image
     if scale < 1:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from ape_stream.batch.state import Silent
 from ape_stream.evaluation.benchmarks.judging.match import best_threshold, match
+from ape_stream.evaluation.benchmarks.judging.page import NAMED, SIDE, page
+from ape_stream.evaluation.benchmarks.judging.worst import Case, Mark, Worst
 from ape_stream.evaluation.benchmarks.prediction import job as prediction_job
 from ape_stream.evaluation.benchmarks.prediction.run import RunOptions, predict
+from ape_stream.evaluation.benchmarks.readers.dataset import Dataset, Record
 from ape_stream.evaluation.benchmarks.registry import select_tasks
 from ape_stream.evaluation.benchmarks.scoring.records import (
     Classes,
@@ -104,6 +109,29 @@ def test_what_nobody_looked_for_is_not_judged() -> None:
     assert matches.alarm.tolist() == [False, False, True, False, True]
 
 
+def test_a_page_names_some_errors_and_escapes_all_names(tmp_path: Path) -> None:
+    marks = [Mark("missed", "<b>", (0.0, 0.0, 2.0, 2.0))]
+    marks += [Mark("false alarm", "cat", (1.0, 1.0, 2.0, 2.0), 0.5)] * (NAMED + 4)
+    case = Case(Record(1, tmp_path / "a&b.jpg", 1), len(marks), tuple(marks))
+    image = np.zeros((8, 2000, 3), np.uint8)
+    data = Dataset(
+        task=select_tasks(["coco/val"])[0],
+        classes=Classes(np.array([0]), ("a",)),
+        prompts=("a",),
+        records=(),
+        load=lambda _: image,
+    )
+    text = "".join(page("<run>", [(data, Worst("coco/val", 9, (case,), 0.25))]))
+    assert "<run>" not in text
+    assert "<b>" not in text
+    assert text.count("&lt;b&gt;") == 2
+    assert text.count("<rect") == len(marks)
+    assert "<li>5 more</li>" in text
+    assert "a&amp;b.jpg: 1 missed, 24 false alarms, 0 right" in text
+    jpeg = base64.b64decode(text.partition("base64,")[2].partition('"')[0])
+    assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape[1] == SIDE
+
+
 class _Errs(TruthPerceiver):
     """Misses the last region of each image, and finds one more with a name for a tag."""
 
@@ -158,13 +186,13 @@ def test_the_page_of_a_run_shows_its_errors(
     assert regions["threshold"] == pytest.approx(0.9)
     assert all(0 < one["wrong_pixels"] < 1 for one in maps["worst"])
     assert runner.invoke(app, arguments).exit_code == 0
-    page = (tmp_path / "worst.html").read_text(encoding="utf-8")
-    assert page.count("<figure>") == len(regions["worst"]) + len(maps["worst"])
-    assert page.count('<rect class="missed"') == page.count('<rect class="alarm"') > 0
-    assert len(re.findall(r'href="data:image/jpeg;base64,[^"]{100,}"', page)) == page.count("href=")
-    assert "http://" not in page
-    assert "https://" not in page
-    assert "<script" not in page
+    text = (tmp_path / "worst.html").read_text(encoding="utf-8")
+    assert text.count("<figure>") == len(regions["worst"]) + len(maps["worst"])
+    assert text.count('<rect class="missed"') == text.count('<rect class="alarm"') > 0
+    assert len(re.findall(r'href="data:image/jpeg;base64,[^"]{100,}"', text)) == text.count("href=")
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "<script" not in text
     again = runner.invoke(app, arguments)
     assert again.exit_code != 0
     assert runner.invoke(app, [*arguments, "--overwrite", "--images", "1"]).exit_code == 0
