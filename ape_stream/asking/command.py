@@ -157,8 +157,8 @@ def _write(
     made: list[Path] = []
     overwrite = files.overwrite
     if files.suffix is not None:
-        export.save_frames(answer, videos, files.out, files.suffix, overwrite=overwrite)
-        made.append(files.out / FRAMES)
+        if export.save_frames(answer, videos, files.out, files.suffix, overwrite=overwrite):
+            made.append(files.out / FRAMES)
     if files.formats:
         every = index.frames(*span)
         writers = export.write_formats(
@@ -173,10 +173,11 @@ def _write(
         made += [files.out / RESULTS, *(Path(writer.path) for writer in writers)]
     for spec in files.outputs:
         if spec.lower().endswith(".png"):
-            export.write_sheet(answer, videos, Path(spec), overwrite=overwrite)
+            count = export.write_sheet(answer, videos, Path(spec), overwrite=overwrite)
         else:
-            export.write_output(index, answer, videos, spec, overwrite=overwrite)
-        made.append(Path(spec))
+            count = export.write_output(index, answer, videos, spec, overwrite=overwrite)
+        if count:
+            made.append(Path(spec))
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial
@@ -44,6 +45,7 @@ def open_network(index: Index, device: str = "auto") -> Perceiver:
     """
     manifest = index.store.manifest
     options = {
+        **_options_of_plan(index),
         "model": manifest.model,
         "device": device,
         "dtype": manifest.dtype,
@@ -59,6 +61,16 @@ def open_network(index: Index, device: str = "auto") -> Perceiver:
                 " frames cannot be checked with it"
             )
     return perceiver
+
+
+def _options_of_plan(index: Index) -> dict[str, Any]:
+    """What the perceiver was made with, such as its canvas; nothing for an index of a live run."""
+    try:
+        plan = json.loads((index.store.root / "plan.json").read_text(encoding="utf-8"))
+        options: dict[str, Any] = plan["find"]["model"]["options"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return options
 
 
 def recheck(

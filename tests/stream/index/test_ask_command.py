@@ -86,6 +86,13 @@ def test_a_sheet_and_a_clip(made, tmp_path):
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == 6
 
 
+def test_nothing_found_writes_no_image(made, tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    assert ask(made, "cat", "--from", "50", "--output", str(sheet)) == 0
+    assert not sheet.exists()
+    assert str(sheet) not in capsys.readouterr().out
+
+
 def test_the_network_on_just_the_frames_that_are_not_certain(made):
     index = open_index(made.root, bank=made.bank)
     answer = index.ask("pole, cat", threshold=0.3)
