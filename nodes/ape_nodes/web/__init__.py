@@ -7,6 +7,7 @@ camera        one stream on its way to the viewers; encoder: each size and codec
 viewer        one WebSocket and its credits; hub: what all viewers share
 zones/        areas and lines, and their events; recorder: videos, snapshots
 server, rest  the HTTP server, and its addresses for scripts
-sink          the output `web:`; browser_camera: the source `browser://`; client: asks a server
+sink          the output `web:`; client: asks a server
+browser_camera  the source `browser://`; still: `still://`, one image for good
 commands      `ape-stream live`; benchmark: `ape-stream bench live`; static/: the page
 """

@@ -1,7 +1,7 @@
 """The source `still://PATH`: one image that stays, for a page that tries prompts on it.
 
 The image is looked at again whenever the prompts change, and a page may put another in its place.
-`ape-stream live picture.jpg` makes one of each image that it is given.
+`ape-stream live photo.jpg` makes one of each image that it is given.
 """
 
 from __future__ import annotations
