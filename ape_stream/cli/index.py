@@ -13,7 +13,6 @@ from ape_stream.cli import options as opt  # noqa: TC001 (typer reads annotation
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ape_stream.indexing.keeping import Keep
     from ape_stream.indexing.shelf import IndexResult
 
 __all__ = ["index"]
@@ -76,6 +75,7 @@ def _index(given: Mapping[str, Any]) -> None:
     from ape_stream.batch.run import Takeover  # noqa: PLC0415 (numpy takes its time)
     from ape_stream.cli import plan, shelf  # noqa: PLC0415
     from ape_stream.config import PluginConfig  # noqa: PLC0415
+    from ape_stream.indexing.keeping import keep_of  # noqa: PLC0415
     from ape_stream.indexing.shelf import IndexOptions, index_shelf  # noqa: PLC0415
     from ape_stream.plugins import PERCEIVER  # noqa: PLC0415
 
@@ -90,7 +90,7 @@ def _index(given: Mapping[str, Any]) -> None:
         model=plan.model_with(PluginConfig(PERCEIVER), {name: given[name] for name in names}),
         source=stream,
         selection=shelf.selection_of(for_files),
-        keep=_keep(given["keep"]),
+        keep=keep_of(given["keep"]),
         words=_words(given["words"]),
         engine=shelf.engine_of(for_files),
         takeover=Takeover(given["overwrite"], given["extend"], given["retry_failed"]),
@@ -101,17 +101,6 @@ def _index(given: Mapping[str, Any]) -> None:
     if result is not None:
         _report(result, given["out_dir"], as_json=given["as_json"])
         shelf.exit_for(result.states)
-
-
-def _keep(given: str) -> Keep:
-    from ape_stream.errors import UsageError  # noqa: PLC0415
-    from ape_stream.indexing.keeping import KEEP_ALL, Keep  # noqa: PLC0415
-
-    if given == "all":
-        return KEEP_ALL
-    if not given.isdecimal() or int(given) < 1:
-        raise UsageError(f"--keep is a number of queries, at least 1, or all; not {given!r}")
-    return Keep(rows=int(given))
 
 
 def _words(path: Path | None) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ keeping      Keeper: which queries of a frame are kept, and spheres around the o
 tracking     RowTracker: objects through a video under any name
 writing      VideoWriter: the frames of one video, in parts
 parts        write_part: frames and rows as the two files of a part
+sink         IndexSink: the same of any run, as an output
 payload      a frame as bytes of a shard, until its clip is whole
 statistics   how large an index is, and how much of it is certain
 """

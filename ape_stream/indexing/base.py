@@ -44,15 +44,12 @@ class Base:
     """The words that decide what is kept."""
 
 
-def open_base(
-    root: Path, facts: NetworkFacts, weights: str, keep: Keep, words: Sequence[str] = ()
-) -> Base:
+def open_base(root: Path, facts: NetworkFacts, keep: Keep, words: Sequence[str] = ()) -> Base:
     """Read what an index has already, or make it and write it.
 
     Args:
         root: Folder of the index.
         facts: Of the network.
-        weights: Digest of its files.
         keep: Which queries are kept.
         words: Reference words beyond the names that the network learnt, clean texts.
 
@@ -65,7 +62,7 @@ def open_base(
         raise ConfigError(f"{facts.model} knows no names: give --words, a file with some")
     # Another machine may compute other last bits of the directions: those that are there stay.
     head, reference = _found(root, facts, texts) or _made(facts, texts)
-    manifest = _manifest(facts, weights, head, keep, reference)
+    manifest = _manifest(facts, head, keep, reference)
     named = {field.name: getattr(reference, field.name) for field in fields(Reference)}
     text = json.dumps(manifest.to_json(), ensure_ascii=False, indent=1, sort_keys=True)
     # The manifest comes last: where it is, the others are.
@@ -110,13 +107,10 @@ def _made(facts: NetworkFacts, texts: tuple[str, ...]) -> tuple[Head, Reference]
     return replace(head, basis=basis), Reference(texts, vectors, biases)
 
 
-def _manifest(
-    facts: NetworkFacts, weights: str, head: Head, keep: Keep, reference: Reference
-) -> Manifest:
-    same = ("model", "text_tower", "text_dtype", "text_pooling", "dtype", "threshold")
+def _manifest(facts: NetworkFacts, head: Head, keep: Keep, reference: Reference) -> Manifest:
+    same = ("model", "weights", "text_tower", "text_dtype", "text_pooling", "dtype", "threshold")
     return Manifest(
         format=FORMAT,
-        weights=weights,
         head=head.digest,
         width=head.width,
         mask_margin=facts.mask_margin,

@@ -68,8 +68,7 @@ class IndexJob:
         perceiver = make("perceivers", plugin, options=self._model["options"])
         if not isinstance(perceiver, GivesQueries):
             raise ConfigError(f"the model {plugin!r} gives no queries: only APE can be indexed")
-        facts = perceiver.facts
-        base = open_base(self._root, facts, weights_digest(self._model), self._keep, self._words)
+        base = open_base(self._root, perceiver.facts, self._keep, self._words)
         # The states are the same for every name; none is looked for.
         name = {"text": base.reference.texts[0], "kind": "vocabulary", "threshold": 1.0}
         perceiver.prepare(PromptSet.of([name]))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from ape_stream.errors import UsageError
 from ape_stream.index.alignment import scores_of
 from ape_stream.index.bounds import enclose
 from ape_stream.index.cells import inside_boxes, pack_cells
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ape_stream.types import Frame
     from ape_stream.values.queries import FrameQueries
 
-__all__ = ["KEEP_ALL", "Keep", "Keeper", "Reference"]
+__all__ = ["KEEP_ALL", "Keep", "Keeper", "Reference", "keep_of"]
 
 SPHERES: Final = 12
 """Around what is dropped of a frame, at most: 1.6 KB of it."""
@@ -37,6 +38,19 @@ class Keep:
 
 
 KEEP_ALL: Final = Keep(None, None)
+
+
+def keep_of(given: str) -> Keep:
+    """What "50" or "all" means.
+
+    Raises:
+        UsageError: it is neither a number, at least 1, nor "all".
+    """
+    if given == "all":
+        return KEEP_ALL
+    if not given.isdecimal() or int(given) < 1:
+        raise UsageError(f"keep is a number of queries, at least 1, or all; not {given!r}")
+    return Keep(rows=int(given))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -36,6 +36,7 @@ from ape_model.text.embedder import VOCABULARY, classify
 from ape_model.weights.registry import DEFAULT, find_model
 from ape_model.world.words import drawn_stuff
 from ape_stream import masks
+from ape_stream.batch.clips import file_digest
 from ape_stream.errors import ConfigError, ModelError, PromptError
 from ape_stream.stats import DeviceMemory
 from ape_stream.types import Instances, Maps, SemanticMap
@@ -104,6 +105,7 @@ class ApePerceiver:
             self._dtype = parse_dtype(dtype)
             self.network = load_network(files, self.device).to(self._dtype)
             path = None if bank is None else Path(bank)
+            self._weights = self.weights(model=model, bank=bank)
             self._embedder = open_embedder(files, self.device, bank=path)
             on_gpu = self.device.type == "cuda"
             graphs = on_gpu and graphs_work(self.device)
@@ -117,9 +119,7 @@ class ApePerceiver:
         self._spares_a_core = config.spare_core and not on_gpu
         self._threshold = config.score_threshold if threshold is None else threshold
         self._vocabulary = files.vocabulary | self._embedder.names
-        self._known_stuff = files.stuff
-        if config.knows_drawn_stuff:
-            self._known_stuff |= drawn_stuff()
+        self._known_stuff = files.stuff | (drawn_stuff() if config.knows_drawn_stuff else set())
         self._official = official
         self._per_prompt = per_prompt
         self._map_rule = map_rule
@@ -142,6 +142,7 @@ class ApePerceiver:
             self._files,
             self.network,
             self._embedder,
+            weights=file_digest(self._weights),
             threshold=self._threshold,
             per_prompt=self._per_prompt,
             stuff=self._known_stuff,

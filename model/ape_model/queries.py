@@ -28,6 +28,7 @@ def facts_of(
     network: Ape,
     embedder: PromptEmbedder,
     *,
+    weights: str,
     threshold: float,
     per_prompt: int,
     stuff: frozenset[str],
@@ -38,6 +39,7 @@ def facts_of(
         files: of the model.
         network: in its arithmetic.
         embedder: of its prompts.
+        weights: digest of the files.
         threshold: lowest score kept for prompts without one of their own.
         per_prompt: most regions of one prompt in one frame.
         stuff: clean texts that are stuff.
@@ -49,6 +51,7 @@ def facts_of(
 
     return NetworkFacts(
         model=files.name,
+        weights=weights,
         alignment={name: _array(value) for name, value in network.alignment.parts().items()},
         dtype=str(dtype).removeprefix("torch."),
         text_tower=embedder.space.tower,

@@ -45,7 +45,7 @@ def indexes(perceiver, frames, tmp_path_factory):
     made = []
     for number, keep in enumerate((KEEP_ALL, Keep(), Keep(rows=8))):
         root = tmp_path_factory.mktemp(f"index{number}")
-        base = open_base(root, perceiver.facts, "0" * 64, keep)
+        base = open_base(root, perceiver.facts, keep)
         keeper = Keeper(base.head, base.reference, keep)
         writer = VideoWriter(root, "drawn", base.manifest.identity)
         for frame, (_, maps) in zip(frames, found, strict=True):

@@ -1,0 +1,202 @@
+"""`index`: what is on disk follows from the videos alone, however often a run was killed."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import write_clip
+from stand_in import install
+
+from ape_stream import index
+from ape_stream.cli.main import main
+from ape_stream.indexing import payload
+from ape_stream.indexing.keeping import Keep, Keeper, Reference
+from ape_stream.indexing.parts import IndexedFrame
+from ape_stream.indexing.tracking import RowTracker
+
+ROOT = Path(__file__).resolve().parents[3]
+OPTIONS = ("--model", "queries:made", "--keep", "8")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    install(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("stand_in_model", None)
+
+
+def make(*words, out="IDX"):
+    return main(["index", *OPTIONS, "--out-dir", out, *words])
+
+
+def files_of(root):
+    own = (path for path in sorted(Path(root).rglob("*")) if ".shards" not in path.parts)
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in own
+        if path.is_file() and path.parts[-2] != "levels"
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_that_is_killed_goes_on_to_the_same_bytes(place):
+    Path("in").mkdir()
+    write_clip(place / "in" / "a.mp4", frames=140)
+    write_clip(place / "in" / "b.mp4", frames=5)
+    assert make("in", out="whole") == 0
+    for seen in (".shards/clips/a/000000.shard", "parts/a/000000.rows.arrow"):
+        process = start(place)
+        wait_for(place / "IDX" / seen, process)
+        process.kill()
+        process.wait(60)
+    # Cut short, as by a disk: made again.
+    parts = list(Path("IDX/parts").rglob("*.arrow"))
+    for path in parts[:1]:
+        path.write_bytes(path.read_bytes()[:-9])
+    assert make("in") == 0
+    assert files_of("IDX") == files_of("whole")
+    assert not list(Path("IDX").rglob("*.shard"))
+    again = files_of("IDX")
+    assert make("in") == 0  # nothing is left to do
+    assert files_of("IDX") == again
+
+
+def start(place):
+    path = os.pathsep.join([str(place), *(str(ROOT / p) for p in (".", "model", "nodes"))])
+    command = [sys.executable, "-m", "ape_stream", "index", "in", *OPTIONS, "--out-dir", "IDX"]
+    nowhere = subprocess.DEVNULL
+    env = {**os.environ, "PYTHONPATH": path}
+    return subprocess.Popen(command, cwd=place, env=env, stdout=nowhere, stderr=nowhere)
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 90
+    while not path.exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_an_index_of_files_is_asked_and_measured(place, capsys):
+    write_clip(place / "v.mp4", frames=6)
+    assert make("v.mp4", "--json") == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])["summary"]
+    assert (summary["clips"], summary["frames"]) == (1, 6)
+    assert summary["rows"] + summary["dropped"] == 6 * 12
+    store = index.open("IDX").store
+    (part,) = store.parts
+    assert 6 < part.info.rows == summary["rows"] < 48
+    assert part.rows.reference.min() >= 0.3
+    assert np.bincount(part.rows.frame).max() <= 8
+    assert part.rows.track.max() > 0
+    assert len(store.tracks(1)) == part.rows.track.max()
+    assert main(["index", "--stats", "--json", "IDX"]) == 0
+    stats = json.loads(capsys.readouterr().out)
+    assert stats["rows_per_frame"] == round(part.info.rows / 6, 2)
+    assert set(stats["recheck"]) == {"0.3", "0.5", "0.7"}
+    on_disk = sum(path.stat().st_size for path in Path("IDX/parts").rglob("*.arrow"))
+    sizes = stats["bytes"]
+    assert sum(sizes[name] for name in ("states", "masks", "boxes", "frames")) == on_disk
+    assert main(["index", "--stats", "IDX"]) == 0
+    assert "6 frames" in capsys.readouterr().out
+
+
+def test_another_plan_is_refused(place, capsys):
+    write_clip(place / "v.mp4", frames=3)
+    assert make("v.mp4") == 0
+    assert main(["index", "v.mp4", "--model", "queries:made", "--out-dir", "IDX"]) == 2
+    assert "keep.rows: 8 then, 50 now" in capsys.readouterr().err
+    assert make("v.mp4", "--keep", "none") == 2
+    assert "keep is a number of queries" in capsys.readouterr().err
+
+
+def test_a_model_without_queries_is_refused(folder, capsys):
+    write_clip(folder / "v.mp4", frames=3)
+    assert main(["index", "v.mp4", "--model", "fake:x", "--out-dir", "IDX"]) != 0
+    assert "gives no queries" in capsys.readouterr().err
+
+
+def test_an_output_of_a_run_is_the_index_of_its_files(place):
+    write_clip(place / "v.mp4", frames=5)
+    run = ["annotate", "v.mp4", "--prompt", "cup", "--model", "queries:made"]
+    assert main([*run, "--output", "index:LIVE"]) == 0
+    assert main(["index", "v.mp4", "--model", "queries:made", "--out-dir", "IDX"]) == 0
+    live, files = index.open("LIVE").store, index.open("IDX").store
+    for name in ("query", "box", "reference", "state", "track"):
+        one, other = (getattr(store.parts[0].rows, name) for store in (live, files))
+        assert np.array_equal(one, other)
+    assert live.manifest == files.manifest
+    assert main([*run, "--output", "index:LIVE"]) == 2  # not replaced
+    assert main([*run, "--output", "index:LIVE", "--overwrite"]) == 0
+
+
+def frame_of(rng, boxes, scores, k=0):
+    count = len(boxes)
+    return IndexedFrame(
+        index=k,
+        time_s=k / 10,
+        pts=None,
+        time_base=(1, 90_000),
+        file=None,
+        size=(100, 200),
+        cells=(4, 8),
+        filled=(4.0, 7.5),
+        query=np.arange(count, dtype=np.int32),
+        box=np.array(boxes, np.float32).reshape(-1, 4),
+        reference=np.array(scores, np.float32),
+        state=rng.standard_normal((count, 3)).astype(np.float16),
+        masks=[bytes([k, j]) * j for j in range(count)],
+        dropped=2,
+        centre=np.zeros((1, 2), np.float16),
+        radius=np.ones(1, np.float32),
+        remainder=np.ones(1, np.float32),
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_payload_is_the_frame_again(count):
+    rng = np.random.default_rng(0)
+    frame = frame_of(rng, rng.random((count, 4)), rng.random(count))
+    data = payload.to_payload(frame)
+    again = payload.from_payload(data)
+    assert payload.to_payload(again) == data
+    assert again.state.dtype == np.float16
+    assert np.array_equal(again.box, frame.box)
+    assert again.masks == frame.masks
+
+
+def test_rows_of_one_object_share_its_track():
+    rng, tracker = np.random.default_rng(0), RowTracker()
+    near = [[0.1, 0.1, 0.3, 0.5], [0.1, 0.1, 0.31, 0.5]]
+    far = [0.6, 0.2, 0.9, 0.8]
+    empty = [0.5, 0.5, 0.5, 0.5]
+    ids = [
+        tracker.update(frame_of(rng, [*near, far, empty], [0.8, 0.9, 0.5, 0.4], k)).tolist()
+        for k in range(3)
+    ]
+    assert ids[0] == [0, 0, 0, 0]
+    first, second, third, fourth = ids[2]
+    assert first == second != third
+    assert min(first, third) > 0 == fourth
+    tracks = tracker.tracks(7)
+    assert [(t.id, t.video, t.first_frame, t.last_frame) for t in tracks] == [
+        (1, 7, 1, 2),
+        (2, 7, 1, 2),
+    ]
+
+
+def test_the_best_rows_are_kept_in_the_order_of_the_network():
+    head = None
+    keeper = Keeper(head, Reference((), np.zeros((0, 2)), np.zeros(0)), Keep(score=0.3, rows=2))
+    scores = np.array([0.5, 0.2, 0.9, 0.5, 0.1], np.float32)
+    assert keeper._kept(scores).tolist() == [0, 2]
+    keeper = Keeper(head, Reference((), np.zeros((0, 2)), np.zeros(0)), Keep(score=None, rows=None))
+    assert keeper._kept(scores).tolist() == [0, 1, 2, 3, 4]
