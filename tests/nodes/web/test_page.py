@@ -332,6 +332,10 @@ def test_an_image_that_stays_is_replaced_by_one_that_is_dropped(driver, tmp_path
         time.sleep(1.5)
         assert browser.text(".tile .badge") == "IMAGE"  # not STALE
         assert browser.find("#still-save").is_displayed()
+        colours = "app.tiles[0].things.map(({colour}) => app.palette.indexOf(colour)).join()"
+        assert browser.value(colours) == "0,1"
+        browser.run("app.settings.set('colours', 'region')")
+        browser.wait(f"{colours} === '1,2'")
         browser.run("""
             const canvas = new OffscreenCanvas(300, 200);
             canvas.getContext('2d').fillRect(0, 0, 150, 200);

@@ -13,7 +13,7 @@ export function rgb(hex) {
 }
 
 /**
- * @param {number} key number of a word or of a track
+ * @param {number} key number of a word, a track or a region
  * @param {string[]} [palette]
  * @returns {string} #rrggbb
  */
@@ -43,10 +43,10 @@ export function inkOn(hex) {
 /**
  * The colour of a detection.
  * @param {{id: number, color: string | null}} word
- * @param {number} track 0: none yet
- * @param {{byTrack: boolean, palette: string[]}} options
+ * @param {number} number of its track or region, where these have colours of their own; 0: the word's
+ * @param {string[]} palette
  */
-export function detectionColour(word, track, { byTrack, palette }) {
-  if (byTrack && track > 0) return paletteColour(track, palette);
+export function detectionColour(word, number, palette) {
+  if (number > 0) return paletteColour(number, palette);
   return word.color ?? paletteColour(word.id - 1, palette);
 }

@@ -14,7 +14,7 @@ const DEFAULTS = {
   zones: true,
   fill: "tint", // tint, blur, pixelate
   opacity: 0.45,
-  colours: "word", // word, track
+  colours: "word", // word, track, region
   mode: "live", // live, sync
   codec: "auto", // auto, jpeg, h264
   letters: true, // single letters are keys

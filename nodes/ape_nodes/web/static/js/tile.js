@@ -141,7 +141,7 @@ export class Tile {
   #collect() {
     const { app, stream } = this;
     const { found } = stream;
-    const options = { byTrack: app.settings.get("colours") === "track", palette: app.palette };
+    const by = app.settings.get("colours");
     this.colours.fill(0);
     this.marked.fill(0);
     this.things = [];
@@ -150,7 +150,7 @@ export class Tile {
     for (const detection of found.detections) {
       const word = app.words.get(detection.word);
       if (!word || !this.#isShown(word, detection)) continue;
-      const colour = detectionColour(word, detection.track, options);
+      const colour = detectionColour(word, by === "track" ? detection.track : by === "region" ? detection.label : 0, app.palette);
       const pinned = this.pinned > 0 && this.pinned === detection.track;
       if (pinned) this.pinnedAtMs = performance.now();
       const [x1, y1, x2, y2] = detection.box;
