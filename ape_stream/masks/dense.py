@@ -74,7 +74,7 @@ def argmax_upsampled(
     winner, decided = _decided(values, gates, len(grid[0].starts), len(grid[1].starts))
     out = np.repeat(np.repeat(winner, grid[1].counts, 1), grid[0].counts, 0)  # (H, W)
     occupied = (grid[0].counts > 0)[:, None] & (grid[1].counts > 0)
-    for part in _open_blocks(values, occupied & ~decided):
+    for part in _open_blocks(values, gates, occupied & ~decided):
         _compare(out, part, gates, *grid)
     return out
 
@@ -132,31 +132,48 @@ class _OpenBlocks:
     col: NDArray[np.intp]
     """(N,)."""
     classes: NDArray[np.intp]
-    """(N, C) positions of the maps, rising; a block with fewer repeats its last."""
+    """(N, C) positions of the maps, rising, two or more; a block with fewer repeats its last."""
     corners: NDArray[np.float32]
     """(4, N, C) their values at the cells around."""
 
 
 def _open_blocks(
-    values: NDArray[np.float32], undecided: NDArray[np.bool_]
+    values: NDArray[np.float32], gates: NDArray[np.float32], undecided: NDArray[np.bool_]
 ) -> Iterator[_OpenBlocks]:
-    """The undecided blocks with the maps that can win there, by their number."""
+    """The undecided blocks with the maps that can win there, in groups of equal work."""
     row, col = np.nonzero(undecided)
-    around = np.stack([values[:, r, c] for r, c in _cells(row, col, values.shape[1:])])  # (4, K, N)
+    cells = _cells(row, col, values.shape[1:])
+    around = np.stack([values[:, r, c] for r, c in cells])  # (4, K, N)
     # A mean lies between the least and the largest: below another's least one cannot win.
     can_win = around.max(0) >= around.min(0).max(0)  # (K, N)
     block, classes = np.nonzero(can_win.T)
     counts = can_win.sum(0)  # (N,)
     first = np.searchsorted(block, np.arange(len(counts)))
-    # Blocks of up to 2, 4, 8, ... maps together: few groups, so few calls.
-    groups = np.ceil(np.log2(np.maximum(counts, 2))).astype(np.intp)
+    gated = np.minimum.reduce([gates[:, r, c].min(0) for r, c in cells]) < 1  # (N,)
+    # The first and the last block of an axis have half as many pixels more than the others.
+    rim = (row == 0) | (col == 0) | (row == undecided.shape[0] - 1)
+    rim |= col == undecided.shape[1] - 1
+    groups = _groups(counts, gated, rim)
     for group in np.unique(groups):
         chosen = np.flatnonzero(groups == group)
         # Where there are fewer, the last comes again: it is not larger than itself.
-        place = np.minimum(np.arange(counts[chosen].max()), counts[chosen][:, None] - 1)
+        most = max(2, counts[chosen].max())
+        place = np.minimum(np.arange(most), counts[chosen][:, None] - 1)
         own = classes[first[chosen][:, None] + place]  # (n, C)
         corners = around[:, own.T, chosen].swapaxes(1, 2)  # (4, n, C)
         yield _OpenBlocks(row[chosen], col[chosen], own, corners)
+
+
+def _groups(
+    counts: NDArray[np.intp], gated: NDArray[np.bool_], rim: NDArray[np.bool_]
+) -> NDArray[np.intp]:
+    """A number for each block; those of one number are compared together.
+
+    A group costs as its largest block, most maps and any gate; many groups cost calls. Nearly all
+    blocks lie between two maps: only these are told apart by size and gate.
+    """
+    several = np.minimum(np.ceil(np.log2(np.maximum(counts, 2))), 3).astype(np.intp)
+    return np.where(several == 1, 2 * rim + gated, 2 + 2 * several)
 
 
 def _cells(
@@ -175,7 +192,7 @@ def _compare(
     cols: _Blocks,
 ) -> None:
     """Fill undecided blocks of the frame pixel by pixel; blocks are the last axis of all arrays."""
-    pixels = max(1, int(rows.counts.max()) * int(cols.counts.max()))
+    pixels = int(rows.counts[blocks.row].max()) * int(cols.counts[blocks.col].max())
     step = max(1, _AT_ONCE // pixels)
     flat = out.reshape(-1)
     for start in range(0, len(blocks.row), step):
@@ -184,19 +201,27 @@ def _compare(
         y, x = rows.pixels(row), cols.pixels(col)  # (R, n), (S, n)
         shares = rows.share[y], cols.share[x]
         around = _cells(row, col, gates.shape[1:])
-        winner = np.broadcast_to((classes[0] + 1).astype(np.uint16), (len(y), *x.shape))
-        best = _between(blocks.corners[:, part, 0], *shares)  # (R, S, n)
+        corners = blocks.corners[:, part]  # (4, n, C)
         own = classes if len(gates) > 1 else np.zeros_like(classes)
         gate = _gate(gates, own[0], around, shares)
-        for k in range(1, len(classes)):
-            value = _between(blocks.corners[:, part, k], *shares)
+        # The first two by their difference, which is one map to read instead of two.
+        better = _between(corners[..., 1] - corners[..., 0], *shares) > 0  # (R, S, n)
+        winner = np.where(better, *(classes[[1, 0]] + 1).astype(np.uint16))
+        if len(gates) > 1:
+            gate = np.where(better, _gate(gates, own[1], around, shares), gate)
+        if len(classes) > 2:
+            best = np.maximum(*(_between(corners[..., k], *shares) for k in (0, 1)))
+        for k in range(2, len(classes)):
+            value = _between(corners[..., k], *shares)
             better = value > best
             winner = np.where(better, (classes[k] + 1).astype(np.uint16), winner)
             np.maximum(best, value, out=best)
             if len(gates) > 1:
                 gate = np.where(better, _gate(gates, own[k], around, shares), gate)
+        if gate.shape == winner.shape:
+            winner *= gate >= 1
         # One index is faster than two.
-        flat[(y * out.shape[1])[:, None] + x] = np.where(gate < 1, 0, winner)
+        flat[(y * out.shape[1])[:, None] + x] = winner
 
 
 def _gate(
@@ -215,10 +240,12 @@ def _gate(
 def _between(
     corners: NDArray[np.float32], down: NDArray[np.float32], right: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """(4, n) cells at the pixels of n blocks, (R, S, n): columns first, then rows, as `lerp`."""
-    left = 1 - right
-    top: NDArray[np.float32] = corners[0] * left + corners[1] * right  # (S, n)
-    low = corners[2] * left + corners[3] * right
-    between: NDArray[np.float32] = top * (1 - down)[:, None]  # (R, S, n)
-    between += low * down[:, None]
+    """(4, n) cells at the pixels of n blocks, (R, S, n): columns first, then rows.
+
+    In fewer steps than `lerp`: the last bit may differ.
+    """
+    top = corners[0] + (corners[1] - corners[0]) * right  # (S, n)
+    low = corners[2] + (corners[3] - corners[2]) * right
+    between: NDArray[np.float32] = (low - top) * down[:, None]  # (R, S, n)
+    between += top
     return between
