@@ -206,7 +206,8 @@ def _compare(
         gate = _gate(gates, own[0], around, shares)
         # The first two by their difference, which is one map to read instead of two.
         better = _between(corners[..., 1] - corners[..., 0], *shares) > 0  # (R, S, n)
-        winner = np.where(better, *(classes[[1, 0]] + 1).astype(np.uint16))
+        numbers = (classes + 1).astype(np.uint16)  # (C, n)
+        winner = np.where(better, numbers[1], numbers[0])
         if len(gates) > 1:
             gate = np.where(better, _gate(gates, own[1], around, shares), gate)
         if len(classes) > 2:
@@ -214,7 +215,7 @@ def _compare(
         for k in range(2, len(classes)):
             value = _between(corners[..., k], *shares)
             better = value > best
-            winner = np.where(better, (classes[k] + 1).astype(np.uint16), winner)
+            winner = np.where(better, numbers[k], winner)
             np.maximum(best, value, out=best)
             if len(gates) > 1:
                 gate = np.where(better, _gate(gates, own[k], around, shares), gate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path  # noqa: TC003 (typer reads annotations while running)
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ape_model.benchmark.frame import Cost, Form
     from ape_model.network.ape import Ape
 
-__all__ = ["app", "model", "ops"]
+__all__ = ["app", "maps", "model", "ops"]
 
 VOCABULARIES: Final = (1, 1203, 10_000)
 """Numbers of cached prompts whose frames should cost the same."""
@@ -107,6 +108,40 @@ def model(  # noqa: PLR0913 (typer reads a command's options from its parameters
         "repeats": repeats,
     }
     _print(about, costs, as_json=as_json)
+
+
+@app.command()
+def maps(
+    *,
+    name: Annotated[str, typer.Option("--model", help="Model that paints.")] = "nano",
+    image: Annotated[
+        Path | None, typer.Option(help="Image; default: a scene of the drawn world.")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option("-p", "--prompt", help="Names; default: those of the scene.")
+    ] = None,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the frame, pixels.")] = "1920x1080",
+    canvas: Annotated[int, typer.Option(help="Longest side that the network sees, pixels.")] = 480,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median is reported.")] = 15,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Semantic and panoptic maps of a frame: what they cost beyond its masks, on the CPU."""
+    from ape_model.benchmark import maps as bench  # noqa: PLC0415 (torch takes seconds)
+
+    costs, about = bench.run(name, image, prompt, size, canvas, repeats, threads)
+    if as_json:
+        print_json({**about, **asdict(costs)})
+        return
+    typer.echo(", ".join(f"{key} {value}" for key, value in about.items()))
+    typer.echo(f"all that follows the network, masks alone: {costs.masks:.1f} CPU ms")
+    typer.echo(f"semantic map: {costs.semantic:.1f} CPU ms more")
+    typer.echo(f"panoptic map: {costs.panoptic:.1f} CPU ms more")
+    ratio = costs.owners_plain / costs.owners
+    typer.echo(
+        f"owner of every pixel: {costs.owners:.1f} CPU ms, {ratio:.1f}x as fast as every map"
+        f" upsampled ({costs.owners_plain:.1f} CPU ms); they differ at {costs.differ} pixels"
+    )
 
 
 def _forms(
