@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -63,21 +64,21 @@ def around(
 
 def _axes(points: NDArray[np.float32], outline: NDArray[np.intp] | None) -> NDArray[np.float64]:
     """(3, 3): the sides of the tightest rectangle around the face of the points, and its normal."""
-    away = points - points.mean(1, keepdims=True)
-    # The direction of the least spread is the normal of the face that the camera sees.
-    _, directions = np.linalg.eigh((away @ away.T).astype(np.float64))
-    normal = directions[:, 0]
+    away = points - np.add.reduce(points, 1, keepdims=True) / np.float32(points.shape[1])
+    # Rows in the order of spread; that of the least is the normal of the face that is seen.
+    _, _, directions = cv2.eigen((away @ away.T).astype(np.float64))
+    normal = directions[2]
     # Of the two directions of a normal the one that makes equal poses equal.
-    normal = normal if normal[np.argmax(np.abs(normal))] > 0 else -normal
-    flat = directions[:, 1:]  # (3, 2)
+    normal = normal if max(normal.tolist(), key=abs) > 0 else -normal
+    flat = directions[:2]
     chosen = away if outline is None else away.take(outline, 1)
-    degrees = cv2.minAreaRect(chosen.T @ flat.astype(np.float32))[2]
-    angle = np.deg2rad(degrees)
-    first = flat @ np.array([np.cos(angle), np.sin(angle)])
+    degrees = cv2.minAreaRect(chosen.T @ flat.T.astype(np.float32))[2]
+    angle = math.radians(degrees)
+    first = math.cos(angle) * flat[0] + math.sin(angle) * flat[1]
     # A rectangle looks the same after every quarter turn: the one closest to the x axis.
     second = _cross(normal, first)
     first = max((first, second, -first, -second), key=lambda side: float(side[0]))
-    return np.stack([first, _cross(normal, first), normal], -1)
+    return np.array([first, _cross(normal, first), normal]).T
 
 
 def _cross(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

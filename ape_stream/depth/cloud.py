@@ -137,7 +137,7 @@ def _part(
     grid = np.ix_(seen.rows, seen.columns)
     keep = seen.keep & (owners[grid] == k + 1)
     # As measured: smoothing is for boxes.
-    points = seen.points(depth.camera, seen.raw, keep).T
+    points = seen.points(depth.camera, seen.raw, np.flatnonzero(keep)).T
     count = len(points)
     return Cloud(
         points,

@@ -82,26 +82,33 @@ def _box(mask: Mask, depth: Depth, kind: BoxKind, to: Transform | None) -> Box3D
     found = surface(mask, depth, _step(mask, depth))
     if found is None:
         return None
-    points = found.points(depth.camera, found.smooth, found.keep)
+    places = np.flatnonzero(found.keep)
+    points = found.points(depth.camera, found.smooth, places)
     if to is not None:
         points = to(points.T).T
-    center, size, axes = around(points, kind, _outline(found.keep))
+    center, size, axes = around(points, kind, _outline(places, found.keep.shape))
     # Points are the centres of pixels: the outer half of the outermost ones is missing.
     side = found.step * found.distance
-    scale = np.diag([side / depth.camera.fx, side / depth.camera.fy, 0.0])
-    pixels = scale if to is None else to.rotation @ scale
-    size = size + np.abs(axes.T @ pixels).sum(1)
+    pixel = np.array([side / depth.camera.fx, side / depth.camera.fy, 0.0])
+    turned = axes.T if to is None else axes.T @ to.rotation
+    size += np.abs(turned * pixel).sum(1)
     return Box3D(center, size, axes, found.distance, found.spread, points.shape[1])
 
 
-def _outline(keep: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Which of the P pixels that are kept are the first or the last of their row.
+def _outline(places: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """Which of P pixels are the first or the last of their row.
 
     All corners of the outline are among them, however many pixels inside are missing.
+
+    Args:
+        places: (P,) places of pixels in an array of this shape, flattened; in ascending order.
+        shape: (h, w).
     """
-    counts = np.count_nonzero(keep, axis=1)
-    ends = np.cumsum(counts[counts > 0])
-    return np.concatenate([ends - counts[counts > 0], ends - 1])
+    height, width = shape
+    cuts = places.searchsorted(np.arange(0, height * width + 1, width))
+    first, after = cuts[:-1], cuts[1:]
+    filled = np.flatnonzero(first < after)
+    return np.concatenate([first.take(filled), after.take(filled) - 1])
 
 
 def _step(mask: Mask, depth: Depth) -> int:

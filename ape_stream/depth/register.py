@@ -37,7 +37,7 @@ def registered(
     """
     seen = Depth(depth, depth_camera.resized((depth.shape[0], depth.shape[1])))
     rows, columns = np.arange(depth.shape[0]), np.arange(depth.shape[1])
-    z = seen.metres(rows, columns)
+    z = seen.metres()
     x, y = seen.camera.rays(rows, columns)
     points = np.stack([x * z, y * z, z], -1)[z > 0]  # (P, 3)
     return from_points(points, camera, transform)

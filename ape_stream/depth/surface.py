@@ -48,6 +48,8 @@ _OFF: Final = 3
 """Pixels by which the edge of a mask may be off: least width of the rim, however small it is."""
 _CORE: Final = 0.1
 """Least part of the depth values that the eroded mask must leave."""
+_RIDGE: Final = 1e-9
+"""Least pivot of the equations of a plane: without spread in a direction it is flat there."""
 _TINY: Final = np.float32(1e-6)
 """Metres, or 1 / metres: what divides is at least this."""
 
@@ -74,21 +76,21 @@ class Surface:
     """Median absolute deviation from it, metres."""
 
     def points(
-        self, camera: Camera, z: NDArray[np.float32], keep: NDArray[np.bool_]
+        self, camera: Camera, z: NDArray[np.float32], places: NDArray[np.intp]
     ) -> NDArray[np.float32]:
         """(3, P) float32 metres: x, y and z of some grid points.
 
         Args:
             camera: Of the image.
             z: (h, w) float32 metres.
-            keep: (h, w) bool: which.
+            places: (P,) which, in the flattened grid.
         """
         x, y = camera.rays(self.rows, self.columns)
         points = np.empty((3, *z.shape), np.float32)
         np.multiply(x, z, out=points[0])
         np.multiply(y, z, out=points[1])
         points[2] = z
-        return points.reshape(3, -1).take(np.flatnonzero(keep), 1)
+        return points.reshape(3, -1).take(places, 1)
 
 
 def surface(mask: Mask, depth: Depth, step: int) -> Surface | None:
@@ -108,9 +110,9 @@ def surface(mask: Mask, depth: Depth, step: int) -> Surface | None:
         return None
     # The middle pixel of each step, so that the grid lies evenly inside the mask.
     top, left = min(step // 2, (h - 1) // 2), min(step // 2, (w - 1) // 2)
-    rows = np.arange(mask.y + top, mask.y + h, step)
-    columns = np.arange(mask.x + left, mask.x + w, step)
-    raw = depth.metres(rows, columns)
+    raw = depth.metres(
+        slice(mask.y + top, mask.y + h, step), slice(mask.x + left, mask.x + w, step)
+    )
     grid = slice(top, None, step), slice(left, None, step)
     valid = mask.bitmap[grid] & (raw > 0)
     coarse = depth.camera.size[0] // depth.values.shape[0]
@@ -129,6 +131,8 @@ def surface(mask: Mask, depth: Depth, step: int) -> Surface | None:
     smooth, keep = _followed(raw, core & near, near, math.ceil(rim / step))
     if np.count_nonzero(keep) < _LEAST:
         return None
+    rows = np.arange(mask.y + top, mask.y + h, step)
+    columns = np.arange(mask.x + left, mask.x + w, step)
     return Surface(rows, columns, step, keep, smooth, raw, distance, spread)
 
 
@@ -139,7 +143,9 @@ def _some(values: NDArray[Any]) -> NDArray[Any]:
 def _median(values: NDArray[Any]) -> float:
     """The upper median: np.median costs five times as much for so few values."""
     middle = len(values) // 2
-    return float(np.partition(values, middle)[middle])
+    ordered = values.copy()
+    ordered.partition(middle)
+    return float(ordered[middle])
 
 
 def _rim_of(area: int) -> int:
@@ -155,16 +161,23 @@ def _core(
     """
     least = max(_LEAST, _CORE * np.count_nonzero(valid))
     bytes_ = np.ascontiguousarray(bitmap).view(np.uint8)
+    rows, columns = grid
     while rim:
-        kernel = np.ones((2 * rim + 1, 2 * rim + 1), np.uint8)
-        # What is outside the crop is outside the mask.
-        eroded = cv2.erode(bytes_, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-        core = eroded[grid].view(np.bool_) & valid
+        # Down, then across; rows between those of the grid are not needed any more.
+        eroded = _eroded(_eroded(bytes_, (1, 2 * rim + 1))[rows], (2 * rim + 1, 1))
+        core = eroded[:, columns].view(np.bool_) & valid
         # Something thin, like a fork, may be all rim.
         if np.count_nonzero(core) >= least:
             return core, rim
         rim = 2 * rim // 3
     return valid, 1
+
+
+def _eroded(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A mask eroded by a rectangle of this width and height; outside the crop there is no mask."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_RECT, size)
+    made: NDArray[Any] = cv2.erode(mask, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return made
 
 
 def _followed(
@@ -217,7 +230,7 @@ def _shape_part(
         noise: Standard deviation of one value.
     """
     square = float(means @ means) / len(means)
-    chance = 2 * noise**2 * float(np.reciprocal(weights).mean())
+    chance = 2 * noise**2 * float(np.add.reduce(np.reciprocal(weights))) / len(weights)
     return np.float32(1 - min(1.0, chance / square) if square else 0.0)
 
 
@@ -227,19 +240,38 @@ def _plane(inverse: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[np
     if len(places) < _LEAST:
         return np.zeros_like(inverse)
     ys = places // width
-    terms = np.stack([places - ys * width, ys, np.ones(len(ys))])  # (3, S) float64
+    table = np.empty((4, len(places)))  # columns, rows, 1 and values of S places
+    table[0], table[1], table[2] = places - ys * width, ys, 1
+    table[3] = inverse.take(places)
+    terms = table[:3]
     # From the middle: along a core that is one line, the slope across it then comes out as 0.
-    middle = terms[:2].mean(1)
-    terms[:2] -= middle[:, None]
-    values = inverse.take(places).astype(np.float64)
-    weighted = terms
-    # Twice: the second time without what is far from the first plane.
-    for _ in range(2):
-        plane = np.linalg.solve(weighted @ terms.T + 1e-9 * np.eye(3), weighted @ values)
-        off = np.abs(values - plane @ terms)
-        weighted = terms * (off <= _SIGMAS * _SIGMA * _median(off) + 1e-12)
-    x, y, offset = plane
+    middle = np.add.reduce(table[:2], 1) / len(places)
+    table[:2] -= middle[:, None]
+    plane = _least_squares(table @ terms.T)
+    # Again, without what is far from the first plane.
+    off = np.abs(table[3] - plane @ terms)
+    table *= off <= _SIGMAS * _SIGMA * _median(off) + 1e-12
+    x, y, offset = _least_squares(table @ terms.T)
     across = (x * (np.arange(width) - middle[0]) + offset).astype(np.float32)
     down = (y * (np.arange(height) - middle[1])).astype(np.float32)
     flat: NDArray[np.float32] = down[:, None] + across[None, :]
     return flat
+
+
+def _least_squares(products: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(3,) float64: the factors of three terms whose sum is closest to the values.
+
+    By elimination, in a sixth of the time that np.linalg.solve takes for three unknowns.
+
+    Args:
+        products: (4, 3) sums of products: the terms with each other, then the values with each.
+    """
+    (a, _, _), (b, d, _), (c, e, f), (u, v, w) = products.tolist()
+    a = max(a, _RIDGE)
+    down_y, down_1 = b / a, c / a
+    d, e, f = max(d - down_y * b, _RIDGE), e - down_y * c, f - down_1 * c
+    v, w = v - down_y * u, w - down_1 * u
+    f, w = max(f - e * e / d, _RIDGE), w - e * v / d
+    offset = w / f
+    y = (v - e * offset) / d
+    return np.array([(u - b * y - c * offset) / a, y, offset])

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Depth"]
 
+_ALL = slice(None)
+_INFINITY: int = 0x7F800000
+"""The bits of a float32 that is infinite."""
 _ASPECT: float = 0.02
 """Largest relative difference of the aspect ratios of an image and its depth."""
 
@@ -49,22 +52,29 @@ class Depth:
             )
         object.__setattr__(self, "values", read_only(self.values))
 
-    def metres(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float32]:
+    def metres(self, rows: slice = _ALL, columns: slice = _ALL) -> NDArray[np.float32]:
         """Depth at pixels of the image.
 
         Args:
-            rows: (h,) rows of the image.
-            columns: (w,) columns of the image.
+            rows: Rows of the image.
+            columns: Columns of the image.
 
         Returns:
             (h, w) float32 metres; 0 where there is no value.
         """
-        (height, width), (full_height, full_width) = self.values.shape, self.camera.size
-        if (height, width) != (full_height, full_width):  # the pixel of the depth that covers it
-            rows = rows * height // full_height
-            columns = columns * width // full_width
-        chosen = self.values[np.ix_(rows, columns)]
+        if self.values.shape == self.camera.size:
+            chosen = self.values[rows, columns]
+        else:  # the pixel of the depth that covers it
+            down, across = (
+                np.arange(full)[wanted] * own // full
+                for wanted, own, full in zip(
+                    (rows, columns), self.values.shape, self.camera.size, strict=True
+                )
+            )
+            chosen = self.values[np.ix_(down, across)]
         if chosen.dtype == np.uint16:
             return (chosen / np.float32(1000)).astype(np.float32, copy=False)
-        # NaN, infinity and negative values (a driver's "invalid") compare as False.
-        return np.where((chosen > 0) & (chosen < np.inf), chosen, 0).astype(np.float32, copy=False)
+        # The bits of floats are in the order of the floats. NaN, infinity and negative values (a
+        # driver's "invalid") become 0; np.where takes three times as long.
+        bits = np.ascontiguousarray(chosen).view(np.int32)
+        return (bits * ((bits > 0) & (bits < _INFINITY))).view(np.float32)

@@ -183,10 +183,9 @@ class SpaceMessages:
         """
         height, width = self._result.instances.size
         depth = self._depth
-        rows, columns = np.arange(height), np.arange(width)
-        z = depth.metres(rows, columns)
+        z = depth.metres()
         z[z == 0] = np.nan
-        x, y = depth.camera.resized((height, width)).rays(rows, columns)
+        x, y = depth.camera.resized((height, width)).rays(np.arange(height), np.arange(width))
         xyz = np.stack([x * z, y * z, z], -1).astype("<f4")
         packed = xyz.view(np.dtype([("xyz", "<f4", 3)]))[..., 0]
         return self._cloud(self._optical, packed, _POINT_FIELDS[:3], dense=False)
