@@ -20,6 +20,7 @@ from ape_stream.evaluation.benchmarks.prediction.job import ADDRESS, PART_IMAGES
 from ape_stream.evaluation.benchmarks.prediction.manifest import Manifest, describe
 from ape_stream.evaluation.benchmarks.prediction.source import open_task
 from ape_stream.files import held, written
+from ape_stream.plugins import PERCEIVER
 from ape_stream.sinks.coco import package_version
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class RunOptions:
     """The folder of all data sets."""
     out: Path
     """The folder of the predictions."""
-    model: str = "ape"
+    model: str = PERCEIVER
     """Plugin of the perceiver."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the perceiver."""
