@@ -33,7 +33,7 @@ _OWN: Final = (MANIFEST, DATABASE, HEAD, REFERENCE)
 class IndexSink(Closing):
     """Writes an index, whose videos are the streams of the run.
 
-    It can be asked once the run has ended, for whatever reason. A process that is killed leaves no
+    It can be asked once the run has ended, well or not. A process that is killed leaves no
     index: `ape-stream index` goes on where it was, for files.
 
     Args:
