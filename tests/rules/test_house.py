@@ -25,7 +25,7 @@ DOORS = {
     "cupy": ("cuda_ops/",),
     "cyclonedds": ("nodes/ape_nodes/ros2/dds/",),
     "defusedxml": ("ape_stream/datasets/voc.py",),
-    "ftfy": ("model/ape_model/text/",),
+    "ftfy": ("ape_stream/index/vectors.py", "model/ape_model/text/"),
     "huggingface_hub": ("model/ape_model/weights/", "peers/ape_peers/places.py"),
     "lz4": ("ape_stream/wire/",),
     "msgpack": ("ape_stream/wire/",),
@@ -47,7 +47,11 @@ DOORS = {
         "nodes/ape_nodes/ros2/types.py",
         "nodes/ape_nodes/ros2/dds/",
     ),
-    "safetensors": ("model/ape_model/io/", "model/ape_model/text/"),
+    "safetensors": (
+        "ape_stream/index/vectors.py",
+        "model/ape_model/io/",
+        "model/ape_model/text/",
+    ),
     "scipy": (
         "ape_stream/evaluation/benchmarks/",
         "ape_stream/trackers/",

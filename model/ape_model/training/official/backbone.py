@@ -1,4 +1,4 @@
-"""Pre-trained weights of EVA-02 into the backbone, whatever stands in front of their names."""
+"""Pre-trained weights of EVA-02 into the backbone, with any prefix of their names."""
 
 from __future__ import annotations
 
