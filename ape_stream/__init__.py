@@ -7,7 +7,7 @@
     sources, sinks, trackers, formats  where frames come from, where results go; identities
     masks, depth, wire, draw, interop  masks; boxes in space; results as bytes and as an overlay
     plugins, specs, datasets      parts by name; which part a string means; labelled images
-    cli, evaluation, annotation, batch, index, indexing  commands; scores; jobs; ask later
+    cli, evaluation, annotation, batch, index, indexing, asking  commands; scores; jobs; ask later
     channel, stats, signals       hand-over between threads; counts and times; Ctrl-C
     files, errors, tables, text, closing, optional    what all of them use
 

@@ -156,9 +156,10 @@ def _write(
 
     made: list[Path] = []
     overwrite = files.overwrite
-    if files.suffix is not None:
-        if export.save_frames(answer, videos, files.out, files.suffix, overwrite=overwrite):
-            made.append(files.out / FRAMES)
+    if files.suffix is not None and export.save_frames(
+        answer, videos, files.out, files.suffix, overwrite=overwrite
+    ):
+        made.append(files.out / FRAMES)
     if files.formats:
         every = index.frames(*span)
         writers = export.write_formats(

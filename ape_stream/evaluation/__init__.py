@@ -5,8 +5,7 @@ plan              EvaluationPlan: what is drawn, in which sizes
 names, sentences  words with synonyms, absent and unknown ones; one thing described among several
 tracks            identities in videos
 detection         average precision on a user's labelled images
-semantic          semantic maps against label images
-labelled          folders of images with a label image each
+semantic, labelled  semantic maps against label images; folders of these
 precision         average precision, precision and recall, by pycocotools
 timing            a perceiver that is timed
 benchmarks        the benchmarks of the paper

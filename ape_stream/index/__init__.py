@@ -7,7 +7,7 @@ bounds, cells  the highest score that a dropped query can have; masks, packed an
 levels, levels_file  Levels: small bounds of many states, by segments that follow one object
 scan           Scanner: every row that reaches a threshold, exactly; benchmark: `bench index`
 selection      which of these become regions: suppression and limits of a live run
-vectors        embeddings of words, without torch where they are known
+vectors, similar  embeddings of words, without torch where they are known; more like this
 asking, answer  Index, open: words asked of an index; Answer: frames, tracks, what is not certain
 
 `ape_stream.indexing` writes indexes (a job of `ape_stream.batch`, or an output of any run).

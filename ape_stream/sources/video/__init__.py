@@ -6,6 +6,7 @@ Rooms:
     timestamps   a frame's time as the container has it
     pixels       upright images with square pixels, in true colours
     whole        reads what has an end: every frame, and what was missing
+    faults       what goes wrong on a live stream, counted and reported
     arrivals     the frames of one connection of a live stream as they arrive
     connection   the thread that reads them
     playlist     when an HLS playlist has a new segment

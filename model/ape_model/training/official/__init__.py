@@ -8,5 +8,5 @@ batches          samples, padded
 prompts          names or phrases of a batch, and earlier phrases as negatives
 step, optimizer  losses of a batch; what learns how fast
 run              all of it, to a model; backbone: its pre-trained weights
-check            a recipe proved on tiny copies (`miniature`) of its data sets
+check, miniature  a recipe proved on tiny copies of its data sets
 """
