@@ -63,8 +63,13 @@ class Outputs:
 
     @property
     def is_read(self) -> bool:
-        """Whether any output has a reader."""
-        return any(one.get_subscription_count() for one in self._publishers.values())
+        """Whether any output has a reader; none has once the context is shut down."""
+        try:
+            return any(one.get_subscription_count() for one in list(self._publishers.values()))
+        except RuntimeError:  # of rcl: another thread has shut the context down
+            if self._node.context.ok():
+                raise
+            return False
 
     def has_readers(self, name: str) -> bool:
         """Whether anybody is subscribed to this output."""
