@@ -26,6 +26,7 @@ from ape_model.training.finetuning.features import FeatureStore, encoded, restor
 from ape_model.training.finetuning.mode import Mode
 from ape_model.training.finetuning.modes import TunedWeights
 from ape_model.training.finetuning.run import BANK_FILE, FineTuneOptions, fine_tune
+from ape_model.training.official.check import shrunk_config
 from ape_model.weights.import_official import FORMAT, TEXT_FILE, VISION_FILE
 from ape_model.weights.registry import find_model
 from ape_model.weights.state_dict import aliases_of, save_weights
@@ -46,18 +47,8 @@ clip = 1.0
 
 
 def tiny_config(variant):
-    """The habits of a released model at a size for tests."""
-    official = PRESETS[variant]
-    vit = replace(
-        official.backbone,
-        width=32, depth=2, heads=2, window=2, window_blocks=(0,), pretrain_grid=4,
-    )  # fmt: skip
-    return replace(
-        official,
-        backbone=vit, canvas=64, hidden=32, heads=4, points=2, ffn=32, encoder_layers=1,
-        decoder_layers=2, queries=24, fusion_width=32, fusion_heads=4, text_width=1024,
-        pre_nms_topk=16, norm_groups=8,
-    )  # fmt: skip
+    """The habits of a released model at a size for tests; words have the real width."""
+    return replace(shrunk_config(PRESETS[variant]), text_width=1024)
 
 
 @pytest.fixture
