@@ -16,10 +16,26 @@ from ape_model.training.finetuning.mode import Mode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["train"]
+    from ape_model.training.train import TrainOptions
+
+__all__ = ["find_recipe", "train"]
 
 RECIPES = Path(__file__).parent / "recipes"
 
+RecipeFile = Annotated[
+    Path | None, typer.Option(help="A recipe: a TOML file, or the name of one that ships.")
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="Your images: a COCO file, a folder of Pascal VOC, or a data.yaml of YOLO; with a"
+        " recipe of a released model, the folder of all its data sets."
+    ),
+]
+Check = Annotated[
+    bool,
+    typer.Option(help="Prove the recipe of a released model on tiny copies of its data sets."),
+]
 Tuned = Annotated[
     Mode | None,
     typer.Option(help="Fine-tune a model of any size: what is learnt of --init on --data."),
@@ -50,16 +66,8 @@ Gigabytes = Annotated[
 
 def train(  # noqa: PLR0913, PLR0917 (options of a command)
     out: Annotated[Path | None, typer.Option(help="Folder for states, log and weights.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="A recipe: a TOML file, or the name of one that ships.")
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Your images: a COCO file, a folder of Pascal VOC, or a data.yaml of YOLO; with a"
-            " recipe of a released model, the folder of all its data sets."
-        ),
-    ] = None,
+    config: RecipeFile = None,
+    data: Data = None,
     images: Annotated[  # the second name is the former one, kept for one release
         Path | None, typer.Option("--images", "--pictures", help="Folder of the images of --data.")
     ] = None,
@@ -78,10 +86,7 @@ def train(  # noqa: PLR0913, PLR0917 (options of a command)
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the recipe's.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     *,
-    check: Annotated[
-        bool,
-        typer.Option(help="Prove the recipe of a released model on tiny copies of its data sets."),
-    ] = False,
+    check: Check = False,
 ) -> None:
     """Train nano, or fine-tune a model on your images; an interrupted run resumes when called.
 
@@ -109,20 +114,26 @@ def train(  # noqa: PLR0913, PLR0917 (options of a command)
             )  # fmt: skip
             fine_tune(own, report)
         return
-    from ape_model.training.official.recipe import is_official  # noqa: PLC0415 (torch: seconds)
-    from ape_model.training.official.run import train_official  # noqa: PLC0415
-    from ape_model.training.train import TrainOptions  # noqa: PLC0415
-    from ape_model.training.train import train as train_nano  # noqa: PLC0415
+    from ape_model.training.train import TrainOptions  # noqa: PLC0415 (torch takes seconds)
 
     with one_line_errors(), _processes(device) as report:
         if out is None:
             raise RecipeError("give --out, the folder for states, log and weights")
         recipe = find_recipe(config or Path("nano" if data is None else "finetune"))
-        run = train_official if is_official(recipe) else train_nano
         chosen = TrainOptions(
             recipe, out, data, images, init, validation, steps, seed, device, backbone
         )
-        run(chosen, report)
+        _run(chosen, report)
+
+
+def _run(options: TrainOptions, report: Callable[[str], None]) -> None:
+    """Train a released model or nano, whichever the recipe describes."""
+    from ape_model.training.official.recipe import is_official  # noqa: PLC0415 (torch: seconds)
+    from ape_model.training.official.run import train_official  # noqa: PLC0415
+    from ape_model.training.train import train as train_nano  # noqa: PLC0415
+
+    run = train_official if is_official(options.recipe) else train_nano
+    run(options, report)
 
 
 def _check(config: Path | None, seed: int | None) -> None:
