@@ -173,11 +173,10 @@ def _write(
         )
         made += [files.out / RESULTS, *(Path(writer.path) for writer in writers)]
     for spec in files.outputs:
-        if spec.lower().endswith(".png"):
-            count = export.write_sheet(answer, videos, Path(spec), overwrite=overwrite)
-        else:
-            count = export.write_output(index, answer, videos, spec, overwrite=overwrite)
-        if count:
+        if not spec.lower().endswith(".png"):
+            named = export.write_output(index, answer, videos, spec, overwrite=overwrite)
+            made += map(Path, named)
+        elif export.write_sheet(answer, videos, Path(spec), overwrite=overwrite):
             made.append(Path(spec))
     return made
 

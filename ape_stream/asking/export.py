@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
@@ -13,7 +13,7 @@ import numpy as np
 
 from ape_stream.annotation.outputs import FRAMES, RESULTS
 from ape_stream.annotation.records import frame_line, frame_values
-from ape_stream.files import PartFile, written
+from ape_stream.files import PartFile, file_name, written
 from ape_stream.formats.convert import convert
 from ape_stream.formats.records import JobRecord, VideoRecord, record_line, video_folder
 from ape_stream.index.answer import GAP_S
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["save_frames", "write_formats", "write_output", "write_sheet"]
 
+_ONE_STREAM: Final = ("mp4", "mkv")
+"""Outputs that hold one video."""
 _COLUMNS, _ROWS = 4, 3
 """Images of a contact sheet."""
 _QUALITY: Final = {"jpg": [cv2.IMWRITE_JPEG_QUALITY, 95], "png": []}
@@ -197,7 +199,7 @@ def write_sheet(answer: Answer, videos: Videos, path: Path, *, overwrite: bool =
 
 def write_output(
     index: Index, answer: Answer, videos: Videos, spec: str, *, overwrite: bool = False
-) -> int:
+) -> list[str]:
     """Write the moments of an answer to an output of a run: clip.mp4, out.jsonl, labels/, ...
 
     A moment lasts from one frame with something found to the next, where that is within a second.
@@ -210,17 +212,19 @@ def write_output(
         overwrite: Replace what is there.
 
     Returns:
-        How many frames were written.
+        The files: a video holds one stream, so there is one for each video of the answer.
     """
     by_video: dict[int, list[FoundFrame]] = {}
     for one in answer.frames:
         by_video.setdefault(one.video.id, []).append(one)
-    count = 0
+    if len(by_video) > 1 and "{stream}" not in spec and sink_plugin(spec) in _ONE_STREAM:
+        path = PurePath(spec)
+        spec = str(path.with_name(f"{path.stem}-{{stream}}{path.suffix}"))
     with ExitStack() as stack:
         sinks: dict[str, Any] = {}
         for video_id, own in by_video.items():
             video = index.store.videos[video_id]
-            path = spec.replace("{stream}", video_folder(video.name))
+            path = spec.replace("{stream}", file_name(video.name))
             if path not in sinks:
                 sink = make("sinks", sink_plugin(path), path, options={"overwrite": overwrite})
                 sinks[path] = stack.enter_context(sink)
@@ -228,13 +232,8 @@ def write_output(
             for frame in videos.frames(video, _moments(own)):
                 here = found.get(frame.index)
                 instances = here.instances() if here is not None else Instances.empty(frame.size)
-                sinks[path].write(FrameResult(_named(frame, video), instances, answer.prompts))
-                count += 1
-    return count
-
-
-def _named(frame: Frame, video: Video) -> Frame:
-    return replace(frame, stream=video.name)
+                sinks[path].write(FrameResult(frame, instances, answer.prompts))
+    return list(sinks)
 
 
 def _moments(frames: Sequence[FoundFrame]) -> set[int]:

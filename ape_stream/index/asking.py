@@ -240,6 +240,7 @@ class Index:
         part = asked.part
         bounds = part.upper_bounds(words.vectors, words.biases)[asked.frames]  # (f, P)
         over = ~(bounds < logit_floor(words.thresholds))
+        over[:, [self._mode(prompt) == SENTENCE for prompt in prompts]] = False  # never exact
         video = self.store.videos[part.info.video]
         for at in np.flatnonzero(over.any(axis=1)).tolist():
             ids = np.flatnonzero(over[at])

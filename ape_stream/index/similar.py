@@ -121,10 +121,11 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _least_cosine(parts: list[Part], cosines: list[NDArray[np.float32]]) -> float:
     """The cosine from which on rows belong to the nearest objects."""
-    best: dict[tuple[int, int], float] = {}
-    for part, own in zip(parts, cosines, strict=True):
+    best: dict[tuple[int, int, int], float] = {}
+    for number, (part, own) in enumerate(zip(parts, cosines, strict=True)):
         for row in np.argsort(-own)[: 50 * _MOST].tolist():
-            key = part.info.video, int(part.rows.track[row])
+            track = int(part.rows.track[row])
+            key = (part.info.video, track, 0) if track else (number, 0, row)
             best[key] = max(best.get(key, -1.0), float(own[row]))
     return sorted(best.values(), reverse=True)[:_MOST][-1]
 
