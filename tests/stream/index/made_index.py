@@ -164,7 +164,8 @@ def _frame(made, f, keep, vectors, biases):
     boxes = made.boxes[f, kept]
     edges = inside_boxes(boxes, CELLS, FILLED, MARGIN)
     frame = IndexedFrame(
-        index=f, time_s=f / 10, pts=f * 9000, file=None, size=SIZE, cells=CELLS, filled=FILLED,
+        index=f, time_s=f / 10, pts=f * 9000, time_base=(1, 90_000), file=None,
+        size=SIZE, cells=CELLS, filled=FILLED,
         query=kept.astype(np.int32), box=boxes, reference=best[kept].astype(np.float32),
         state=states[kept], masks=pack_cells(made.logits[f, kept], edges),
         dropped=len(dropped), centre=centre, radius=radius, remainder=remainder,
