@@ -90,34 +90,37 @@ class Levels:
         low, high = self.low.astype(np.float32), self.high.astype(np.float32)
         return np.concatenate([(low + high) / 2, (high - low) / 2], axis=1)
 
-    @cached_property
-    def counts(self) -> NDArray[np.int32]:
-        """(S,) rows of each segment."""
-        return np.diff(self.first)
-
     def candidates(
         self, slopes: Slopes, floor: NDArray[np.float32]
-    ) -> Iterator[tuple[int, NDArray[np.int32]]]:
-        """For each word the rows of the part whose logit may reach its floor.
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Pairs of a row and a word whose logit may reach the word's floor.
 
         Args:
             slopes: Of P words, from `Directions.slopes`.
             floor: (P,) logits.
 
-        Yields:
-            Position of the word, and rows: every row that reaches the floor, and few others.
+        Returns:
+            (H,) rows of the part and (H,) positions of words, by row and then by word: every pair
+            that reaches its floor, and few others.
         """
         needed = floor - slopes.base  # (P,)
         both = np.concatenate([slopes.along, np.abs(slopes.along)])  # (2 k, P)
         highest = self.boxes @ both  # (S, P)
         highest += np.multiply.outer(self.farthest.astype(np.float32), slopes.across)
-        open_ = highest >= needed  # (S, P)
-        for word in np.flatnonzero(open_.any(axis=0)).tolist():
-            at = np.flatnonzero(np.repeat(open_[:, word], self.counts))
-            bound = self.codes[at].astype(np.float32) @ slopes.along[:, word]
-            bound += self.rest[at].astype(np.float32) * slopes.across[word]
-            if len(found := at[bound >= needed[word]]):
-                yield word, self.order[found]
+        segments, words = np.nonzero(highest >= needed)  # (O,)
+        if not len(segments):
+            return np.zeros(0, np.intp), np.zeros(0, np.intp)
+        # The rows of each open segment; a short one repeats its last row.
+        at = self.first[segments, None] + np.arange(SEGMENT)  # (O, 32)
+        exists = at < self.first[segments + 1, None]
+        np.minimum(at, self.first[segments + 1, None] - 1, out=at)
+        codes = self.codes[at].astype(np.float32)  # (O, 32, k)
+        bound = np.matmul(codes, slopes.along.T[words][:, :, None])[:, :, 0]
+        bound += self.rest[at].astype(np.float32) * slopes.across[words][:, None]
+        near = exists & (bound >= needed[words][:, None])
+        rows, columns = self.order[at[near]].astype(np.intp), np.repeat(words, near.sum(axis=1))
+        order = np.lexsort((columns, rows))
+        return rows[order], columns[order]
 
 
 class Directions:

@@ -11,7 +11,7 @@ from ape_stream.index.alignment import fixed_point, logits_of, scores_of
 from ape_stream.index.levels import SLACK, Directions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -22,6 +22,8 @@ __all__ = ["Hits", "Scanner", "States", "Words", "logit_floor"]
 
 _EPS: Final = 2.0**-22
 """Two roundings of a float32."""
+_DENSE: Final = 24
+"""A product of matrices takes so many times less for a pair than one by one."""
 _CHUNK: Final = 8192
 """Pairs whose states are in memory at once."""
 
@@ -91,23 +93,25 @@ class Scanner:
 
         Equal to the exact logits of all rows, compared with the thresholds one by one.
         """
-        floor = logit_floor(words.thresholds)
+        asked = _Asked(words, self._head)
         slopes = self._directions.slopes(words.vectors, words.biases)
         found = zip(self._parts, self._levels, slopes, strict=True)
         return [
-            self._hits(part, _pairs_of(levels.candidates(slope, floor)), words)
+            self._hits(part, levels.candidates(slope, asked.floor), asked, float(levels.longest))
             for part, levels, slope in found
         ]
 
-    def _hits(self, part: States, pairs: _Pairs, words: Words) -> Hits:
+    def _hits(self, part: States, pairs: _Pairs, asked: _Asked, longest: float) -> Hits:
+        rows, columns = pairs
         chunks = [
             self._exact(
-                part, pairs[0][first : first + _CHUNK], pairs[1][first : first + _CHUNK], words
+                part, rows[first : first + _CHUNK], columns[first : first + _CHUNK], asked, longest
             )
-            for first in range(0, max(1, len(pairs[0])), _CHUNK)
+            for first in range(0, len(rows), _CHUNK)
         ]
         if len(chunks) == 1:
             return chunks[0]
+        chunks.append(Hits(rows[:0], columns[:0], np.zeros(0, np.float32)))
         rows, columns, logits = (
             np.concatenate([getattr(chunk, name) for chunk in chunks])
             for name in ("rows", "words", "logits")
@@ -115,35 +119,52 @@ class Scanner:
         return Hits(rows, columns, logits)
 
     def _exact(
-        self, part: States, rows: NDArray[np.intp], columns: NDArray[np.intp], words: Words
+        self,
+        part: States,
+        rows: NDArray[np.intp],
+        columns: NDArray[np.intp],
+        asked: _Asked,
+        longest: float,
     ) -> Hits:
-        """Those of some pairs that reach their threshold."""
-        head, vectors = self._head, words.vectors[columns]  # (H, C)
-        states, biases = part.states(rows), words.biases[columns]
-        rough = np.einsum("hc,hc->h", states, vectors) / np.float32(head.scale) + biases
+        """Those of some pairs, by row, that reach their threshold."""
+        head, words = self._head, asked.words
+        # A row is read once, for all its words.
+        change = np.diff(rows, prepend=-1) != 0
+        states, own = part.states(rows[change]), np.cumsum(change) - 1  # (U, C), (H,)
         # Fixed point takes three times as long as this product, and most candidates end here.
-        lengths = np.linalg.norm(states, axis=1) * np.linalg.norm(words.vectors, axis=1)[columns]
-        slack = SLACK * (lengths / np.float32(head.scale) + np.abs(biases))
-        near = np.flatnonzero(rough + slack >= logit_floor(words.thresholds)[columns])
-        rows, columns = rows[near], columns[near]
+        slack = SLACK * (np.float32(longest) * asked.lengths + np.abs(words.biases))
+        floor = asked.floor - words.biases - slack  # (P,)
+        near = np.flatnonzero(asked.rough(states, own, columns) >= floor[columns])
+        rows, columns, own = rows[near], columns[near], own[near]
         # Sums of fixed point are exact, in any order: equal to a product of matrices.
-        wide = fixed_point(states[near], head.width)
-        products = np.einsum("hc,hc->h", wide, fixed_point(vectors[near], head.width))
-        logits = logits_of(products, biases[near], np.float32(head.scale))
+        wide = fixed_point(states[own], head.width)
+        products = np.einsum("hc,hc->h", wide, asked.exact[columns])
+        logits = logits_of(products, words.biases[columns], np.float32(head.scale))
         hit = scores_of(logits) >= words.thresholds[columns]
         return Hits(rows[hit], columns[hit], logits[hit])
 
 
+class _Asked:
+    """What a search needs of its words, for all parts."""
+
+    def __init__(self, words: Words, head: Head) -> None:
+        self.words = words
+        self.floor = logit_floor(words.thresholds)  # (P,)
+        self.exact = fixed_point(words.vectors, head.width)  # (P, C)
+        self._scaled = words.vectors / np.float32(head.scale)  # (P, C)
+        self.lengths = np.linalg.norm(self._scaled, axis=1)  # (P,)
+
+    def rough(
+        self, states: NDArray[np.float32], own: NDArray[np.intp], columns: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """(H,) products in float32 of pairs: states (U, C), the state and the word of each."""
+        count = len(self._scaled)
+        if count * len(states) <= _DENSE * len(own):
+            products: NDArray[np.float32] = (states @ self._scaled.T)[own, columns]
+            return products
+        found = np.einsum("hc,hc->h", states[own], self._scaled[columns])
+        return np.asarray(found, np.float32)
+
+
 _Pairs = tuple["NDArray[np.intp]", "NDArray[np.intp]"]
 """(H,) rows, (H,) positions of words."""
-
-
-def _pairs_of(candidates: Iterable[tuple[int, NDArray[np.int32]]]) -> _Pairs:
-    """By row, then by word."""
-    found = list(candidates)
-    if not found:
-        return np.zeros(0, np.intp), np.zeros(0, np.intp)
-    rows = np.concatenate([rows for _, rows in found]).astype(np.intp)
-    columns = np.repeat([word for word, _ in found], [len(rows) for _, rows in found])
-    order = np.lexsort((columns, rows))
-    return rows[order], columns[order]
