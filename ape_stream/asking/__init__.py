@@ -1,6 +1,6 @@
 """The command `ask`: answers of an index as text, JSON, files of all formats, images and clips.
 
-command   `ape-stream ask`
+command, options  `ape-stream ask`
 answering  from its options to an answer
 view      an answer as lines to read
 videos    frames of the indexed videos, where these are at hand

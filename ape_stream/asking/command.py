@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from ape_stream.asking import options as opt  # noqa: TC001 (typer reads annotations while running)
 from ape_stream.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,69 +36,25 @@ class _Files:
 
 
 def ask(  # noqa: PLR0913 (typer reads a command's options from its parameters)
-    index: Annotated[Path, typer.Argument(help="The folder that `ape-stream index` made.")],
-    words: Annotated[
-        list[str] | None, typer.Argument(help='What to look for: "fire engine, ladder".')
-    ] = None,
+    index: opt.Index,
+    words: opt.Words = None,
     *,
-    threshold: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Lowest score, 0..1; 'ladder=0.6' for one word. May be repeated. Default: that of"
-            " the index."
-        ),
-    ] = None,
-    start: Annotated[
-        str | None, typer.Option("--from", help="First time: seconds or hours:minutes:seconds.")
-    ] = None,
-    end: Annotated[
-        str | None, typer.Option("--to", help="Time from which on nothing is taken.")
-    ] = None,
-    video: Annotated[
-        list[str] | None, typer.Option(help="Search this video only. May be repeated.")
-    ] = None,
-    like: Annotated[
-        str | None,
-        typer.Option(
-            help="In place of words, an example: 'VIDEO#FRAME:x1,y1,x2,y2' (a box, pixels) or"
-            " 'VIDEO:TRACK' (an object of an answer). Similarities are not calibrated."
-        ),
-    ] = None,
-    prompts_file: Annotated[
-        Path | None, typer.Option(help="A text file with one word or phrase a line.")
-    ] = None,
-    bank: Annotated[
-        Path | None, typer.Option(help="Embeddings made by `ape-stream prompts embed`.")
-    ] = None,
-    recheck: Annotated[
-        bool,
-        typer.Option(
-            "--recheck",
-            help="Run the network on the frames that are not certain, and on the best ones of"
-            " sentences.",
-        ),
-    ] = False,
-    device: Annotated[str, typer.Option(help="Of the network: auto, cpu, cuda.")] = "auto",
-    sources: Annotated[
-        Path | None, typer.Option(help="Folder of the videos, where they were moved.")
-    ] = None,
-    output: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="sheet.png: the best frames of the best tracks. clip.mp4, out.jsonl, ...: the"
-            " moments in which something was found. May be repeated."
-        ),
-    ] = None,
-    format: Annotated[  # noqa: A002 (the option's name)
-        list[str] | None,
-        typer.Option(help="Annotation formats, as of `convert`: coco,cvat. Goes to --out-dir."),
-    ] = None,
-    save_frames: Annotated[
-        str | None, typer.Option(help="jpg or png: save the frames with something found.")
-    ] = None,
-    out_dir: Annotated[Path, typer.Option(help="Folder of formats and frames.")] = Path("out"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    threshold: opt.Threshold = None,
+    start: opt.Start = None,
+    end: opt.End = None,
+    video: opt.Video = None,
+    like: opt.Like = None,
+    prompts_file: opt.PromptsFile = None,
+    bank: opt.Bank = None,
+    recheck: opt.Recheck = False,
+    device: opt.Device = "auto",
+    sources: opt.Sources = None,
+    output: opt.Output = None,
+    format: opt.Format = None,  # noqa: A002 (the option's name)
+    save_frames: opt.SaveFrames = None,
+    out_dir: opt.OutDir = Path("out"),
+    overwrite: opt.Overwrite = False,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Ask an index for words nobody thought of when it was made; the network is not loaded."""
     from ape_stream.asking.answering import Question, answer_of  # noqa: PLC0415 (numpy)
