@@ -218,8 +218,8 @@ def write_output(
     for one in answer.frames:
         by_video.setdefault(one.video.id, []).append(one)
     if len(by_video) > 1 and "{stream}" not in spec and sink_plugin(spec) in _ONE_STREAM:
-        path = PurePath(spec)
-        spec = str(path.with_name(f"{path.stem}-{{stream}}{path.suffix}"))
+        one_file = PurePath(spec)
+        spec = str(one_file.with_name(f"{one_file.stem}-{{stream}}{one_file.suffix}"))
     with ExitStack() as stack:
         sinks: dict[str, Any] = {}
         for video_id, own in by_video.items():
