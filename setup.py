@@ -9,8 +9,8 @@ from setuptools.command import editable_wheel
 ROOT = Path(__file__).resolve().parent  # through colcon's symlink, if any
 LAUNCH_FILES = sorted(os.path.relpath(path, ROOT) for path in ROOT.glob("launch/*.*"))
 NEEDED = ("pyproject.toml", "README.md", "LICENSE", "package.xml", "resource", "launch")
-FOLDERS = ("ape_stream", "model", "cuda_ops", "nodes", "peers")
-PACKAGES = ("model/ape_model", "cuda_ops/ape_cuda_ops", "nodes/ape_nodes", "peers/ape_peers")
+FOLDERS = ("ape_stream", "model", "cuda_ops", "nodes")
+PACKAGES = ("model/ape_model", "cuda_ops/ape_cuda_ops", "nodes/ape_nodes", "model/ape_peers")
 
 # `colcon build --symlink-install` runs in a folder that holds no more than a link to this file,
 # and imports from there later: the packages must lie at its top.

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COLCON = shutil.which("colcon") or shutil.which(str(Path(sys.executable).with_name("colcon")))
-PARTS = ("ape_stream", "model", "cuda_ops", "nodes", "peers", "launch",
+PARTS = ("ape_stream", "model", "cuda_ops", "nodes", "launch",
          "resource", "pyproject.toml", "setup.py", "setup.cfg", "package.xml", "README.md",
          "LICENSE")  # fmt: skip
 

@@ -9,7 +9,7 @@ PACKAGES = {
     "ape_model": ROOT / "model/ape_model",
     "ape_cuda_ops": ROOT / "cuda_ops/ape_cuda_ops",
     "ape_nodes": ROOT / "nodes/ape_nodes",
-    "ape_peers": ROOT / "peers/ape_peers",
+    "ape_peers": ROOT / "model/ape_peers",
 }
 
 
