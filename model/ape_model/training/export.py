@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from dataclasses import MISSING, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
 
 from ape_model.io.safetensors_io import read_safetensors
 from ape_model.weights.import_official import FORMAT, TEXT_FILE, VISION_FILE
@@ -13,6 +13,7 @@ from ape_model.weights.state_dict import aliases_of, content_digest, save_weight
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from dataclasses import Field
     from pathlib import Path
 
     from torch import Tensor
@@ -23,9 +24,28 @@ __all__ = ["export", "export_model", "recipe_hash"]
 
 
 def recipe_hash(recipe: object) -> str:
-    """Return a short digest of a recipe (a dataclass), the same on every machine."""
-    text = json.dumps(asdict(recipe), sort_keys=True, default=str)  # type: ignore[call-overload]
+    """Return a short digest of a recipe (a dataclass), the same on every machine.
+
+    Fields at their defaults do not count, so that a field that is added later changes the digest
+    of no recipe before it.
+    """
+    text = json.dumps(_settings(recipe), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _settings(value: object) -> object:
+    """Fields of a dataclass that differ from their defaults, in all that it holds."""
+    if isinstance(value, list | tuple):
+        return [_settings(one) for one in value]
+    if not is_dataclass(value):
+        return value
+    given = {f.name: (getattr(value, f.name), _default(f)) for f in fields(value)}
+    return {name: _settings(own) for name, (own, default) in given.items() if own != default}
+
+
+def _default(field: Field[Any]) -> object:
+    """A field's default; `MISSING`, which equals nothing else, where it has none."""
+    return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
 def export(

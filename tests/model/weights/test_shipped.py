@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -82,3 +83,18 @@ def test_the_drawn_world_is_known_to_both(model):
     assert found["things_ap50"] >= 0.6
     assert found["stuff_ap50"] >= 0.6
     assert found["absent"] <= 1
+
+
+def test_a_new_field_of_recipes_leaves_their_digests_as_they_are():
+    @dataclass
+    class Before:
+        steps: int = 100
+        parts: tuple[object, ...] = ()
+
+    @dataclass
+    class After(Before):
+        added: float = 0.5
+
+    assert recipe_hash(Before(7, (Before(9),))) == recipe_hash(After(7, (After(9),)))
+    assert recipe_hash(After(7)) != recipe_hash(After(7, added=0.6))
+    assert recipe_hash(Before(7)) != recipe_hash(Before(8))
