@@ -33,8 +33,7 @@ from ape_model.loading import load_network, open_embedder, parse_device, parse_d
 from ape_model.queries import facts_of, queries_of
 from ape_model.text.clip_tokenizer import clean_text
 from ape_model.text.embedder import VOCABULARY, classify
-from ape_model.weights.registry import DEFAULT, find_model
-from ape_model.world.words import drawn_stuff
+from ape_model.weights.registry import DEFAULT, drawn_stuff, find_model
 from ape_stream import masks
 from ape_stream.batch.clips import file_digest
 from ape_stream.errors import ConfigError, ModelError, PromptError

@@ -21,6 +21,7 @@ from ape_model.io.safetensors_io import read_metadata
 from ape_model.text.clip_tokenizer import clean_text
 from ape_model.weights.built_in import ASSETS, BUILT_IN, DEFAULT, TEXT, TEXT_DIGEST
 from ape_model.weights.import_official import FORMAT, TEXT_FILE, VISION_FILE
+from ape_model.world.words import load_vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,6 +31,7 @@ __all__ = [
     "ModelFiles",
     "ModelState",
     "check_name",
+    "drawn_stuff",
     "find_model",
     "list_models",
     "models_root",
@@ -288,3 +290,10 @@ def _unknown(name: str) -> ModelMissingError | VariantError:
         )
     known = ", ".join(line.name for line in list_models())
     return VariantError(f"no model and no folder {name!r}: choose one of {known}")
+
+
+def drawn_stuff() -> frozenset[str]:
+    """Clean texts of the drawn world's prompts that can only mean stuff."""
+    words = load_vocabulary()
+    only_stuff = (p.text for p in words.prompts if min(p.class_ids) >= words.things)
+    return frozenset(clean_text(text) for text in only_stuff)

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ape_model.text.clip_tokenizer import clean_text
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ASSETS", "Vocabulary", "WorldPrompt", "drawn_stuff", "load_vocabulary"]
+__all__ = ["ASSETS", "Vocabulary", "WorldPrompt", "load_vocabulary"]
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
@@ -75,10 +73,3 @@ def load_vocabulary() -> Vocabulary:
         truth=_truth(tuple(prompts), len(names)),
         cells=tuple((t["cells"][0], t["cells"][1]) for t in table["things"]),
     )
-
-
-def drawn_stuff() -> frozenset[str]:
-    """Clean texts of the prompts that can only mean stuff."""
-    words = load_vocabulary()
-    only_stuff = (p.text for p in words.prompts if min(p.class_ids) >= words.things)
-    return frozenset(clean_text(text) for text in only_stuff)

@@ -30,6 +30,14 @@ def own_address():
     return None if address.startswith("127.") else address
 
 
+@contextlib.asynccontextmanager
+async def session(**options):
+    async with aiohttp.ClientSession(**options) as client:
+        yield client
+    # aiohttp closes its sockets in the next turn of the loop, which may be the loop's last.
+    await asyncio.sleep(0)
+
+
 class LiveRun:
     """A run with a page, in a thread."""
 
@@ -65,7 +73,7 @@ class LiveRun:
 
         async def once():
             async with (
-                aiohttp.ClientSession(headers=self.headers(role)) as client,
+                session(headers=self.headers(role)) as client,
                 client.request(method, self.base + path, **options) as answer,
             ):
                 if answer.content_type == "application/json":
@@ -78,7 +86,7 @@ class LiveRun:
     async def page(self, role="control", hello=None):
         """A page that has said hello."""
         async with (
-            aiohttp.ClientSession(headers=self.headers(role)) as client,
+            session(headers=self.headers(role)) as client,
             client.ws_connect(
                 self.base + "/ws", protocols=[protocol.PROTOCOL], max_msg_size=2**24
             ) as ws,

@@ -4,7 +4,7 @@ import stat
 
 import aiohttp
 import pytest
-from live_run import LiveRun
+from live_run import LiveRun, session
 
 from ape_nodes.web import protocol
 from ape_nodes.web.access import FAILURES, Role, Tokens, check_reach
@@ -39,7 +39,7 @@ def status(live, route, **headers):
                 "Sec-WebSocket-Protocol": protocol.PROTOCOL,
             }
         async with (
-            aiohttp.ClientSession() as client,
+            session() as client,
             client.request(
                 route.method, live.base + path_of(route), headers=sent, allow_redirects=False
             ) as answer,
@@ -84,7 +84,7 @@ def test_a_page_of_another_origin_is_refused(live, route):
 def test_a_cookie_counts_with_our_own_origin_only(live):
     async def main():
         jar = aiohttp.CookieJar(unsafe=True)
-        async with aiohttp.ClientSession(cookie_jar=jar) as client:
+        async with session(cookie_jar=jar) as client:
             entered = await client.post(
                 live.base + "/api/session",
                 json={"token": live.tokens.control},
@@ -109,7 +109,7 @@ def test_a_cookie_counts_with_our_own_origin_only(live):
 
 def test_every_answer_says_what_a_browser_must_not_do(live):
     async def main():
-        async with aiohttp.ClientSession() as client:
+        async with session() as client:
             return [
                 (await client.get(live.base + path)).headers
                 for path in ("/", "/api/stats", "/no-such-file", "/healthz")
@@ -154,7 +154,7 @@ def test_a_large_body_and_a_long_message_are_refused(live):
 
 def test_seats_are_limited_and_come_free_again(live):
     async def main():
-        async with aiohttp.ClientSession(headers=live.headers("view")) as client:
+        async with session(headers=live.headers("view")) as client:
             url, offer = live.base + "/ws", [protocol.PROTOCOL]
             seats = [await client.ws_connect(url, protocols=offer) for _ in range(MAX_VIEWERS)]
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
@@ -170,7 +170,7 @@ def test_seats_are_limited_and_come_free_again(live):
 
 def test_a_socket_needs_the_subprotocol(live):
     async def main():
-        async with aiohttp.ClientSession(headers=live.headers("view")) as client:
+        async with session(headers=live.headers("view")) as client:
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
                 await client.ws_connect(live.base + "/ws", protocols=["other"])
             return refused.value.status

@@ -9,7 +9,7 @@ import time
 
 import aiohttp
 import pytest
-from live_run import WAIT_S, LiveRun, own_address
+from live_run import WAIT_S, LiveRun, own_address, session
 
 from ape_nodes.web import protocol, rest, server
 from ape_nodes.web.sink import WebSink
@@ -66,7 +66,7 @@ def test_a_body_that_does_not_come_is_refused(run):
             await asyncio.sleep(WAIT_S)
 
         async with (
-            aiohttp.ClientSession(headers={"Origin": run.base}) as client,
+            session(headers={"Origin": run.base}) as client,
             client.post(run.base + "/api/session", data=slow()) as answer,
         ):
             return answer.status, (await answer.json())["reason"]
@@ -129,10 +129,10 @@ def test_the_page_is_served_encrypted(certificate):
     context = ssl.create_default_context(cafile=cert)
 
     async def main(run):
-        async with aiohttp.ClientSession(headers={"Origin": run.base}) as client:
+        async with session(headers={"Origin": run.base}) as client:
             body = {"token": run.tokens.control}
-            async with client.post(run.base + "/api/session", json=body, ssl=context) as session:
-                cookie = session.headers["Set-Cookie"]
+            async with client.post(run.base + "/api/session", json=body, ssl=context) as granted:
+                cookie = granted.headers["Set-Cookie"]
             headers = {"Authorization": f"Bearer {run.tokens.view}"}
             url, offer = run.base.replace("https", "wss") + "/ws", [protocol.PROTOCOL]
             async with client.ws_connect(
@@ -148,7 +148,7 @@ def test_the_page_is_served_encrypted(certificate):
         plain = run.base.replace("https", "http").rstrip("/")
 
         async def unencrypted():
-            async with aiohttp.ClientSession() as client:
+            async with session() as client:
                 with pytest.raises(aiohttp.ClientError):
                     await client.get(plain + "/healthz")
 

@@ -29,7 +29,7 @@ def perceiver(tmp_path_factory):
 def test_all_names_at_several_thresholds(perceiver, tmp_path, keep):
     frames = [Frame(WORLD.scene(seed, SIZE).image, k, k / 2) for k, seed in enumerate((5, 17))]
     words = tuple(dict.fromkeys([*(prompt.text for prompt in WORLD.words.prompts), *ABSENT]))
-    base = open_base(tmp_path, perceiver.facts, "ab" * 32, keep, words)
+    base = open_base(tmp_path, perceiver.facts, keep, words)
     keeper = Keeper(base.head, base.reference, keep)
     writer = VideoWriter(tmp_path, "drawn", base.manifest.identity)
     perceiver.prepare(PromptSet.of("dog"))
