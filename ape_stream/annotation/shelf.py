@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Any
 from ape_stream.annotation.job import ADDRESS, OutputOptions
 from ape_stream.annotation.outputs import FRAMES, RESULTS
 from ape_stream.annotation.report import write_report
-from ape_stream.annotation.summary import summary_of, write_failed, write_summary
+from ape_stream.annotation.summary import summary_of, write_summary
 from ape_stream.batch.clips import RESERVED, find_clips
 from ape_stream.batch.folder import OutFolder
 from ape_stream.batch.job import Setup
 from ape_stream.batch.plan import Plan
-from ape_stream.batch.run import SHARD_FRAMES, Engine, Takeover, plugin_values, run_job
+from ape_stream.batch.run import (
+    SHARD_FRAMES,
+    Engine,
+    Takeover,
+    plugin_values,
+    run_job,
+    write_failed,
+)
 from ape_stream.batch.selection import Selection
 from ape_stream.errors import ConfigError
 from ape_stream.formats.records import FrameRecord, JobRecord, VideoRecord, read_records

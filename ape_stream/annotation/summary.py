@@ -1,4 +1,4 @@
-"""What was found in all clips: `summary.json`, `failed.jsonl`, and a table to read.
+"""What was found in all clips: `summary.json`, and a table to read.
 
 Nothing of when or where the job ran is in the files: they are the same however often it was killed.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ape_stream.batch.state import ClipState
 
-__all__ = ["summary_of", "table_of", "write_failed", "write_summary"]
+__all__ = ["summary_of", "table_of", "write_summary"]
 
 _ROWS: Final = 40
 """Clips in the table; a longer list is in the file."""
@@ -67,29 +67,6 @@ def write_summary(path: Path, summary: dict[str, Any]) -> None:
         SinkError: it cannot be written.
     """
     write_whole(path, json_bytes(summary, indent=1))
-
-
-def write_failed(path: Path, states: Sequence[ClipState]) -> None:
-    """Write `failed.jsonl`, a line for each clip that could not be done; none removes it.
-
-    Raises:
-        SinkError: it cannot be written.
-    """
-    failed = [state for state in states if state.status == "failed"]
-    if not failed:
-        path.unlink(missing_ok=True)
-        return
-    lines = [
-        {
-            "clip": state.clip.name,
-            "source": state.clip.source,
-            "attempts": len(state.attempts),
-            "during": state.attempts[-1]["during"],
-            "reason": state.reason,
-        }
-        for state in failed
-    ]
-    write_whole(path, b"".join(map(json_bytes, lines)))
 
 
 def table_of(summary: dict[str, Any]) -> Table:

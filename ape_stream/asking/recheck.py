@@ -16,6 +16,7 @@ from ape_stream.index.answer import SENTENCE, FoundFrame, numbered
 from ape_stream.index.vectors import PERCEIVER
 from ape_stream.plugins import make
 from ape_stream.protocols import GivesQueries
+from ape_stream.trackers.iou import box_iou
 from ape_stream.types import PromptKind, PromptSet
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _selected(make: Callable[[], Instances], keep: NDArray[np.bool_]) -> Instanc
 
 def _from_network(index: Index, video_id: int, frame: Frame, found: Instances) -> FoundFrame:
     boxes, tracks = index.objects_in(video_id, frame.index)
-    overlap = _iou(found.boxes, boxes)  # (N, R)
+    overlap = box_iou(found.boxes, boxes)  # (N, R)
     objects = np.zeros(len(found), np.int64)
     if overlap.size:
         nearest = overlap.argmax(axis=1)
@@ -188,12 +189,3 @@ def _from_network(index: Index, video_id: int, frame: Frame, found: Instances) -
         objects=objects,
         make=lambda: found,
     )
-
-
-def _iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = (high - low).clip(0).prod(axis=2)
-    areas = [(box[:, 2:] - box[:, :2]).prod(axis=1) for box in (a, b)]
-    union: NDArray[Any] = areas[0][:, None] + areas[1] - overlap
-    return np.asarray(overlap / np.maximum(union, 1e-9), np.float32)

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ape_stream.batch.folder import json_bytes
 from ape_stream.batch.plan import Plan, changes_of_clips, differences, load_plan
 from ape_stream.batch.processes import ProcessPool
 from ape_stream.batch.schedule import Schedule
+from ape_stream.batch.shards import write_whole
 from ape_stream.batch.state import ClipState
 from ape_stream.errors import ConfigError
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from ape_stream.batch.state import Listener
     from ape_stream.config import PluginConfig
 
-__all__ = ["SHARD_FRAMES", "Engine", "Takeover", "plugin_values", "run_job"]
+__all__ = ["SHARD_FRAMES", "Engine", "Takeover", "plugin_values", "run_job", "write_failed"]
 
 SHARD_FRAMES: Final = 128
 """Frames that a kill can cost, at most."""
@@ -204,3 +206,26 @@ def _states(out: OutFolder, plan: Plan, *, retry_failed: bool) -> Iterator[ClipS
         elif shards.last() is not None and Schedule.is_whole(out, state):
             state.status = "found"
         yield state
+
+
+def write_failed(path: Path, states: Sequence[ClipState]) -> None:
+    """Write `failed.jsonl`, a line for each clip that could not be done; none removes it.
+
+    Raises:
+        SinkError: it cannot be written.
+    """
+    failed = [state for state in states if state.status == "failed"]
+    if not failed:
+        path.unlink(missing_ok=True)
+        return
+    lines = [
+        {
+            "clip": state.clip.name,
+            "source": state.clip.source,
+            "attempts": len(state.attempts),
+            "during": state.attempts[-1]["during"],
+            "reason": state.reason,
+        }
+        for state in failed
+    ]
+    write_whole(path, b"".join(map(json_bytes, lines)))

@@ -11,7 +11,14 @@ from ape_stream.batch.clips import RESERVED, find_clips
 from ape_stream.batch.folder import OutFolder, json_bytes
 from ape_stream.batch.job import Setup
 from ape_stream.batch.plan import Plan
-from ape_stream.batch.run import SHARD_FRAMES, Engine, Takeover, plugin_values, run_job
+from ape_stream.batch.run import (
+    SHARD_FRAMES,
+    Engine,
+    Takeover,
+    plugin_values,
+    run_job,
+    write_failed,
+)
 from ape_stream.batch.selection import Selection
 from ape_stream.batch.shards import TEMPORARY, write_whole
 from ape_stream.files import written
@@ -170,10 +177,7 @@ def _finish(out: OutFolder, states: list[ClipState]) -> IndexResult:
         if state.status == "failed"
     ]
     summary = {"clips": len(done), **totals, "failed": failed}
-    if failed:
-        write_whole(out.failed, b"".join(map(json_bytes, failed)))
-    else:
-        out.failed.unlink(missing_ok=True)
+    write_failed(out.failed, states)
     write_whole(out.summary, json_bytes(summary, indent=1))
     return IndexResult(states, summary)
 
