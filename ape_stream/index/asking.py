@@ -18,9 +18,10 @@ from ape_stream.index.part import NO_PTS
 from ape_stream.index.scan import Scanner, Words, logit_floor
 from ape_stream.index.selection import select_pairs
 from ape_stream.index.store import open_store
-from ape_stream.index.vectors import Embeddings, clean_text, is_sentence
+from ape_stream.index.vectors import Embeddings, is_sentence
 from ape_stream.types import Instances, PromptSet
 from ape_stream.values.prompts import check_threshold
+from ape_stream.values.texts import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

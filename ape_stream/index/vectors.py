@@ -7,7 +7,6 @@ are all known. Only an unknown word loads the text tower, and never the network.
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import logging
 import os
@@ -15,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import ftfy
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -23,6 +21,7 @@ from ape_stream.errors import ConfigError, PromptError
 from ape_stream.plugins import load
 from ape_stream.protocols import EmbedsTexts
 from ape_stream.values.prompts import PromptKind
+from ape_stream.values.texts import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -32,19 +31,13 @@ if TYPE_CHECKING:
     from ape_stream.index.layout import Manifest
     from ape_stream.types import Prompt
 
-__all__ = ["Bank", "Embeddings", "clean_text", "is_sentence", "read_bank"]
+__all__ = ["Bank", "Embeddings", "is_sentence", "read_bank"]
 
 PERCEIVER: Final = "ape"
 """The plugin whose text tower encodes what is unknown."""
 _CACHE_FORMAT: Final = "1"
 _BANK_FORMAT: Final = "ape-stream-prompts 1"
 _log = logging.getLogger("ape_stream")
-
-
-def clean_text(text: str) -> str:
-    """A text as text towers see it; as `ape_model.text.clip_tokenizer.clean_text`."""
-    repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return " ".join(repaired.split()).lower()
 
 
 def is_sentence(prompt: Prompt, names: Collection[str]) -> bool:

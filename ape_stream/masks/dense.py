@@ -170,7 +170,7 @@ def _groups(
     """A number for each block; those of one number are compared together.
 
     A group costs as its largest block, most maps and any gate; many groups cost calls. Nearly all
-    blocks lie between two maps: only these are told apart by size and gate.
+    blocks lie between two maps: only these are distinguished by size and gate.
     """
     several = np.minimum(np.ceil(np.log2(np.maximum(counts, 2))), 3).astype(np.intp)
     return np.where(several == 1, 2 * rim + gated, 2 + 2 * several)

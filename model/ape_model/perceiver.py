@@ -31,7 +31,6 @@ from ape_model.inference.threads import leave_a_core
 from ape_model.inference.transfer import to_host
 from ape_model.loading import load_network, open_embedder, parse_device, parse_dtype
 from ape_model.queries import facts_of, queries_of
-from ape_model.text.clip_tokenizer import clean_text
 from ape_model.text.embedder import VOCABULARY, classify
 from ape_model.weights.registry import DEFAULT, drawn_stuff, find_model
 from ape_stream import masks
@@ -39,6 +38,7 @@ from ape_stream.batch.clips import file_digest
 from ape_stream.errors import ConfigError, ModelError, PromptError
 from ape_stream.stats import DeviceMemory
 from ape_stream.types import Instances, Maps, SemanticMap
+from ape_stream.values.texts import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -25,7 +25,7 @@ DOORS = {
     "cupy": ("cuda_ops/",),
     "cyclonedds": ("nodes/ape_nodes/ros2/dds/",),
     "defusedxml": ("ape_stream/datasets/voc.py",),
-    "ftfy": ("ape_stream/index/vectors.py", "model/ape_model/text/"),
+    "ftfy": ("ape_stream/values/texts.py",),
     "huggingface_hub": ("model/ape_model/weights/", "model/ape_peers/places.py"),
     "lz4": ("ape_stream/wire/",),
     "msgpack": ("ape_stream/wire/",),

@@ -11,20 +11,20 @@ word carries the mark "</w>", and a typed "<end_of_text>" IS the end-of-text tok
 from __future__ import annotations
 
 import gzip
-import html
 from functools import lru_cache
 from importlib import resources
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-import ftfy
 import regex
 import torch
+
+from ape_stream.values.texts import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CONTEXT_LENGTH", "VOCABULARY_SIZE", "ClipTokenizer", "clean_text"]
+__all__ = ["CONTEXT_LENGTH", "VOCABULARY_SIZE", "ClipTokenizer"]
 
 CONTEXT_LENGTH: Final = 77
 """Largest number of tokens of a text, with start and end."""
@@ -40,17 +40,6 @@ _WORD_PATTERN: Final = regex.compile(
     rf"{_START}|{_END}|'s|'t|'re|'ve|'m|'ll|'d|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}]+",
     regex.IGNORECASE,
 )
-
-
-def clean_text(text: str) -> str:
-    """Return `text` as towers see it: repaired Unicode, no HTML escapes, single spaces, lower case.
-
-    Two texts with the same clean form have the same tokens, so the clean form identifies an
-    embedding.
-    """
-    # Twice, as in the official code: web captions hold "&amp;amp;".
-    repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return " ".join(repaired.split()).lower()
 
 
 def _byte_letters() -> dict[int, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 import torch
 
 from ape_model.errors import BankError, PromptTextError
-from ape_model.text.clip_tokenizer import clean_text
+from ape_stream.values.texts import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

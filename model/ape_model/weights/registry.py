@@ -18,10 +18,10 @@ from ape_model.config import NANO, PRESETS
 from ape_model.errors import CheckpointError, ModelMissingError, VariantError
 from ape_model.io.read_errors import read_errors
 from ape_model.io.safetensors_io import read_metadata
-from ape_model.text.clip_tokenizer import clean_text
 from ape_model.weights.built_in import ASSETS, BUILT_IN, DEFAULT, TEXT, TEXT_DIGEST
 from ape_model.weights.import_official import FORMAT, TEXT_FILE, VISION_FILE
 from ape_model.world.words import load_vocabulary
+from ape_stream.values.texts import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from ape_model.text.clip_tokenizer import CONTEXT_LENGTH, VOCABULARY_SIZE, ClipTokenizer, clean_text
+from ape_model.text.clip_tokenizer import CONTEXT_LENGTH, VOCABULARY_SIZE, ClipTokenizer
+from ape_stream.values.texts import clean_text
 
 
 @pytest.fixture(scope="module")

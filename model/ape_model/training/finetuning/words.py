@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ape_model.config import NANO
 from ape_model.loading import open_embedder
-from ape_model.text.clip_tokenizer import clean_text
 from ape_model.text.embedding_file import EmbeddingFile
+from ape_stream.values.texts import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

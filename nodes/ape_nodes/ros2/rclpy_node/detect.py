@@ -87,7 +87,7 @@ class DetectService:
         else:
             frame, problem = self._next(_seconds(request.timeout) or _TIMEOUT_S, placement)
         (found,) = node.perceiver.perceive(prompts, [frame])
-        # Numbered like the masks, so that boxes in the image and in space can be told apart.
+        # Numbered like the masks, so that boxes in the image and in space can be distinguished.
         numbered = found.with_track_ids(np.arange(1, len(found) + 1))
         self._fill(response, FrameResult(frame, numbered, prompts), placement)
         masks = "the model gives no masks" if found.masks is None else ""
