@@ -31,11 +31,12 @@ def own_address():
 
 
 @contextlib.asynccontextmanager
-async def session(**options):
+async def session(*, linger_s=0.0, **options):
     async with aiohttp.ClientSession(**options) as client:
         yield client
-    # aiohttp closes its sockets in the next turn of the loop, which may be the loop's last.
-    await asyncio.sleep(0)
+    # aiohttp closes its sockets after the session, in a loop that may end with it; those of TLS take
+    # several turns (its documentation, "Graceful shutdown", says .25 s).
+    await asyncio.sleep(linger_s)
 
 
 class LiveRun:

@@ -129,7 +129,7 @@ def test_the_page_is_served_encrypted(certificate):
     context = ssl.create_default_context(cafile=cert)
 
     async def main(run):
-        async with session(headers={"Origin": run.base}) as client:
+        async with session(linger_s=0.25, headers={"Origin": run.base}) as client:
             body = {"token": run.tokens.control}
             async with client.post(run.base + "/api/session", json=body, ssl=context) as granted:
                 cookie = granted.headers["Set-Cookie"]
