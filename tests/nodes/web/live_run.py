@@ -34,8 +34,8 @@ def own_address():
 async def session(*, linger_s=0.0, **options):
     async with aiohttp.ClientSession(**options) as client:
         yield client
-    # aiohttp closes its sockets after the session, in a loop that may end with it; those of TLS take
-    # several turns (its documentation, "Graceful shutdown", says .25 s).
+    # aiohttp closes its sockets after the session, in a loop that may end with it; those of TLS
+    # take several turns (its documentation, "Graceful shutdown", says .25 s).
     await asyncio.sleep(linger_s)
 
 
