@@ -20,6 +20,7 @@ from fake_graph import (
     DurabilityPolicy,
     ExternalShutdownException,
     HistoryPolicy,
+    InvalidHandle,
     InvalidParameterTypeException,
     InvalidParameterValueException,
     ParameterUninitializedException,
@@ -183,6 +184,7 @@ CONTENT = {
     "rclpy.context": (Context,),
     "rclpy.event_handler": (PublisherEventCallbacks, SubscriptionEventCallbacks),
     "rclpy.exceptions": (
+        InvalidHandle,
         InvalidParameterTypeException,
         InvalidParameterValueException,
         ParameterUninitializedException,

@@ -101,7 +101,7 @@ class World:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, "the condition did not become true in time"
-            self._executor.spin_once(timeout_sec=0.05)
+            self.ros_rclpy.spin_once(self._executor, 0.05)
 
     def pass_time(self, seconds):
         end = time.monotonic() + seconds

@@ -1,5 +1,6 @@
 """The node in a process of its own, controlled and observed from here through a real rclpy."""
 
+import importlib
 import re
 import signal
 import time
@@ -242,3 +243,24 @@ def test_a_second_signal_does_not_disturb_the_shutdown(world, number):
             time.sleep(0.005)
             ape.process.send_signal(number)
             assert ape.process.wait(15) == 0
+
+
+def test_a_subscription_may_end_while_the_executor_collects_what_to_wait_for(world, monkeypatch):
+    """As that of a call of ~/detect may, in a thread of its own: rclpy's executors die of it."""
+    events = importlib.import_module("rclpy.event_handler")
+    watched = events.SubscriptionEventCallbacks(matched=lambda _: None)
+    kind, qos = world.message("sensor_msgs/msg/Image"), world.ros_rclpy.rclpy_qos(SPECS["overlay"])
+    reader = world.helper.create_subscription(
+        kind, "coming", lambda _: None, qos, event_callbacks=watched
+    )
+    collect = events.EventHandler.add_to_wait_set
+    ended = []
+
+    def end_first(self, wait_set):
+        if not ended and self in reader.event_handlers:
+            ended.append(world.helper.destroy_subscription(reader))
+        return collect(self, wait_set)
+
+    monkeypatch.setattr(events.EventHandler, "add_to_wait_set", end_first)
+    world.pass_time(0.3)
+    assert ended == [True]

@@ -18,6 +18,7 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
+from ape_nodes.ros2.rclpy_node.backend import spin_once
 from ape_nodes.ros2.rclpy_node.node import ApeNode
 from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedPerceiver
 from ape_stream.errors import ConfigError
@@ -164,7 +165,7 @@ def _spin(executor: MultiThreadedExecutor) -> None:
     ended = threading.Event()
     on_first_signal(ended.set)
     while rclpy.ok() and not ended.is_set():
-        executor.spin_once()  # returns at the latest when a node's timer is due
+        spin_once(executor)  # returns at the latest when a node's timer is due
 
 
 def _shut_down(executor: MultiThreadedExecutor, nodes: Sequence[ApeNode]) -> None:
