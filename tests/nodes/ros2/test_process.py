@@ -3,6 +3,7 @@
 import importlib
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from ros_bench import BACKENDS, World
@@ -92,6 +93,22 @@ def test_cameras_start_at_once_share_a_model_and_end_cleanly(world, monkeypatch,
     assert running.nodes[0].perceiver is running.nodes[1].perceiver
     assert running.end() == 0
     assert running.nodes[0].perceiver.loaded is None
+
+
+class Failing:
+    """An executor whose turn fails, with the context as it is then."""
+
+    def __init__(self, alive):
+        self.context = SimpleNamespace(ok=lambda: alive)
+
+    def spin_once(self, **_timeout):
+        raise RuntimeError("failed to initialize wait set")
+
+
+def test_a_turn_of_the_executor_may_fail_with_a_context_that_has_ended_only(world):
+    world.ros_rclpy.spin_once(Failing(alive=False))
+    with pytest.raises(RuntimeError, match="wait set"):
+        world.ros_rclpy.spin_once(Failing(alive=True))
 
 
 def test_a_node_that_cannot_start_ends_the_process_with_a_code(world, monkeypatch, tmp_path):

@@ -41,10 +41,10 @@ _log: Final = logging.getLogger("ape_stream")
 
 
 def spin_once(executor: Any, timeout_s: float | None = None) -> None:
-    """Run what is ready in an executor whose nodes may end subscriptions in other threads.
+    """Run what is ready in an executor while other threads end subscriptions or the context.
 
-    An event of a subscription that ends while rclpy (7.1, Jazzy) collects what to wait for raises
-    `InvalidHandle`, of which an executor dies. Nothing is lost: the next call collects again.
+    Where either ends while rclpy (7.1, Jazzy) collects what to wait for, it raises `InvalidHandle`
+    or `RCLError`, of which an executor dies. Nothing is lost: the next call collects again.
 
     Args:
         executor: One of rclpy's.
@@ -52,7 +52,9 @@ def spin_once(executor: Any, timeout_s: float | None = None) -> None:
     """
     try:
         executor.spin_once(timeout_sec=timeout_s)
-    except InvalidHandle as error:
+    except RuntimeError as error:  # of which `RCLError`, which rclpy does not export, is one
+        if not isinstance(error, InvalidHandle) and executor.context.ok():
+            raise
         _log.info("a turn of the executor was given up: %s", error)
 
 
