@@ -28,6 +28,7 @@ OURS = (
     "ape_nodes.ros2.rclpy_node.image_input",
     "ape_nodes.ros2.rclpy_node.outputs",
 )
+PATIENCE_S = 60.0  # what is waited for, so that a busy machine fails no test
 STAMP = (1_700_000_000, 7)
 
 
@@ -97,7 +98,7 @@ class World:
         assert node.trigger_activate() == self.Outcome.SUCCESS
         return node
 
-    def until(self, condition, timeout_s=15.0):
+    def until(self, condition, timeout_s=PATIENCE_S):
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, "the condition did not become true in time"

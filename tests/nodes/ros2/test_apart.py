@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 from processes import Peer
-from ros_bench import World
+from ros_bench import PATIENCE_S, World
 
 from ape_nodes.ros2.encoder import byte_array
 from ape_nodes.ros2.space.results import SPACE_TOPICS
@@ -143,7 +143,7 @@ def test_results_have_the_header_of_their_image(world):
         status = reports[-1].status[0]
         assert (status.name, status.level, status.message) == ("/ape", b"\0", "active")
         ape.process.send_signal(signal.SIGINT)
-        assert ape.process.wait(10) == 0
+        assert ape.process.wait(PATIENCE_S) == 0
 
 
 def test_parameters_are_set_and_refused_with_a_reason(world):
@@ -242,7 +242,7 @@ def test_a_second_signal_does_not_disturb_the_shutdown(world, number):
             ape.process.send_signal(number)
             time.sleep(0.005)
             ape.process.send_signal(number)
-            assert ape.process.wait(15) == 0
+            assert ape.process.wait(PATIENCE_S) == 0
 
 
 def test_a_subscription_may_end_while_the_executor_collects_what_to_wait_for(world, monkeypatch):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import ros_perceivers
-from ros_bench import BACKENDS, World, an_image, an_unreadable_image
+from ros_bench import BACKENDS, PATIENCE_S, World, an_image, an_unreadable_image
 
 from ape_nodes.ros2.health import InputWatch
 from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedPerceiver
@@ -24,14 +24,14 @@ def world(request, monkeypatch):
     made.end()
 
 
-def status_of(world, words, timeout_s=15.0):
+def status_of(world, words):
     """The first status whose message has these words."""
     reports = world.listen("/diagnostics", DIAGNOSTICS)
 
     def found():
         return [one.status[0] for one in reports if words in one.status[0].message]
 
-    world.until(found, timeout_s)
+    world.until(found)
     return found()[0]
 
 
@@ -88,7 +88,7 @@ def test_images_flow_while_prompts_are_embedded(world):
     world.until(lambda: node.images.watch.received > arrived + 5)
     assert not answers
     ros_perceivers.GATE.set()
-    asking.join(10)
+    asking.join(PATIENCE_S)
     assert answers[0].successful
     assert camera.get_subscription_count() == 1
 

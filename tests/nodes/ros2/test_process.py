@@ -6,7 +6,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from ros_bench import BACKENDS, World
+from ros_bench import BACKENDS, PATIENCE_S, World
 
 PARAMETERS = """
 /**:
@@ -50,14 +50,14 @@ class Running:
         self.code = code
 
     def wait(self, condition):
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
     def end(self):
         self.world.rclpy.try_shutdown()
-        self._thread.join(15)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
         return self.code
 
