@@ -1,8 +1,12 @@
 """The page in a real Chromium."""
 
+import contextlib
 import json
+import os
 import shutil
 import time
+from importlib.util import find_spec
+from pathlib import Path
 
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -31,6 +35,14 @@ def missing():
     """Why there is no browser here, empty if there is one."""
     lacking = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
     return f"needs {' and '.join(lacking)} (tools/test-packages.sh)" if lacking else ""
+
+
+def axe():
+    """The script of axe-core that is here, or None; APE_AXE may name a newer one."""
+    if "APE_AXE" in os.environ:
+        return Path(os.environ["APE_AXE"])
+    found = find_spec("axe_core_python")
+    return Path(found.origin).parent / "axe.min.js" if found else None
 
 
 def start():
@@ -81,6 +93,16 @@ class Browser:
             )
             time.sleep(0.05)
         return found
+
+    @contextlib.contextmanager
+    def sized(self, width, scale=1):
+        """The page in a window of another width, CSS pixels, enlarged `scale` times."""
+        size = {"width": width, "height": 700, "deviceScaleFactor": scale, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
     def find(self, selector):
         """By CSS, or by XPath if it begins with //."""
