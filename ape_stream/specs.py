@@ -6,7 +6,7 @@ Sources (entry-point name <- string):
     images      a directory, a glob (`shots/*.png`), a numbered sequence (`frame_%04d.png`), a
                 image, or a list of images (`.txt`)
     video       any other file
-    a `.streams` file is a list: each of its lines is a source of its own
+    What stands for several (folders, patterns, lists) is opened first, by `sources.media.expand`.
 
 Sinks:
     <scheme>    `<scheme>:...`: zmq, ros2, or any plugin's
@@ -25,9 +25,14 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from ape_stream.errors import UsageError
-from ape_stream.text import read_text
 
-__all__ = ["IMAGE_SUFFIXES", "expand", "sink_plugin", "source_plugin", "stream_name"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "sink_plugin",
+    "source_plugin",
+    "stream_name",
+    "without_file_url",
+]
 
 IMAGE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
 """Suffixes of files that are one image each."""
@@ -85,30 +90,7 @@ def _path(spec: str) -> Path:
     return Path(spec)
 
 
-def expand(spec: str) -> list[str]:
-    """The sources that a string stands for: the lines of a `.streams` file, else itself.
-
-    A `file://` URL stands for its path. In a list, blank lines and lines that begin with `#` are
-    left out; relative paths count from the list.
-
-    Raises:
-        UsageError: the list cannot be read or names nothing.
-    """
-    spec = _without_file_url(spec)
-    path = Path(spec)
-    if path.suffix.lower() != ".streams":
-        return [spec]
-    try:
-        lines = [line.strip() for line in read_text(path).splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the list of sources {spec}: {error}") from error
-    found = [_relative_to(path, line) for line in lines if line and not line.startswith("#")]
-    if not found:
-        raise UsageError(f"the list of sources {spec} names nothing: write one source a line")
-    return found
-
-
-def _without_file_url(spec: str) -> str:
+def without_file_url(spec: str) -> str:
     """The path of a `file://` URL (RFC 8089), and every other source as it is."""
     if not spec.lower().startswith("file://"):
         return spec
@@ -117,13 +99,6 @@ def _without_file_url(spec: str) -> str:
         raise UsageError(f"{spec} names a file of another machine: write file:///path")
     # A `?` belongs to the name: files have no queries.
     return url2pathname(spec[spec.index("/", len("file://")) :])
-
-
-def _relative_to(listing: Path, line: str) -> str:
-    line = _without_file_url(line)
-    if _SCHEME.match(line) or line.isdecimal():
-        return line
-    return str(listing.parent / line)
 
 
 def sink_plugin(spec: str) -> str:

@@ -92,9 +92,31 @@ def _changed(old: Any, new: Any, where: str) -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             yield from _changed(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+    elif isinstance(old, list) and isinstance(new, (list, tuple)):
+        yield from _changed_list(old, json.loads(json_bytes(new)), where)
     # Through JSON, as the old one came: there a tuple is a list.
     elif json_bytes(old) != json_bytes(new):
         yield f"{where}: {_short(old)} then, {_short(new)} now"
+
+
+def _changed_list(old: list[Any], new: list[Any], where: str) -> Iterator[str]:
+    """Of long lists only what is not in both: one word of many prompts."""
+    gone = [_shown(item) for item in old if item not in new]
+    came = [_shown(item) for item in new if item not in old]
+    if gone and came:
+        yield f"{where}: {_short(gone)} then, {_short(came)} now"
+    elif gone or came:
+        yield f"{where}: with {_short(gone)} then" if gone else f"{where}: with {_short(came)} now"
+    elif old != new:
+        yield f"{where}: in another order"
+
+
+def _shown(item: Any) -> Any:
+    """A prompt by its text where it has nothing else."""
+    if not isinstance(item, dict):
+        return item
+    said = {key: value for key, value in item.items() if value is not None and value is not False}
+    return said["text"] if [*said] == ["text"] else said
 
 
 def _short(value: object) -> str:

@@ -10,7 +10,8 @@ from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfi
 from ape_stream.errors import PromptError, UsageError
 from ape_stream.pipeline import Policy
 from ape_stream.sinks.conflicts import refuse_inputs
-from ape_stream.specs import expand, stream_name
+from ape_stream.sources.media import expand
+from ape_stream.specs import stream_name
 from ape_stream.text import read_text
 from ape_stream.types import PromptSet
 
@@ -170,7 +171,7 @@ def _named(given: Options) -> tuple[SourceConfig, ...]:
         for spec in expand(source):
             name = stream_name(spec, taken)
             taken.add(name)
-            named.append(SourceConfig(spec, name, options))
+            named.append(SourceConfig(spec, name, options, is_one=True))
     return tuple(named)
 
 

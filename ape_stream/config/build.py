@@ -22,7 +22,8 @@ from ape_stream.protocols import (
     WritesFiles,
 )
 from ape_stream.sinks.conflicts import refuse_conflicts
-from ape_stream.specs import expand, sink_plugin, source_plugin, stream_name
+from ape_stream.sources.media import expand
+from ape_stream.specs import sink_plugin, source_plugin, stream_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -94,7 +95,7 @@ def _check(sources: Sequence[Source], outputs: Sequence[Sink]) -> None:
 
 
 def _sources(configs: Iterable[SourceConfig], taken: set[str]) -> list[Source]:
-    expanded = [(config, spec) for config in configs for spec in expand(config.source)]
+    expanded = [(config, spec) for config in configs for spec in _specs(config)]
     # All names that were given come first: a name that is made up must not take one of them.
     taken = taken | {config.name for config, _ in expanded if config.name is not None}
     sources: list[Source] = []
@@ -104,6 +105,10 @@ def _sources(configs: Iterable[SourceConfig], taken: set[str]) -> list[Source]:
         taken.add(name)
         sources.append(make("sources", plugin, spec, options={**config.options, "name": name}))
     return sources
+
+
+def _specs(config: SourceConfig) -> list[str]:
+    return [config.source] if config.is_one else expand(config.source)
 
 
 def _sinks(config: RunConfig, streams: Sequence[str]) -> list[Sink]:

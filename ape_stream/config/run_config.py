@@ -47,6 +47,8 @@ class SourceConfig:
     """The stream's name; None takes one from the source."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the source's plugin."""
+    is_one: bool = False
+    """Whether `source` is one stream for certain; False opens folders, patterns and lists."""
 
 
 @dataclass(frozen=True, slots=True)

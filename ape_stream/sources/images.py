@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from ape_stream.closing import Closing
 from ape_stream.errors import SourceError, TruncatedError
+from ape_stream.sources.media import natural_key
 from ape_stream.sources.pixels import read_image
 from ape_stream.specs import IMAGE_SUFFIXES
 from ape_stream.text import read_text
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["ImagesSource"]
 
 _NUMBERED: Final = re.compile(r"%0?(\d*)d")
-_DIGITS: Final = re.compile(r"(\d+)")
 _NAMED: Final = 5
 """Images that could not be read, named in one line."""
 _log = logging.getLogger("ape_stream")
@@ -95,10 +95,7 @@ class ImagesSource(Closing):
         self._paths = _paths(self.spec)
         if not self._paths:
             kinds = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise SourceError(
-                f"{self.spec} holds no images ({kinds}); videos are named one by one, or in a list"
-                " with the suffix .streams"
-            )
+            raise SourceError(f"{self.spec} holds no images ({kinds}) and no videos")
 
     def close(self, error: BaseException | None = None, /) -> None:
         """Nothing is held open."""
@@ -138,7 +135,7 @@ def _paths(spec: str) -> list[Path]:
     path = Path(spec)
     if path.is_dir():
         inside = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
-        return sorted(inside, key=_natural)
+        return sorted(inside, key=_by_name)
     if path.suffix.lower() == ".txt" and path.is_file():
         return _listed(path)
     if path.is_file():
@@ -146,7 +143,9 @@ def _paths(spec: str) -> list[Path]:
     # A numbered sequence is no glob: brackets in its folder's name stand for themselves.
     pattern = glob.escape(spec) if _NUMBERED.search(spec) else spec
     found = [Path(p) for p in glob.glob(_NUMBERED.sub("[0-9]*", pattern))]  # noqa: PTH207 (absolute patterns)
-    return sorted((p for p in found if p.is_file()), key=_natural)
+    files = sorted((p for p in found if p.is_file()), key=_by_name)
+    # Videos that match as well are sources of their own; without any suffix all are tried.
+    return [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES] or files
 
 
 def _listed(path: Path) -> list[Path]:
@@ -154,11 +153,9 @@ def _listed(path: Path) -> list[Path]:
         lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"cannot read the list of images {path}: {error}") from error
-    return [path.parent / line.strip() for line in lines if line.strip()]
+    named = [line.strip() for line in lines]
+    return [path.parent / line for line in named if line and not line.startswith("#")]
 
 
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """Numbers inside a name count as numbers."""
-    # Every part becomes (is a number, number, text): tuples of one shape compare without TypeError.
-    parts = _DIGITS.split(str(path))
-    return [(1, int(p), "") if p.isdecimal() else (0, 0, p) for p in parts]
+def _by_name(path: Path) -> list[tuple[int, int, str]]:
+    return natural_key(str(path))

@@ -3,7 +3,7 @@
 import pytest
 
 from ape_stream.errors import UsageError
-from ape_stream.specs import expand, sink_plugin, source_plugin, stream_name
+from ape_stream.specs import sink_plugin, source_plugin, stream_name
 
 
 @pytest.fixture
@@ -77,23 +77,6 @@ def test_an_empty_output_is_refused():
         sink_plugin("")
 
 
-def test_a_list_of_streams_is_opened(folder):
-    (folder / "all.streams").write_text("# gates\nrtsp://gate/1\n\nclip.mp4\n0\n")
-    assert expand("all.streams") == ["rtsp://gate/1", "clip.mp4", "0"]
-    assert expand("clip.mp4") == ["clip.mp4"]
-
-
-@pytest.mark.parametrize(
-    ("content", "says"), [(b"\n# x\n", "names nothing"), (b"\xff\xfe", "cannot")]
-)
-def test_a_list_that_says_nothing_is_refused(folder, content, says):
-    (folder / "bad.streams").write_bytes(content)
-    with pytest.raises(UsageError, match=says):
-        expand("bad.streams")
-    with pytest.raises(UsageError, match="cannot read the list"):
-        expand("gone.streams")
-
-
 @pytest.mark.parametrize(
     ("spec", "name"),
     [
@@ -112,30 +95,6 @@ def test_a_stream_gets_a_name_without_secrets(spec, name):
 
 def test_names_differ():
     assert stream_name("b/red.mp4", {"red", "red-2"}) == "red-3"
-
-
-def test_a_list_may_begin_with_a_byte_order_mark(folder):
-    (folder / "bom.streams").write_bytes(b"\xef\xbb\xbfclip.mp4\n")
-    assert expand("bom.streams") == ["clip.mp4"]
-
-
-@pytest.mark.parametrize(
-    ("spec", "path"),
-    [
-        ("file:///a/b%20c.mp4", "/a/b c.mp4"),
-        ("FILE://localhost/a/what?.mp4", "/a/what?.mp4"),
-        ("file:///shots/*.png", "/shots/*.png"),
-    ],
-)
-def test_a_file_url_is_its_path(folder, spec, path):
-    assert expand(spec) == [path]
-    (folder / "urls.streams").write_text(f"{spec}\n")
-    assert expand("urls.streams") == [path]
-
-
-def test_a_file_of_another_machine_is_refused():
-    with pytest.raises(UsageError, match="another machine"):
-        expand("file://host/a.mp4")
 
 
 @pytest.mark.usefixtures("folder")

@@ -59,6 +59,19 @@ def test_a_plan_comes_back_and_says_what_differs(tmp_path):
     assert load_plan(tmp_path / "none.json") is None
 
 
+def test_of_many_prompts_those_that_differ_are_named():
+    def prompts(*words, **more):
+        return {"prompts": [{"text": w, "kind": None, "stuff": False, **more} for w in words]}
+
+    many = [f"word {k}" for k in range(50)]
+    assert differences(prompts(*many), prompts(*many, "cup")) == ['prompts: with ["cup"] now']
+    assert differences(prompts(*many), prompts(*many[1:])) == ['prompts: with ["word 0"] then']
+    assert differences(prompts("a", "b"), prompts("b", "a")) == ["prompts: in another order"]
+    assert differences(prompts("a", threshold=0.0), prompts("a")) == [
+        'prompts: [{"text": "a", "threshold": 0.0}] then, ["a"] now'
+    ]
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"format": 99}', "[]"])
 def test_what_is_no_plan_is_refused(tmp_path, text):
     (tmp_path / "plan.json").write_text(text)

@@ -182,7 +182,7 @@ def test_missing_and_empty_places(tmp_path):
     with pytest.raises(SourceError, match=r"missing\.png: No such file"):
         read(tmp_path / "list.txt")
     for spec in (tmp_path / "none" / "*.png", tmp_path / "f_%03d.png"):
-        with pytest.raises(SourceError, match=r"holds no images .*videos are named one by one"):
+        with pytest.raises(SourceError, match=r"holds no images .*and no videos"):
             read(spec)
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SourceError, match="cannot read the list"):
