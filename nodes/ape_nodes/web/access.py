@@ -146,6 +146,9 @@ class Access:
         return answer
 
     def _check_host(self, request: web.Request) -> None:
+        # Without one aiohttp would look up this machine's name, and everybody would wait for that.
+        if "Host" not in request.headers:
+            raise web.HTTPBadRequest(text="a request names its host")
         name = _host_name(request.host)
         # An address is no name: nobody can make it resolve to something else.
         if name not in self._hosts and not _is_address(name):
@@ -160,7 +163,7 @@ class Access:
             # No browser: then a token in the header, which no other page can make a browser send.
             if "Authorization" not in request.headers:
                 raise web.HTTPForbidden(text="a request without Origin needs a token in its header")
-        elif urlsplit(origin).netloc.lower() != request.host.lower():
+        elif origin.lower().partition("://")[2] != request.host.lower():
             raise web.HTTPForbidden(text="this page is of another origin")
 
     def _role(self, request: web.Request) -> Role:
@@ -177,7 +180,7 @@ class Access:
             failures.popleft()
         if len(failures) >= FAILURES:
             raise web.HTTPTooManyRequests(text="too many wrong tokens: wait a minute")
-        given = token.encode()
+        given = token.encode("utf-8", "surrogatepass")  # headers may hold any byte, JSON any code
         # Both are compared, each in a time that does not depend on where they differ.
         control = hmac.compare_digest(given, self._tokens.control.encode())
         view = hmac.compare_digest(given, self._tokens.view.encode())

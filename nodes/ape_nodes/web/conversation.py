@@ -30,7 +30,6 @@ MAX_TEXT: Final = 65_536
 IMAGES_PER_S: Final = 60.0
 QUESTIONS_PER_S: Final = 50.0
 """Messages other than acknowledgements."""
-_FREE: Final = (protocol.Ack, protocol.Hello)
 
 
 class Conversation:
@@ -87,7 +86,7 @@ class Conversation:
             number = getattr(message, "id", None)
             if not self._viewer.greeted and not isinstance(message, protocol.Hello):
                 raise UsageError("the first message is hello")
-            if not isinstance(message, _FREE) and not self._may_ask():
+            if not isinstance(message, protocol.Ack) and not self._may_ask():
                 raise UsageError("too many messages within a second: wait a moment")
             self._handle(message)
         except ApeStreamError as error:

@@ -81,7 +81,7 @@ async def body(request: web.Request) -> dict[str, Any]:
             given = await request.json()
     except TimeoutError as error:
         raise web.HTTPRequestTimeout(text=f"the body did not come within {BODY_S:g} s") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, LookupError) as error:  # LookupError: an unknown charset
         raise UsageError(f"the body is no JSON: {error}") from error
     if not isinstance(given, dict):
         raise UsageError("the body is a JSON object")

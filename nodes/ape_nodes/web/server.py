@@ -8,7 +8,7 @@ import threading
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
 from ape_nodes.web import protocol, rest
 from ape_nodes.web.access import Role
@@ -45,7 +45,16 @@ _TYPES: Final = {
     ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml",
     ".png": "image/png", ".ico": "image/x-icon", ".webmanifest": "application/manifest+json",
 }  # fmt: skip
-_log = logging.getLogger("ape_stream")
+_log = logging.getLogger("ape_stream.web")
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a logged error is the server's: whoever sends no HTTP must not fill the log."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, http_exceptions.HttpProcessingError)
+
+
+_log.addFilter(_is_ours)
 
 
 def _static_files() -> dict[str, tuple[bytes, str]]:
@@ -197,12 +206,19 @@ class Server:
             self._loop.run_until_complete(self._serve())
         finally:
             self._ready.set()
+            left = asyncio.all_tasks(self._loop)  # of connections that did not end in time
+            for task in left:
+                task.cancel()
+            if left:
+                self._loop.run_until_complete(asyncio.wait(left))
             self._loop.close()
 
     async def _serve(self) -> None:
         runner = web.AppRunner(
             application(self._hub, self._access),
             access_log=None,
+            logger=_log,
+            auto_decompress=False,  # 200 kB could unpack to 200 MB, while all viewers wait
             shutdown_timeout=SHUTDOWN_S,
             keepalive_timeout=IDLE_S,  # also of a connection whose first request never ends
             handle_signals=False,

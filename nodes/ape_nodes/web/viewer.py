@@ -30,6 +30,9 @@ CREDITS: Final = {"jpeg": 2, "h264": 4, "sync": 2}
 small and cannot be left out one by one."""
 MASK_CREDITS: Final = 2
 EDITS_PER_S: Final = 5.0
+WAITING: Final = CREDITS["h264"] + MASK_CREDITS
+"""Binary messages that may wait for each camera: acknowledging what it has not read, or asking for
+the camera again, gives a viewer no more."""
 MAX_TEXTS: Final = 256
 """JSON messages that may wait for a viewer; one that reads none is closed."""
 _SLOW_SHARE: Final = 0.5
@@ -107,7 +110,7 @@ class Viewer:
         """Messages that it had no room for."""
         self._ws = ws
         self._texts: deque[str] = deque()
-        self._binary: deque[bytes] = deque()  # bounded by the credits
+        self._binary: deque[bytes] = deque()
         self._wake = asyncio.Event()
         self._over = False
 
@@ -137,7 +140,7 @@ class Viewer:
     def wants(self, cam: int) -> list[Variant | None]:
         """What it has room for of a camera: a variant of the image, None for masks."""
         watched = self.watched.get(cam)
-        if watched is None or not self.visible:
+        if watched is None or not self.visible or self._full:
             return []
         wanted: list[Variant | None] = [None] if watched.mask_room else []
         if watched.room:
@@ -152,7 +155,7 @@ class Viewer:
         if watched is None or not self.visible:
             return
         if message.variant is None:
-            if watched.mask_room and message.serial > watched.masks_serial:
+            if watched.mask_room and not self._full and message.serial > watched.masks_serial:
                 watched.masks_serial = message.serial
                 watched.masks_out += 1
                 self._push(message.data)
@@ -162,12 +165,12 @@ class Viewer:
     def _offer_image(self, camera: Camera, watched: _Watched, message: Encoded) -> None:
         if message.serial <= watched.serial:
             return
-        starts = message.key or watched.synced
-        if not watched.room or not starts:
+        room = watched.room and not self._full
+        if not room or not (message.key or watched.synced):
             # The units that follow cannot be decoded without this one.
             watched.synced = False
             self.dropped += 1
-            if message.variant is not None and message.variant.codec == "h264" and watched.room:
+            if message.variant is not None and message.variant.codec == "h264" and room:
                 camera.want_key(message.variant.width)
             return
         watched.synced = True
@@ -185,6 +188,10 @@ class Viewer:
             return
         self._texts.append(text)
         self._wake.set()
+
+    @property
+    def _full(self) -> bool:
+        return len(self._binary) >= WAITING * len(self.watched)
 
     def _push(self, data: bytes) -> None:
         self._binary.append(data)

@@ -1,4 +1,6 @@
 import asyncio
+import gzip
+import json
 import os
 import stat
 
@@ -150,6 +152,48 @@ def test_a_large_body_and_a_long_message_are_refused(live):
                 await page.text("never")
 
     asyncio.run(main())
+
+
+async def bytes_for(live, sent):
+    """What comes back for these bytes."""
+    host, port = live.base.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(sent)
+    async with asyncio.timeout(15):
+        answer = await reader.read(12)
+    writer.close()
+    return answer
+
+
+ENTER = b"POST /api/session HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\n"
+HERE = b"GET /api/stats HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET / HTTP/1.0\r\n\r\n", 400),  # no Host: it would be looked up, and viewers wait
+        (HERE + b"Host: attacker.example\r\n\r\n", 400),
+        (b"GET http://attacker.example/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 403),
+        (HERE + b"Authorization: Bearer \xff\xfe\r\n\r\n", 401),
+        (HERE + b"X: " + b"x" * 20_000 + b"\r\n\r\n", 400),
+        (ENTER + b'Content-Length: 19\r\n\r\n{"token": "\\ud800"}', 401),
+        (ENTER + b"Content-Type: text/x; charset=none\r\nContent-Length: 2\r\n\r\n{}", 400),
+        (ENTER + b"Content-Length: 9999\r\n\r\n" + b"[" * 9999, 400),
+        (ENTER.replace(b"//127.0.0.1", b"//[") + b"Content-Length: 2\r\n\r\n{}", 403),
+        (b"\x16\x03\x01 not HTTP", 400),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_fills_no_log(live, caplog, sent, status):
+    assert asyncio.run(bytes_for(live, sent)).split()[1:] == [b"%d" % status]
+    assert not caplog.records
+
+
+def test_a_packed_body_is_not_unpacked(live):
+    """A few kilobytes could become gigabytes, on the loop that serves every viewer."""
+    body = gzip.compress(json.dumps({"ops": []}).encode())
+    headers = {"Content-Encoding": "gzip"}
+    assert live.ask("POST", "/api/prompts", data=body, headers=headers)[0] == 400
 
 
 def test_seats_are_limited_and_come_free_again(live):

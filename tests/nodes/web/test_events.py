@@ -110,11 +110,20 @@ def test_a_way_that_is_stuck_loses_its_own_events_and_nobody_waits(tmp_path, mon
 
 @pytest.mark.parametrize(
     ("webhook", "mqtt"),
-    [("ftp://host/x", None), ("host", None), (None, "http://host"), (None, "mqtt://host/a/#")],
+    [
+        ("ftp://user:secret@host/x", None),
+        ("host", None),
+        ("https://user:secret@host:port/x", None),
+        ("https://user:secret@[host/x", None),
+        (None, "http://user:secret@host"),
+        (None, "mqtt://host/a/#"),
+        (None, "mqtt://user:secret@host:99999/a"),
+    ],
 )
 def test_an_address_that_cannot_be_used_is_refused(webhook, mqtt):
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as refused:
         ways(None, webhook, mqtt)
+    assert "secret" not in str(refused.value)
 
 
 def test_no_password_is_shown():

@@ -4,7 +4,7 @@ from ape_nodes.web.access import Role
 from ape_nodes.web.camera import Encoded
 from ape_nodes.web.encoder import Variant, width_for
 from ape_nodes.web.protocol import Ack, Subscribe
-from ape_nodes.web.viewer import MAX_TEXTS, Viewer
+from ape_nodes.web.viewer import MAX_TEXTS, WAITING, Viewer
 
 
 class Camera:
@@ -98,6 +98,23 @@ def test_acknowledging_what_was_never_sent_gives_no_credit(viewer):
     for serial in range(1, 9):
         viewer.offer(camera, image(serial))
     assert len(viewer._binary) == 2
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "h264"])
+def test_what_waits_is_bounded_whatever_a_viewer_says(viewer, codec):
+    """One that reads nothing, acknowledges everything and asks for the camera again and again."""
+    camera = Camera()
+    for serial in range(1, 100):
+        viewer.watched.pop(0, None)
+        viewer.subscribe(Subscribe(0, codec=codec))
+        viewer.offer(camera, image(serial, Variant(codec, 1280)))
+        viewer.offer(camera, image(serial, None))
+        viewer.acknowledge(Ack(0, serial))
+        viewer.acknowledge(Ack(0, serial, "masks"))
+    assert len(viewer._binary) == WAITING
+    assert viewer.wants(0) == []
+    viewer._binary.popleft()
+    assert None in viewer.wants(0)
 
 
 def test_after_a_missing_unit_h264_goes_on_with_a_key_frame(viewer):

@@ -23,6 +23,7 @@ from ape_stream.optional import library
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from urllib.parse import SplitResult
 
     from ape_nodes.web.zones.counting import Event
 
@@ -94,9 +95,9 @@ class _Webhook:
     """POSTs each event to a URL; tried three times."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
+        parts = _parts(url, "webhook")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"webhook {url!r} is no http:// or https:// address")
+            raise ConfigError(f"webhook is http:// or https://HOST..., not {parts.scheme}://...")
         self.name = f"webhook {parts.hostname}"  # without user, password and query
         self._url = url
 
@@ -131,7 +132,7 @@ class _Mqtt:
     """Publishes each event at least once: `mqtt://user:password@host:1883/topic/of/events`."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
+        parts = _parts(url, "mqtt")
         topic = unquote(parts.path.strip("/"))
         wild = set(f"{topic}{url}") & set("+#?")
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or wild:
@@ -179,6 +180,16 @@ class _Mqtt:
                 _log.warning("%s: %d events were not acknowledged", self.name, self._waiting)
         self._client.disconnect()
         self._client.loop_stop()
+
+
+def _parts(url: str, what: str) -> SplitResult:
+    """The parts of a URL; errors name none of them: they may hold a password."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{what} is no URL: its host or port cannot be read") from error
+    return parts
 
 
 def ways(lines: str | None, webhook: str | None, mqtt: str | None) -> list[Way]:
