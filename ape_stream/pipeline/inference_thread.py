@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ape_stream.channel import Aborted, Channel
 from ape_stream.errors import ApeStreamError, PipelineError, PromptError, SourceError
 from ape_stream.pipeline.run_state import FAILED
-from ape_stream.protocols import ReportsMemory
+from ape_stream.protocols import PaintsMaps, ReportsMemory
 from ape_stream.stats import StageMeter
 from ape_stream.types import FrameResult
 from ape_stream.values.frame import DeferredFrame
@@ -126,6 +126,11 @@ class InferenceThread:
         """The prompts of the next frame, with thresholds filled in."""
         with self._guard:
             return self._active
+
+    @property
+    def paints_maps(self) -> bool:
+        """Whether the perceiver makes maps."""
+        return isinstance(self._perceiver, PaintsMaps)
 
     def device_memory(self) -> DeviceMemory | None:
         """Memory of the model's device, where the perceiver reports it."""

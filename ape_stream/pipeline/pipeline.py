@@ -146,6 +146,11 @@ class Pipeline(Closing):
         return [stream.name for stream in self._streams if stream.source.live]
 
     @property
+    def paints_maps(self) -> bool:
+        """Whether the model can make maps of every pixel; see `PaintsMaps`."""
+        return self._model.paints_maps
+
+    @property
     def frame_count(self) -> int | None:
         """How many frames all sources together will deliver; None where this is not known."""
         sources = [stream.source for stream in self._streams]
@@ -288,14 +293,11 @@ class Pipeline(Closing):
     def _unread(self) -> list[str]:
         """The streams that have an end which the results do not reach."""
         with self._guard:
+            whole = self._state.read_to_end
             return [
-                stream.name
-                for stream in self._streams
-                if not stream.source.live
-                and (
-                    stream.name not in self._state.read_to_end
-                    or stream.counters.dropped.get(STOPPED)
-                )
+                s.name
+                for s in self._streams
+                if not s.source.live and (s.name not in whole or s.counters.dropped.get(STOPPED))
             ]
 
     def __iter__(self) -> Iterator[FrameResult]:

@@ -283,6 +283,11 @@ class RunControl(Protocol):
         """Names of the streams whose time does not wait."""
         ...
 
+    @property
+    def paints_maps(self) -> bool:
+        """Whether the model can make maps of every pixel; see `PaintsMaps`."""
+        ...
+
     def set_prompts(self, prompts: PromptSet, timeout_s: float | None = None) -> PromptSet:
         """Look for something else from the next frame on; all or nothing."""
         ...

@@ -19,7 +19,7 @@ DOORS = {
         "ape_stream/sources/",
         "ape_stream/sinks/",
         "nodes/ape_nodes/ros2/video.py",
-        "nodes/ape_nodes/web/encoder.py",
+        "nodes/ape_nodes/web/encoding/images.py",
     ),
     "cuda": ("cuda_ops/",),
     "cupy": ("cuda_ops/",),

@@ -3,7 +3,7 @@
 protocol      messages to and from the page; conversation: what one page says
 access        tokens, roles, Host and Origin
 prompts       the prompts as pages edit them, with revisions
-camera        one stream on its way to the viewers; encoder: each size and codec once
+encoding/     images and views, each once; camera: one stream on its way to the viewers
 viewer        one WebSocket and its credits; hub: what all viewers share
 zones/        areas and lines, and their events; recorder: videos, snapshots
 server, rest  the HTTP server, and its addresses for scripts

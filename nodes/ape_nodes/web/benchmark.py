@@ -23,7 +23,7 @@ import numpy as np
 
 from ape_nodes.benchmarks import camera_image, percentiles, report, scene
 from ape_nodes.web import protocol
-from ape_nodes.web.encoder import H264Encoder, encode_jpeg
+from ape_nodes.web.encoding.images import H264Encoder, encode_jpeg
 from ape_stream.closing import Closing
 from ape_stream.pipeline import Pipeline
 from ape_stream.types import Frame, Instances, PromptSet

@@ -12,13 +12,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import numpy as np
-
 from ape_nodes.web import protocol
-from ape_nodes.web.encoder import H264Encoder, Variant, encode_jpeg
+from ape_nodes.web.encoding.images import H264Encoder, Variant, encode_jpeg
+from ape_nodes.web.encoding.views import has_view, regions_of
 from ape_nodes.web.protocol import BinaryHead
 from ape_nodes.web.zones.counting import Zones
 from ape_stream.stats import Durations, Rate
@@ -53,8 +52,7 @@ class Found:
 class Encoded:
     """A binary message for all viewers of a kind."""
 
-    variant: Variant | None
-    """None: masks."""
+    variant: Variant
     serial: int
     """Counted per camera: what has a larger one is newer."""
     data: bytes
@@ -97,11 +95,11 @@ class Camera:
         self._frame: tuple[int, Frame] | None = None
         self._found: tuple[int, Found] | None = None
         self._serial = 0
-        self._wanted: frozenset[Variant | None] = frozenset()
-        self._done: dict[Variant | None, int] = {}
+        self._wanted: frozenset[Variant] = frozenset()
+        self._done: dict[Variant, int] = {}
         self._h264: dict[int, H264Encoder] = {}
         self._keys: set[int] = set()
-        self._again: set[Variant | None] = set()
+        self._again: set[Variant] = set()
         self._thread = threading.Thread(target=self._work, name=f"camera {name}", daemon=True)
 
     def start(self) -> None:
@@ -130,8 +128,9 @@ class Camera:
     def take(self, found: Found) -> FrameResult:
         """Take a result; never waits. Returns it as it may be shown."""
         if self._hide is not None:
-            shown = self._hide(found.result)
-            found = Found(shown, found.rev, found.prompt_ids, found.counts)
+            found = replace(found, result=self._hide(found.result))
+        # After hiding: what is outside of where to look is hidden, too.
+        found = replace(found, result=self.zones.looked(found.result))
         self.arrived_s = self.arrived_s or time.monotonic()
         self.newest = found.result
         with self._wake:
@@ -158,21 +157,21 @@ class Camera:
         with self._wake:
             return (self._result_rate if results else self._frame_rate).hz(time.monotonic())
 
-    def want(self, wanted: frozenset[Variant | None]) -> None:
-        """Say what somebody has room for: variants of the image, None for masks."""
+    def want(self, wanted: frozenset[Variant]) -> None:
+        """Say what somebody has room for."""
         if wanted != self._wanted:
             with self._wake:
                 self._wanted = wanted
                 self._wake.notify_all()
 
-    def repeat(self, variant: Variant) -> None:
+    def repeat(self, image: Variant, masks: Variant) -> None:
         """Deliver the newest image and masks once more: a viewer has come since.
 
         Not for H.264, whose units build on one another.
         """
-        if variant.codec != "h264":
+        if image.codec != "h264":
             with self._wake:
-                self._again |= {variant, None}
+                self._again |= {image, masks}
                 self._wake.notify_all()
 
     def want_key(self, width: int) -> None:
@@ -197,29 +196,31 @@ class Camera:
                     # One image is lost, not the page; the next one may be of another size.
                     _log.exception("%s: an image cannot be encoded", self.name)
 
-    def _due(self) -> list[Variant | None]:
+    def _due(self) -> list[Variant]:
         """What is wanted and newer than what was delivered; masks first, they are quick."""
         return sorted(
             (v for v in self._wanted if self._latest(v) > self._known(v)),
-            key=lambda variant: variant is not None,
+            key=lambda variant: variant.codec != "masks",
         )
 
-    def _known(self, variant: Variant | None) -> int:
+    def _known(self, variant: Variant) -> int:
         return 0 if variant in self._again else self._done.get(variant, 0)
 
-    def _latest(self, variant: Variant | None) -> int:
-        of_result = variant is None or variant.codec == "sync"
-        slot: tuple[int, Any] | None = self._found if of_result else self._frame
-        return 0 if slot is None else slot[0]
+    def _latest(self, variant: Variant) -> int:
+        if not variant.has_masks:
+            return 0 if self._frame is None else self._frame[0]
+        # The first results after somebody has asked for maps may come without.
+        missing = self._found is None or not has_view(self._found[1].result, variant.view)
+        return 0 if missing or self._found is None else self._found[0]
 
     def _encode(
         self,
-        variant: Variant | None,
+        variant: Variant,
         frame: tuple[int, Frame] | None,
         found: tuple[int, Found] | None,
     ) -> None:
         start = time.monotonic()
-        if variant is None or variant.codec == "sync":
+        if variant.has_masks:
             assert found is not None  # noqa: S101 (`_latest` is 0 without one)
             self._done[variant] = found[0]
             self._deliver(self, Encoded(variant, found[0], self._masks(found[1], variant)))
@@ -230,19 +231,21 @@ class Camera:
         self.encode.add(time.monotonic() - start)
         self._deliver(self, message)
 
-    def _masks(self, found: Found, variant: Variant | None) -> bytes:
+    def _masks(self, found: Found, variant: Variant) -> bytes:
         result = found.result
-        instances = result.instances
-        labels = protocol.label_map(instances.masks or (), instances.size)
-        meta = {**_meta(result.frame), "dets": _rows(found), "timings": _rounded(result.timings)}
+        labels, rows = regions_of(result, variant.view)
+        dets = [[found.prompt_ids[prompt], *row] for prompt, *row in rows]
+        meta = {**_meta(result.frame), "dets": dets, "timings": _rounded(result.timings)}
+        if variant.view != "instances":
+            meta["view"] = variant.view
         if found.counts is not None:
             meta["counts"] = found.counts
         image = b""
-        if variant is not None:
+        if variant.codec == "sync":
             start = time.monotonic()
             image = encode_jpeg(result.frame.image, variant.width)
             meta["encode_ms"] = round(1e3 * (time.monotonic() - start), 2)
-        kind = protocol.MASKS if variant is None else protocol.SYNCED
+        kind = protocol.SYNCED if variant.codec == "sync" else protocol.MASKS
         return protocol.pack(
             self._head(kind, result.frame, found.rev), meta, protocol.pack_label_map(labels), image
         )
@@ -276,16 +279,3 @@ def _meta(frame: Frame) -> dict[str, Any]:
 
 def _rounded(timings: Any) -> dict[str, float]:
     return {name: round(ms, 2) for name, ms in timings.items()}
-
-
-def _rows(found: Found) -> list[list[float]]:
-    """`[prompt id, score, track id, x1, y1, x2, y2]` of each region."""
-    instances = found.result.instances
-    tracks = [0] * len(instances) if instances.track_ids is None else instances.track_ids.tolist()
-    return [
-        [found.prompt_ids[prompt], round(score, 3), track, *box]
-        for prompt, score, track, box in zip(
-            instances.prompt_ids.tolist(), instances.scores.tolist(), tracks,
-            np.rint(instances.boxes).astype(int).tolist(), strict=True,
-        )
-    ]  # fmt: skip

@@ -115,17 +115,25 @@ class Conversation:
             case protocol.Ping():
                 self._answer("pong", t=message.t, now_us=now_us())
             case protocol.Subscribe():
-                camera = self._camera(message.cam)
-                viewer.subscribe(message)
-                if message.codec == "h264":
-                    camera.want_key(viewer.watched[message.cam].variant.width)
-                camera.repeat(viewer.watched[message.cam].variant)
-                hub.refresh(camera)
+                self._subscribe(message)
             case protocol.Unsubscribe():
                 viewer.watched.pop(message.cam, None)
                 hub.refresh(self._camera(message.cam))
             case _:
                 self._change(message)
+
+    def _subscribe(self, wish: protocol.Subscribe) -> None:
+        viewer, hub = self._viewer, self._hub
+        camera = self._camera(wish.cam)
+        if wish.view != "instances" and not hub.run.paints_maps:
+            raise UsageError(f"this model has no {wish.view} view")
+        viewer.subscribe(wish)
+        watched = viewer.watched[wish.cam]
+        if wish.codec == "h264":
+            camera.want_key(watched.variant.width)
+        camera.repeat(watched.variant, watched.masks_variant)
+        hub.refresh(camera)
+        hub.show_again(camera)
 
     def _change(self, message: Any) -> None:
         viewer, hub = self._viewer, self._hub

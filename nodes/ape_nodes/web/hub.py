@@ -16,6 +16,7 @@ from ape_nodes.metrics.collector import registry_of
 from ape_nodes.web import browser_camera, protocol, still
 from ape_nodes.web.access import Role
 from ape_nodes.web.camera import Camera
+from ape_nodes.web.encoding.views import has_view
 from ape_nodes.web.prompts import MAX_PROMPTS, PromptList, one_line
 from ape_nodes.web.recorder import jpeg
 from ape_nodes.web.zones.counting import MAX_ZONES
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from ape_nodes.web.zones.counting import Event
     from ape_nodes.web.zones.events import Events
     from ape_stream.protocols import RunControl
-    from ape_stream.types import FrameResult
+    from ape_stream.types import FrameResult, MapKind
 
 __all__ = ["MAX_VIEWERS", "Hub", "now_us"]
 
@@ -68,6 +69,8 @@ class Hub:
         self.viewers: set[Viewer] = set()
         self.seats = 0
         """Sockets that are open or being opened."""
+        self.maps: frozenset[MapKind] = frozenset()
+        """The maps that viewers look at; read by the model's thread."""
         self.cameras = [Camera(k, name, self._delivered, hide) for k, name in enumerate(streams)]
         self.by_name = {camera.name: camera for camera in self.cameras}
         self.prompts = PromptList(run.prompts, self._set_prompts, self._prompts_changed, locked)
@@ -149,6 +152,9 @@ class Hub:
 
     def refresh(self, camera: Camera) -> None:
         """Let a camera know for what there is room."""
+        self.maps = frozenset(
+            view for viewer in self.viewers for view in viewer.views if view != "instances"
+        )
         camera.want(frozenset(want for v in self.viewers for want in v.wants(camera.index)))
 
     def refresh_all(self) -> None:
@@ -235,7 +241,12 @@ class Hub:
             "role": viewer.role.name.lower(),
             "viewer": viewer.number,
             "cams": [self.describe(camera) for camera in self.cameras],
-            "can": {"h264": True, "record": can_write, "snapshot": can_write},
+            "can": {
+                "h264": True,
+                "record": can_write,
+                "snapshot": can_write,
+                "maps": self.run.paints_maps,
+            },
             "blur": list(self._locked),
             "palette": [f"#{red:02x}{green:02x}{blue:02x}" for blue, green, red in palette()],
             "limits": {
@@ -284,8 +295,17 @@ class Hub:
         except ApeStreamError as error:
             self.broadcast({"type": "error", "reason": one_line(error)})
         for camera in self.cameras:
-            if (image := still.by_name(camera.name)) is not None:
-                image.again()
+            self._look_again(camera)
+
+    def show_again(self, camera: Camera) -> None:
+        """Look at an image that stays once more if its result lacks a map that is wanted now."""
+        newest = camera.newest
+        if newest is not None and not all(has_view(newest, view) for view in self.maps):
+            self._look_again(camera)
+
+    def _look_again(self, camera: Camera) -> None:
+        if (image := still.by_name(camera.name)) is not None:
+            image.again()
 
     # -- zones, snapshots, recordings -----------------------------------------------------
 
@@ -296,6 +316,7 @@ class Hub:
             UsageError: they cannot be used, or were changed since `rev` (`ConflictError`).
         """
         camera.zones.replace(zones, rev)
+        self._look_again(camera)
         self.broadcast(self.zones_state(camera))
         return camera.zones.rev
 

@@ -41,6 +41,7 @@ __all__ = [
     "Snapshot",
     "Subscribe",
     "Unsubscribe",
+    "View",
     "Visible",
     "Zone",
     "ZonesSet",
@@ -68,6 +69,8 @@ LABELS: Final = 255
 """Regions of a frame that have a label: a label is one byte, and 0 is nothing."""
 MAX_TEXT_CHARS: Final = 200
 """Longest prompt that a page may add."""
+View = Literal["instances", "semantic", "panoptic"]
+"""What masks show: the regions that were found, the prompt of every pixel, or its segment."""
 _HEAD: Final = struct.Struct("<2sBBHHIIQQII")
 _MAGIC: Final = b"AP"
 _VERSION: Final = 1
@@ -200,6 +203,8 @@ class Subscribe:
     """live: every image at once, masks when they are found; sync: images with their own masks."""
     masks: bool = True
     video: bool = True
+    view: View = "instances"
+    """semantic and panoptic only where `welcome.can.maps` is true."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +261,8 @@ class Zone:
     """An area, or a line, of a camera's image."""
 
     name: str
-    kind: Literal["area", "line"]
+    kind: Literal["area", "line", "look"]
+    """look: an area where to look; it counts nothing, and what lies outside is left out."""
     points: tuple[tuple[float, float], ...]
     """x y, 0..1 of the image's width and height; a line has two, an area three or more."""
     prompts: tuple[str, ...] = ()
@@ -273,7 +279,7 @@ class Zone:
         count = len(self.points)
         if (self.kind == "line" and count != 2) or not 2 <= count <= _MAX_POINTS:
             raise ValueError(f"a line has 2 points, an area 3 to {_MAX_POINTS}")
-        if self.kind == "area" and count < 3:
+        if self.kind != "line" and count < 3:
             raise ValueError(f"an area has 3 to {_MAX_POINTS} points")
         if not all(0 <= value <= 1 for point in self.points for value in point):
             raise ValueError("the points of a zone are parts of the image, 0..1")

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import cv2
+import numpy as np
 
 from ape_stream.channel import Aborted, Channel, Ended
 from ape_stream.draw import draw
 from ape_stream.errors import ApeStreamError, ConfigError, UsageError
 from ape_stream.files import file_name, written
 from ape_stream.sinks.video import VideoSink
-from ape_stream.types import Instances
+from ape_stream.types import Instances, Maps, PanopticMap, SemanticMap
 
 if TYPE_CHECKING:
     from ape_stream.types import FrameResult
@@ -198,7 +199,16 @@ def jpeg(result: FrameResult) -> bytes:
 
 def plain(result: FrameResult) -> FrameResult:
     """The result without anything that would be drawn."""
-    return replace(result, instances=Instances.empty(result.frame.size))
+    size, maps = result.frame.size, result.maps
+    nothing = np.zeros(size, np.uint16)
+    return replace(
+        result,
+        instances=Instances.empty(size),
+        maps=Maps(
+            semantic=None if maps.semantic is None else SemanticMap(nothing),
+            panoptic=None if maps.panoptic is None else PanopticMap(nothing, (), ()),
+        ),
+    )
 
 
 def _found(result: FrameResult) -> dict[str, object]:

@@ -26,7 +26,7 @@ from ape_stream.errors import ConfigError, SinkError, UsageError
 if TYPE_CHECKING:
     from ape_nodes.web.zones.counting import Event
     from ape_stream.protocols import RunControl
-    from ape_stream.types import Frame, FrameResult
+    from ape_stream.types import Frame, FrameResult, MapKind
 
 __all__ = ["WebSink"]
 
@@ -121,6 +121,11 @@ class WebSink(Closing):
         if self._browser:
             webbrowser.open(self.url)
         return self
+
+    @property
+    def maps(self) -> frozenset[MapKind]:
+        """What somebody looks at; see `NeedsMaps`."""
+        return frozenset() if self._hub is None else self._hub.maps
 
     @property
     def address(self) -> str:

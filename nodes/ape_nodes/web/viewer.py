@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import ClientConnectionResetError, web
 
 from ape_nodes.web.access import Role, rate_limit
-from ape_nodes.web.encoder import WIDTHS, Variant, width_for
+from ape_nodes.web.encoding.images import WIDTHS, Variant, width_for
 from ape_stream.stats import Durations
 
 if TYPE_CHECKING:
     from ape_nodes.web.camera import Camera, Encoded
-    from ape_nodes.web.protocol import Ack, Subscribe
+    from ape_nodes.web.protocol import Ack, Subscribe, View
 
 __all__ = ["CREDITS", "EDITS_PER_S", "MASK_CREDITS", "Viewer"]
 
@@ -76,7 +76,14 @@ class _Watched:
         codec = "sync" if wish.mode == "sync" else wish.codec
         if codec == "h264" and self.level:
             codec = "jpeg"
-        self.variant = Variant(codec, width_for(wish.max_w, self.level))
+        self.variant = Variant(
+            codec, width_for(wish.max_w, self.level), wish.view if codec == "sync" else "instances"
+        )
+
+    @property
+    def masks_variant(self) -> Variant:
+        """The masks that it wants, apart from images."""
+        return Variant("masks", view=self.wish.view)
 
     @property
     def room(self) -> bool:
@@ -137,15 +144,21 @@ class Viewer:
         if ack.age_ms is not None and 0 <= ack.age_ms < _LONGEST_AGE_MS:
             watched.shown.add(ack.age_ms / 1e3)
 
-    def wants(self, cam: int) -> list[Variant | None]:
-        """What it has room for of a camera: a variant of the image, None for masks."""
+    def wants(self, cam: int) -> list[Variant]:
+        """What it has room for of a camera."""
         watched = self.watched.get(cam)
         if watched is None or not self.visible or self._full:
             return []
-        wanted: list[Variant | None] = [None] if watched.mask_room else []
+        wanted = [watched.masks_variant] if watched.mask_room else []
         if watched.room:
             wanted.append(watched.variant)
         return wanted
+
+    @property
+    def views(self) -> set[View]:
+        """What its masks show, whether or not there is room for them now."""
+        wishes = [watched.wish for watched in self.watched.values()] if self.visible else []
+        return {wish.view for wish in wishes if wish.masks or wish.mode == "sync"}
 
     # -- what it is given -----------------------------------------------------------------
 
@@ -154,8 +167,10 @@ class Viewer:
         watched = self.watched.get(camera.index)
         if watched is None or not self.visible:
             return
-        if message.variant is None:
-            if watched.mask_room and not self._full and message.serial > watched.masks_serial:
+        if message.variant.codec == "masks":
+            fresh = message.serial > watched.masks_serial
+            wanted = message.variant == watched.masks_variant and not self._full
+            if watched.mask_room and fresh and wanted:
                 watched.masks_serial = message.serial
                 watched.masks_out += 1
                 self._push(message.data)
@@ -170,7 +185,7 @@ class Viewer:
             # The units that follow cannot be decoded without this one.
             watched.synced = False
             self.dropped += 1
-            if message.variant is not None and message.variant.codec == "h264" and room:
+            if message.variant.codec == "h264" and room:
                 camera.want_key(message.variant.width)
             return
         watched.synced = True

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from av.video.frame import PictureType
 
-from ape_nodes.web import encoder
+from ape_nodes.web.encoding import images as encoding
 
 
 def moving(height, width):
@@ -17,11 +17,11 @@ def moving(height, width):
 def encoded_from_a_copy(images):
     """The same encoder, given planes that libav has copied into memory of its own."""
     height, width = (side // 2 * 2 for side in images[0].shape[:2])
-    context, units = encoder._x264(width, height), []
+    context, units = encoding._x264(width, height), []
     for k, image in enumerate(images):
         planes = cv2.cvtColor(image[:height, :width], cv2.COLOR_BGR2YUV_I420)
         frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-        frame.pts, frame.time_base = k, encoder._CLOCK
+        frame.pts, frame.time_base = k, encoding._CLOCK
         frame.pict_type = PictureType.NONE if k else PictureType.I
         units.append(b"".join(bytes(packet) for packet in context.encode(frame)))
     return units
@@ -30,13 +30,13 @@ def encoded_from_a_copy(images):
 @pytest.mark.parametrize("size", [(96, 128), (97, 131), (99, 131), (94, 130), (18, 34)])
 def test_h264_is_the_same_to_the_bit_as_from_a_copy(size):
     images = moving(*size)
-    ours = encoder.H264Encoder(1280)
+    ours = encoding.H264Encoder(1280)
     assert [ours.encode(image, key=False)[0] for image in images] == encoded_from_a_copy(images)
 
 
 def test_h264_holds_the_image():
     (image, *_) = moving(96, 128)
-    data, key = encoder.H264Encoder(1280).encode(image, key=False)
+    data, key = encoding.H264Encoder(1280).encode(image, key=False)
     reader = av.CodecContext.create("h264", "r")
     (shown, *_) = [*reader.decode(av.Packet(data)), *reader.decode(None)]
     assert key

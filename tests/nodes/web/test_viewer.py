@@ -2,7 +2,7 @@ import pytest
 
 from ape_nodes.web.access import Role
 from ape_nodes.web.camera import Encoded
-from ape_nodes.web.encoder import Variant, width_for
+from ape_nodes.web.encoding.images import Variant, width_for
 from ape_nodes.web.protocol import Ack, Subscribe
 from ape_nodes.web.viewer import MAX_TEXTS, WAITING, Viewer
 
@@ -30,6 +30,7 @@ def viewer():
 
 
 JPEG = Variant("jpeg", 1280)
+MASKS = Variant("masks")
 
 
 def image(serial, variant=JPEG, *, key=True):
@@ -108,13 +109,13 @@ def test_what_waits_is_bounded_whatever_a_viewer_says(viewer, codec):
         viewer.watched.pop(0, None)
         viewer.subscribe(Subscribe(0, codec=codec))
         viewer.offer(camera, image(serial, Variant(codec, 1280)))
-        viewer.offer(camera, image(serial, None))
+        viewer.offer(camera, image(serial, MASKS))
         viewer.acknowledge(Ack(0, serial))
         viewer.acknowledge(Ack(0, serial, "masks"))
     assert len(viewer._binary) == WAITING
     assert viewer.wants(0) == []
     viewer._binary.popleft()
-    assert None in viewer.wants(0)
+    assert MASKS in viewer.wants(0)
 
 
 def test_after_a_missing_unit_h264_goes_on_with_a_key_frame(viewer):

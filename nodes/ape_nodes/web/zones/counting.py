@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ape_nodes.web.prompts import ConflictError
+from ape_nodes.web.zones import looking
 from ape_stream.errors import UsageError
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ class Zones:
     def __init__(self, stream: str) -> None:
         self.rev = 1
         self._stream = stream
+        self._zones: tuple[Zone, ...] = ()
         self._shapes: list[_Area | _Line] = []
         self._size: tuple[int, int] | None = None
         self._segment = 0
@@ -175,7 +177,7 @@ class Zones:
     def zones(self) -> list[Zone]:
         """As they were set."""
         with self._lock:
-            return [shape.zone for shape in self._shapes]
+            return list(self._zones)
 
     def replace(self, zones: Sequence[Zone], base_rev: int | None) -> None:
         """Take other zones; one that stays as it was goes on counting.
@@ -197,7 +199,8 @@ class Zones:
             if base_rev is not None and base_rev != self.rev:
                 raise ConflictError(f"the zones have changed since revision {base_rev}")
             kept = {shape.zone: shape for shape in self._shapes}
-            self._shapes = [kept.get(zone) or _shape(zone) for zone in zones]
+            self._zones = tuple(zones)
+            self._shapes = [kept.get(z) or _shape(z) for z in zones if z.kind != "look"]
             self._size = None
             self.rev += 1
 
@@ -206,12 +209,17 @@ class Zones:
         with self._lock:
             return {s.zone.name: s.counts() for s in self._shapes} if self._shapes else None
 
+    def looked(self, result: FrameResult) -> FrameResult:
+        """The result without what lies outside of the areas where to look; see `looking.within`."""
+        return looking.within(result, [zone for zone in self.zones if zone.kind == "look"])
+
     def update(self, result: FrameResult) -> list[Event]:
         """Take the next result of the stream; returns what happened."""
+        looked = self.looked(result)
         with self._lock:
             if not self._shapes:
                 return []
-            return self._update(result)
+            return self._update(looked)
 
     def _update(self, result: FrameResult) -> list[Event]:
         found = result.instances

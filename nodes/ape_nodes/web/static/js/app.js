@@ -21,6 +21,7 @@ import { Zones } from "./zones.js";
 
 const STATUS_MS = 200;
 const SLOW_MS = 500;
+const VIEWS = ["instances", "semantic", "panoptic"];
 const LINK_NAMES = { connecting: "Connecting", open: "Connected", lost: "Reconnecting", ended: "Ended", denied: "Token needed" };
 
 export class App {
@@ -98,7 +99,10 @@ export class App {
     this.names = names;
     this.#device(cams);
     byId("still-panel").hidden = !this.tiles.some(({ stream }) => stream.cam.still);
-    byId("still-file").disabled = role !== "control";
+    for (const name of ["still-file", "still-look", "still-everywhere"]) byId(name).disabled = role !== "control";
+    byId("view").disabled = !can.maps;
+    byId("view").title = can.maps ? "" : "This model makes no maps of every pixel";
+    this.tiles.forEach((tile) => tile.subscribe());
   }
 
   #build(cams) {
@@ -204,6 +208,12 @@ export class App {
     return this.chosen?.stream.cam.still ? this.chosen : this.tiles.find(({ stream }) => stream.cam.still);
   }
 
+  #lookHere(byPointer) {
+    if (!this.stillTile) return;
+    this.#choose(this.stillTile);
+    this.zonePanel.begin("look", byPointer);
+  }
+
   #choose(tile) {
     if (this.chosen === tile) return;
     this.chosen?.node.classList.remove("chosen");
@@ -240,6 +250,10 @@ export class App {
 
   stepThreshold(/** @type {number} */ by) {
     this.panel.stepThreshold(by);
+  }
+
+  nextView() {
+    if (this.can.maps) this.settings.set("view", VIEWS[(VIEWS.indexOf(String(this.settings.get("view"))) + 1) % VIEWS.length]);
   }
 
   focusField() {
@@ -283,6 +297,8 @@ export class App {
       target.value = ""; // the same one may be chosen again
     });
     byId("still-save").addEventListener("click", () => this.stillTile && saveHere(this.stillTile));
+    byId("still-look").addEventListener("click", (/** @type {MouseEvent} */ event) => this.#lookHere(event.detail > 0));
+    byId("still-everywhere").addEventListener("click", () => this.stillTile?.zones.lookEverywhere());
     const keys = keysOf(this);
     byId("keys").replaceChildren(...keys.map(({ shown, what }) => element("tr", {}, element("td", {}, element("kbd", {}, shown)), element("td", {}, what))));
     listen(this, keys);

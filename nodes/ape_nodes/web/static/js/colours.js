@@ -40,6 +40,20 @@ export function inkOn(hex) {
   return luminance(hex) > 0.179 ? "#000000" : "#ffffff";
 }
 
+/** Part of white (more than 0) or black (less) in the shades of one colour. */
+const SHADES = [0, 0.4, -0.35, 0.65, -0.6, 0.2, -0.18];
+
+/**
+ * A lighter or darker form of a colour, for the n-th of several that have it.
+ * @param {string} hex
+ * @param {number} nth 0: the colour itself
+ */
+export function shade(hex, nth) {
+  const part = SHADES[nth % SHADES.length];
+  const mixed = rgb(hex).map((value) => Math.round(part > 0 ? value + part * (255 - value) : value * (1 + part)));
+  return `#${mixed.map((value) => value.toString(16).padStart(2, "0")).join("")}`;
+}
+
 /**
  * The colour of a detection.
  * @param {{id: number, color: string | null}} word

@@ -1,6 +1,6 @@
 // What is seen, in words: a table, and a region that screen readers speak.
 
-import { byId, element, setText } from "./dom.js";
+import { byId, element, scoreText, setText } from "./dom.js";
 
 const SPEAK_EVERY_MS = 5000;
 const MOST_ROWS = 100;
@@ -53,7 +53,7 @@ export class Describer {
       this.body.append(known.row);
     }
     known.track = thing.track;
-    const texts = [tile.stream.cam.name, thing.text, thing.track > 0 ? `#${thing.track}` : "–", thing.score.toFixed(2)];
+    const texts = [tile.stream.cam.name, thing.text, thing.track > 0 ? `#${thing.track}` : "–", scoreText(thing.score)];
     texts.forEach((text, k) => setText(known.cells[k], text));
     known.pin.disabled = thing.track <= 0;
     known.pin.setAttribute("aria-pressed", String(thing.pinned));

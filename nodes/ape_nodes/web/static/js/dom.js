@@ -110,3 +110,6 @@ export function notice(text, { kind = "info", actions = [] } = {}) {
   while (region.children.length > 3) region.firstElementChild.remove();
   if (!actions.length) setTimeout(() => box.remove(), NOTICE_MS);
 }
+
+/** @param {number | null} score null: there is none */
+export const scoreText = (score) => (score === null ? "–" : score.toFixed(2));

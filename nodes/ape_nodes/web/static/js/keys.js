@@ -33,6 +33,7 @@ export function keysOf(app) {
     layer("t", "ids", "track ids"),
     layer("y", "trails", "trails"),
     layer("z", "zones", "zones"),
+    { shown: "V", what: "view: instances, semantic, panoptic", is: letter("v"), act: () => app.nextView() },
     layer("g", "graph", "latency graph"),
     { shown: "S", what: "snapshot", is: letter("s"), act: () => app.chosen && app.act.snapshot(app.chosen) },
     { shown: "R", what: "record", is: letter("r"), act: () => app.chosen && app.act.record(app.chosen) },

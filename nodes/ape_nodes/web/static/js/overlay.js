@@ -10,7 +10,7 @@ const TRAIL_MS = 4000;
  * @typedef {object} Drawn a detection that is shown
  * @property {string} text of its word
  * @property {string} colour
- * @property {number} score
+ * @property {number | null} score null: it has none, as in a semantic map
  * @property {number} track
  * @property {[number, number, number, number]} box x1 y1 x2 y2, parts of the image
  * @property {boolean} pinned
@@ -47,6 +47,7 @@ export class Overlay {
     const y = (/** @type {number} */ part) => ((part - view[1]) / view[3]) * height;
     this.at = { x, y, scale };
     context.lineJoin = "round";
+    this.#dim(zones.filter(({ kind, points }) => kind === "look" && points.length > 2));
     if (layers.zones) zones.forEach((zone) => this.#zone(zone));
     if (layers.trails) this.#trails();
     for (const thing of things) if (layers.boxes || thing.pinned) this.#box(thing);
@@ -106,18 +107,33 @@ export class Overlay {
     }
   }
 
+  /** Dark outside of where to look. */
+  #dim(looks) {
+    const { context } = this;
+    if (!looks.length) return;
+    context.fillStyle = "rgb(0 0 0 / 0.5)";
+    context.fillRect(0, 0, context.canvas.width, context.canvas.height);
+    context.globalCompositeOperation = "destination-out";
+    context.fillStyle = "#000";
+    for (const { points } of looks) {
+      this.#line(points, true);
+      context.fill();
+    }
+    context.globalCompositeOperation = "source-over";
+  }
+
   #zone({ kind, points, name, counts, chosen }) {
     const { context, at } = this;
-    this.#line(points, kind === "area");
+    this.#line(points, kind !== "line");
     if (kind === "area") {
       context.fillStyle = "rgb(255 255 255 / 0.08)";
       context.fill();
     }
-    this.#stroke(chosen ? "#ffd60a" : "#ffffff", 2, kind === "area" ? [7, 5] : []);
+    this.#stroke(chosen ? "#ffd60a" : "#ffffff", 2, kind === "line" ? [] : [7, 5]);
     if (kind === "line" && points.length === 2) this.#arrow(points);
     if (!points.length) return;
     // At the highest point of an area, at the first point of a line: seldom two plates in one spot.
-    const [px, py] = kind === "area" ? points.reduce((a, b) => (b[1] < a[1] ? b : a)) : points[0];
+    const [px, py] = kind !== "line" ? points.reduce((a, b) => (b[1] < a[1] ? b : a)) : points[0];
     this.#plate(`${name}${counts ? `  ${counts}` : ""}`, at.x(px), at.y(py), "#ffffff", "#1a1a1a", true);
   }
 
@@ -145,7 +161,8 @@ export class Overlay {
     for (const thing of [...things].sort((a, b) => area(b) - area(a))) {
       const [left, top, right, bottom] = [this.at.x(thing.box[0]), this.at.y(thing.box[1]), this.at.x(thing.box[2]), this.at.y(thing.box[3])];
       if (right < 0 || bottom < 0 || left > width || top > height) continue;
-      const text = `${thing.text} ${thing.score.toFixed(2)}${ids && thing.track > 0 ? ` #${thing.track}` : ""}`;
+      const score = thing.score === null ? "" : ` ${thing.score.toFixed(2)}`;
+      const text = `${thing.text}${score}${ids && thing.track > 0 ? ` #${thing.track}` : ""}`;
       const wide = this.#width(text);
       const x = Math.max(0, Math.min(left, width - wide));
       let y = Math.max(0, top - size);

@@ -9,7 +9,7 @@ export async function saveHere(tile) {
   const { seq, meta } = shown.message;
   const name = `${tile.stream.cam.name.replace(/[^\w.-]+/g, "_")}-${seq}`;
   const found = tile.stream.found?.message;
-  const record = { stream: tile.stream.cam.name, frame: seq, time_s: meta.time, size: meta.size, masks_of_frame: found?.seq ?? null };
+  const record = { stream: tile.stream.cam.name, frame: seq, time_s: meta.time, size: meta.size, masks_of_frame: found?.seq ?? null, view: found?.meta.view ?? "instances" };
   const detections = tile.things.map(({ text, score, track, box: [x1, y1, x2, y2] }) => ({
     prompt: text, score, track_id: track || null,
     box: [x1 * meta.size[1], y1 * meta.size[0], x2 * meta.size[1], y2 * meta.size[0]].map(Math.round),

@@ -16,6 +16,7 @@ const DEFAULTS = {
   opacity: 0.45,
   colours: "word", // word, track, region
   mode: "live", // live, sync
+  view: "instances", // instances, semantic, panoptic
   codec: "auto", // auto, jpeg, h264
   letters: true, // single letters are keys
   speak: false, // say what is seen

@@ -16,7 +16,7 @@ export const STALE_MS = 1000;
  *
  * @typedef {object} Detection
  * @property {number} word id of the word
- * @property {number} score
+ * @property {number | null} score null: a semantic map has none
  * @property {number} track 0: none yet
  * @property {[number, number, number, number]} box x1 y1 x2 y2, pixels of the source's image
  * @property {number} label its value in the label map
@@ -45,7 +45,7 @@ export class Stream {
     this.sourceState = "waiting";
     this.recording = false;
     this.frozenAtMs = 0;
-    this.wish = { codec: "jpeg", mode: "live", max_w: 1280 };
+    this.wish = { codec: "jpeg", mode: "live", view: "instances", max_w: 1280 };
     this.wanted = false;
     this.broken = "";
     this.images = new Series();
@@ -57,7 +57,7 @@ export class Stream {
 
   /**
    * Ask for the camera, or for no more of it.
-   * @param {{codec: string, mode: string, max_w: number}} wish
+   * @param {{codec: string, mode: string, view: string, max_w: number}} wish
    * @param {boolean} wanted
    */
   subscribe(wish, wanted = true) {

@@ -1,7 +1,7 @@
 // One camera on the page: its image, what is drawn above it, its state, and what is pinned.
 
-import { detectionColour, rgb } from "./colours.js";
-import { element, iconButton, setIcon, setText } from "./dom.js";
+import { detectionColour, rgb, shade } from "./colours.js";
+import { element, iconButton, scoreText, setIcon, setText } from "./dom.js";
 import { Overlay } from "./overlay.js";
 import { painterFor } from "./painter.js";
 import { ZoneEditor } from "./zone-editor.js";
@@ -101,9 +101,10 @@ export class Tile {
 
   /** Ask for images as large as they are seen. */
   subscribe() {
-    const { settings, h264 } = /** @type {any} */ (this.app);
+    const { settings, h264, can } = /** @type {any} */ (this.app);
     const codec = settings.get("codec") === "jpeg" || !h264 || this.stream.cam.still ? "jpeg" : "h264";
-    this.stream.subscribe({ codec, mode: settings.get("mode"), max_w: Math.max(320, this.overlayCanvas.width) }, !this.node.hidden);
+    const view = can.maps ? settings.get("view") : "instances";
+    this.stream.subscribe({ codec, mode: settings.get("mode"), view, max_w: Math.max(320, this.overlayCanvas.width) }, !this.node.hidden);
   }
 
   // -- drawing ------------------------------------------------------------------------------
@@ -146,11 +147,16 @@ export class Tile {
     this.marked.fill(0);
     this.things = [];
     if (!found) return;
-    const [height, width] = found.message.meta.size;
+    const { size: [height, width], view } = found.message.meta;
+    /** Segments so far, by word: each has a shade of its own. @type {Map<number, number>} */
+    const segments = new Map();
     for (const detection of found.detections) {
       const word = app.words.get(detection.word);
       if (!word || !this.#isShown(word, detection)) continue;
-      const colour = detectionColour(word, by === "track" ? detection.track : by === "region" ? detection.label : 0, app.palette);
+      const nth = segments.get(word.id) ?? 0;
+      segments.set(word.id, nth + 1);
+      const own = detectionColour(word, by === "track" ? detection.track : by === "region" ? detection.label : 0, app.palette);
+      const colour = view === "panoptic" && by !== "region" ? shade(own, nth) : own;
       const pinned = this.pinned > 0 && this.pinned === detection.track;
       if (pinned) this.pinnedAtMs = performance.now();
       const [x1, y1, x2, y2] = detection.box;
@@ -168,7 +174,7 @@ export class Tile {
   #isShown(word, { track, score }) {
     if (this.pinned > 0 && this.pinned === track) return true;
     if (this.pinned > 0 && this.solo) return false;
-    return this.app.words.isShown(word) && score >= (word.threshold ?? 0);
+    return this.app.words.isShown(word) && (score ?? 1) >= (word.threshold ?? 0);
   }
 
   /** Keep the pinned thing in the middle. */
@@ -300,6 +306,6 @@ export class Tile {
     if (!this.pinned || !this.cardText) return;
     const thing = this.things.find(({ pinned }) => pinned);
     const gone = Math.round((performance.now() - this.pinnedAtMs) / 1e3);
-    setText(this.cardText, thing ? `${thing.text} #${this.pinned} · ${thing.score.toFixed(2)}` : `#${this.pinned} · not seen for ${gone} s`);
+    setText(this.cardText, thing ? `${thing.text} #${this.pinned} · ${scoreText(thing.score)}` : `#${this.pinned} · not seen for ${gone} s`);
   }
 }

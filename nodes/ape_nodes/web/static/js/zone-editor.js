@@ -6,6 +6,7 @@ import { FIRST_SHAPES, freeName, sideOf } from "./zones.js";
 const STEP = 0.01;
 const LARGE_STEP = 0.05;
 const NEAR_PX = 14;
+const MOST_POINTS = 64; // the server's limit
 
 /** @typedef {[number, number]} Point */
 
@@ -25,7 +26,12 @@ export class ZoneEditor {
     this.stage.append(this.layer);
     this.dragged = false;
     zones.addEventListener("change", () => this.update());
+    /** Points of an outline that is drawn with the pointer held. @type {Point[]} */
+    this.stroke = [];
+    this.stroked = false;
+    stage.addEventListener("pointerdown", (event) => this.#press(event));
     stage.addEventListener("pointermove", (event) => this.#lead(event));
+    stage.addEventListener("pointerup", () => this.#lift());
     stage.addEventListener("dblclick", (event) => this.drawing && (event.preventDefault(), this.#finish()));
   }
 
@@ -41,7 +47,7 @@ export class ZoneEditor {
   }
 
   /**
-   * @param {"area" | "line"} kind
+   * @param {"area" | "line" | "look"} kind
    * @param {boolean} byPointer false: begin with a shape whose points are moved by keys
    */
   begin(kind, byPointer) {
@@ -71,10 +77,11 @@ export class ZoneEditor {
    */
   click(event) {
     const { draft } = this.zones;
+    if (this.stroked) return !(this.stroked = false); // the outline is already there
     if (!draft) return false;
     const at = this.partOf(event);
     const points = this.#placed();
-    if (draft.kind === "area" && points.length >= 3 && this.#near(points[0], at)) {
+    if (draft.kind !== "line" && points.length >= 3 && this.#near(points[0], at)) {
       this.#finish();
       return true;
     }
@@ -96,9 +103,35 @@ export class ZoneEditor {
 
   #lead(/** @type {PointerEvent} */ event) {
     const { draft } = this.zones;
+    if (this.stroke.length && event.buttons & 1) this.#draw(this.partOf(event));
     if (!draft?.points.length) return;
     draft.points = [...this.#placed(), this.partOf(event)];
     this.zones.changed();
+  }
+
+  #press(/** @type {PointerEvent} */ event) {
+    const { draft } = this.zones;
+    this.stroked = false;
+    this.stroke = draft && draft.kind !== "line" && !draft.points.length && event.button === 0 ? [this.partOf(event)] : [];
+    if (this.stroke.length) this.stage.setPointerCapture(event.pointerId);
+  }
+
+  /** The outline goes on to here, coarser where it would have too many points. */
+  #draw(/** @type {Point} */ at) {
+    const { draft } = this.zones;
+    if (!draft || this.#near(/** @type {Point} */ (this.stroke.at(-1)), at)) return;
+    if (this.stroke.length >= MOST_POINTS - 1) this.stroke = this.stroke.filter((_, k) => k % 2 === 0);
+    this.stroke.push(at);
+    if (this.stroke.length > 2) draft.points = [...this.stroke, at];
+  }
+
+  #lift() {
+    const { draft } = this.zones;
+    const drawn = this.stroke.length > 2;
+    this.stroke = [];
+    if (!drawn || !draft) return;
+    this.stroked = true;
+    this.#finish();
   }
 
   /** @param {string} key while drawing: Enter ends, Escape gives up, Backspace takes a point back */
@@ -181,8 +214,8 @@ export class ZoneEditor {
     const ways = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
     const way = ways[event.key];
     if (way) this.#move(index, [x + way[0], y + way[1]], true);
-    else if (event.key === "Delete" && kind === "area" && points.length > 3) zones.update(zones.chosen, { points: points.filter((_, k) => k !== index) });
-    else if (event.key === "Insert" && kind === "area") this.#insert(middle(points[index], points[(index + 1) % points.length]));
+    else if (event.key === "Delete" && kind !== "line" && points.length > 3) zones.update(zones.chosen, { points: points.filter((_, k) => k !== index) });
+    else if (event.key === "Insert" && kind !== "line") this.#insert(middle(points[index], points[(index + 1) % points.length]));
     else return;
     event.preventDefault();
     event.stopPropagation();

@@ -3,6 +3,9 @@
 import { byId, element, iconButton, setText } from "./dom.js";
 import { countsText } from "./zones.js";
 
+const SHAPE = "Click points on the image, or hold and draw around it. Enter or a click on the first point ends, Esc gives up.";
+const DRAWING = { area: SHAPE, look: SHAPE, line: "Click both ends on the image. Esc gives up." };
+
 export class ZonePanel {
   /** @param {() => boolean} mayEdit */
   constructor(mayEdit) {
@@ -12,12 +15,17 @@ export class ZonePanel {
     /** @type {import("./tile.js").Tile | null} */
     this.tile = null;
     this.listener = () => this.update();
-    for (const kind of /** @type {("area" | "line")[]} */ (["area", "line"]))
-      byId(`add-${kind}`).addEventListener("click", (/** @type {MouseEvent} */ event) => this.#begin(kind, event.detail > 0));
+    for (const kind of /** @type {("area" | "line" | "look")[]} */ (["area", "line", "look"]))
+      byId(`add-${kind}`).addEventListener("click", (/** @type {MouseEvent} */ event) => this.begin(kind, event.detail > 0));
     this.panel.addEventListener("toggle", () => this.tile?.editor.setOpen(this.panel.open && this.mayEdit()));
   }
 
-  #begin(kind, byPointer) {
+  /**
+   * @param {"area" | "line" | "look"} kind
+   * @param {boolean} byPointer
+   */
+  begin(kind, byPointer) {
+    this.panel.open = true;
     this.tile?.editor.setOpen(true);
     this.tile?.editor.begin(kind, byPointer);
   }
@@ -40,7 +48,7 @@ export class ZonePanel {
     const { zones } = tile;
     this.panel.hidden = !zones.known;
     byId("zone-tools").hidden = !this.mayEdit();
-    setText(byId("zone-hint"), zones.draft ? "Click points on the image. Enter or a click on the first point ends, Esc gives up." : `Zones of ${tile.stream.cam.name}`);
+    setText(byId("zone-hint"), zones.draft ? DRAWING[zones.draft.kind] : `Zones of ${tile.stream.cam.name}`);
     const shape = JSON.stringify([zones.zones, this.mayEdit()]);
     // Rebuilt only for another list: a field that is being typed into stays.
     if (shape !== this.shape) {
@@ -49,10 +57,10 @@ export class ZonePanel {
       this.list.replaceChildren(...zones.zones.map((zone, k) => this.#row(zone, k)));
       if (focused >= 0) /** @type {HTMLElement} */ ([...this.list.querySelectorAll("button, input")][focused] ?? byId("add-area")).focus();
     }
-    zones.zones.forEach(({ name }, k) => {
+    zones.zones.forEach(({ name, kind }, k) => {
       const row = this.list.children[k];
       row.classList.toggle("selected", k === zones.chosen);
-      setText(row.querySelector("output"), countsText(zones.counts[name]) || "nothing counted yet");
+      setText(row.querySelector("output"), kind === "look" ? "only what is inside is shown and counted" : countsText(zones.counts[name]) || "nothing counted yet");
     });
   }
 

@@ -5,13 +5,13 @@ import { notice } from "./dom.js";
 /**
  * @typedef {object} Zone as the server has it
  * @property {string} name
- * @property {"area" | "line"} kind
+ * @property {"area" | "line" | "look"} kind look: only what is inside is shown and counted
  * @property {[number, number][]} points parts of width and height, 0..1
  * @property {string[]} prompts texts that count; none: all
  *
  * @typedef {object} Shape a zone as it is drawn
  * @property {string} name
- * @property {"area" | "line"} kind
+ * @property {"area" | "line" | "look"} kind
  * @property {[number, number][]} points
  * @property {string} counts
  * @property {boolean} chosen
@@ -31,7 +31,7 @@ export function countsText(counts) {
 /**
  * A name that no zone has yet.
  * @param {Zone[]} zones
- * @param {"area" | "line"} kind
+ * @param {"area" | "line" | "look"} kind
  */
 export function freeName(zones, kind) {
   const taken = new Set(zones.map(({ name }) => name));
@@ -42,6 +42,7 @@ export function freeName(zones, kind) {
 export const FIRST_SHAPES = {
   area: [[0.3, 0.3], [0.7, 0.3], [0.7, 0.7], [0.3, 0.7]],
   line: [[0.25, 0.5], [0.75, 0.5]],
+  look: [[0.25, 0.25], [0.75, 0.25], [0.75, 0.75], [0.25, 0.75]],
 };
 
 /**
@@ -124,6 +125,12 @@ export class Zones extends EventTarget {
   /** @param {number} position */
   remove(position) {
     return this.save(this.zones.filter((_, k) => k !== position), `remove ${this.zones[position].name}`);
+  }
+
+  /** Look at the whole image again. */
+  lookEverywhere() {
+    const others = this.zones.filter(({ kind }) => kind !== "look");
+    if (others.length < this.zones.length) return this.save(others, "look everywhere");
   }
 
   /**

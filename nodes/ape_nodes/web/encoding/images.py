@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
     from numpy.typing import NDArray
 
+    from ape_nodes.web.protocol import View
+
 __all__ = ["WIDTHS", "H264Encoder", "Variant", "encode_jpeg", "scaled", "width_for"]
 
 WIDTHS: Final = (1920, 1280, 960, 640, 320)
@@ -32,12 +34,19 @@ _SPS: Final = b"\0\0\0\1\x67"
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to encode a camera's images."""
+    """One kind of message about a camera, the same for all viewers who want it."""
 
-    codec: Literal["jpeg", "h264", "sync"]
-    """sync: a JPEG together with its masks."""
-    width: int
-    """Most pixels of a row."""
+    codec: Literal["jpeg", "h264", "sync", "masks"]
+    """sync: a JPEG together with its masks; masks: without an image."""
+    width: int = 0
+    """Most pixels of a row of the image."""
+    view: View = "instances"
+    """What the masks show."""
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether it is of a result, not of a frame alone."""
+        return self.codec in {"sync", "masks"}
 
 
 def width_for(wanted: int, level: int = 0) -> int:

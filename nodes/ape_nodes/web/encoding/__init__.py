@@ -1,0 +1,5 @@
+"""What viewers are sent: each kind once, for all who want it.
+
+images        JPEG and H.264, in a few sizes
+views         label maps: instances, the prompt of every pixel, or its segment
+"""
