@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["levels_bytes", "levels_of"]
 
-_VERSION = "1"
+_VERSION = "2"
 
 
 def levels_of(root: Path, part: Part) -> Levels:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
 from ape_stream.index.alignment import fixed_point, logits_of, scores_of
-from ape_stream.index.levels import SLACK, Directions
+from ape_stream.index.levels import SLACK, Directions, distinct, products_of_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,10 +23,10 @@ __all__ = ["Hits", "Scanner", "States", "Words", "logit_floor"]
 
 _EPS: Final = 2.0**-22
 """Two roundings of a float32."""
-_DENSE: Final = 24
-"""A product of matrices takes so many times less for a pair than one by one."""
-_CHUNK: Final = 8192
-"""Pairs whose states are in memory at once."""
+_DENSE: Final = 4
+"""The product of all states with all words takes so many times less for a pair than by word."""
+_CHUNK: Final = 256
+"""Pairs whose states are in memory at once: so few that all steps find them in a cache."""
 
 
 class States(Protocol):
@@ -87,84 +88,103 @@ class Scanner:
         self._levels = levels
         self._head = head
         self._directions = Directions(levels, head)
+        self._starts = np.cumsum([0, *(one.rows for one in levels)])  # (L + 1,)
+        self._longest = max((float(one.longest) for one in levels), default=0.0)
 
     def search(self, words: Words) -> list[Hits]:
         """Find all rows whose score of a word reaches its threshold, for each part.
 
         Equal to the exact logits of all rows, compared with the thresholds one by one.
         """
-        asked = _Asked(words, self._head)
+        asked = _Asked(words, self._head, self._longest)
         slopes = self._directions.slopes(words.vectors, words.biases)
-        found = zip(self._parts, self._levels, slopes, strict=True)
-        return [
-            self._hits(part, levels.candidates(slope, asked.floor), asked, float(levels.longest))
-            for part, levels, slope in found
+        pairs = [
+            levels.candidates(slope, asked.floor)
+            for levels, slope in zip(self._levels, slopes, strict=True)
         ]
-
-    def _hits(self, part: States, pairs: _Pairs, asked: _Asked, longest: float) -> Hits:
-        rows, columns = pairs
+        if not pairs:
+            return []
+        # From here on rows are counted through all parts: a step takes those of many parts.
+        rows = np.concatenate([own + start for (own, _), start in zip(pairs, self._starts)])
+        columns = np.concatenate([own for _, own in pairs])
         chunks = [
-            self._exact(
-                part, rows[first : first + _CHUNK], columns[first : first + _CHUNK], asked, longest
-            )
+            self._exact(rows[first : first + _CHUNK], columns[first : first + _CHUNK], asked)
             for first in range(0, len(rows), _CHUNK)
         ]
-        if len(chunks) == 1:
-            return chunks[0]
-        chunks.append(Hits(rows[:0], columns[:0], np.zeros(0, np.float32)))
-        rows, columns, logits = (
-            np.concatenate([getattr(chunk, name) for chunk in chunks])
-            for name in ("rows", "words", "logits")
-        )
-        return Hits(rows, columns, logits)
+        return self._by_part(chunks)
 
     def _exact(
-        self,
-        part: States,
-        rows: NDArray[np.intp],
-        columns: NDArray[np.intp],
-        asked: _Asked,
-        longest: float,
-    ) -> Hits:
-        """Those of some pairs, by row, that reach their threshold."""
+        self, rows: NDArray[np.intp], columns: NDArray[np.intp], asked: _Asked
+    ) -> _Found:
+        """Those of some pairs, by row, that reach their threshold, and their logits."""
         head, words = self._head, asked.words
         # A row is read once, for all its words.
-        change = np.diff(rows, prepend=-1) != 0
-        states, own = part.states(rows[change]), np.cumsum(change) - 1  # (U, C), (H,)
-        # Fixed point takes three times as long as this product, and most candidates end here.
-        slack = SLACK * (np.float32(longest) * asked.lengths + np.abs(words.biases))
-        floor = asked.floor - words.biases - slack  # (P,)
-        near = np.flatnonzero(asked.rough(states, own, columns) >= floor[columns])
+        some, own = distinct(rows)
+        states = self._states(some)  # (U, C)
+        # Fixed point takes three times as long as this product.
+        rough = products_of_pairs(states, own, asked.scaled, columns)
+        near = np.flatnonzero(rough >= asked.rough_floor[columns])
         rows, columns, own = rows[near], columns[near], own[near]
-        # Sums of fixed point are exact, in any order: equal to a product of matrices.
-        wide = fixed_point(states[own], head.width)
-        products = np.einsum("hc,hc->h", wide, asked.exact[columns])
+        products = self._products(states, own, asked, columns)
         logits = logits_of(products, words.biases[columns], np.float32(head.scale))
         hit = scores_of(logits) >= words.thresholds[columns]
-        return Hits(rows[hit], columns[hit], logits[hit])
+        return rows[hit], columns[hit], logits[hit]
+
+    def _products(
+        self,
+        states: NDArray[np.float32],
+        own: NDArray[np.intp],
+        asked: _Asked,
+        columns: NDArray[np.intp],
+    ) -> NDArray[np.float64]:
+        """(H,) of pairs: sums of fixed point are exact, in any order and shape."""
+        if len(asked.exact) * len(states) <= _DENSE * len(own):
+            return (fixed_point(states, self._head.width) @ asked.exact.T)[own, columns]
+        # Word by word: a product of a matrix with one vector reads its numbers once.
+        order = np.argsort(columns, kind="stable")
+        wide = fixed_point(states[own[order]], self._head.width)
+        borders = np.flatnonzero(np.diff(columns[order], prepend=-1, append=-1))
+        products = np.empty(len(own))
+        for low, high in pairwise(borders.tolist()):
+            some = order[low:high]
+            products[some] = wide[low:high] @ asked.exact[columns[some[0]]]
+        return products
+
+    def _states(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """(U, C) of rows that rise, through all parts."""
+        first, last = np.searchsorted(self._starts, rows[[0, -1]], side="right").tolist()
+        borders = np.searchsorted(rows, self._starts[first - 1 : last + 1]).tolist()
+        return np.concatenate([
+            self._parts[number].states(rows[low:high] - self._starts[number])
+            for number, (low, high) in enumerate(pairwise(borders), start=first - 1)
+            if low < high
+        ])
+
+    def _by_part(self, chunks: list[_Found]) -> list[Hits]:
+        none = np.zeros(0, np.intp)
+        rows, columns, logits = map(
+            np.concatenate, zip(*chunks, (none, none, np.zeros(0, np.float32)), strict=True)
+        )
+        borders = np.searchsorted(rows, self._starts).tolist()
+        return [
+            Hits(rows[low:high] - start, columns[low:high], logits[low:high])
+            for start, (low, high) in zip(self._starts, pairwise(borders))
+        ]
 
 
 class _Asked:
     """What a search needs of its words, for all parts."""
 
-    def __init__(self, words: Words, head: Head) -> None:
+    def __init__(self, words: Words, head: Head, longest: float) -> None:
         self.words = words
         self.floor = logit_floor(words.thresholds)  # (P,)
         self.exact = fixed_point(words.vectors, head.width)  # (P, C)
-        self._scaled = words.vectors / np.float32(head.scale)  # (P, C)
-        self.lengths = np.linalg.norm(self._scaled, axis=1)  # (P,)
-
-    def rough(
-        self, states: NDArray[np.float32], own: NDArray[np.intp], columns: NDArray[np.intp]
-    ) -> NDArray[np.float32]:
-        """(H,) products in float32 of pairs: states (U, C), the state and the word of each."""
-        count = len(self._scaled)
-        if count * len(states) <= _DENSE * len(own):
-            products: NDArray[np.float32] = (states @ self._scaled.T)[own, columns]
-            return products
-        found = np.einsum("hc,hc->h", states[own], self._scaled[columns])
-        return np.asarray(found, np.float32)
+        self.scaled = words.vectors.T / np.float32(head.scale)  # (C, P)
+        lengths = np.linalg.norm(self.scaled, axis=0)
+        slack = SLACK * (np.float32(longest) * lengths + np.abs(words.biases))
+        self.rough_floor = self.floor - words.biases - slack
+        """(P,) of products in float32."""
 
 
-_Pairs = tuple["NDArray[np.intp]", "NDArray[np.intp]"]
-"""(H,) rows, (H,) positions of words."""
+_Found = tuple["NDArray[np.intp]", "NDArray[np.intp]", "NDArray[np.float32]"]
+"""(H,) rows through all parts, (H,) positions of words, (H,) logits."""
