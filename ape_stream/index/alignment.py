@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -50,19 +50,23 @@ def fixed_point(values: NDArray[np.generic], width: int) -> NDArray[np.float64]:
     narrow = values.dtype == np.float32 and bool((np.abs(exponent) < _NARROW).all())
     kind = np.float32 if narrow else np.float64
     # Products with powers of two are exact, and take a fifth of the time of `ldexp` of every one.
-    rounded = values.astype(kind) * np.ldexp(kind(1), bits - exponent)
+    rounded: NDArray[Any] = values.astype(kind) * np.ldexp(kind(1), bits - exponent)
     np.rint(rounded, out=rounded)
     rounded *= np.ldexp(kind(1), exponent - bits)
-    return rounded.astype(np.float64, copy=False)
+    wide: NDArray[np.float64] = rounded.astype(np.float64, copy=False)
+    return wide
 
 
 def _largest(values: NDArray[np.generic]) -> NDArray[np.float64]:
     """(..., 1) the largest absolute value of each row."""
-    magnitudes = np.abs(values)
+    magnitudes: NDArray[Any] = np.abs(values)
     # Halves against halves are one step for many rows; `max` of a row is one step for each number.
     while (side := magnitudes.shape[-1]) > _SHORT and side % 2 == 0:
         magnitudes = np.maximum(magnitudes[..., : side // 2], magnitudes[..., side // 2 :])
-    return magnitudes.max(axis=-1, keepdims=True, initial=0).astype(np.float64)
+    largest: NDArray[np.float64] = magnitudes.max(axis=-1, keepdims=True, initial=0).astype(
+        np.float64
+    )
+    return largest
 
 
 def scores_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -105,6 +105,7 @@ class Levels:
         longest = self.longest_rest.astype(np.float32)[:, None]
         return np.concatenate([(low + high) / 2, (high - low) / 2, longest], axis=1)
 
+    @np.errstate(invalid="ignore")  # a rest that is infinite: its segment is looked at
     def candidates(
         self, slopes: Slopes, floor: NDArray[np.float32]
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -140,7 +141,9 @@ class Levels:
         """Segments and words that may have a row: (O,), (O,), and what it needs beyond c (O,)."""
         highest = self.boxes @ slopes.boxes  # (S, P)
         # A flat search takes a third of the time of one in two dimensions.
-        flat = np.flatnonzero(~(highest < needed - slopes.half))  # what is no number is looked at, too
+        flat = np.flatnonzero(
+            ~(highest < needed - slopes.half)
+        )  # what is no number is looked at, too
         segments, words = np.divmod(flat, len(needed))
         if not len(flat):
             return segments, words, needed[:0]
@@ -210,7 +213,7 @@ class Directions:
         lengths = np.sqrt(squares)
         parts, most = self._steps.shape[:2]
         products = self._frames.reshape(-1, wide.shape[1]) @ wide.T
-        products = products.reshape(parts, most + 1, -1)  # (L, k + 1, P)
+        products = products.reshape(parts, most + 1, len(wide))  # (L, k + 1, P)
         along, mean = products[:, :-1], products[:, -1]
         # By Pythagoras; what cancels is added back, so that it is an upper bound.
         outside = np.maximum(squares - np.square(along).sum(axis=1), 0) + SLACK**2 * squares
@@ -282,7 +285,8 @@ def _middles(
 
 def _rounded_up(lengths: NDArray[np.float32]) -> NDArray[np.float16]:
     """One more unit of float16 covers its own rounding, the slack that of the lengths."""
-    return np.nextafter(lengths.astype(np.float16), np.float16(np.inf))
+    with np.errstate(over="ignore"):  # what is too long for it is infinite, and always looked at
+        return np.nextafter(lengths.astype(np.float16), np.float16(np.inf))
 
 
 def _directions(centred: NDArray[np.float32]) -> NDArray[np.float64]:

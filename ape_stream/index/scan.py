@@ -105,7 +105,7 @@ class Scanner:
         if not pairs:
             return []
         # From here on rows are counted through all parts: a step takes those of many parts.
-        rows = np.concatenate([own + start for (own, _), start in zip(pairs, self._starts)])
+        rows = np.concatenate([own + self._starts[k] for k, (own, _) in enumerate(pairs)])
         columns = np.concatenate([own for _, own in pairs])
         chunks = [
             self._exact(rows[first : first + _CHUNK], columns[first : first + _CHUNK], asked)
@@ -113,9 +113,7 @@ class Scanner:
         ]
         return self._by_part(chunks)
 
-    def _exact(
-        self, rows: NDArray[np.intp], columns: NDArray[np.intp], asked: _Asked
-    ) -> _Found:
+    def _exact(self, rows: NDArray[np.intp], columns: NDArray[np.intp], asked: _Asked) -> _Found:
         """Those of some pairs, by row, that reach their threshold, and their logits."""
         head, words = self._head, asked.words
         # A row is read once, for all its words.
@@ -154,11 +152,13 @@ class Scanner:
         """(U, C) of rows that rise, through all parts."""
         first, last = np.searchsorted(self._starts, rows[[0, -1]], side="right").tolist()
         borders = np.searchsorted(rows, self._starts[first - 1 : last + 1]).tolist()
-        return np.concatenate([
-            self._parts[number].states(rows[low:high] - self._starts[number])
-            for number, (low, high) in enumerate(pairwise(borders), start=first - 1)
-            if low < high
-        ])
+        return np.concatenate(
+            [
+                self._parts[number].states(rows[low:high] - self._starts[number])
+                for number, (low, high) in enumerate(pairwise(borders), start=first - 1)
+                if low < high
+            ]
+        )
 
     def _by_part(self, chunks: list[_Found]) -> list[Hits]:
         none = np.zeros(0, np.intp)
@@ -167,8 +167,8 @@ class Scanner:
         )
         borders = np.searchsorted(rows, self._starts).tolist()
         return [
-            Hits(rows[low:high] - start, columns[low:high], logits[low:high])
-            for start, (low, high) in zip(self._starts, pairwise(borders))
+            Hits(rows[low:high] - self._starts[k], columns[low:high], logits[low:high])
+            for k, (low, high) in enumerate(pairwise(borders))
         ]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ape_stream.index import benchmark
-from ape_stream.index.alignment import Head, scores_of
+from ape_stream.index.alignment import Head, fixed_point, scores_of
 from ape_stream.index.levels import Directions, build_levels
 from ape_stream.index.scan import Scanner, Words
 
@@ -58,7 +58,7 @@ def same(hits, reference):
     return all(np.array_equal(a, b) for a, b in zip(found, reference, strict=True))
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(12))
 def test_the_scan_equals_brute_force(seed):
     rng = np.random.default_rng(seed)
     width = int(rng.choice([5, 32, 64, 128, 256]))
@@ -79,6 +79,21 @@ def test_the_scan_equals_brute_force(seed):
     for part, hits in zip(parts, found, strict=True):
         assert same(hits, brute_force(head, part.all, words))
     assert len(found[0].rows)
+
+
+@pytest.mark.parametrize("share", [0.0005, 0.02, 0.3])
+def test_many_words_with_few_and_with_many_rows_are_found(share):
+    rng = np.random.default_rng(5)
+    states, tracks, centres = made_states(rng, 1500, 64, kinds=40)
+    vectors, biases = made_words(rng, states, centres, 40)
+    head = made_head(64)
+    scores = scores_of(head.logits(states.astype(np.float32), vectors, biases))
+    words = Words(vectors, biases, np.quantile(scores, 1 - share, axis=0).astype(np.float32))
+    parts = [(states[:900], tracks[:900]), (states[900:], tracks[900:])]
+    levels = [build_levels(part.astype(np.float32), own) for part, own in parts]
+    found = Scanner([Rows(part) for part, _ in parts], levels, head).search(words)
+    for (part, _), hits in zip(parts, found, strict=True):
+        assert same(hits, brute_force(head, part, words))
 
 
 def test_few_states_are_read():
@@ -135,14 +150,27 @@ def test_the_search_of_made_up_rows_equals_brute_force(monkeypatch):
         assert same(hits, brute_force(head, part, words))
 
 
-def test_every_row_is_a_candidate_at_its_own_logit():
+@pytest.mark.parametrize("width", [1, 7, 8, 96, 256])
+def test_fixed_point_of_float32_is_that_of_float64(width):
+    rng = np.random.default_rng(4)
+    rows = rng.standard_normal((60, width)) * 10.0 ** rng.integers(-44, 38, (60, 1))
+    rows[:30] *= 10.0 ** rng.integers(-12, 1, (30, width))
+    rows[7] = 0
+    rows = rows.astype(np.float32)
+    for some in (rows[:1], rows[5:9], rows, rng.standard_normal((9, width)).astype(np.float32)):
+        assert np.array_equal(fixed_point(some, width), fixed_point(some.astype(float), width))
+
+
+@pytest.mark.parametrize("size", [1e-4, 1, 1e5])
+def test_every_row_is_a_candidate_at_its_own_logit(size):
     rng = np.random.default_rng(3)
     # Few directions and long tracks: what decides is how wide the segments are.
     states = rng.standard_normal((300, 4)) @ rng.standard_normal((4, 32))
-    states = states.astype(np.float32)
+    states[::50] = rng.standard_normal((6, 32))
+    states = (size * states).astype(np.float32)
     vectors = rng.standard_normal((3, 32))
     vectors = vectors.astype(np.float32)
-    biases, head = np.zeros(3, np.float32), made_head(32)
+    biases, head = np.zeros(3, np.float32), made_head(32, 0.56 * size)
     levels = build_levels(states, np.repeat([1, 2, 0], 100))
     logits = head.logits(states, vectors, biases)
     (slopes,) = Directions([levels], head).slopes(vectors, biases)
