@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from ape_stream.values.prompts import PromptSet
 
 __all__ = ["FrameResult"]
+
+_SHOWN_CHARS = 80
+"""Of what was found, in one line."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,7 +139,8 @@ class FrameResult:
         found = self.instances.prompt_ids.tolist()
         counts = {self.prompts[k].text: found.count(k) for k in dict.fromkeys(found)}
         names = ", ".join(f"{count} {text}" for text, count in counts.items()) or "nothing"
-        return f"FrameResult({self.frame!r}: {names})"
+        shown = textwrap.shorten(names, _SHOWN_CHARS, placeholder=" ...")
+        return f"FrameResult({self.frame!r}: {shown})"
 
 
 def _missing(kind: MapKind) -> UsageError:

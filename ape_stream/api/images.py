@@ -50,6 +50,10 @@ class LoadedModel:
         # A perceiver serves one call at a time, and its prompts must not change in between.
         self._lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        prepared = "" if self._prompts is None else f": {self._prompts}"
+        return f"LoadedModel({type(self._perceiver).__name__}{prepared})"
+
     @overload
     def find(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
         self, images: ImageLike, prompts: str | Prompt | Iterable[str | Prompt] | PromptSet

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ape_stream.closing import Closing
 from ape_stream.errors import ConfigError, SinkError, SourceError
 from ape_stream.files import file_name
+from ape_stream.formats.registry import FORMATS
 from ape_stream.pipeline import Pipeline
 from ape_stream.plugins import load, make, option_names
 from ape_stream.protocols import (
@@ -27,7 +29,6 @@ from ape_stream.specs import sink_plugin, source_plugin, stream_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig
     from ape_stream.protocols import Perceiver, RunControl, Sink, Source, Tracker
@@ -130,12 +131,28 @@ def _sinks(config: RunConfig, streams: Sequence[str]) -> list[Sink]:
 
 def _sink(config: OutputConfig, *, overwrite: bool) -> Sink:
     plugin = sink_plugin(config.output)
+    if plugin == "labels":
+        _refuse_format(config.output)
     options = dict(config.options)
     # Sinks that write no files have no such option.
     if overwrite and "overwrite" in option_names(load("sinks", plugin), positional=1):
         options.setdefault("overwrite", True)
     sink: Sink = make("sinks", plugin, config.output, options=options)
     return sink if config.stream is None else OneStream(sink, config.stream)
+
+
+def _refuse_format(folder: str) -> None:
+    """Refuse label maps in a folder whose name asks for an annotation format.
+
+    Raises:
+        ConfigError: it does.
+    """
+    name = Path(folder).name
+    if name in FORMATS and name != "masks":  # masks are label maps
+        raise ConfigError(
+            f"{folder} would hold label maps, not {name}: `annotate` over files takes --format"
+            f" {name} with --out-dir; `ape-stream convert` makes it of a .jsonl"
+        )
 
 
 class OneStream(Closing):

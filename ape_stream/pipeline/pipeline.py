@@ -321,7 +321,7 @@ class Pipeline(Closing):
 
     def __repr__(self) -> str:
         streams = ", ".join(stream.name for stream in self._streams)
-        return f"Pipeline({streams}: {', '.join(self.prompts.texts)}; {self.outcome})"
+        return f"Pipeline({streams}: {self.prompts}; {self.outcome})"
 
     def _run(self) -> Iterator[FrameResult]:
         self._started_s = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Prompt", "PromptKind", "PromptSet", "check_threshold"]
 
+_SHOWN_CHARS = 80
+"""Of the texts, in one line."""
 MAX_PROMPT_CHARS = 1_000
 """A longer prompt is refused: every text tower here reads at most 77 tokens of it."""
 
@@ -131,6 +134,10 @@ class PromptSet:
             prompt = given if isinstance(given, Prompt) else Prompt.from_dict(given)
             first.setdefault(prompt.text, prompt)
         return cls(tuple(first.values()))
+
+    def __str__(self) -> str:
+        shown = textwrap.shorten(", ".join(self.texts), _SHOWN_CHARS, placeholder=" ...")
+        return f"{shown} ({len(self)} prompts)" if shown.endswith(" ...") else shown
 
     def with_threshold(self, threshold: float | None) -> PromptSet:
         """The same prompts, with this threshold where they have none of their own."""

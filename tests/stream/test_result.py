@@ -3,8 +3,11 @@ import numpy as np
 import pytest
 from results import made
 
+import ape_stream
 from ape_stream.draw import draw
 from ape_stream.errors import SinkError
+from ape_stream.testing import ListSource, OraclePerceiver, frames
+from ape_stream.types import PromptSet
 
 
 def test_plot_is_the_overlay_and_save_writes_it(tmp_path):
@@ -34,3 +37,17 @@ def test_reprs_are_short_and_say_what_was_found():
     assert repr(result.instances.masks[0]).startswith("Mask(")
     assert len(repr(result.instances.masks[0])) < 60
     assert repr(made(found=0)).endswith(": nothing)")
+
+
+def test_reprs_are_short_with_thousands_of_prompts():
+    words = PromptSet.of([f"word {k}" for k in range(3000)])
+    assert str(PromptSet.of("red apple, dog")) == "red apple, dog"
+    assert str(words).startswith("word 0, word 1, ")
+    assert str(words).endswith(" ... (3000 prompts)")
+    model = ape_stream.load(OraclePerceiver())
+    assert repr(model) == "LoadedModel(OraclePerceiver)"
+    model.find(np.zeros((8, 8, 3), np.uint8), "red apple, dog")
+    assert repr(model) == "LoadedModel(OraclePerceiver: red apple, dog)"
+    run = ape_stream.open(ListSource(frames(1, size=(24, 16000))), words, model=OraclePerceiver())
+    assert len(repr(run)) < 160
+    assert len(repr(next(iter(run)))) < 160

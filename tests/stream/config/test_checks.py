@@ -42,6 +42,7 @@ def _folder(tmp_path, monkeypatch):
         ("image.png", "/proc/nope/labels/", "/proc takes no files"),
         ("image.png", "/proc/nope/{stream}.png", "/proc takes no files"),
         ("image.png", "file/a.json", "file takes no files"),
+        ("image.png", "cvat/", "would hold label maps, not cvat: .* --format cvat"),
     ],
 )
 def test_it_is_refused_before_the_model_loads(source, output, says):
