@@ -61,6 +61,24 @@ class Browser:
 
     def __init__(self, driver):
         self.driver = driver
+        self._window = driver.current_window_handle
+
+    def front(self):
+        """Make this the tab that the driver speaks to."""
+        self.driver.switch_to.window(self._window)
+
+    @contextlib.contextmanager
+    def another(self, run):
+        """One more tab with the page; both are visible. The driver speaks to it first."""
+        self.driver.switch_to.new_window("window")
+        other = Browser(self.driver)
+        try:
+            other.open(run)
+            yield other
+        finally:
+            other.front()
+            self.driver.close()
+            self.front()
 
     def open(self, run, role="control", query=""):
         self.driver.get("about:blank")  # an address that differs after # only is no new page

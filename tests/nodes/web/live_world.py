@@ -5,6 +5,7 @@ Run as a script it serves them: `python tests/nodes/web/live_world.py web:127.0.
 
 import itertools
 import sys
+import threading
 import time
 import zlib
 
@@ -54,6 +55,24 @@ class ClockSource(Closing):
             for bit in range(min(BITS, width // BLOCK)):
                 image[:BLOCK, bit * BLOCK : (bit + 1) * BLOCK] = 255 * (now_ms >> bit & 1)
             yield Frame(image, index, index / self._fps, self.name, time.monotonic_ns())
+
+
+class PausedSource(ClockSource):
+    """Ten frames a second; none while `goes` is not set."""
+
+    def __init__(self, size):
+        super().__init__(size=size, fps=10.0)
+        self.goes = threading.Event()
+        self.goes.set()
+
+    def close(self, _error=None):
+        super().close()
+        self.goes.set()
+
+    def __iter__(self):
+        for frame in super().__iter__():
+            yield frame
+            self.goes.wait()
 
 
 def clock_ms(image):

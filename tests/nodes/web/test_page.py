@@ -1,6 +1,5 @@
 """The page in a real Chromium: what is shown, what is typed, what comes back."""
 
-import threading
 import time
 
 import numpy as np
@@ -10,7 +9,7 @@ pytest.importorskip("selenium")
 import chromium
 from chromium import Browser
 from live_run import LiveRun, own_address
-from live_world import BITS, BLOCK, ClockSource, SquaresPerceiver
+from live_world import BITS, BLOCK, PausedSource, SquaresPerceiver
 from selenium.webdriver.common.keys import Keys
 
 from ape_nodes.web.browser_camera import BrowserSource
@@ -20,27 +19,9 @@ pytestmark = pytest.mark.skipif(bool(chromium.missing()), reason=chromium.missin
 SIZE = (192, 384)
 
 
-class PausedSource(ClockSource):
-    """Gives no frames while `goes` is not set."""
-
-    def __init__(self, **options):
-        super().__init__(size=SIZE, fps=10.0, **options)
-        self.goes = threading.Event()
-        self.goes.set()
-
-    def close(self, _error=None):
-        super().close()
-        self.goes.set()
-
-    def __iter__(self):
-        for frame in super().__iter__():
-            yield frame
-            self.goes.wait()
-
-
 @pytest.fixture(scope="module")
 def source():
-    return PausedSource()
+    return PausedSource(SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -154,20 +135,49 @@ def test_a_slider_acts_at_once_and_the_server_learns_where_it_rests(page, run):
     page.wait("app.words.list[0].threshold === null")
 
 
-def test_nobody_overwrites_anybody_in_silence(page, run):
-    # Another edit is made that this page has not heard of when it makes its own.
-    page.run("app.receive = app.words.receive; app.words.receive = () => {}")
-    ops = [{"op": "add", "text": "cat"}]
-    assert run.ask("POST", "/api/prompts", json={"ops": ops})[0] == 200
-    page.find("#new-word").send_keys("dog", Keys.ENTER)
-    page.wait("document.querySelector('.notice.error')")
-    assert "Somebody else has changed the words" in page.notices()[0]
-    assert [p["text"] for p in run.ask("GET", "/api/prompts")[1]["prompts"]][2:] == ["cat"]
-    page.run("app.words.receive = app.receive")
-    state = run.ask("GET", "/api/prompts")[1]
-    page.run("app.words.receive(args[0])", state)
-    page.find(".notice.error button").click()  # try again
-    page.wait("app.words.list.length === 4")
+def test_two_tabs_share_words_and_none_overwrites_the_other_in_silence(page, run):
+    with page.another(run) as other:
+        other.find("#new-word").send_keys("cat", Keys.ENTER)
+        page.front()
+        page.wait("app.words.list.at(-1).text === 'cat' && app.words.list.at(-1).state === 'on'")
+        # The other tab edits, and this one has not heard of it when it edits, too.
+        page.run("app.receive = app.words.receive; app.words.receive = () => {}")
+        other.front()
+        other.find("[aria-label='Remove cat']").click()
+        other.wait("app.words.list.length === 2")
+        page.front()
+        page.find("#new-word").send_keys("dog", Keys.ENTER)
+        page.wait("document.querySelector('.notice.error')")
+        assert "Somebody else has changed the words" in page.notices()[0]
+        state = run.ask("GET", "/api/prompts")[1]
+        assert [p["text"] for p in state["prompts"]] == ["red apple", "fox"]
+        page.run("app.words.receive = app.receive; app.words.receive(args[0])", state)
+        page.find(".notice.error button").click()  # try again
+        other.front()
+        other.wait("app.words.list.at(-1).text === 'dog'")
+
+
+def test_a_tab_with_a_slow_connection_slows_only_itself(page, run):
+    page.wait("app.tiles[0].stream.shown")
+    with page.another(run) as other:
+        other.run("app.settings.set('codec', 'jpeg')")
+        other.wait("app.tiles[0].stream.shown?.message.kind === 1")
+        other.driver.execute_cdp_cmd("Network.enable", {})
+        # An image in two seconds: on a busy machine the quick one gets few, too.
+        slow = {"offline": False, "latency": 0, "downloadThroughput": 4000, "uploadThroughput": -1}
+        other.driver.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
+        # Chromium slows sockets that are opened from now on.
+        other.run("app.before = app.link.socket; app.before.close()")
+        other.wait("app.link.socket !== app.before && app.link.state === 'open'"
+                   " && app.tiles[0].stream.state().name === 'stale'")  # fmt: skip
+        quick, *_, slowed = sorted(run.sink._hub.viewers, key=lambda viewer: viewer.number)
+        before = [viewer.watched[0].total for viewer in (quick, slowed)]
+        end = time.monotonic() + chromium.WAIT_S
+        while quick.watched[0].total < before[0] + 20:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert slowed.watched[0].total < before[1] + 10
+        assert len(slowed._binary) <= 4  # images and masks with their credits: no queue
 
 
 def test_an_old_image_is_not_shown_as_live(page, source):
@@ -301,13 +311,13 @@ def test_who_may_only_look_changes_nothing(page, run):
 def test_a_page_comes_back_by_itself(driver, tmp_path):
     tokens = str(tmp_path / "tokens")
     browser = Browser(driver)
-    with LiveRun(sources=[PausedSource()], tokens=tokens) as first:
+    with LiveRun(sources=[PausedSource(SIZE)], tokens=tokens) as first:
         browser.open(first)
         browser.wait("app.tiles[0].stream.shown")
         port = first.base.rpartition(":")[2]
     browser.wait("app.link.state !== 'open'")
     assert "old" in browser.find(".stage").get_attribute("class")
-    with LiveRun(sources=[PausedSource()], tokens=tokens, address=f"web:127.0.0.1:{port}"):
+    with LiveRun(sources=[PausedSource(SIZE)], tokens=tokens, address=f"web:127.0.0.1:{port}"):
         browser.wait("app.link.state === 'open'")
         browser.run("app.seq = app.tiles[0].stream.images.samples.length")
         browser.wait("app.tiles[0].stream.images.samples.length > app.seq")
@@ -329,7 +339,7 @@ def test_a_devices_camera_is_a_source(driver):
 @pytest.mark.skipif(own_address() is None, reason="this machine has no address but 127.0.0.1")
 def test_by_address_and_without_encryption_images_are_jpegs(driver):
     """Browsers decode H.264 in a secure context only."""
-    with LiveRun(sources=[PausedSource()], address="web:0.0.0.0:0", public=True) as run:
+    with LiveRun(sources=[PausedSource(SIZE)], address="web:0.0.0.0:0", public=True) as run:
         run.base = run.base.replace("127.0.0.1", own_address())
         browser = Browser(driver)
         browser.open(run)
