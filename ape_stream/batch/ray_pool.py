@@ -7,11 +7,12 @@ every machine of the cluster.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ape_stream.batch.job import Event, Setup, Task
 from ape_stream.batch.worker import Worker
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = ["RayPool"]
+
+_LOCAL_STARTS: Final = 3
+_log = logging.getLogger("ape_stream")
 
 
 class RayPool(Closing):
@@ -51,10 +55,7 @@ class RayPool(Closing):
         self._setup = setup
         self._post = post
         self._ray: Any = library("ray", "ray")
-        try:
-            self._ray.init(address=address, include_dashboard=False, log_to_driver=False)
-        except Exception as error:
-            raise PipelineError.of("ray", error) from error
+        self._start(address)
         gpus = self._ray.cluster_resources().get("GPU", 0)
         # No restarts and no retries of Ray's own, which know no end: a clip that kills its worker
         # is counted, and put aside.
@@ -62,6 +63,23 @@ class RayPool(Closing):
             num_cpus=1, num_gpus=1 if gpus else 0, max_restarts=0, max_task_retries=0
         )(_Actor)
         self._actors: dict[str, Any] = {}
+
+    def _start(self, address: str | None) -> None:
+        # Ray's own processes must be up within seconds (its raylet waits 15 s for its agents, and
+        # then aborts): on a busy machine only the second start, from the file cache, is in time.
+        starts = _LOCAL_STARTS if address is None else 1
+        for start in range(1, starts + 1):
+            try:
+                self._ray.init(address=address, include_dashboard=False, log_to_driver=False)
+            except Exception as error:
+                self._ray.shutdown()
+                if start == starts:
+                    raise PipelineError.of("ray", error) from error
+                _log.warning(
+                    "Ray did not start (%d of %d): %s", start, starts, " ".join(str(error).split())
+                )
+            else:
+                return
 
     def send(self, slot: str, task: Task) -> None:
         """See `Pool`."""

@@ -1,10 +1,14 @@
 """Ray's actors make the same files as child processes; skipped where Ray is not installed."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from ape_stream.batch.ray_pool import RayPool
+from ape_stream.errors import PipelineError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "annotation"))
 from shelves import annotate, final_files, lines_of, summary_of, write
@@ -26,12 +30,16 @@ def test_actors_make_the_same_files_and_survive_a_clip_that_kills_them(folder):
 class StandIn:
     """The part of Ray's interface that is used, with actors in this process."""
 
-    def __init__(self):
+    def __init__(self, late=0):
         self.placed = []
-        self.lost = 0
+        self.lost = self.starts = 0
+        self.late = late
 
     def init(self, **given):
         self.address = given["address"]
+        self.starts += 1
+        if self.starts <= self.late:
+            raise TimeoutError("the raylet did not start")
 
     def cluster_resources(self):
         return {"CPU": 2.0, "GPU": 1.0}
@@ -75,6 +83,15 @@ def test_an_actor_that_is_lost_is_replaced_and_counts_as_an_attempt(folder, monk
     assert ray.needs == {
         "num_cpus": 1, "num_gpus": 1, "max_restarts": 0, "max_task_retries": 0
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("late", "address", "starts"), [(2, "", 3), (3, "", 3), (1, "head:1", 1)])
+def test_only_a_cluster_of_ones_own_is_started_again(monkeypatch, late, address, starts):
+    ray = StandIn(late)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with pytest.raises(PipelineError, match="did not start") if starts <= late else nullcontext():
+        RayPool((), None, print, address=address or None)
+    assert ray.starts == starts
 
 
 def test_without_ray_the_extra_is_named(folder, capsys, monkeypatch):

@@ -15,6 +15,7 @@ from ape_stream.evaluation.benchmarks.readers.dataset import PanopticData, Regio
 from ape_stream.evaluation.benchmarks.readers.openimages import class_tree
 from ape_stream.evaluation.benchmarks.registry import groups
 from ape_stream.evaluation.benchmarks.scoring import (
+    cityscapes,
     coco,
     lvis,
     openimages,
@@ -179,6 +180,8 @@ def _regions(data: RegionData, stored: Stored) -> Scores:
     options = task.options
     if task.scorer in _SCORED_BY_KIND:
         return _by_kind(task, truth, found)
+    if task.scorer == "cityscapes":
+        return cityscapes.score(truth, found)
     if task.scorer == "openimages":
         return openimages.score(truth, found, class_tree(stored.places), options["groups"])
     if task.scorer == "phrasecut":

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pycocotools import mask as coco
 
 from ape_stream.errors import SourceError
 from ape_stream.evaluation.benchmarks.readers.dataset import (
     NO_CLASS,
     PanopticData,
     Record,
+    RegionData,
     SemanticData,
     classes_of,
+    images_of,
     inside,
 )
 from ape_stream.evaluation.benchmarks.readers.labels import label_image, semantic_data, table_of
-from ape_stream.evaluation.benchmarks.readers.rows import rows_of
+from ape_stream.evaluation.benchmarks.readers.rows import RegionRows, rows_of
 from ape_stream.evaluation.benchmarks.registry import class_list
+from ape_stream.evaluation.benchmarks.scoring.cityscapes import NOT_EVALUATED
 from ape_stream.evaluation.benchmarks.scoring.panoptic import VOID, Segment
+from ape_stream.evaluation.benchmarks.scoring.records import RegionTruth
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -36,6 +41,9 @@ _FIRST_BDD_THING = 31
 """Ids of BDD10K's 40 classes from here on are things."""
 _FIRST_CITY_THING = 24
 """Ids of Cityscapes' classes from here on are things."""
+_CITY_NOT_EVALUATED = (0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30)
+"""Ids of pixels that Cityscapes does not evaluate (`ignoreInEval`); an instance of a caravan or a
+trailer has another id, and is evaluated as background."""
 _INSTANCES = 1000
 """Cityscapes: an id from here on is 1000 times the class and the number of the instance."""
 
@@ -118,7 +126,7 @@ def _classes_of_pixels(
 
 
 def read_cityscapes(places: Places) -> Dataset:
-    """Cityscapes' fine annotations: `labelIds` for classes, `instanceIds` for segments."""
+    """Cityscapes' fine annotations: `labelIds` for classes, `instanceIds` for all else."""
     labels, images = places.path("labels"), places.path("images")
     found = sorted(images.glob("*/*_leftImg8bit.png"))
     if not found:
@@ -131,6 +139,8 @@ def read_cityscapes(places: Places) -> Dataset:
 
     assert places.task.classes is not None  # noqa: S101 (a test reads every task)
     classes = class_list(places.task.classes)
+    if places.task.scorer == "cityscapes":
+        return _instances(places, records, lambda one: label_image(file(one, "instanceIds")))
     if places.task.scorer == "panoptic":
         return PanopticData(
             task=places.task,
@@ -142,6 +152,45 @@ def read_cityscapes(places: Places) -> Dataset:
         )
     table = table_of({number: k for k, (number, _) in enumerate(classes)}, 255)
     return semantic_data(places, records, lambda one: table[label_image(file(one, "labelIds"))])
+
+
+def _instances(
+    places: Places, records: tuple[Record, ...], ids_of: Callable[[Record], NDArray[np.int64]]
+) -> RegionData:
+    """The regions of the eight things, and one region of what is not evaluated in each image."""
+    things = [one for one in class_list("cityscapes") if one[0] >= _FIRST_CITY_THING]
+
+    def truth() -> RegionTruth:
+        regions, sizes = RegionRows(masks=True), []
+        for record in records:
+            ids = ids_of(record)
+            sizes.append(ids.shape[:2])
+            for class_id, group, mask in _city_regions(ids, {number for number, _ in things}):
+                code = dict(coco.encode(np.asfortranarray(mask[..., None].view(np.uint8)))[0])
+                box, area = coco.toBbox(code).tolist(), float(mask.sum())
+                regions.add(record.image_id, class_id, box, area=area, group=group, code=code)
+        return RegionTruth(images_of(records, sizes), classes_of(things), regions.regions())
+
+    return RegionData(
+        task=places.task,
+        classes=classes_of(things),
+        prompts=tuple(places.task.prompt(name) for _, name in things),
+        records=records,
+        truth=cache(truth),
+    )
+
+
+def _city_regions(
+    ids: NDArray[np.int64], things: set[int]
+) -> Iterator[tuple[int, bool, NDArray[np.bool_]]]:
+    """Class, whether it is a group, and mask of each region of a map of instance ids."""
+    for value in np.unique(ids).tolist():
+        number = value // _INSTANCES if value >= _INSTANCES else value
+        if number in things:
+            yield number, value < _INSTANCES, ids == value
+    void = np.isin(ids, _CITY_NOT_EVALUATED)
+    if void.any():
+        yield NOT_EVALUATED, True, void
 
 
 def city_segments(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Segment]]:
