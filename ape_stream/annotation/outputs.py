@@ -61,7 +61,7 @@ class ClipOutputs(Closing):
     def _video(self, name: str) -> VideoSink:
         path = str(self._results.outputs / name)
         blur, pixelate = self._options.blur, self._options.pixelate
-        return VideoSink(path, overwrite=True, blur=blur, pixelate=pixelate)
+        return VideoSink(path, overwrite=True, reproducible=True, blur=blur, pixelate=pixelate)
 
     def __enter__(self) -> Self:
         """Open the files."""

@@ -58,6 +58,8 @@ FRAGMENT_S: Final = 0.5
 """Seconds of stream in a fragment, as in `FORMATS`."""
 SLOW_S: Final = 0.8
 """Seconds of work after which a fragment is closed although its time is not over (a slow model)."""
+SLICES: Final = "4"
+"""Of an image, each with a thread of its own, where the file must not depend on the machine."""
 KEY_FRAME_S: Final = 1.0
 """Seconds of stream between key frames, where players can seek to."""
 NOMINAL_RATE: Final = 30
@@ -73,6 +75,8 @@ class VideoSink(FileSink):
         preset: x264 preset, "ultrafast" .. "veryslow".
         crf: x264 quality, 0 (lossless) .. 51.
         overwrite: Replace an older file.
+        reproducible: The file depends on the frames alone, not on the time that they took nor on
+            the machine's cores. A kill of a slow run then costs more.
         blur: Prompts whose masks are blurred; with any of these two nothing is drawn in.
         pixelate: Prompts whose masks are pixelated.
 
@@ -91,6 +95,7 @@ class VideoSink(FileSink):
         preset: str = "veryfast",
         crf: int = 23,
         overwrite: bool = False,
+        reproducible: bool = False,
         blur: list[str] | None = None,
         pixelate: list[str] | None = None,
     ) -> None:
@@ -104,6 +109,10 @@ class VideoSink(FileSink):
         self._encoder = {
             "preset": preset, "crf": str(crf), "tune": "zerolatency", "g": "100000"
         }  # fmt: skip
+        if reproducible:
+            # With `zerolatency` every thread encodes a slice of its own.
+            self._encoder["threads"] = SLICES
+        self._longest_s = math.inf if reproducible else SLOW_S
         self._hidden = (blur or [], pixelate or [])
         self._stream: str | None = None
         self._writer: _Writer | None = None  # made with the first frame, which has the size
@@ -123,7 +132,11 @@ class VideoSink(FileSink):
         if self._writer is None:
             self._stream = frame.stream
             self._writer = _Writer(
-                self.file.part, frame.size, (self._format, self._options), self._encoder
+                self.file.part,
+                frame.size,
+                (self._format, self._options),
+                self._encoder,
+                longest_s=self._longest_s,
             )
         if frame.stream != self._stream:
             raise SinkError(f"{self.file.path} holds {self._stream} and cannot take {frame.stream}")
@@ -156,6 +169,8 @@ class _Writer:
         size: tuple[int, int],
         container: tuple[str, dict[str, str]],
         encoder: dict[str, str],
+        *,
+        longest_s: float,
     ) -> None:
         self.path = path
         # 4:2:0 colour needs even sides; the odd row or column is repeated.
@@ -167,7 +182,7 @@ class _Writer:
             )
         self._clock = _Clock(from_zero=container[0] == "mp4")
         self._next_key = 0
-        self._fragments = _Fragments()
+        self._fragments = _Fragments(longest_s)
         with encoded(path):
             self._container: OutputContainer = av.open(
                 str(path), "w", format=container[0], options=container[1]
@@ -230,13 +245,14 @@ def _redacted(
 class _Fragments:
     """Where the muxer begins a fragment, and how long ago that was."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest_s: float) -> None:
+        self._longest_s = longest_s
         self._tick = 0
         self._began_s = math.inf
 
     def is_slow(self) -> bool:
         """Whether the fragment has been open for too long."""
-        return time.monotonic() - self._began_s >= SLOW_S
+        return time.monotonic() - self._began_s >= self._longest_s
 
     def add(self, tick: int, *, begins: bool) -> None:
         """Take note of a frame; a key frame begins a fragment."""

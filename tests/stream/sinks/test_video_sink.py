@@ -201,6 +201,26 @@ def test_a_slow_model_leaves_frames_that_can_be_read(tmp_path, monkeypatch, name
     assert len(read(tmp_path / name)) == 12
 
 
+def test_a_reproducible_video_depends_on_its_frames_alone(tmp_path, monkeypatch):
+    """Neither the time that frames took nor the number of cores changes a byte."""
+    now_s = 0.0
+    monkeypatch.setattr("ape_stream.sinks.video.time.monotonic", lambda: now_s)
+    tall = np.random.default_rng(0).integers(0, 256, (512, 64, 3), np.uint8)  # room for slices
+    nothing = made(0, found=0)
+    cores = os.sched_getaffinity(0)
+    try:
+        for name, used, step_s in (("a.mp4", cores, 0.0), ("b.mp4", {min(cores)}, 1.7)):
+            os.sched_setaffinity(0, used)
+            with VideoSink(str(tmp_path / name), reproducible=True) as sink:
+                for k in range(12):
+                    now_s += step_s
+                    frame = Frame(tall, k, k / 10)
+                    sink.write(type(nothing)(frame, nothing.instances, nothing.prompts))
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
 def frames_in(path):
     try:
         return len(read(path))
