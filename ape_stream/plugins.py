@@ -27,7 +27,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, get_type_hints
@@ -60,6 +60,9 @@ PERCEIVER: Final = "ape"
 
 # Two letters at least: `C:` begins a path on Windows.
 _PERCEIVER_PREFIX = re.compile(r"([a-z][a-z0-9_-]+):(.*)")
+
+# Core metadata, Requires-Dist: `aiohttp>=3.14; extra == "web"`; with more conditions: not judged.
+_OF_EXTRA = re.compile(r"""(?P<name>[\w.-]+)[^;]*;\s*extra\s*==\s*["'](?P<extra>[\w.-]+)["']""")
 
 _EXTRAS = {
     "cyclonedds": "dds",
@@ -137,6 +140,21 @@ def _remedy(entry: EntryPoint, missing: str) -> str:
     if entry.extras:
         return f": pip install '{_package(entry)}[{','.join(entry.extras)}]'"
     return f": pip install 'ape-stream[{_EXTRAS[missing]}]'" if missing in _EXTRAS else ""
+
+
+def _missing(entry: EntryPoint) -> str:
+    """The first package of an entry's extras that is not installed, or "".
+
+    A plugin that imports its library at its first use is imported without it, too.
+    """
+    for requirement in (entry.dist.requires or ()) if entry.dist is not None else ():
+        needed = _OF_EXTRA.fullmatch(requirement)
+        if needed is not None and needed["extra"] in entry.extras:
+            try:
+                version(needed["name"])
+            except PackageNotFoundError:
+                return needed["name"]
+    return ""
 
 
 def _package(entry: EntryPoint) -> str:
@@ -260,5 +278,9 @@ def _inspect(group: str, entry: EntryPoint) -> Plugin:
     except PluginError as error:
         problem: str | None = str(error).splitlines()[0]
     else:
-        problem = None
+        missing = _missing(entry)
+        kind = group.removesuffix("s")
+        problem = (
+            f"{kind} {entry.name!r} needs {missing}{_remedy(entry, missing)}" if missing else None
+        )
     return Plugin(group, entry.name, entry.value, _package(entry), problem)

@@ -29,11 +29,17 @@ def package(tmp_path, monkeypatch):
     (tmp_path / "broken.py").write_text("1 / 0\n")
     info = tmp_path / "fakeplug-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fakeplug\nVersion: 1.0\n")
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: fakeplug\nVersion: 1.0\n"
+        "Requires-Dist: numpy>=2\n"
+        "Requires-Dist: numpy>=2; extra == 'here'\n"
+        "Requires-Dist: nobodys-package>=3; extra == 'late'\n"
+    )
     (info / "entry_points.txt").write_text(
         "[ape_stream.trackers]\n"
         "fake = fakeplug:Tracker\n"
-        "any = fakeplug:anything\n"
+        "any = fakeplug:anything [here]\n"
+        "late = fakeplug:anything [late]\n"
         "more = needs_more:X [extra]\n"
         "wants_zmq = needs_zmq:X\n"
         "broken = broken:X\n"
@@ -101,6 +107,13 @@ class TestWithPackage:
         assert found["fake"].package == "fakeplug"
         assert "division by zero" in found["broken"].problem
         assert list(found) == sorted(found)
+
+    def test_a_survey_names_the_extra_of_what_imports_its_library_late(self):
+        found = {plugin.name: plugin for plugin in plugins.survey("trackers")}
+        assert found["any"].problem is None
+        assert found["late"].problem == (
+            "tracker 'late' needs nobodys-package: pip install 'fakeplug[late]'"
+        )
 
     def test_finding_names_imports_nothing(self):
         assert {"fake", "broken"} <= set(plugins.names("trackers"))

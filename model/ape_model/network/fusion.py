@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ape_model.network.layers import token_chunks
@@ -33,6 +34,8 @@ class BiAttention(nn.Module):
     def __init__(self, vision: int, text: int, *, width: int, heads: int) -> None:
         super().__init__()
         self.heads, self.head_dim = heads, width // heads
+        self.dropout = 0.0
+        """Part of the attention weights that is left out while it trains."""
         self.v_proj = nn.Linear(vision, width)
         self.l_proj = nn.Linear(text, width)
         self.values_v_proj = nn.Linear(vision, width)
@@ -73,12 +76,17 @@ class BiAttention(nn.Module):
         weight = self.out_v_proj.weight.unflatten(1, (self.heads, self.head_dim))  # (C, heads, d)
         return values @ weight.permute(1, 2, 0)  # (heads, d, C) on the right
 
-    def _pool(self, pooled: Tensor) -> Tensor:
-        """(B, heads, T, C) attended image means to the (B, T, Dl) update of the text."""
-        # Attention weights sum to 1, so a mean of projections is the projection of the mean.
+    def _pool(self, pooled: Tensor, mass: Tensor | float) -> Tensor:
+        """(B, heads, T, C) attended image means to the (B, T, Dl) update of the text.
+
+        Args:
+            pooled: sums of image tokens by attention weights.
+            mass: (B, heads, T, 1), what the weights of each sum up to: 1 without dropout.
+        """
+        # A sum of projections is the projection of the sum, and the bias as often as its weights.
         weight = self.values_v_proj.weight.unflatten(0, (self.heads, self.head_dim))  # (h, d, C)
         bias = self.values_v_proj.bias.view(self.heads, 1, self.head_dim)
-        return self.out_l_proj((pooled @ weight.mT + bias).transpose(1, 2).flatten(2))
+        return self.out_l_proj((pooled @ weight.mT + bias * mass).transpose(1, 2).flatten(2))
 
     def forward(self, vision: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Updates for both sides.
@@ -94,17 +102,22 @@ class BiAttention(nn.Module):
         values = self.folded_values(text)
         T, N = text.shape[1], vision.shape[1]
         step = max(1, min(self.heads, SCORE_BUDGET // (vision.shape[0] * T * N)))
+        dropout = self.dropout if self.training else 0.0
         vision_update: Tensor = self.out_v_proj.bias  # (C,), grows to (B, N, C)
-        pooled = []
+        pooled, masses = [], []
         for first in range(0, self.heads, step):
             heads = slice(first, first + step)
             # The image is not projected: all heads of a step are one product with the same tokens.
             scores = _scores(keys[:, heads].flatten(1, 2), vision).unflatten(1, (-1, T))
             scores = scores + bias[:, heads]  # (B, heads', T, N)
-            pooled.append(scores.softmax(-1).flatten(1, 2) @ vision)  # (B, heads' * T, C)
-            vision_update = vision_update + _to_vision(scores, values[:, heads])
+            weights = scores.softmax(-1)
+            if dropout:
+                weights = F.dropout(weights, dropout)
+                masses.append(weights.sum(-1, keepdim=True))
+            pooled.append(weights.flatten(1, 2) @ vision)  # (B, heads' * T, C)
+            vision_update = vision_update + _to_vision(scores, values[:, heads], dropout)
         pools = torch.cat(pooled, dim=1).unflatten(1, (self.heads, T))  # (B, heads, T, C)
-        return vision_update, self._pool(pools)
+        return vision_update, self._pool(pools, torch.cat(masses, dim=1) if masses else 1.0)
 
 
 def _scores(keys: Tensor, vision: Tensor) -> Tensor:
@@ -116,12 +129,15 @@ def _scores(keys: Tensor, vision: Tensor) -> Tensor:
     return torch.cat(steps, dim=2)
 
 
-def _to_vision(scores: Tensor, values: Tensor) -> Tensor:
+def _to_vision(scores: Tensor, values: Tensor, dropout: float) -> Tensor:
     """(B, h, T, N) scores and (B, h, T, C) values to (B, N, C), summed over heads."""
-    if scores.shape[2] == 1:  # one text token takes the whole softmax
+    if scores.shape[2] == 1 and not dropout:  # one text token takes the whole softmax
         return values.sum(1)
+    weights = scores.softmax(2)
+    if dropout:
+        weights = F.dropout(weights, dropout)
     # Heads and text tokens as one axis: the product over it also sums the heads.
-    return scores.softmax(2).flatten(1, 2).mT @ values.flatten(1, 2)
+    return weights.flatten(1, 2).mT @ values.flatten(1, 2)
 
 
 class FusionBlock(nn.Module):

@@ -225,6 +225,8 @@ class OfficialRecipe:
     drop_path: float = 0.4
     """Stochastic depth of the backbone (Huang et al. 2016): rate of the last block, 0..1; it rises
     linearly from 0."""
+    fusion_dropout: float = 0.1
+    """Part of the attention weights between image and text that is left out, 0..1 (GLIP)."""
     checkpointing: tuple[str, ...] = ("backbone",)
     """Parts that compute twice instead of keeping activations: backbone, encoder, fusion."""
     workers: int = 4
@@ -250,8 +252,10 @@ class OfficialRecipe:
             raise ValueError("at least one [[data]] table")
         if min(self.batch, self.accumulate, self.save_every, self.keep, self.report_every) < 1:
             raise ValueError("batch, accumulate, save_every, keep, report_every: at least 1")
-        if min(self.workers, self.seed) < 0 or not 0 <= self.drop_path < 1:
-            raise ValueError("workers and seed are 0 or more, drop_path 0..1 and below 1")
+        if min(self.workers, self.seed) < 0:
+            raise ValueError("workers and seed are 0 or more")
+        if not (0 <= self.drop_path < 1 and 0 <= self.fusion_dropout < 1):
+            raise ValueError("drop_path and fusion_dropout are 0..1 and below 1")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
         unknown = set(self.checkpointing) - set(_CHECKPOINTED)

@@ -12,6 +12,7 @@ from ape_model.config import PRESETS
 from ape_model.loading import load_text_encoder, parse_device
 from ape_model.network.ape import Ape
 from ape_model.training.checkpointing import checkpoint_layers
+from ape_model.training.dropout import add_drop_path, add_fusion_dropout
 from ape_model.training.engine import Engine, EngineConfig
 from ape_model.training.errors import RecipeError
 from ape_model.training.finetuning.export import export_tuned
@@ -22,7 +23,6 @@ from ape_model.training.official.prompts import OfficialPrompts
 from ape_model.training.official.recipe import read_official_recipe
 from ape_model.training.official.records import read_row
 from ape_model.training.official.step import OfficialStep
-from ape_model.training.stochastic_depth import add_drop_path
 from ape_model.weights.import_official import VISION_FILE
 from ape_model.weights.registry import find_model
 from ape_model.weights.state_dict import load_weights
@@ -67,13 +67,14 @@ def build_learner(
     Args:
         recipe: everything else that decides the run.
         rows: its data sets.
-        network: on its device; drop path and activation checkpointing are added in place.
+        network: on its device; drop path, dropout and activation checkpointing are added in place.
         encode: texts to (N, D) vectors.
         folder: for states and log.
         report: called with lines of progress.
     """
     network.train()
     add_drop_path(network, recipe.drop_path)
+    add_fusion_dropout(network, recipe.fusion_dropout)
     checkpoint_layers(network, **dict.fromkeys(recipe.checkpointing, True))
     weights = learnt_weights(network)
     prompts = OfficialPrompts(rows, encode, network.config.text_width)

@@ -2,16 +2,20 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from ape_model.config import PRESETS
 from ape_model.errors import CheckpointError
+from ape_model.network import fusion
 from ape_model.network.ape import Ape
 from ape_model.training.command import RECIPES
+from ape_model.training.dropout import add_drop_path, add_fusion_dropout
 from ape_model.training.official.backbone import load_backbone
 from ape_model.training.official.check import shrunk_config
 from ape_model.training.official.optimizer import learnt_weights, make_optimizer
@@ -19,7 +23,6 @@ from ape_model.training.official.prompts import class_counts
 from ape_model.training.official.recipe import OptimizerConfig, read_official_recipe
 from ape_model.training.official.records import RowData
 from ape_model.training.state import write_state
-from ape_model.training.stochastic_depth import add_drop_path
 
 EXPECTED = {  # factor of the learning rate, weight decay
     "backbone.net.pos_embed": (0.8**25, 0.0),
@@ -75,6 +78,67 @@ def test_blocks_are_left_out_for_whole_images():
     with torch.no_grad():
         torch.testing.assert_close(dropped.eval()(images[:1]), whole)
     assert dropped.state_dict().keys() == plain.state_dict().keys()
+
+
+class Masks:
+    """In place of dropout: leaves the same weights out in both forms of the block."""
+
+    def __init__(self):
+        self.made = []
+
+    def drawn(self, weights, rate):
+        kept = (torch.rand(weights.shape) >= rate) / (1 - rate)
+        self.made.append(kept)
+        return weights * kept
+
+
+def written(block, vision, text, of_text, of_vision):
+    """`BiAttention` as GLIP writes it, with these masks (B, heads, T, N) of attention weights."""
+    q, k = block._by_head(block.v_proj(vision)), block._by_head(block.l_proj(text))
+    scores = q @ k.mT * block.head_dim**-0.5  # (B, heads, N, T)
+    from_text = (scores.softmax(-1) * of_vision.mT) @ block._by_head(block.values_l_proj(text))
+    from_vision = (scores.mT.softmax(-1) * of_text) @ block._by_head(block.values_v_proj(vision))
+    return [
+        project(x.transpose(1, 2).flatten(2))
+        for project, x in ((block.out_v_proj, from_text), (block.out_l_proj, from_vision))
+    ]
+
+
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_dropout_of_the_fusion_is_that_of_attention_weights(tokens, monkeypatch):
+    torch.manual_seed(0)
+    block = fusion.BiAttention(12, 10, width=16, heads=4)
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)  # biases too
+    vision, text = torch.randn(2, 30, 12), torch.randn(2, tokens, 10)
+    without = block(vision, text)
+    add_fusion_dropout(block, 0.4)
+    masks = Masks()
+    monkeypatch.setattr(fusion.F, "dropout", masks.drawn)
+    found = block(vision, text)
+    for ours, theirs in zip(found, written(block, vision, text, *masks.made), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    assert len(masks.made) == 2
+    # In inference nothing is left out, to the bit.
+    for ours, theirs in zip(block.eval()(vision, text), without, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_checkpointed_fusion_draws_the_same_dropout_twice():
+    torch.manual_seed(0)
+    network = fusion.FusionBlock(12, 10, width=16, heads=4)
+    add_fusion_dropout(network, 0.4)
+    vision, text = torch.randn(2, 30, 12), torch.randn(2, 5, 10)
+
+    def gradients(run):
+        torch.manual_seed(7)
+        network.zero_grad()
+        sum(out.square().sum() for out in run(vision, text)).backward()
+        return [parameter.grad.clone() for parameter in network.parameters()]
+
+    twice = partial(checkpoint, network, use_reentrant=False)
+    for one, other in zip(gradients(network), gradients(twice), strict=True):
+        assert torch.equal(one, other)
 
 
 def _positions(vit):

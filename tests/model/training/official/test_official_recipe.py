@@ -112,6 +112,7 @@ def test_schedules_and_habits(
     assert (own.steps, own.drop_at, own.warm_up) == schedule
     assert (own.warm_up_from, own.drop) == (0.001, 0.1)
     assert (recipe.accumulate, recipe.mixture, recipe.drop_path) == (accumulate, mixture, drop_path)
+    assert recipe.fusion_dropout == 0.1  # of all configurations with a fusion
     augmentation = recipe.augmentation
     assert (augmentation.most_phrases, augmentation.phrase_iou) == phrases
     assert (augmentation.scale, augmentation.scale_with_crop) == ((0.1, 1.0), (0.1, 2.0))

@@ -1,4 +1,8 @@
-"""Stochastic depth: in a step, some images skip some blocks (Huang et al. 2016; "drop path")."""
+"""What is left out at random while a network trains.
+
+Stochastic depth: in a step, some images skip some blocks (Huang et al. 2016; "drop path"). Dropout
+of attention weights where image and text are fused (GLIP).
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ape_model.network.fusion import BiAttention
 from ape_model.network.vit import ViT
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["add_drop_path"]
+__all__ = ["add_drop_path", "add_fusion_dropout"]
+
+
+def add_fusion_dropout(network: nn.Module, rate: float) -> None:
+    """Let attention weights between image and text be left out at random while a network trains.
+
+    Args:
+        network: changed in place.
+        rate: part that is left out, 0..1 and below 1; the rest is scaled up.
+    """
+    for module in network.modules():
+        if isinstance(module, BiAttention):
+            module.dropout = rate
 
 
 def add_drop_path(network: nn.Module, rate: float) -> None:
