@@ -14,40 +14,45 @@
 Public as modules: `depth`, `draw`, `masks`, `wire`, `testing`, `plugins`, `evaluation`.
 """
 
-from importlib import metadata
+from __future__ import annotations
 
-from ape_stream.api import LoadedModel, find, load, open  # noqa: A004 (ape_stream.open reads as what it does)
-from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig
-from ape_stream.errors import (
-    ApeStreamError,
-    ConfigError,
-    ModelError,
-    PipelineError,
-    PluginError,
-    PromptError,
-    SinkError,
-    SourceError,
-    TruncatedError,
-    UsageError,
-    WireError,
-)
-from ape_stream.pipeline import Pipeline
-from ape_stream.protocols import Perceiver, Sink, Source, Tracker
-from ape_stream.sources.push import PushSource
-from ape_stream.stats import RunStats
-from ape_stream.types import (
-    Frame,
-    FrameResult,
-    Instances,
-    Maps,
-    Mask,
-    PanopticMap,
-    Prompt,
-    PromptKind,
-    PromptSet,
-    Segment,
-    SemanticMap,
-)
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ape_stream.api import LoadedModel, find, load, open  # noqa: A004 (reads as what it does)
+    from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig
+    from ape_stream.errors import (
+        ApeStreamError,
+        ConfigError,
+        ModelError,
+        PipelineError,
+        PluginError,
+        PromptError,
+        SinkError,
+        SourceError,
+        TruncatedError,
+        UsageError,
+        WireError,
+    )
+    from ape_stream.pipeline import Pipeline
+    from ape_stream.protocols import Perceiver, Sink, Source, Tracker
+    from ape_stream.sources.push import PushSource
+    from ape_stream.stats import RunStats
+    from ape_stream.types import (
+        Frame,
+        FrameResult,
+        Instances,
+        Maps,
+        Mask,
+        PanopticMap,
+        Prompt,
+        PromptKind,
+        PromptSet,
+        Segment,
+        SemanticMap,
+    )
 
 try:
     __version__ = metadata.version("ape-stream")
@@ -93,3 +98,55 @@ __all__ = [
     "load",
     "open",
 ]
+
+_HOMES = {
+    "ape_stream.api": ("LoadedModel", "find", "load", "open"),
+    "ape_stream.config": ("OutputConfig", "PluginConfig", "RunConfig", "SourceConfig"),
+    "ape_stream.errors": (
+        "ApeStreamError",
+        "ConfigError",
+        "ModelError",
+        "PipelineError",
+        "PluginError",
+        "PromptError",
+        "SinkError",
+        "SourceError",
+        "TruncatedError",
+        "UsageError",
+        "WireError",
+    ),
+    "ape_stream.pipeline": ("Pipeline",),
+    "ape_stream.protocols": ("Perceiver", "Sink", "Source", "Tracker"),
+    "ape_stream.sources.push": ("PushSource",),
+    "ape_stream.stats": ("RunStats",),
+    "ape_stream.types": (
+        "Frame",
+        "FrameResult",
+        "Instances",
+        "Maps",
+        "Mask",
+        "PanopticMap",
+        "Prompt",
+        "PromptKind",
+        "PromptSet",
+        "Segment",
+        "SemanticMap",
+    ),
+}
+"""Where public names are: they are imported on use, so that a command starts quickly."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name, or a module, on use."""
+    for home, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(home), name)
+            return value
+    module = f"{__name__}.{name}"
+    if name.startswith("_") or find_spec(module) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(module)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

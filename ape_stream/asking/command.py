@@ -108,6 +108,8 @@ def _write(
     files: _Files,
 ) -> list[Path]:
     """Write what is asked for; returns the names."""
+    if not (files.suffix or files.formats or files.outputs):
+        return []
     from ape_stream.annotation.outputs import FRAMES, RESULTS  # noqa: PLC0415 (numpy, OpenCV)
     from ape_stream.asking import export  # noqa: PLC0415 (the same)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ape_stream.index.alignment import Head
 
-__all__ = ["Directions", "Levels", "Slopes", "build_levels", "products_of_pairs"]
+__all__ = ["Directions", "Levels", "Slopes", "build_levels", "distinct", "products_of_pairs"]
 
 DIRECTIONS: Final = 32
 """k: of nano's 128 they hold 98.6 % of the variance between states."""

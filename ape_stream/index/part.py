@@ -182,9 +182,10 @@ def _frame_table(columns: dict[str, Any]) -> FrameTable:
 
 def _spheres(columns: dict[str, Any]) -> Spheres:
     centre, radius, remainder = (columns[name] for name in ("centre", "radius", "remainder"))
-    counts = _array(radius.value_lengths())
-    first = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
-    return Spheres(first, *(_array(column.flatten()) for column in (centre, radius, remainder)))
+    first = _array(radius.offsets).astype(np.int64)
+    own = slice(first[0], first[-1])
+    values = (_array(column.values)[own] for column in (centre, radius, remainder))
+    return Spheres(first - first[0], *values)
 
 
 _PLAIN = {"index", "time_s", "pts", "size", "cells", "filled", "dropped"}
@@ -213,6 +214,7 @@ def _array(column: Any) -> NDArray[Any]:
     shape = [len(column)]
     while pa.types.is_fixed_size_list(column.type):
         shape.append(column.type.list_size)
-        column = column.flatten()
+        # Not `flatten`, which imports all of Arrow's compute functions.
+        column = column.values[column.offset * shape[-1] :][: len(column) * shape[-1]]
     array: NDArray[Any] = column.to_numpy(zero_copy_only=True)
     return array.reshape(shape)

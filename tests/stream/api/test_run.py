@@ -82,6 +82,8 @@ def test_what_cannot_be_used_is_an_error_at_once(change, error, says):
 
 
 def test_all_is_what_is_public():
-    public = {name for name in vars(ape_stream) if not name.startswith("_")}
-    modules = {name for name in public if type(vars(ape_stream)[name]).__name__ == "module"}
-    assert sorted(public - modules) == sorted(ape_stream.__all__)
+    assert [getattr(ape_stream, name).__name__ for name in ape_stream.__all__] == ape_stream.__all__
+    assert set(ape_stream.__all__) <= set(dir(ape_stream))
+    assert ape_stream.draw.__name__ == "ape_stream.draw"  # a module that nobody imported yet
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        ape_stream.nothing  # noqa: B018

@@ -1,9 +1,12 @@
 """What an index answers equals what a live run finds, and it says where that is not certain."""
 
+import html
+import json
 import os
 import subprocess
 import sys
 
+import ftfy
 import numpy as np
 import pytest
 import torch
@@ -27,6 +30,8 @@ from ape_stream.types import Instances, Prompt, PromptKind
 from ape_stream.values.texts import clean_text
 
 pytest.importorskip("pyarrow")
+
+HEAVY = {"av", "ftfy", "matplotlib", "pandas", "PIL", "pyarrow.compute", "scipy", "torch", "zmq"}
 
 
 @pytest.fixture(scope="module")
@@ -196,23 +201,26 @@ def test_a_bank_of_another_tower(everything, tmp_path):
         open_index(everything.root, bank=tmp_path / "bank")
 
 
-def test_cached_words_need_no_torch(everything, tmp_path):
+def test_cached_words_need_nothing_that_is_slow_to_import(everything, tmp_path):
     space = EmbeddingSpace(TOWER, "float32", "eot")
     cache = EmbeddingCache(tmp_path / "ape_stream" / "prompts")
     for word, row in zip(WORDS, everything.embeddings, strict=True):
         cache.put(space, word, torch.from_numpy(row))
     code = (
-        "import sys; from ape_stream.index.asking import open_index;"
-        f"found = open_index({str(everything.root)!r}).ask('Cat, red  car', threshold=.3);"
-        "print(found.exact, len(found.frames), 'torch' in sys.modules)"
+        "import sys; from ape_stream.cli.main import main;"
+        f"main(['ask', {str(everything.root)!r}, 'Cat, red  car', '--threshold=.3', '--json']);"
+        f"print(sorted({HEAVY!r} & set(sys.modules)))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    expected = open_index(everything.root, bank=everything.bank).ask("cat, red car", threshold=0.3)
-    assert ran.stdout.split() == ["True", str(len(expected.frames)), "False"]
+    answer, imported = ran.stdout.splitlines()
+    index = open_index(everything.root, bank=everything.bank)
+    expected = index.ask("Cat, red  car", threshold=0.3)
+    assert json.loads(answer)["tracks"] == json.loads(json.dumps(expected.to_json()))["tracks"]
+    assert imported == "[]"
 
 
 def test_what_is_cached_is_read_as_the_model_reads_it(everything, tmp_path, monkeypatch):
@@ -246,3 +254,12 @@ def test_embeddings_are_rounded_as_the_network_takes_them(everything, dtype):
     embeddings._known |= {f"w{k}": row for k, row in enumerate(rows)}
     expected = torch.from_numpy(rows).to(getattr(torch, dtype)).float().numpy()
     assert np.array_equal(embeddings.of([f"w{k}" for k in range(400)]), expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_plain_texts_need_no_repair(seed):
+    rng = np.random.default_rng(seed)
+    for length in rng.integers(1, 30, 60).tolist():
+        text = "".join(map(chr, rng.integers(9, 130, length)))
+        repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
+        assert clean_text(text) == " ".join(repaired.split()).lower()
