@@ -1,15 +1,24 @@
 """Run by torchrun: two processes that train together, compared with one that does their work."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import distributed
 
-from ape_model.config import NANO
+from ape_model.config import NANO, PRESETS
 from ape_model.loading import load_text_encoder
+from ape_model.network.ape import Ape
 from ape_model.network.nano import build_nano
+from ape_model.training.command import RECIPES
 from ape_model.training.data.world_dataset import Canvas, Phase, WorldBatches
+from ape_model.training.official.batches import OfficialBatches
+from ape_model.training.official.check import encode_at_random, shrunk_config, shrunk_recipe
+from ape_model.training.official.miniature import write_miniature_data
+from ape_model.training.official.recipe import read_official_recipe
+from ape_model.training.official.records import read_row
+from ape_model.training.official.run import build_learner
 from ape_model.training.prompts.negatives import NegativeSampler
 from ape_model.training.prompts.sampler import PromptingConfig, PromptSampler
 from ape_model.training.trainer import LoopConfig, Trainer
@@ -37,9 +46,9 @@ def trainer(folder):
     )
 
 
-def weights(run):
+def weights(network):
     """All that is learnt, as one vector; running means of a norm are each process's own."""
-    return torch.cat([p.detach().flatten() for p in run.model.parameters()])
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
 def alone(folder):
@@ -70,6 +79,29 @@ def alone(folder):
     return run
 
 
+def official(folder, rank):
+    """The tiny form of an official recipe: each process has other images, all the same weights."""
+    whole = read_official_recipe(RECIPES / "ape_B.toml")
+    recipe = shrunk_recipe(replace(whole, data=whole.data[4:5]), STEPS)
+    assert recipe.compress
+    write_miniature_data(recipe, folder / f"data {rank}")
+    rows = [read_row(row, folder / f"data {rank}") for row in recipe.data]
+    config = shrunk_config(PRESETS["B"])
+    torch.manual_seed(0)
+    network = Ape(config)
+    before = weights(network)
+    encode_names = encode_at_random(config.text_width)
+    run = build_learner(recipe, rows, network, encode_names, folder / "official", lambda _: None)
+    data = OfficialBatches(recipe, rows, config, rank=rank, processes=2)
+    losses = [sum(run.engine.advance(data[step]).values()) for step in range(STEPS)]
+    found = [None, None]
+    distributed.all_gather_object(found, (losses, weights(network)))
+    (first, own), (second, other) = found
+    assert first != second, "both processes had the same images"
+    assert torch.equal(own, other), "weights differ between processes"
+    assert not torch.equal(own, before)
+
+
 def main(folder):
     """Compare, and write what was found: every process must agree with all others."""
     expected = alone(folder / "alone")  # before the processes know of each other
@@ -84,8 +116,9 @@ def main(folder):
     assert torch.equal(run.prompt_sampler.state()[0], expected.prompt_sampler.state()[0]), (
         "memories differ"
     )
-    far = (weights(run) - weights(expected)).abs().max()
+    far = (weights(run.model) - weights(expected.model)).abs().max()
     assert far == 0, f"weights differ by {far}"
+    official(folder, rank)
     (folder / f"agreed.{rank}").write_text("yes")
     distributed.destroy_process_group()
 
