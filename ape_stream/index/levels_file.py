@@ -1,4 +1,4 @@
-"""Levels of a part on disk, next to it: made from its rows, also later where they are not there.
+"""Levels of a part on disk, next to it: made when an index is, or later where they are not there.
 
 One Arrow file of one row, each column a list: mapped, so that opening an index reads none of it.
 """
@@ -9,11 +9,12 @@ import os
 from contextlib import suppress
 from dataclasses import fields
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 import numpy as np
 
+from ape_stream.index.layout import PARTS
 from ape_stream.index.levels import Levels, build_levels
 from ape_stream.optional import library
 
@@ -23,15 +24,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ape_stream.index.part import Part
+    from ape_stream.index.store import Store
 
-__all__ = ["levels_bytes", "levels_of"]
+__all__ = ["levels_bytes", "levels_of", "levels_size", "write_levels"]
 
-_VERSION = "2"
+_VERSION: Final = "2"
+_SUFFIX: Final = ".levels.arrow"
 
 
 def levels_of(root: Path, part: Part) -> Levels:
     """The levels of a part that has rows; they are written next to it where that is possible."""
-    path = root / f"{part.info.path}.levels.arrow"
+    path = root / f"{part.info.path}{_SUFFIX}"
     identity = f"{_VERSION}-{part.info.rows_crc32:08x}-{part.info.rows_bytes}"
     found = _read(path, identity)
     if found is not None and found.rows == part.info.rows:
@@ -42,6 +45,27 @@ def levels_of(root: Path, part: Part) -> Levels:
         temporary.write_bytes(levels_bytes(made, identity))
         temporary.replace(path)
     return made
+
+
+def write_levels(store: Store) -> None:
+    """Make the levels of all parts that have none yet, so that the first search finds them.
+
+    Args:
+        store: Nobody else writes to it.
+    """
+    for left in (store.root / PARTS).rglob(f".*{_SUFFIX}.*"):  # of a process that was killed
+        left.unlink(missing_ok=True)
+    for part in store.parts:
+        if part.info.rows:
+            levels_of(store.root, part)
+
+
+def levels_size(root: Path, part: Part) -> int:
+    """Bytes of the levels of a part; 0 where they were not made."""
+    try:
+        return (root / f"{part.info.path}{_SUFFIX}").stat().st_size
+    except OSError:
+        return 0
 
 
 def levels_bytes(levels: Levels, identity: str) -> bytes:

@@ -24,6 +24,8 @@ from ape_stream.batch.shards import TEMPORARY, write_whole
 from ape_stream.files import written
 from ape_stream.index.database import Database
 from ape_stream.index.layout import DATABASE, HEAD, MANIFEST, PARTS, REFERENCE, SOURCES
+from ape_stream.index.levels_file import write_levels
+from ape_stream.index.store import open_store
 from ape_stream.indexing.job import ADDRESS, read_rows
 from ape_stream.indexing.keeping import Keep
 from ape_stream.sinks.coco import package_version
@@ -167,6 +169,8 @@ def _finish(out: OutFolder, states: list[ClipState]) -> IndexResult:
     """Write the database; `summary.json` comes last and says that all is whole."""
     done = [state for state in states if state.status == "done"]
     write_database(out.root, [read_rows(out.clip_work(state.clip)) for state in done])
+    if done:
+        write_levels(open_store(out.root))
     totals = {
         name: sum((state.found or {})[name] for state in done)
         for name in ("frames", "rows", "dropped", "tracks", "bytes")

@@ -11,6 +11,8 @@ from ape_stream.closing import Closing
 from ape_stream.errors import ConfigError, SinkError
 from ape_stream.files import is_whole, refuse_unwritable, written
 from ape_stream.index.layout import DATABASE, HEAD, MANIFEST, PARTS, REFERENCE
+from ape_stream.index.levels_file import write_levels
+from ape_stream.index.store import open_store
 from ape_stream.indexing.base import open_base
 from ape_stream.indexing.keeping import Keeper, keep_of
 from ape_stream.indexing.shelf import write_database
@@ -112,3 +114,4 @@ class IndexSink(Closing):
         videos = [writer.finish(None, None, problem) for _, writer in sorted(self._writers.items())]
         if videos:
             write_database(self.root, videos)
+            write_levels(open_store(self.root))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ape_stream.index.alignment import scores_of
+from ape_stream.index.levels_file import levels_size
 from ape_stream.index.store import open_store
 from ape_stream.indexing.base import read_reference
 
@@ -65,6 +66,7 @@ def _sizes(store: Store) -> dict[str, int]:
         "masks": masks,
         "boxes": rows - states - masks,
         "frames": frames,
+        "levels": sum(levels_size(store.root, part) for part in store.parts),
         "tables": rest,
     }
 

@@ -15,6 +15,7 @@ from stand_in import install
 
 from ape_stream import index
 from ape_stream.cli.main import main
+from ape_stream.index import levels_file
 from ape_stream.indexing import payload
 from ape_stream.indexing.keeping import Keep, Keeper, Reference
 from ape_stream.indexing.parts import IndexedFrame
@@ -115,9 +116,31 @@ def test_an_index_is_opened_and_measured(made, capsys):
     assert set(stats["recheck"]) == {"0.3", "0.5", "0.7"}
     on_disk = sum(path.stat().st_size for path in (made / "IDX/parts").rglob("*.arrow"))
     sizes = stats["bytes"]
-    assert sum(sizes[name] for name in ("states", "masks", "boxes", "frames")) == on_disk
+    assert sum(sizes[name] for name in ("states", "masks", "boxes", "frames", "levels")) == on_disk
     assert main(["index", "--stats", "IDX"]) == 0
     assert "6 frames" in capsys.readouterr().out
+
+
+def test_the_first_search_finds_its_bounds_made(made, monkeypatch):
+    path = made / "IDX/parts/v/000000.levels.arrow"
+    whole = path.read_bytes()
+
+    def levels():
+        found = index.open(made / "IDX")
+        return found.levels(found.store.parts[0])
+
+    damaged = (whole[:-99], whole.replace(whole[2000:2032], bytes(32)), b"")
+    with monkeypatch.context() as patch:
+        patch.setattr(levels_file, "build_levels", None)  # what calls it fails
+        first = levels()
+        for content in damaged:
+            path.unlink()  # mapped by what was opened before
+            path.write_bytes(content)
+            with pytest.raises(TypeError):
+                levels()
+    path.unlink()
+    assert np.array_equal(levels().codes, first.codes)
+    assert path.read_bytes() == whole
 
 
 @pytest.mark.usefixtures("made")
