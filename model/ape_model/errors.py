@@ -1,18 +1,20 @@
-"""Every error that ape_model raises on purpose, as one tree.
+"""Every error that ape_model raises on purpose: a branch of the tree in `ape_stream.errors`.
 
-    ModelError
+    ModelError                of ape_stream: a model cannot be found, read or run here
     ├── VariantError          a model's name or an option of it is not known
     ├── ModelMissingError     a model is known but its files are not here
     ├── CheckpointError       a file of weights cannot be read, written or does not fit
-    ├── PromptTextError       a prompt cannot be encoded with what is here
+    ├── PromptTextError       a prompt cannot be encoded with what is here; also a PromptError
     ├── BankError             a file of prompt embeddings cannot be read or does not fit
     └── HubError              a published file cannot be downloaded
 
 The user can fix all of them, by another value, another file or an installed extra; every message is
-one line that names it. The perceiver and the commands turn them into the core's usage errors.
+one line that names it.
 """
 
 from __future__ import annotations
+
+from ape_stream.errors import ModelError, PromptError
 
 __all__ = [
     "BankError",
@@ -23,10 +25,6 @@ __all__ = [
     "PromptTextError",
     "VariantError",
 ]
-
-
-class ModelError(Exception):
-    """Root of the tree: catch this to catch everything ape_model raises on purpose."""
 
 
 class VariantError(ModelError):
@@ -41,7 +39,7 @@ class CheckpointError(ModelError):
     """A file of weights cannot be read or written, or does not fit the variant."""
 
 
-class PromptTextError(ModelError):
+class PromptTextError(ModelError, PromptError):
     """A prompt cannot be encoded: no words, or no text tower and no bank that knows it."""
 
 

@@ -22,6 +22,7 @@ from ape_model.text.embedding_file import EmbeddingFile
 from ape_model.text.nano_tower import NanoText, NanoTokenizer
 from ape_model.weights.registry import DEFAULT, find_model
 from ape_model.weights.state_dict import load_weights
+from ape_stream.devices import parse_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,54 +41,17 @@ __all__ = [
     "load_network",
     "load_text_encoder",
     "open_embedder",
-    "parse_device",
-    "parse_dtype",
     "parse_pooling",
     "sizes_of",
     "text_dtype",
 ]
 
-ARITHMETIC: Final = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-"""What a network may compute in; 16 bits are never chosen for the user."""
 _BATCH: Final = 256  # prompts that nano's small tower takes at once: a few megabytes
 
 
 def text_dtype(device: torch.device) -> torch.dtype:
     """Return the arithmetic of a text tower: half where it is fast, as the released ones ran."""
     return torch.float16 if device.type == "cuda" else torch.float32
-
-
-def parse_device(name: str) -> torch.device:
-    """Return the device a user names; "auto" is the first GPU, else the CPU.
-
-    Raises:
-        VariantError: there is no such device here.
-    """
-    here = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if here else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise VariantError(f"no device {name!r}: choose auto, cpu or cuda") from None
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not here):
-        raise VariantError(f"no device {name!r} on this machine: choose auto or cpu")
-    return device
-
-
-def parse_dtype(name: str) -> torch.dtype:
-    """Return the arithmetic a user names.
-
-    Raises:
-        VariantError: a network does not run in it.
-    """
-    if name not in ARITHMETIC:
-        raise VariantError(f"no dtype {name!r}: choose one of {', '.join(ARITHMETIC)}")
-    return ARITHMETIC[name]
 
 
 def parse_pooling(name: str) -> Pooling:

@@ -7,7 +7,6 @@ and duplicates are dropped.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +16,6 @@ import numpy as np
 import torch
 
 from ape_cuda_ops.ops import mask_pack
-from ape_model.errors import ModelError as NetworkError
-from ape_model.errors import PromptTextError
 from ape_model.inference.argmax import argmax_upsampled
 from ape_model.inference.class_maps import RULES, all_queries, paint_classes, paint_segments
 from ape_model.inference.cuda_graphs import CudaGraphRunner
@@ -29,19 +26,20 @@ from ape_model.inference.ranking import rank_regions
 from ape_model.inference.selection import initial_capacity
 from ape_model.inference.threads import leave_a_core
 from ape_model.inference.transfer import to_host
-from ape_model.loading import load_network, open_embedder, parse_device, parse_dtype
+from ape_model.loading import load_network, open_embedder
 from ape_model.queries import facts_of, queries_of
 from ape_model.text.embedder import VOCABULARY, classify
 from ape_model.weights.registry import DEFAULT, drawn_stuff, find_model
 from ape_stream import masks
 from ape_stream.batch.clips import file_digest
-from ape_stream.errors import ConfigError, ModelError, PromptError
+from ape_stream.devices import parse_device, parse_dtype
+from ape_stream.errors import ConfigError
 from ape_stream.stats import DeviceMemory
 from ape_stream.types import Instances, Maps, SemanticMap
 from ape_stream.values.texts import clean_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -98,18 +96,17 @@ class ApePerceiver:
     ) -> None:
         _check_ranges(threshold, canvas, per_prompt)
         _check_map_options(map_rule, map_threshold)
-        with _translate_errors():
-            self._files = files = find_model(model)
-            self.device = parse_device(device)
-            self._dtype = parse_dtype(dtype)
-            self.network = load_network(files, self.device).to(self._dtype)
-            path = None if bank is None else Path(bank)
-            self._weights = self.weights(model=model, bank=bank)
-            self._embedder = open_embedder(files, self.device, bank=path)
-            on_gpu = self.device.type == "cuda"
-            graphs = on_gpu and graphs_work(self.device)
-            self._runner = CudaGraphRunner(self.network) if graphs else self.network
-            self._upload = uploader(self.device) if on_gpu else None
+        self._files = files = find_model(model)
+        self.device = parse_device(device)
+        self._dtype = parse_dtype(dtype)
+        self.network = load_network(files, self.device).to(self._dtype)
+        path = None if bank is None else Path(bank)
+        self._weights = self.weights(model=model, bank=bank)
+        self._embedder = open_embedder(files, self.device, bank=path)
+        on_gpu = self.device.type == "cuda"
+        graphs = on_gpu and graphs_work(self.device)
+        self._runner = CudaGraphRunner(self.network) if graphs else self.network
+        self._upload = uploader(self.device) if on_gpu else None
         self._capacity = initial_capacity(self.device)
         # A CPU upsamples the crop of each mask; a GPU whole masks, which it sends as bits.
         self._packs_masks = on_gpu
@@ -129,8 +126,7 @@ class ApePerceiver:
     @staticmethod
     def weights(*, model: str = DEFAULT, bank: str | None = None, **_: Any) -> list[Path]:
         """The files that a perceiver with these options reads; see `KnowsWeights`."""
-        with _translate_errors():
-            files = find_model(model)
+        files = find_model(model)
         named = (files.vision, files.text, None if bank is None else Path(bank))
         return [path for path in named if path is not None]
 
@@ -150,12 +146,11 @@ class ApePerceiver:
     @staticmethod
     def embed_texts(texts: Sequence[str], *, model: str, dtype: str) -> tuple[NDArray[Any], str]:
         """Encode texts with a model's text tower alone; see `EmbedsTexts`."""
-        with _translate_errors():
-            files = find_model(model)
-            # In 16 bits it runs on a GPU alone, as when the index was made.
-            device = torch.device("cpu") if dtype == "float32" else parse_device("auto")
-            embedder = open_embedder(files, device)
-            return embedder.embed(texts).numpy(), embedder.space.tower
+        files = find_model(model)
+        # In 16 bits it runs on a GPU alone, as when the index was made.
+        device = torch.device("cpu") if dtype == "float32" else parse_device("auto")
+        embedder = open_embedder(files, device)
+        return embedder.embed(texts).numpy(), embedder.space.tower
 
     @property
     def threshold(self) -> float:
@@ -170,14 +165,13 @@ class ApePerceiver:
         """
         if self._spares_a_core:
             leave_a_core()
-        with _translate_errors():
-            kinds = classify(
-                prompts.texts,
-                [prompt.kind for prompt in prompts],
-                self._vocabulary,
-                official=self._official,
-            )
-            embeddings = self._embedder.embed(prompts.texts).to(self.device, self._dtype)  # (P, Dl)
+        kinds = classify(
+            prompts.texts,
+            [prompt.kind for prompt in prompts],
+            self._vocabulary,
+            official=self._official,
+        )
+        embeddings = self._embedder.embed(prompts.texts).to(self.device, self._dtype)  # (P, Dl)
         thresholds = torch.tensor(
             [self._threshold if p.threshold is None else p.threshold for p in prompts]
         )
@@ -386,14 +380,3 @@ def _check_ranges(threshold: float | None, canvas: int | None, per_prompt: int) 
         raise ConfigError(f"canvas is {canvas} pixels: give at least {MIN_CANVAS}")
     if per_prompt < 1:
         raise ConfigError(f"per_prompt is {per_prompt}: give at least 1 region")
-
-
-@contextmanager
-def _translate_errors() -> Iterator[None]:
-    """Turn errors of `ape_model` into those of `ape_stream`."""
-    try:
-        yield
-    except PromptTextError as error:
-        raise PromptError(str(error)) from error
-    except NetworkError as error:
-        raise ModelError(str(error)) from error

@@ -3,7 +3,7 @@
 perceiver       what they share: thresholds, duplicates, the strongest regions
 regions         candidates of one frame, and which of them are kept
 images          frames as a network's input
-places          folders of models, devices, arithmetic
+places          folders of models, and how they are read
 owlv2           OWLv2, of transformers
 grounding_dino  Grounding DINO, of transformers
 sam3            SAM 3, of transformers, with masks

@@ -9,9 +9,9 @@ import cv2
 import torch
 
 from ape_peers.perceiver import PeerPerceiver
-from ape_peers.places import place_of
 from ape_peers.regions import NEVER, Candidates
 from ape_stream import masks
+from ape_stream.devices import parse_device
 from ape_stream.errors import ConfigError, ModelError, PromptError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class DetectorPerceiver(PeerPerceiver):
         per_prompt: int = 100,
     ) -> None:
         super().__init__(threshold=threshold, nms=nms, per_prompt=per_prompt)
-        self._place = place_of(device)
+        self._place = parse_device(device)
         move = getattr(network, "to", None)
         self._network: Detector = network if move is None else move(self._place)
         self._names = [" ".join(name.split()).casefold() for name in names]

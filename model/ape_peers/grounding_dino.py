@@ -10,8 +10,9 @@ import torch
 
 from ape_peers.images import IMAGENET_MEAN, IMAGENET_STD, normalised, short_edge
 from ape_peers.perceiver import PeerPerceiver
-from ape_peers.places import dtype_of, load_pretrained, model_files, model_folder, place_of
+from ape_peers.places import load_pretrained, model_files, model_folder
 from ape_peers.regions import Candidates, corners
+from ape_stream.devices import parse_device, parse_dtype
 from ape_stream.errors import PromptError
 from ape_stream.text import read_text
 from ape_stream.types import PromptKind
@@ -75,7 +76,7 @@ class GroundingDinoPerceiver(PeerPerceiver):
         per_prompt: int = 100,
     ) -> None:
         super().__init__(threshold=threshold, nms=nms, per_prompt=per_prompt)
-        self._place, self._dtype = place_of(device), dtype_of(dtype)
+        self._place, self._dtype = parse_device(device), parse_dtype(dtype)
         self._tokenizer = load_pretrained("AutoTokenizer", model)
         network: Any = load_pretrained("GroundingDinoForObjectDetection", model)
         self.network: Any = network.eval().to(self._place, self._dtype)

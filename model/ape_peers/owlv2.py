@@ -8,8 +8,9 @@ import torch
 
 from ape_peers.images import CLIP_MEAN, CLIP_STD, normalised, padded_square
 from ape_peers.perceiver import PeerPerceiver
-from ape_peers.places import dtype_of, load_pretrained, model_files, place_of
+from ape_peers.places import load_pretrained, model_files
 from ape_peers.regions import Candidates, corners
+from ape_stream.devices import parse_device, parse_dtype
 from ape_stream.errors import ConfigError
 from ape_stream.types import PromptKind
 
@@ -62,7 +63,7 @@ class Owlv2Perceiver(PeerPerceiver):
         super().__init__(threshold=threshold, nms=nms, per_prompt=per_prompt)
         if "{}" not in template:
             raise ConfigError(f"template {template!r} has no {{}} for the prompt")
-        self._place, self._dtype = place_of(device), dtype_of(dtype)
+        self._place, self._dtype = parse_device(device), parse_dtype(dtype)
         self._tokenizer = load_pretrained("AutoTokenizer", model)
         network: Any = load_pretrained("Owlv2ForObjectDetection", model)
         self.network: Any = network.eval().to(self._place, self._dtype)

@@ -1,11 +1,9 @@
-"""Where a model lies, and where and in which arithmetic it runs."""
+"""Where a model of a library lies, and how it is read."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-import torch
 
 from ape_stream.errors import ModelError
 from ape_stream.optional import library
@@ -13,17 +11,12 @@ from ape_stream.optional import library
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["dtype_of", "load_pretrained", "model_files", "model_folder", "place_of"]
+__all__ = ["load_pretrained", "model_files", "model_folder"]
 
 TRANSFORMERS: Final = "transformers"
 """The extra of `ape-stream` for the models of that library."""
 _FILES: Final = ("*.json", "*.txt", "*.safetensors")
 """What is taken of a repository: no code, and no pickles."""
-_DTYPES: Final = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 
 def model_folder(model: str) -> Path:
@@ -88,32 +81,3 @@ def load_pretrained(kind: str, model: str) -> Any:
     except Exception as error:  # what a file may hold, transformers may trip over in any way
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder} cannot be read as {kind}: {reason}") from error
-
-
-def place_of(device: str) -> torch.device:
-    """The device that a user names; "auto" is the first GPU, else the CPU.
-
-    Raises:
-        ModelError: there is no such device here.
-    """
-    here = torch.cuda.is_available()
-    if device == "auto":
-        return torch.device("cuda" if here else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        raise ModelError(f"no device {device!r}: choose auto, cpu or cuda") from None
-    if place.type not in {"cpu", "cuda"} or (place.type == "cuda" and not here):
-        raise ModelError(f"no device {device!r} on this machine: choose auto or cpu")
-    return place
-
-
-def dtype_of(name: str) -> torch.dtype:
-    """The arithmetic that a user names.
-
-    Raises:
-        ModelError: a network does not run in it.
-    """
-    if name not in _DTYPES:
-        raise ModelError(f"no dtype {name!r}: choose one of {', '.join(_DTYPES)}")
-    return _DTYPES[name]

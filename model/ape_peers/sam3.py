@@ -8,9 +8,10 @@ import torch
 
 from ape_peers.images import normalised, resized
 from ape_peers.perceiver import PeerPerceiver
-from ape_peers.places import dtype_of, load_pretrained, model_files, place_of
+from ape_peers.places import load_pretrained, model_files
 from ape_peers.regions import Candidates
 from ape_stream import masks
+from ape_stream.devices import parse_device, parse_dtype
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +63,7 @@ class Sam3Perceiver(PeerPerceiver):
         per_prompt: int = 100,
     ) -> None:
         super().__init__(threshold=threshold, nms=nms, per_prompt=per_prompt)
-        self._place, self._dtype = place_of(device), dtype_of(dtype)
+        self._place, self._dtype = parse_device(device), parse_dtype(dtype)
         self._tokenizer = load_pretrained("AutoTokenizer", model)
         network: Any = load_pretrained("Sam3Model", model)
         self.network: Any = network.eval().to(self._place, self._dtype)

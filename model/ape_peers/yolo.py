@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from ape_peers.perceiver import PeerPerceiver
-from ape_peers.places import place_of
 from ape_peers.regions import NEVER, Candidates
 from ape_stream import masks
+from ape_stream.devices import parse_device
 from ape_stream.errors import ModelError
 from ape_stream.optional import library
 
@@ -63,7 +63,7 @@ class _YoloPerceiver(PeerPerceiver):
         per_prompt: int = 100,
     ) -> None:
         super().__init__(threshold=threshold, nms=nms, per_prompt=per_prompt)
-        self._place, self._canvas = place_of(device), canvas
+        self._place, self._canvas = parse_device(device), canvas
         make = getattr(library("ultralytics", "ultralytics"), self.kind)
         if not Path(model).is_file():
             raise ModelError(f"no file {model}: download the weights first")

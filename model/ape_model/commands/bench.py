@@ -80,15 +80,15 @@ def model(  # noqa: PLR0913 (typer reads a command's options from its parameters
     """
     import torch  # noqa: PLC0415 (it takes seconds)
 
-    from ape_model import loading  # noqa: PLC0415
     from ape_model.benchmark import frame  # noqa: PLC0415
+    from ape_stream.devices import parse_device, parse_dtype  # noqa: PLC0415
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
         with one_line_errors():
-            network, weights = frame.open_network(name, loading.parse_device(device))
-            dtypes = [loading.parse_dtype(one) for one in dtype or ["float32"]]
+            network, weights = frame.open_network(name, parse_device(device))
+            dtypes = [parse_dtype(one) for one in dtype or ["float32"]]
             forms = _forms(network, dtypes, prompts, VOCABULARIES if vocabulary else ())
             side = size or network.config.canvas
             most = max(form.prompts for form in forms)

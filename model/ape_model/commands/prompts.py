@@ -54,9 +54,10 @@ def embed(
     as_json: Json = False,
 ) -> None:
     """Write a file of embeddings (bank), to run a model without its text weights."""
-    from ape_model.loading import open_embedder, parse_device, parse_pooling  # noqa: PLC0415
+    from ape_model.loading import open_embedder, parse_pooling  # noqa: PLC0415
     from ape_model.text.embedding_file import EmbeddingFile  # noqa: PLC0415 (torch takes seconds)
     from ape_model.weights.registry import find_model  # noqa: PLC0415
+    from ape_stream.devices import parse_device  # noqa: PLC0415
     from ape_stream.values.texts import clean_text  # noqa: PLC0415
 
     with one_line_errors(), progress_bar("embedding") as progress:

@@ -12,19 +12,21 @@ from ape_model.config import NANO
 from ape_model.errors import (
     BankError,
     CheckpointError,
+    ModelError,
     ModelMissingError,
     PromptTextError,
     VariantError,
 )
 from ape_model.io.checkpoint_reader import file_digest
 from ape_model.io.safetensors_io import read_safetensors, write_safetensors
-from ape_model.loading import load_text_encoder, open_embedder, parse_device, parse_pooling
+from ape_model.loading import load_text_encoder, open_embedder, parse_pooling
 from ape_model.text.clip_tower import Pooling
 from ape_model.text.embedding_file import EmbeddingFile
 from ape_model.text.nano_tower import NanoText
 from ape_model.weights import registry
 from ape_model.weights.import_official import TEXT_FILE, VISION_FILE, import_checkpoint
 from ape_model.weights.registry import check_name, find_model, list_models, models_root
+from ape_stream.devices import parse_device
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -278,7 +280,7 @@ def test_devices_and_poolings_by_name() -> None:
     assert parse_device("auto").type in ("cpu", "cuda")
     assert parse_pooling("mean") is Pooling.MEAN
     for wrong in ("tpu9", "meta", "cuda:99:1"):
-        with pytest.raises(VariantError, match="choose auto"):
+        with pytest.raises(ModelError, match="choose auto"):
             parse_device(wrong)
     with pytest.raises(VariantError, match="eot, mean"):
         parse_pooling("max")
