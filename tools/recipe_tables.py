@@ -11,6 +11,7 @@ from pathlib import Path
 from ape_model.training.data.config import DataConfig
 from ape_model.training.data.world_dataset import Canvas, Phase
 from ape_model.training.finetuning.config import FineTuneConfig
+from ape_model.training.nano.config import LoopConfig
 from ape_model.training.official.recipe import (
     Augmentation,
     DataRow,
@@ -18,7 +19,6 @@ from ape_model.training.official.recipe import (
     OptimizerConfig,
     Schedule,
 )
-from ape_model.training.trainer import LoopConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "training.md"
 KINDS = {
@@ -33,8 +33,10 @@ MARK = re.compile(r"(<!-- recipe: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def meanings(kind: type) -> dict[str, str]:
     """Return the docstring under each field of a dataclass."""
-    (body,) = ast.parse(inspect.getsource(kind)).body
     found: dict[str, str] = {}
+    for base in kind.__mro__[-2:0:-1]:  # without `object`, those that it extends first
+        found |= meanings(base)
+    (body,) = ast.parse(inspect.getsource(kind)).body
     name = ""
     for node in body.body:  # type: ignore[attr-defined]
         if isinstance(node, ast.AnnAssign):

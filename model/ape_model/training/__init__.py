@@ -1,9 +1,10 @@
 """Training: the network never imports it.
 
-command, recipe, train    `ape-stream train`; a TOML file; one whole run
-task, trainer, state      data sets of a run; the loop, which resumes at any step
-engine, rates, official   the loop of the released models; learning rates; checkpointing: memory
-finetuning, dropout  `--mode`: prompt, head, lora or full; what is left out in a step
+command, recipe, train    `ape-stream train`; a TOML file of nano; one whole run of it
+engine, settings, state   the one loop, which resumes at any step; its settings; states on disk
+averaging, progress, rates  averaged weights; lines of progress; learning rates
+nano, official, finetuning  what is given to the loop: nano, the released models, `--mode`
+task, dropout             data sets of nano; what is left out in a step; checkpointing: memory
 validate, export          AP while training; a model that `--model` takes
 data                      batches of the drawn world and of COCO files, augmentation
 prompts                   which prompts a step has

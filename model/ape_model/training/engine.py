@@ -1,79 +1,36 @@
-"""A loop for any weights and any losses: accumulation, 16 bits, and runs that resume to the bit."""
+"""The loop of every training: any weights, any losses, and runs that resume to the same bits."""
 
 from __future__ import annotations
 
 import json
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.utils.data import DataLoader, Dataset
 
-from ape_model.training.errors import DataError, TrainingError
-from ape_model.training.state import average_gradients, restore_state, time_left, write_state
-from ape_model.training.trainer import ErrorsAsItems, StepRange
+from ape_model.training.data.loader import load_batches
+from ape_model.training.errors import TrainingError
+from ape_model.training.progress import NORM, Progress, time_left
+from ape_model.training.settings import PRECISIONS
+from ape_model.training.state import average_gradients, restore_state, write_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
+    from torch.utils.data import Dataset
+
+    from ape_model.training.averaging import AveragedWeights
     from ape_model.training.data.batch import Batch
+    from ape_model.training.settings import EngineConfig
 
-__all__ = ["PRECISIONS", "Engine", "EngineConfig", "Memory"]
+__all__ = ["Engine", "Learner", "Memory"]
 
-PRECISIONS: Final = {
-    "float32": None,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
-"""What a network computes in while its weights stay float32 (automatic mixed precision)."""
 _STREAM: Final = 1_000_003
 """A prime over any number of steps: runs of neighbouring seeds share no stream of chance."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """Length and optimizer of a run."""
-
-    steps: int
-    """Number of batches."""
-    accumulate: int = 1
-    """Batches whose gradients make one update."""
-    clip: float = 0.1
-    """Largest norm of the gradient; a larger one is scaled down."""
-    precision: str = "float32"
-    """`float32`, or `float16` or `bfloat16` on hardware that is faster in it."""
-    compress: bool = False
-    """Whether processes send each other gradients as float16."""
-    seed: int = 0
-    """Of everything that a step draws."""
-    workers: int = 1
-    """Processes that load batches; 0: the training process itself."""
-    save_every_s: float = 120.0
-    """Seconds between two states."""
-    save_every: int = 0
-    """Batches between two states; 0: `save_every_s` decides."""
-    keep: int = 1
-    """States that are kept: state.pt, and older ones as state.1.pt ..."""
-    report_every: int = 20
-    """Batches between two lines of the log."""
-
-    def __post_init__(self) -> None:
-        """Check ranges.
-
-        Raises:
-            ValueError: a field is out of range.
-        """
-        if min(self.steps, self.accumulate, self.report_every, self.keep) < 1:
-            raise ValueError("steps, accumulate, report_every and keep must be at least 1")
-        if not self.clip > 0:
-            raise ValueError("clip must be over 0")
-        if min(self.seed, self.workers, self.save_every) < 0:
-            raise ValueError("seed, workers and save_every must be 0 or more")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
 
 
 class Memory(Protocol):
@@ -88,6 +45,28 @@ class Memory(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Learner:
+    """What a run trains and how: all that the loop knows of a task."""
+
+    trained: Mapping[str, nn.Parameter]
+    """The weights that learn, by name; only they and `buffers` are in the state."""
+    optimizer: torch.optim.Optimizer
+    """Over them."""
+    losses: Callable[[Batch, int], dict[str, Tensor]]
+    """Weighted losses of a batch at a step, by name."""
+    rate: Callable[[Mapping[str, Any], int], float]
+    """Learning rate of a group of the optimizer at a step."""
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    """What changes with them and is no weight: statistics of batch norms."""
+    unclipped: Collection[str] = ()
+    """Names of weights whose gradients do not count in the norm and are not clipped."""
+    memory: Memory | None = None
+    """What is saved with the weights; None: nothing."""
+    average: AveragedWeights | None = None
+    """Averaged weights; None: there are none."""
+
+
 class Engine:
     """Trains weights on batches.
 
@@ -95,116 +74,131 @@ class Engine:
     cut off goes on to the same bits.
 
     Args:
-        trained: the weights that learn, by name; only they are in the state.
-        optimizer: over them; its groups have a key `base`, their learning rate before the schedule.
-        losses: weighted losses of a batch, by name.
-        schedule: factor of the learning rate at a step.
-        config: length and optimizer of the run.
+        learner: what is trained.
+        config: length of the run, and when it saves and reports.
         folder: for `state.pt` and `log.jsonl`.
         report: called with lines of progress.
-        memory: what is saved with the weights; None: nothing.
     """
 
     def __init__(
-        self,
-        trained: Mapping[str, nn.Parameter],
-        optimizer: torch.optim.Optimizer,
-        losses: Callable[[Batch], dict[str, Tensor]],
-        schedule: Callable[[int], float],
-        config: EngineConfig,
-        folder: Path,
-        report: Callable[[str], None],
-        memory: Memory | None = None,
+        self, learner: Learner, config: EngineConfig, folder: Path, report: Callable[[str], None]
     ) -> None:
-        self.trained, self.optimizer, self.losses = dict(trained), optimizer, losses
-        self.schedule, self.config, self.folder = schedule, config, folder
-        self.report, self.memory = report, memory
-        self.device = next(iter(self.trained.values())).device
+        self.learner, self.config, self.folder, self.report = learner, config, folder, report
+        parameters = list(learner.trained.values())
+        self._clipped = [p for n, p in learner.trained.items() if n not in learner.unclipped]
+        self.device = parameters[0].device
         scaled = config.precision == "float16" and self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
-        self.step, self.images = 0, 0
-        self._began, self._first = 0.0, 0  # time and step at which this call of `run` began
-        ranks = distributed.is_initialized()
-        self.is_main_process = not ranks or distributed.get_rank() == 0
+        self.step, self.images, self.seconds = 0, 0, 0.0
+        self._saved = (0, 0.0)  # step and time of the last state
+        self.processes = distributed.get_world_size() if distributed.is_initialized() else 1
+        self.is_main_process = not distributed.is_initialized() or distributed.get_rank() == 0
         folder.mkdir(parents=True, exist_ok=True)
 
-    def run(self, data: Dataset[Batch]) -> None:
+    def run(self, data: Dataset[Batch], on_save: Callable[[Engine], None] | None = None) -> None:
         """Train to the last step; the state is saved at intervals and at the end.
 
         Args:
             data: the batch of each step.
+            on_save: called after some saves (`validate_every`) and after the last one.
 
         Raises:
             DataError: a batch cannot be made.
             TrainingError: a loss or a gradient is NaN or infinite.
         """
-        loader = DataLoader(
-            ErrorsAsItems(data),
-            batch_size=None,  # items are whole batches
-            sampler=StepRange(self.step, self.config.steps),
-            num_workers=self.config.workers,
-        )
-        saved = self._began = time.monotonic()
-        self._first = saved_step = reported = self.step
-        sums: dict[str, list[float]] = {}
-        for batch in loader:
-            if isinstance(batch, DataError):
-                raise batch
-            for name, value in self.advance(batch).items():
-                sums.setdefault(name, []).append(value)
-            if self.step % self.config.report_every == 0 and self.is_main_process:
-                self._log_progress(sums, self.step - reported)
-                sums, reported = {}, self.step
-            # Half of an accumulated gradient is in no state: it is saved between two updates.
-            updated = self.step % self.config.accumulate == 0
-            late = time.monotonic() - saved > self.config.save_every_s
-            if self.config.save_every:
-                late = self.step - saved_step >= self.config.save_every
-            if updated and late and self.is_main_process:
+        progress, validated = Progress(), self.step
+        first, before, began = self.step, self.seconds, time.monotonic()
+        self._saved = (self.step, began)
+        for batch in load_batches(data, self.step, self.config):
+            progress.add(self.advance(batch))
+            elapsed = time.monotonic() - began
+            self.seconds = before + elapsed
+            if self.step % self.config.report_every == 0:
+                pace = elapsed / (self.step - first)  # seconds a step, of this call
+                self._log_progress(progress, pace * (self.config.steps - self.step))
+            if self._is_save_due():
                 self.save()
-                saved, saved_step = time.monotonic(), self.step
+                if on_save is not None and self.step - validated >= self.config.validate_every:
+                    validated = self.step
+                    on_save(self)
         if self.is_main_process:
             self.save()
+            if on_save is not None:
+                on_save(self)
+
+    def _is_save_due(self) -> bool:
+        # Half of an accumulated gradient is in no state: it is saved between two updates.
+        if not self.is_main_process or self.step % self.config.accumulate:
+            return False
+        step, moment = self._saved
+        if self.config.save_every:
+            return self.step - step >= self.config.save_every
+        return time.monotonic() - moment > self.config.save_every_s
 
     def advance(self, batch: Batch) -> dict[str, float]:
-        """Learn from one batch; return the weighted losses.
+        """Learn from one batch.
+
+        Returns:
+            the weighted losses; where they made an update, also the gradient's norm as `norm`.
 
         Raises:
             TrainingError: a loss or a gradient is NaN or infinite; no weight has changed then.
+        """
+        values = self.backward(batch)
+        following, accumulate = self.step + 1, self.config.accumulate
+        updates = following % accumulate == 0 or following == self.config.steps
+        if updates:
+            parameters = list(self.learner.trained.values())
+            average_gradients(parameters, torch.float16 if self.config.compress else None)
+            norm = self.update()
+            # A gradient that overflowed has no norm.
+            values |= {NORM: norm} if math.isfinite(norm) else {}
+        self.step = following
+        self.images += len(batch.images) * self.processes
+        if updates and self.learner.average is not None:
+            self.learner.average.update(self.step // accumulate)
+        return values
+
+    def backward(self, batch: Batch) -> dict[str, float]:
+        """Add the gradients of one batch to those that are there; return the weighted losses.
+
+        Raises:
+            TrainingError: a loss is NaN or infinite.
         """
         torch.manual_seed(self.config.seed * _STREAM + self.step)  # of all that this step draws
         dtype = PRECISIONS[self.config.precision]
         batch = batch.to(self.device)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            losses = self.losses(batch)
+            losses = self.learner.losses(batch, self.step)
             total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
+        if not torch.isfinite(total):  # before a step could spoil the weights
             raise self._nonfinite("loss")
         if total.requires_grad:  # a batch may hold nothing of what is learnt
             self.scaler.scale(total / self.config.accumulate).backward()
-        self.step += 1
-        self.images += len(batch.images)
-        if self.step % self.config.accumulate == 0 or self.step == self.config.steps:
-            self._update()
         return {name: value.item() for name, value in losses.items()}
 
-    def _update(self) -> None:
-        """Take the optimizer's step on the gradients of the last batches."""
-        parameters = list(self.trained.values())
-        average_gradients(parameters, torch.float16 if self.config.compress else None)
-        self.scaler.unscale_(self.optimizer) if self.scaler.is_enabled() else None
-        factor = self.schedule(self.step - 1)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base"] * factor
+    def update(self) -> float:
+        """Take the optimizer's step on the gradients; return their norm before it was clipped.
+
+        Raises:
+            TrainingError: a gradient is NaN or infinite.
+        """
+        optimizer, scaled = self.learner.optimizer, self.scaler.is_enabled()
+        if scaled:
+            self.scaler.unscale_(optimizer)
+        for group in optimizer.param_groups:
+            group["lr"] = self.learner.rate(group, self.step)
         try:
             # A scaler leaves out updates of gradients that overflowed, and scales less from then.
-            strict = not self.scaler.is_enabled()
-            nn.utils.clip_grad_norm_(parameters, self.config.clip, error_if_nonfinite=strict)
+            norm = nn.utils.clip_grad_norm_(
+                self._clipped, self.config.clip, error_if_nonfinite=not scaled
+            )
         except RuntimeError as error:
             raise self._nonfinite("gradient") from error
-        self.scaler.step(self.optimizer)
+        self.scaler.step(optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
+        return float(norm)
 
     def _nonfinite(self, what: str) -> TrainingError:
         return TrainingError(
@@ -212,15 +206,21 @@ class Engine:
             f" again, which resumes from the last state in {self.folder}"
         )
 
-    def _log_progress(self, sums: dict[str, list[float]], batches: int) -> None:
-        means = {name: sum(values) / len(values) for name, values in sums.items()}
-        line = {"step": self.step, "images": self.images, "rate": self.schedule(self.step - 1)}
+    def _log_progress(self, progress: Progress, seconds_left: float) -> None:
+        loss, means = progress.take()
+        if not self.is_main_process:
+            return
+        line = {
+            "step": self.step,
+            "images": self.images,
+            "wall_s": round(self.seconds, 1),
+            "cpu_s": round(time.process_time(), 1),
+            "lr": max(group["lr"] for group in self.learner.optimizer.param_groups),
+        }
         self.log(line | {name: round(value, 5) for name, value in means.items()})
-        total = sum(sum(values) for values in sums.values()) / batches
-        pace = (time.monotonic() - self._began) / (self.step - self._first)  # seconds a step
-        left = time_left(pace * (self.config.steps - self.step))
         self.report(
-            f"step {self.step}/{self.config.steps}: loss {total:.3f}, {self.images} images, {left}"
+            f"step {self.step}/{self.config.steps}: loss {loss:.3f}, {self.images} images,"
+            f" {time_left(seconds_left)}"
         )
 
     def log(self, line: Mapping[str, float | str]) -> None:
@@ -230,14 +230,21 @@ class Engine:
 
     def save(self) -> None:
         """Save the whole state; an interrupted write keeps the previous one."""
+        learner = self.learner
         state: dict[str, Any] = {
-            "trained": {name: value.detach() for name, value in self.trained.items()},
-            "optimizer": self.optimizer.state_dict(),
+            "trained": {name: value.detach() for name, value in self._tensors().items()},
+            "optimizer": learner.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "memory": [] if self.memory is None else self.memory.state(),
-            "counts": {"step": self.step, "images": self.images},
+            "memory": [] if learner.memory is None else learner.memory.state(),
+            "average": {} if learner.average is None else learner.average.weights,
+            "counts": {"step": self.step, "images": self.images, "seconds": self.seconds},
         }
         write_state(self.folder, state, self.config.keep)
+        self._saved = (self.step, time.monotonic())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Weights and buffers by name, which a state holds together."""
+        return {**self.learner.trained, **self.learner.buffers}
 
     def load(self) -> bool:
         """Restore the last state of the folder; False where there is none.
@@ -249,14 +256,25 @@ class Engine:
 
     @torch.no_grad()
     def _restore(self, state: Mapping[str, Any]) -> None:
-        if state["trained"].keys() != self.trained.keys():
+        if "trained" not in state:  # of nano, until it had the loop of the other models
+            raise ValueError("a former version wrote it, and can finish it")
+        own, learner = self._tensors(), self.learner
+        if state["trained"].keys() != own.keys():
             raise ValueError("other weights are trained in it")
-        for name, parameter in self.trained.items():
-            if state["trained"][name].shape != parameter.shape:
+        for name, tensor in own.items():
+            if state["trained"][name].shape != tensor.shape:
                 raise ValueError(f"{name} has another shape")
-            parameter.copy_(state["trained"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+            tensor.copy_(state["trained"][name])
+        learner.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        if self.memory is not None:
-            self.memory.load(state["memory"])
-        self.step, self.images = state["counts"]["step"], state["counts"]["images"]
+        if learner.memory is not None:
+            learner.memory.load(state["memory"])
+        if learner.average is not None:
+            learner.average.load(state["average"])
+        counts = state["counts"]
+        # Older states have no seconds.
+        self.step, self.images, self.seconds = (
+            counts["step"],
+            counts["images"],
+            counts.get("seconds", 0.0),
+        )

@@ -1,11 +1,12 @@
-"""Learning rates of the parts of a network, as the official configurations have them."""
+"""Learning rates of the parts of a network and of the steps of a run."""
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
-__all__ = ["is_slow", "layer_factor"]
+__all__ = ["is_slow", "layer_factor", "warm_up_and_cosine"]
 
 _BLOCK: Final = re.compile(r"backbone\.(?:net\.)?blocks\.(\d+)\.")
 _STEM: Final = re.compile(r"backbone\.(?:net\.(?:pos_embed|patch_embed)|stem)")
@@ -34,3 +35,20 @@ def layer_factor(name: str, depth: int, decay: float) -> float:
         return decay ** (depth + 1)
     block = _BLOCK.match(name)
     return decay ** (depth - int(block[1])) if block else 1.0
+
+
+def warm_up_and_cosine(
+    step: int, steps: int, warm_up: int, decay_from: float, peak: float = 1.0
+) -> float:
+    """Learning rate of a step: it rises linearly, stays, and falls to zero as a cosine does.
+
+    Args:
+        step: 0 and more.
+        steps: of the whole run.
+        warm_up: steps in which the rate rises.
+        decay_from: part of the run, 0..1, after which it falls.
+        peak: the rate between both.
+    """
+    rising = peak * (step + 1) / warm_up if step < warm_up else peak
+    part = max(0.0, (step / steps - decay_from) / (1 - decay_from))  # of the decay
+    return rising * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ape_model.training.data.config import DataConfig
 from ape_model.training.data.world_dataset import Phase
 from ape_model.training.errors import RecipeError
-from ape_model.training.trainer import LoopConfig
+from ape_model.training.nano.config import LoopConfig
 from ape_stream.tables import read_table
 
 if TYPE_CHECKING:

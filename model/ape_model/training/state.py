@@ -1,4 +1,4 @@
-"""What runs of every kind share: state on disk, gradients of several processes, time left."""
+"""State of a run on disk, and gradients of several processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-__all__ = ["average_gradients", "restore_state", "time_left", "write_state"]
+__all__ = ["average_gradients", "restore_state", "write_state"]
 
 _ADVICE = "remove it to start the run again"
 
@@ -98,12 +98,3 @@ def average_gradients(parameters: Sequence[nn.Parameter], dtype: torch.dtype | N
         flat = sent.to(flat.dtype)
     for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         p.grad = part.view_as(p)
-
-
-def time_left(seconds: float) -> str:
-    """Say how long a run goes on: "2 h 05 min left", "7 min left", "40 s left"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, part = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {part:02} min left"
-    return f"{minutes} min left" if minutes else f"{rest} s left"

@@ -1,4 +1,4 @@
-"""A whole training run: data, prompts and network into the trainer, and its result to a model."""
+"""A whole run of nano: data, prompts and network into the loop, and its result to a model."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from typing import TYPE_CHECKING
 import torch
 
 from ape_model.config import NANO
-from ape_model.loading import load_text_encoder, parse_device
+from ape_model.loading import load_text_encoder
 from ape_model.network.nano import build_nano
+from ape_model.training.averaging import AveragedWeights
 from ape_model.training.data.config import DataConfig
+from ape_model.training.engine import Engine
 from ape_model.training.errors import RecipeError
 from ape_model.training.export import export_model, recipe_hash
+from ape_model.training.nano.learner import make_learner
 from ape_model.training.recipe import read_recipe
 from ape_model.training.task import build_task
 from ape_model.training.text_tower.check import check_diversity, measure_diversity
-from ape_model.training.trainer import Trainer
 from ape_model.training.validate import validate
 from ape_model.weights.import_official import VISION_FILE
 from ape_model.weights.registry import find_model
 from ape_model.weights.state_dict import load_weights
 from ape_model.world import World
+from ape_stream.devices import parse_device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -91,19 +94,24 @@ def train(options: TrainOptions, report: Callable[[str], None]) -> Path:
     model = build_nano(NANO)
     if options.init is not None:
         load_weights(model, files.vision)
-    trainer = Trainer(model.to(device), task.prompt_sampler, recipe.loop, options.out, report)
-    if trainer.load():
-        report(f"resuming at step {trainer.step}")
-    elif trainer.is_main_process:
+    average = AveragedWeights(model.to(device), recipe.loop.ema)
+    learner = make_learner(model, task.prompt_sampler, recipe.loop, average)
+    engine = Engine(learner, recipe.loop, options.out, report)
+    if engine.load():
+        report(f"resuming at step {engine.step}")
+    elif engine.is_main_process:
         rank, cosine = diversity.effective_rank, diversity.nearest_cosine
-        trainer.log({"step": 0, "text_rank": rank, "text_cosine": cosine})
-    scores = _Scores(task.validation_sets, report)
-    if options.init is not None and trainer.is_main_process:
+        engine.log({"step": 0, "text_rank": rank, "text_cosine": cosine})
+    scores = _Scores(task.validation_sets, average, report)
+    if options.init is not None and engine.is_main_process:
         scores.measure_initial(files)
-    trainer.run(task.data, scores.measure)
-    if trainer.is_main_process:
+    engine.run(task.data, scores.measure)
+    if engine.is_main_process:
         scores.compare()
-        _export(trainer, task, recipe, options, files, text)
+        facts = {"seed": recipe.loop.seed, "steps": engine.step, "images": engine.images}
+        facts |= {} if task.canvas is None else {"canvas": task.canvas}
+        label = facts | {"recipe": recipe_hash(recipe)}
+        _export(model, average, task, options, files, text, label)
         report(f"wrote {options.out / VISION_FILE}; use it with --model {options.out}")
     return options.out / VISION_FILE
 
@@ -121,23 +129,20 @@ def _initial_files(options: TrainOptions, recipe: Recipe) -> tuple[ModelFiles, P
 
 
 def _export(
-    trainer: Trainer,
+    model: Ape,
+    average: AveragedWeights,
     task: Task,
-    recipe: Recipe,
     options: TrainOptions,
     files: ModelFiles,
     text: Path,
+    facts: Mapping[str, object],
 ) -> None:
     """Write the averaged weights as a model; it knows the names of the one it started from too."""
-    facts = {"seed": recipe.loop.seed, "steps": trainer.step, "images": trainer.images}
-    if task.canvas is not None:
-        facts["canvas"] = task.canvas
     names, stuff = set(task.words), set(task.stuff)
     if options.init is not None:
         names |= files.vocabulary
         stuff |= files.stuff
-    label = facts | {"recipe": recipe_hash(recipe)}
-    export_model(options.out, trainer.model, trainer.ema, text, names, stuff, label)
+    export_model(options.out, model, average.weights, text, names, stuff, facts)
 
 
 def _with_data(recipe: Recipe, options: TrainOptions) -> Recipe:
@@ -186,8 +191,13 @@ def _check_tower(
 class _Scores:
     """Validates the averaged weights on every data set with names; reports and logs."""
 
-    def __init__(self, sets: Sequence[ValidationSet], report: Callable[[str], None]) -> None:
-        self.sets, self.report = sets, report
+    def __init__(
+        self,
+        sets: Sequence[ValidationSet],
+        average: AveragedWeights,
+        report: Callable[[str], None],
+    ) -> None:
+        self.sets, self.average, self.report = sets, average, report
         self.before: list[dict[str, float]] = []
         self.last: list[dict[str, float]] = []
 
@@ -199,16 +209,17 @@ class _Scores:
         for one, found in zip(self.sets, self.before, strict=True):
             self.report(f"before, {_line(one, found)}")
 
-    def measure(self, trainer: Trainer) -> None:
+    def measure(self, engine: Engine) -> None:
         """Validate what the run has learnt so far."""
         # A network of its own: the one that is trained keeps its weights, mode and device.
         network = build_nano(NANO)
-        network.load_state_dict({key: value.cpu() for key, value in trainer.ema.items()})
+        averaged = self.average.weights
+        network.load_state_dict({key: value.cpu() for key, value in averaged.items()})
         self.last = self._values(network)
         for one, found in zip(self.sets, self.last, strict=True):
-            self.report(f"step {trainer.step}, {_line(one, found)}")
+            self.report(f"step {engine.step}, {_line(one, found)}")
             name = {} if len(self.sets) == 1 else {"source": one.source}
-            trainer.log({"step": trainer.step, **name, **found})
+            engine.log({"step": engine.step, **name, **found})
 
     def compare(self) -> None:
         """Report the scores before and after the run."""

@@ -13,14 +13,13 @@ from ape_model.config import NANO
 from ape_model.errors import CheckpointError
 from ape_model.io.safetensors_io import read_metadata, read_safetensors
 from ape_model.loading import load_network, load_text_encoder
-from ape_model.network.nano import build_nano
 from ape_model.perceiver import ApePerceiver
 from ape_model.training.command import RECIPES, train
 from ape_model.training.data.coco_dataset import CocoBatches
+from ape_model.training.data.loader import load_batches
 from ape_model.training.data.world_dataset import Canvas, Phase
 from ape_model.training.errors import DataError
-from ape_model.training.prompts.sampler import PromptSampler
-from ape_model.training.trainer import LoopConfig, Trainer
+from ape_model.training.settings import EngineConfig
 from ape_model.weights.import_official import FORMAT
 from ape_model.weights.registry import find_model
 from ape_model.weights.state_dict import save_weights
@@ -195,15 +194,8 @@ def test_images_that_break_off_while_workers_read_end_it_in_one_line(images, tmp
     batches = CocoBatches(read_coco(data), phases, seed=0, network=NANO, steps=2)
     for k in range(2):
         (tmp_path / f"{k}.png").unlink()
-    trainer = Trainer(
-        build_nano(NANO),
-        PromptSampler([], width=128, seed=0),
-        LoopConfig(2),
-        tmp_path / "cut",
-        print,
-    )
     with pytest.raises(DataError, match="cannot be read as an image") as caught:
-        trainer.run(batches)
+        next(load_batches(batches, 0, EngineConfig(2, workers=1)))
     assert "\n" not in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""The trainer as a user meets it: recipes, resuming, faults, and a new word learnt."""
+"""A run of nano as a user meets it: recipes, resuming, faults, and a new word learnt."""
 
 import json
 import random
@@ -12,15 +12,19 @@ from ape_model.config import NANO
 from ape_model.loading import load_text_encoder
 from ape_model.network.boxes import box_iou, corners
 from ape_model.network.nano import build_nano
+from ape_model.training.averaging import AveragedWeights
 from ape_model.training.command import RECIPES
 from ape_model.training.data.batch import collate
 from ape_model.training.data.coco_dataset import CocoBatches
 from ape_model.training.data.world_dataset import Canvas, Phase, WorldBatches, taking_turns
+from ape_model.training.engine import Engine
 from ape_model.training.errors import TrainingError
+from ape_model.training.nano.config import LoopConfig
+from ape_model.training.nano.learner import make_learner
 from ape_model.training.prompts.negatives import NegativeSampler
 from ape_model.training.prompts.sampler import PromptingConfig, PromptSampler
+from ape_model.training.rates import warm_up_and_cosine
 from ape_model.training.train import TrainOptions, train
-from ape_model.training.trainer import LoopConfig, Trainer
 from ape_model.weights.registry import find_model
 from ape_model.weights.state_dict import load_weights
 from ape_model.world import Phrase, World
@@ -41,13 +45,21 @@ def bank(encode):
     return NegativeSampler(encode, prompts, torch.from_numpy(world.truth.copy()), ["lorry", "zxqv"])
 
 
-def trainer(bank, folder, **changes):
+def engine(bank, folder, **changes):
+    """The loop on a new network."""
     torch.manual_seed(0)
     config = LoopConfig(**({"steps": 6, "workers": 0, "report_every": 2} | changes))
     prompt_sampler = PromptSampler(
         [PromptingConfig(bank, negative_words=96, memory=8, named=True)], width=128, seed=0
     )
-    return Trainer(build_nano(NANO), prompt_sampler, config, folder, lambda _: None)
+    network = build_nano(NANO)
+    average = AveragedWeights(network, config.ema)
+    learner = make_learner(network, prompt_sampler, config, average)
+    return Engine(learner, config, folder, lambda _: None)
+
+
+def network_of(run):
+    return run.learner.losses.network
 
 
 def scenes(steps=6):
@@ -55,28 +67,29 @@ def scenes(steps=6):
 
 
 def weights(run):
-    return torch.cat([v.flatten().float() for v in run.model.state_dict().values()])
+    return torch.cat([v.flatten().float() for v in network_of(run).state_dict().values()])
 
 
 def test_a_killed_run_resumes_to_the_same_weights(bank, tmp_path):
-    whole = trainer(bank, tmp_path / "whole")
+    whole = engine(bank, tmp_path / "whole")
     whole.run(scenes())
-    data, cut = scenes(), trainer(bank, tmp_path / "cut")
+    data, cut = scenes(), engine(bank, tmp_path / "cut")
     for step in range(3):
         cut.advance(data[step])
     cut.save()
     for step in range(3, 5):  # done, but lost with the process
         cut.advance(data[step])
-    again = trainer(bank, tmp_path / "cut")
+    again = engine(bank, tmp_path / "cut")
     assert again.load()
     assert again.step == 3
     again.run(scenes())
     assert torch.equal(weights(again), weights(whole))
-    assert all(torch.equal(again.ema[k], v) for k, v in whole.ema.items())
+    averaged = again.learner.average.weights
+    assert all(torch.equal(averaged[k], v) for k, v in whole.learner.average.weights.items())
 
 
 def test_progress_is_logged_with_losses_and_counts(bank, tmp_path):
-    trainer(bank, tmp_path).run(scenes())
+    engine(bank, tmp_path).run(scenes())
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert lines[-1]["images"] == 12
@@ -84,20 +97,20 @@ def test_progress_is_logged_with_losses_and_counts(bank, tmp_path):
 
 
 def test_a_nan_loss_ends_the_run_with_an_error(bank, tmp_path):
-    broken = trainer(bank, tmp_path)
+    broken = engine(bank, tmp_path)
     with torch.no_grad():
-        broken.model.mask_head.mask_bias.fill_(float("nan"))
+        network_of(broken).mask_head.mask_bias.fill_(float("nan"))
     with pytest.raises(TrainingError, match="loss is NaN or infinite at step 0"):
         broken.advance(scenes()[0])
 
 
 def test_an_infinite_gradient_changes_no_weight(bank, tmp_path):
-    broken = trainer(bank, tmp_path)
+    broken = engine(bank, tmp_path)
     broken.backward(scenes()[0])
-    broken.model.mask_head.mask_bias.grad.fill_(float("inf"))
+    network_of(broken).mask_head.mask_bias.grad.fill_(float("inf"))
     before = weights(broken)
     with pytest.raises(TrainingError, match="gradient is NaN or infinite at step 0"):
-        broken.update(2)
+        broken.update()
     assert torch.equal(weights(broken), before)
 
 
@@ -105,13 +118,13 @@ def test_an_infinite_gradient_changes_no_weight(bank, tmp_path):
 def test_a_damaged_state_is_named_in_one_line(bank, tmp_path, content):
     (tmp_path / "state.pt").write_bytes(content)
     with pytest.raises(TrainingError, match=r"state\.pt is damaged") as caught:
-        trainer(bank, tmp_path).load()
+        engine(bank, tmp_path).load()
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["memory", "optimizer", "model", "counts"])
+@pytest.mark.parametrize("key", ["memory", "optimizer", "trained", "average", "counts"])
 def test_a_state_of_another_run_is_refused_in_one_line(bank, tmp_path, key):
-    kept = trainer(bank, tmp_path)
+    kept = engine(bank, tmp_path)
     kept.save()
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     if key == "memory":
@@ -122,43 +135,39 @@ def test_a_state_of_another_run_is_refused_in_one_line(bank, tmp_path, key):
         state[key] = {}
     torch.save(state, tmp_path / "state.pt")
     with pytest.raises(TrainingError, match=r"state\.pt is of another run .*: remove it") as caught:
-        trainer(bank, tmp_path).load()
+        engine(bank, tmp_path).load()
     assert "\n" not in str(caught.value)
 
 
-def test_a_state_without_a_queue_is_restored(bank, tmp_path):
-    kept = trainer(bank, tmp_path)
-    kept.advance(scenes()[0])
-    kept.save()
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    del state["memory"]
-    torch.save(state, tmp_path / "state.pt")
-    again = trainer(bank, tmp_path)
-    assert again.load()
-    assert torch.equal(weights(again), weights(kept))
+def test_a_state_of_the_former_loop_is_refused_with_what_to_do(bank, tmp_path):
+    torch.save({"model": {}, "criterion": {}, "ema": {}}, tmp_path / "state.pt")
+    with pytest.raises(TrainingError, match=r"former version wrote it.*: remove it"):
+        engine(bank, tmp_path).load()
 
 
 def test_gradients_are_clipped_to_the_norm_that_is_asked_for(bank, tmp_path):
-    run_ = trainer(bank, tmp_path, clip=0.5)
+    run_ = engine(bank, tmp_path, clip=0.5)
     run_.backward(scenes()[0])
-    assert run_.update(2) > 0.5  # what it was
-    gradients = [p.grad for p in run_.model.parameters() if p.grad is not None]
+    run_.learner.optimizer.zero_grad = lambda **_: None  # so that they can be read
+    assert run_.update() > 0.5  # what it was
+    gradients = [p.grad for p in network_of(run_).parameters() if p.grad is not None]
     assert torch.nn.utils.get_total_norm(gradients).item() == pytest.approx(0.5, rel=1e-3)
 
 
-def test_averaged_weights_follow_slowly(bank, tmp_path):
-    run_ = trainer(bank, tmp_path, ema=0.5)
-    before = run_.ema["mask_bias"].clone()
-    for _ in range(20):
-        run_.step += 1  # past the first steps, whose average is faster
+def test_averaged_weights_follow_slowly():
+    network = torch.nn.Linear(1, 1)
+    average = AveragedWeights(network, 0.5)
+    before = average.weights["bias"].clone()
     with torch.no_grad():
-        run_.model.mask_head.mask_bias.fill_(8.0)
-    run_._average()
-    torch.testing.assert_close(run_.ema["mask_bias"], (before + 8.0) / 2)
+        network.bias.fill_(8.0)
+    average.update(20)  # past the first updates, whose average is faster
+    torch.testing.assert_close(average.weights["bias"], (before + 8.0) / 2)
+    average.update(1)
+    assert average.weights["bias"] > 6.0
 
 
 def test_a_part_written_state_never_replaces_the_last_one(bank, tmp_path, monkeypatch):
-    kept = trainer(bank, tmp_path)
+    kept = engine(bank, tmp_path)
     kept.save()
     before = (tmp_path / "state.pt").read_bytes()
 
@@ -172,45 +181,48 @@ def test_a_part_written_state_never_replaces_the_last_one(bank, tmp_path, monkey
     assert (tmp_path / "state.pt").read_bytes() == before
 
 
-def test_the_learning_rate_warms_up_holds_and_falls_to_nothing(bank, tmp_path):
-    run_ = trainer(bank, tmp_path, steps=100, warm_up=10, decay_from=0.5, learning_rate=1.0)
-    assert run_.rate(0) == pytest.approx(0.1)
-    assert run_.rate(10) == run_.rate(50) == pytest.approx(1.0)
-    assert run_.rate(75) == pytest.approx(0.5)
-    assert run_.rate(100) == pytest.approx(0.0)
+def test_the_learning_rate_warms_up_holds_and_falls_to_nothing():
+    rates = [warm_up_and_cosine(k, 100, 10, 0.5, peak=2.0) for k in (0, 10, 50, 75, 100)]
+    assert rates == pytest.approx([0.2, 2.0, 2.0, 1.0, 0.0])
 
 
 def test_validations_keep_their_distance_and_the_last_one_is_always_made(bank, tmp_path):
-    run = trainer(bank, tmp_path, save_every_s=0.0, validate_every=4)
+    run = engine(bank, tmp_path, save_every_s=0.0, validate_every=4)
     judged = []
     run.run(scenes(), lambda done: judged.append(done.step))
     assert judged == [4, 6]
 
 
 def test_a_head_that_exists_in_training_alone_learns_first(bank, tmp_path):
-    run = trainer(bank, tmp_path, heads_first=1, warm_up=10**9)
-    before, head = weights(run), run.criterion.token_align.bias_lang.detach().clone()
+    run = engine(bank, tmp_path, heads_first=1, warm_up=10**9)
+    before, head = weights(run), run.learner.losses.criterion.token_align.bias_lang.detach().clone()
     run.advance(WorldBatches((Phase(0, TINY[0].canvases),), seed=0, network=NANO, steps=1)[0])
-    assert not torch.equal(run.criterion.token_align.bias_lang, head)
+    assert not torch.equal(run.learner.losses.criterion.token_align.bias_lang, head)
     moved = (weights(run) - before).abs()
-    statistics = sum(v.numel() for k, v in run.model.state_dict().items() if "running" in k)
+    statistics = sum(v.numel() for k, v in network_of(run).state_dict().items() if "running" in k)
     assert int((moved > 1e-8).sum()) <= statistics + 10  # batch norms follow what they see
 
 
 def test_early_layers_learn_more_slowly_where_asked(bank, tmp_path):
-    run_ = trainer(bank, tmp_path, layer_decay=0.5)
-    assert run_._scale("backbone.stem4.0.0.weight") == 0.5**5
-    assert run_._scale("backbone.blocks.3.norm1.weight") == 0.5
-    assert run_._scale("mask_conv.weight") == 1.0
+    run_ = engine(bank, tmp_path, layer_decay=0.5)
+    scales = {
+        id(p): group["base"]
+        for group in run_.learner.optimizer.param_groups
+        for p in group["params"]
+    }
+    named = {name: scales[id(p)] for name, p in run_.learner.trained.items()}
+    assert named["backbone.stem4.0.0.weight"] == 0.5**5
+    assert named["backbone.blocks.3.norm1.weight"] == 0.5
+    assert named["mask_conv.weight"] == named["criterion.token_align.log_scale"] == 1.0
 
 
 @pytest.mark.parametrize(("share", "moved"), [(0.0, True), (1.0, False)])
 def test_sentences_train_what_stands_on_the_backbone(bank, tmp_path, share, moved):
     phases = (Phase(0, (Canvas(96, 96, 1, 3),), share),)
-    run = trainer(bank, tmp_path, weight_decay=0.0)
-    before = {k: v.detach().clone() for k, v in run.model.named_parameters()}
+    run = engine(bank, tmp_path, weight_decay=0.0)
+    before = {k: v.detach().clone() for k, v in network_of(run).named_parameters()}
     run.advance(WorldBatches(phases, seed=0, network=NANO, steps=1)[0])
-    after = dict(run.model.named_parameters())
+    after = dict(network_of(run).named_parameters())
     eyes = [k for k in before if k.startswith("backbone.")]
     assert any(not torch.equal(before[k], after[k]) for k in eyes) is moved
     assert any(not torch.equal(before[k], after[k]) for k in before if k not in eyes)

@@ -6,8 +6,8 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from ape_model.training.engine import PRECISIONS
 from ape_model.training.errors import RecipeError
+from ape_model.training.settings import PRECISIONS
 from ape_stream.tables import read_table
 
 if TYPE_CHECKING:

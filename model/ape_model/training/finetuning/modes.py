@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ape_model.training.finetuning.lora import add_low_rank, merge_low_rank
 from ape_model.training.finetuning.mode import Mode
-from ape_model.training.rates import layer_factor
+from ape_model.training.rates import layer_factor, warm_up_and_cosine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -107,13 +106,13 @@ def make_optimizer(
     return torch.optim.AdamW(listed)
 
 
-def schedule(config: FineTuneConfig, updates: int) -> Callable[[int], float]:
-    """Factor of the learning rate at a batch: warm-up, constant, cosine to zero."""
+def schedule(config: FineTuneConfig, updates: int) -> Callable[[Mapping[str, Any], int], float]:
+    """Learning rate of a group at a batch: warm-up, constant, cosine to zero."""
 
-    def factor(batch: int) -> float:
-        update = batch // config.batch
-        rising = (update + 1) / config.warm_up if update < config.warm_up else 1.0
-        part = max(0.0, (update / updates - config.decay_from) / (1 - config.decay_from))
-        return rising * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
+    def rate(group: Mapping[str, Any], batch: int) -> float:
+        base: float = group["base"]
+        return base * warm_up_and_cosine(
+            batch // config.batch, updates, config.warm_up, config.decay_from
+        )
 
-    return factor
+    return rate

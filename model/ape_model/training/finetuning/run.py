@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from ape_model.config import NANO, PRESETS
-from ape_model.loading import build_network, parse_device, sizes_of
+from ape_model.loading import build_network, sizes_of
 from ape_model.training.checkpointing import checkpoint_layers
 from ape_model.training.data.held_back import split, with_classes_of
-from ape_model.training.engine import Engine, EngineConfig
+from ape_model.training.engine import Engine, Learner
 from ape_model.training.finetuning.budget import check_budget, estimate
 from ape_model.training.finetuning.config import read_config
 from ape_model.training.finetuning.dataset import TuneBatches
@@ -24,9 +24,11 @@ from ape_model.training.finetuning.modes import TunedWeights, make_optimizer, sc
 from ape_model.training.finetuning.scores import OldWords, score
 from ape_model.training.finetuning.step import TuneStep
 from ape_model.training.finetuning.words import find_words
+from ape_model.training.settings import EngineConfig
 from ape_model.weights.registry import find_model
 from ape_model.weights.state_dict import load_weights
 from ape_stream.datasets.read import read_instances
+from ape_stream.devices import parse_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -189,11 +191,14 @@ class _Run:
         config, mode = self.config, self.options.mode
         step = TuneStep(network, self.words, mode, config, self._store())
         depth = network.config.backbone.depth
-        return Engine(
+        learner = Learner(
             parameters,
             make_optimizer(parameters, depth, mode, config),
             step,
             schedule(config, self.updates),
+        )
+        return Engine(
+            learner,
             EngineConfig(
                 steps=self.updates * config.batch,
                 accumulate=config.batch,

@@ -59,7 +59,7 @@ class TuneStep:
         quality = network.config.name == NANO.ape.name
         self.criterion = OfficialCriterion(CriterionConfig(quality=quality))
 
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, _: int) -> dict[str, Tensor]:
         """Weighted losses by name."""
         vectors, truth = self.words.draw(self.negative_words)
         # Each region takes the row of its class: (B, G, P + n).

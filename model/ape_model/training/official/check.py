@@ -23,7 +23,7 @@ from ape_model.training.official.batches import OfficialBatches
 from ape_model.training.official.miniature import write_miniature_data
 from ape_model.training.official.prompts import OfficialPrompts
 from ape_model.training.official.recipe import Schedule
-from ape_model.training.official.run import build_learner, read_rows
+from ape_model.training.official.run import build_run, read_rows
 from ape_model.training.official.step import OfficialStep
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ape_model.training.data.batch import Batch
     from ape_model.training.official.recipe import OfficialRecipe
     from ape_model.training.official.records import RowData
-    from ape_model.training.official.run import Learner
+    from ape_model.training.official.run import OfficialRun
 
 __all__ = ["RowCheck", "check_recipe", "encode_at_random", "shrunk_config", "shrunk_recipe"]
 
@@ -89,7 +89,7 @@ def _check(
     report(f"{len(rows)} data sets of {recipe.model}, tiny: {steps} batches, half of them again")
     data = _Rounds(recipe, rows)
     torch.manual_seed(recipe.seed)
-    whole = _learner(recipe, rows, root / "whole")
+    whole = _run(recipe, rows, root / "whole")
     before = _measure(recipe, rows, whole.network, data)
     # Half of the run, a state as at a kill, and the other half.
     half = steps // 2 // recipe.accumulate * recipe.accumulate
@@ -110,7 +110,7 @@ def _check(
     if wrong:
         raise TrainingError(f"the loss does not fall on {', '.join(wrong)}")
     torch.manual_seed(recipe.seed + 1)  # other weights, which the state replaces
-    cut = _learner(recipe, rows, root / "cut")
+    cut = _run(recipe, rows, root / "cut")
     cut.engine.load()
     for step in range(cut.engine.step, steps):
         cut.engine.advance(data[step])
@@ -131,9 +131,9 @@ class _Rounds:
         return self.batches.batch(step % self.rows, step // self.rows)
 
 
-def _learner(recipe: OfficialRecipe, rows: Sequence[RowData], folder: Path) -> Learner:
+def _run(recipe: OfficialRecipe, rows: Sequence[RowData], folder: Path) -> OfficialRun:
     config = shrunk_config(PRESETS[recipe.model])
-    return build_learner(
+    return build_run(
         recipe, rows, Ape(config), encode_at_random(config.text_width), folder, lambda _: None
     )
 
@@ -151,7 +151,7 @@ def _measure(
         step = OfficialStep(
             network, OfficialPrompts(rows, encode, network.config.text_width), recipe
         )
-        losses = {name: value.item() for name, value in step(data[row]).items()}
+        losses = {name: value.item() for name, value in step(data[row], row).items()}
         for name, value in losses.items():
             if not math.isfinite(value):
                 raise TrainingError(f"the loss {name} is NaN or infinite")
@@ -160,7 +160,7 @@ def _measure(
     return found
 
 
-def _same(first: Learner, second: Learner) -> bool:
+def _same(first: OfficialRun, second: OfficialRun) -> bool:
     """Whether two runs ended with the same weights and phrases."""
     own, other = first.network.state_dict(), second.network.state_dict()
     weights = all(torch.equal(own[key], other[key]) for key in own)

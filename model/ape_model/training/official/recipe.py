@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ape_model.config import PRESETS
-from ape_model.training.engine import PRECISIONS
 from ape_model.training.errors import RecipeError
 from ape_model.training.losses.official import TERMS, CriterionConfig
+from ape_model.training.settings import PRECISIONS
 from ape_stream.tables import read_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = [
@@ -126,6 +127,11 @@ class Schedule:
         if step < self.warm_up:
             return self.warm_up_from + (1 - self.warm_up_from) * step / self.warm_up
         return 1.0 if step < self.drop_at else self.drop
+
+    def rate(self, group: Mapping[str, Any], step: int) -> float:
+        """Learning rate of a group of the optimizer at a batch."""
+        base: float = group["base"]
+        return base * self.factor(step)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from ape_model.config import PRESETS
-from ape_model.loading import load_text_encoder, parse_device
+from ape_model.loading import load_text_encoder
 from ape_model.network.ape import Ape
 from ape_model.training.checkpointing import checkpoint_layers
 from ape_model.training.dropout import add_drop_path, add_fusion_dropout
-from ape_model.training.engine import Engine, EngineConfig
+from ape_model.training.engine import Engine, Learner
 from ape_model.training.errors import RecipeError
 from ape_model.training.finetuning.export import export_tuned
 from ape_model.training.official.backbone import load_backbone
@@ -23,9 +23,11 @@ from ape_model.training.official.prompts import OfficialPrompts
 from ape_model.training.official.recipe import read_official_recipe
 from ape_model.training.official.records import read_row
 from ape_model.training.official.step import OfficialStep
+from ape_model.training.settings import EngineConfig
 from ape_model.weights.import_official import VISION_FILE
 from ape_model.weights.registry import find_model
 from ape_model.weights.state_dict import load_weights
+from ape_stream.devices import parse_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,31 +39,29 @@ if TYPE_CHECKING:
     from ape_model.training.official.records import RowData
     from ape_model.training.train import TrainOptions
 
-__all__ = ["Learner", "build_learner", "read_rows", "train_official"]
+__all__ = ["OfficialRun", "build_run", "read_rows", "train_official"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Learner:
+class OfficialRun:
     """What a run consists of."""
 
     network: Ape
     """With its weights, on its device."""
     prompts: OfficialPrompts
     """Chosen for every batch."""
-    step: OfficialStep
-    """Losses of a batch."""
     engine: Engine
     """The loop."""
 
 
-def build_learner(
+def build_run(
     recipe: OfficialRecipe,
     rows: Sequence[RowData],
     network: Ape,
     encode: Callable[[Sequence[str]], Tensor],
     folder: Path,
     report: Callable[[str], None],
-) -> Learner:
+) -> OfficialRun:
     """Put the parts of a run together.
 
     Args:
@@ -93,9 +93,8 @@ def build_learner(
         report_every=recipe.report_every,
     )
     optimizer = make_optimizer(weights, recipe.optimizer)
-    schedule = recipe.schedule.factor
-    engine = Engine(weights, optimizer, step, schedule, config, folder, report, prompts)
-    return Learner(network, prompts, step, engine)
+    learner = Learner(weights, optimizer, step, recipe.schedule.rate, memory=prompts)
+    return OfficialRun(network, prompts, Engine(learner, config, folder, report))
 
 
 def read_rows(
@@ -155,17 +154,17 @@ def train_official(options: TrainOptions, report: Callable[[str], None]) -> Path
         load_weights(network, files.vision)
     else:
         report(load_backbone(network.backbone.get_submodule("net"), options.backbone))
-    learner = build_learner(recipe, rows, network.to(device), encoder.encode, options.out, report)
+    run = build_run(recipe, rows, network.to(device), encoder.encode, options.out, report)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     batches = OfficialBatches(recipe, rows, network.config, rank=_rank(), processes=processes)
-    engine = learner.engine
+    engine = run.engine
     if engine.load():
         report(f"resuming at batch {engine.step:,}")
     engine.run(batches)
     if engine.is_main_process:
         names = {name for row in rows if row.row.prompts == "name" for name in row.names}
         facts = {"seed": recipe.seed, "steps": engine.step, "images": engine.images}
-        export_tuned(options.out, network, engine.trained.keys(), files, names, facts)
+        export_tuned(options.out, network, engine.learner.trained.keys(), files, names, facts)
         report(f"wrote {options.out / VISION_FILE}; use it with --model {options.out}")
     return options.out / VISION_FILE
 

@@ -31,7 +31,7 @@ class OfficialStep:
         self.rows = recipe.data
         self.criteria = [OfficialCriterion(row.criterion) for row in recipe.data]
 
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, _: int) -> dict[str, Tensor]:
         """Weighted losses by the name of the data set and the term, as `sa1b/mask`."""
         prompts, targets = self.prompts(self.network, batch)
         features = self.network.encode_image(batch.images, batch.sizes)

@@ -13,7 +13,7 @@ from ape_model.training.official.check import encode_at_random, shrunk_config, s
 from ape_model.training.official.miniature import write_miniature_data
 from ape_model.training.official.recipe import read_official_recipe
 from ape_model.training.official.records import read_row
-from ape_model.training.official.run import build_learner
+from ape_model.training.official.run import build_run
 
 STEPS = 3
 PARTS = ("backbone", "encoder", "fusion")
@@ -37,12 +37,12 @@ def learnt(data, folder, precision="float32", **changes):
     recipe = replace(recipe, accumulate=1, **changes)
     config = shrunk_config(PRESETS["D"])
     torch.manual_seed(0)
-    learner = build_learner(
+    run = build_run(
         recipe, rows, Ape(config), encode_at_random(config.text_width), folder, lambda _: None
     )
-    engine = learner.engine
+    engine = run.engine
     engine.config = replace(engine.config, precision=precision)
-    return [engine.advance(batch) for batch in batches], learner.network.state_dict()
+    return [engine.advance(batch) for batch in batches], run.network.state_dict()
 
 
 @pytest.fixture(scope="module")
