@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sized
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
     from ape_stream.types import FrameResult, PromptSet
 
-__all__ = ["CollectSink", "ListSource", "OraclePerceiver", "frames", "one_box_per_prompt"]
+__all__ = [
+    "CollectSink",
+    "ListSource",
+    "OraclePerceiver",
+    "SeenFrame",
+    "frames",
+    "one_box_per_prompt",
+]
 
 
 def frames(
@@ -121,6 +128,17 @@ def one_box_per_prompt(frame: Frame, prompts: PromptSet) -> Instances:
     )
 
 
+class SeenFrame(NamedTuple):
+    """What `OraclePerceiver` keeps of a frame."""
+
+    stream: str
+    """Name of its stream."""
+    index: int
+    """Its number in the stream."""
+    size: tuple[int, int]
+    """Height and width, pixels."""
+
+
 class OraclePerceiver:
     """Returns ready answers, and records what it was called with.
 
@@ -137,8 +155,8 @@ class OraclePerceiver:
     ) -> None:
         self.encoded: list[str] = []
         """Every text in the order of its first use: none is encoded twice."""
-        self.batches: list[tuple[Frame, ...]] = []
-        """The frames of every call."""
+        self.batches: list[tuple[SeenFrame, ...]] = []
+        """Which frames every call had; not their pixels, which would fill the memory."""
         self._answer = answer
         self._delay_s = delay_s
         self._prompts: PromptSet | None = None
@@ -158,7 +176,7 @@ class OraclePerceiver:
         """
         if self._prompts is None:
             raise RuntimeError("perceive before prepare")
-        self.batches.append(tuple(frames))
+        self.batches.append(tuple(SeenFrame(f.stream, f.index, f.size) for f in frames))
         if self._delay_s:
             time.sleep(self._delay_s)
         return [self._answer(frame, self._prompts) for frame in frames]

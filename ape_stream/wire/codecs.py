@@ -1,8 +1,8 @@
 """The byte forms inside a wire message: mask runs, packed bits, compressed maps, images.
 
-Every decoder here takes the size that must come out and checks it before it allocates, so a few
-hostile bytes can never ask for much memory. docs/wire.md describes the same forms for readers in
-other languages.
+Every decoder of a message takes the size that must come out and checks it before it allocates, so
+a few hostile bytes can never ask for much memory. docs/wire.md describes the same forms for readers
+in other languages.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ __all__ = [
     "LABEL_CODECS",
     "RUNS",
     "compress_labels",
+    "decode_compressed",
     "decode_image",
     "decode_mask",
     "encode_image",
@@ -41,6 +42,7 @@ RUNS: Final = 1
 """Mask form: lengths of alternating runs (false first), row by row, each as unsigned LEB128."""
 LABEL_CODECS: Final = ("zstd", "lz4")
 IMAGE_CODECS: Final = ("jpeg", "bgr8")
+_JPEG_START: Final = b"\xff\xd8"
 LZ4_MAX_RATIO: Final = 256
 """LZ4 block format: one length byte stands for at most 255 bytes."""
 MAX_RUN_BYTES: Final = 5
@@ -217,13 +219,29 @@ def decode_image(
         raise WireError(f"image codec {codec!r} is unknown, this version reads {IMAGE_CODECS}")
     if jpeg_size(data) != (height, width):  # before OpenCV allocates what the header asks for
         raise WireError(f"the JPEG does not have the announced size {width}x{height}")
-    if not jpeg_has_end(data):
-        raise WireError("the JPEG is cut short")
     # Without EXIF's rotation: it could swap the announced height and width.
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if image is None or image.shape != (height, width, 3):
-        raise WireError("the JPEG cannot be decoded")
+    image = decode_compressed(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image.shape != (height, width, 3):
+        raise WireError("the JPEG does not have the size in its header")
+    return image
+
+
+def decode_compressed(data: Any, flags: int = cv2.IMREAD_COLOR) -> NDArray[np.uint8]:
+    """Decode a JPEG, PNG or another image that OpenCV reads; (H, W, 3) uint8, blue-green-red.
+
+    Args:
+        data: Any buffer of bytes.
+        flags: As for `cv2.imdecode`; they ask for three channels.
+
+    Raises:
+        WireError: the bytes are no image, broken or cut short.
+    """
+    raw = np.frombuffer(data, np.uint8) if len(data) else np.zeros(0, np.uint8)
+    if raw[:2].tobytes() == _JPEG_START and not jpeg_has_end(raw.data):
+        raise WireError(f"a JPEG of {raw.size} bytes is cut short")
+    image = cv2.imdecode(raw, flags) if raw.size else None
+    if image is None:
+        raise WireError(f"a compressed image of {raw.size} bytes cannot be decoded")
     return image.astype(np.uint8, copy=False)
 
 
@@ -237,7 +255,7 @@ def jpeg_has_end(data: bytes | memoryview) -> bool:
 
 def jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:
     """Height and width from a JPEG's frame header (ITU-T T.81, B.2.2), None where it has none."""
-    if bytes(data[:2]) != b"\xff\xd8":
+    if bytes(data[:2]) != _JPEG_START:
         return None
     # Segment after segment, each: 0xFF, its marker, two bytes of length (which count themselves).
     at = 2

@@ -1,6 +1,7 @@
 """Other open-vocabulary detectors as perceivers: the same streams, data and figures as for APE.
 
 perceiver       what they share: thresholds, duplicates, the strongest regions
+pretrained      networks of transformers: their options, and how they are read
 regions         candidates of one frame, and which of them are kept
 images          frames as a network's input
 places          folders of models, and how they are read

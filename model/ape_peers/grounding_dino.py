@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from ape_peers.images import IMAGENET_MEAN, IMAGENET_STD, normalised, short_edge
-from ape_peers.perceiver import PeerPerceiver
-from ape_peers.places import load_pretrained, model_files, model_folder
+from ape_peers.places import model_folder
+from ape_peers.pretrained import PretrainedPeer
 from ape_peers.regions import Candidates, corners
-from ape_stream.devices import parse_device, parse_dtype
 from ape_stream.errors import PromptError
 from ape_stream.text import read_text
 from ape_stream.types import PromptKind
@@ -46,24 +45,17 @@ class _Caption:
         self.tokens += [*tokens, stop]
 
 
-class GroundingDinoPerceiver(PeerPerceiver):
+class GroundingDinoPerceiver(PretrainedPeer):
     """Grounding DINO as a perceiver: names share a caption, a sentence has its own.
 
     A box's score for a prompt is its mean over the prompt's tokens, as the authors' evaluation on
     COCO has it. Where names do not fit into one caption, the network runs once for each.
 
-    Args:
-        model: Folder of a model, or its name on the Hugging Face Hub.
-        threshold: Lowest score kept for prompts without one of their own, 0..1.
-        device: "auto" (the first GPU, else the CPU), "cpu", "cuda:1" ...
-        dtype: "float32", "bfloat16" or "float16".
-        nms: Of two boxes of one prompt with a greater IoU, the weaker one is dropped.
-        per_prompt: Most regions of one prompt in one frame.
-
-    Raises:
-        ModelError: the model is not here and cannot be downloaded, or the device is not here.
-        UsageError: a number is out of its range.
+    Its options are those of `PretrainedPeer`.
     """
+
+    kind = "GroundingDinoForObjectDetection"
+    default = DEFAULT
 
     def __init__(
         self,
@@ -75,18 +67,16 @@ class GroundingDinoPerceiver(PeerPerceiver):
         nms: float = 0.7,
         per_prompt: int = 100,
     ) -> None:
-        super().__init__(threshold=threshold, nms=nms, per_prompt=per_prompt)
-        self._place, self._dtype = parse_device(device), parse_dtype(dtype)
-        self._tokenizer = load_pretrained("AutoTokenizer", model)
-        network: Any = load_pretrained("GroundingDinoForObjectDetection", model)
-        self.network: Any = network.eval().to(self._place, self._dtype)
+        super().__init__(
+            model=model,
+            device=device,
+            dtype=dtype,
+            threshold=threshold,
+            nms=nms,
+            per_prompt=per_prompt,
+        )
         self._edges = _edges(model_folder(model))
         self._captions: list[_Caption] = []
-
-    @staticmethod
-    def weights(*, model: str = DEFAULT, **_: Any) -> list[Path]:
-        """The files that a perceiver with these options reads; see `KnowsWeights`."""
-        return model_files(model)
 
     def encode(self, prompts: PromptSet) -> None:
         """Lay the prompts out in captions.

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from ape_peers.images import CLIP_MEAN, CLIP_STD, normalised, padded_square
-from ape_peers.perceiver import PeerPerceiver
-from ape_peers.places import load_pretrained, model_files
+from ape_peers.pretrained import PretrainedPeer
 from ape_peers.regions import Candidates, corners
-from ape_stream.devices import parse_device, parse_dtype
 from ape_stream.errors import ConfigError
 from ape_stream.types import PromptKind
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
 
     from ape_stream.types import Frame, Prompt, PromptSet
@@ -31,23 +27,21 @@ KEPT = 10_000
 """Texts whose vectors are kept."""
 
 
-class Owlv2Perceiver(PeerPerceiver):
+class Owlv2Perceiver(PretrainedPeer):
     """OWLv2 as a perceiver: every patch of the image has a box, and a score for each prompt.
 
+    The other options are those of `PretrainedPeer`.
+
     Args:
-        model: Folder of a model, or its name on the Hugging Face Hub.
-        threshold: Lowest score kept for prompts without one of their own, 0..1.
-        device: "auto" (the first GPU, else the CPU), "cpu", "cuda:1" ...
-        dtype: "float32", "bfloat16" or "float16".
         template: What stands around a prompt that is no sentence; `{}` is the prompt. A text of
             more than 16 tokens is cut, as the model was trained.
-        nms: Of two boxes of one prompt with a greater IoU, the weaker one is dropped.
-        per_prompt: Most regions of one prompt in one frame.
 
     Raises:
-        ModelError: the model is not here and cannot be downloaded, or the device is not here.
-        UsageError: a number is out of its range, or the template has no `{}`.
+        UsageError: the template has no `{}`.
     """
+
+    kind = "Owlv2ForObjectDetection"
+    default = DEFAULT
 
     def __init__(
         self,
@@ -60,22 +54,20 @@ class Owlv2Perceiver(PeerPerceiver):
         nms: float = 0.5,
         per_prompt: int = 100,
     ) -> None:
-        super().__init__(threshold=threshold, nms=nms, per_prompt=per_prompt)
         if "{}" not in template:
             raise ConfigError(f"template {template!r} has no {{}} for the prompt")
-        self._place, self._dtype = parse_device(device), parse_dtype(dtype)
-        self._tokenizer = load_pretrained("AutoTokenizer", model)
-        network: Any = load_pretrained("Owlv2ForObjectDetection", model)
-        self.network: Any = network.eval().to(self._place, self._dtype)
-        self._side: int = network.config.vision_config.image_size
+        super().__init__(
+            model=model,
+            device=device,
+            dtype=dtype,
+            threshold=threshold,
+            nms=nms,
+            per_prompt=per_prompt,
+        )
+        self._side: int = self.network.config.vision_config.image_size
         self._template = template
         self._known: dict[str, Tensor] = {}
         self._texts = torch.zeros(0)
-
-    @staticmethod
-    def weights(*, model: str = DEFAULT, **_: Any) -> list[Path]:
-        """The files that a perceiver with these options reads; see `KnowsWeights`."""
-        return model_files(model)
 
     @torch.inference_mode()
     def encode(self, prompts: PromptSet) -> None:

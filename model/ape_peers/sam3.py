@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ape_peers.images import normalised, resized
-from ape_peers.perceiver import PeerPerceiver
-from ape_peers.places import load_pretrained, model_files
+from ape_peers.pretrained import PretrainedPeer
 from ape_peers.regions import Candidates
 from ape_stream import masks
-from ape_stream.devices import parse_device, parse_dtype
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
 
     from ape_stream.types import Frame, Mask, PromptSet
@@ -34,23 +30,16 @@ a prompt take 66 MB."""
 _HALF = (0.5, 0.5, 0.5)
 
 
-class Sam3Perceiver(PeerPerceiver):
+class Sam3Perceiver(PretrainedPeer):
     """SAM 3 as a perceiver: the image is read once, and each prompt on its own, with masks.
 
     A region's score is its own times that of the prompt's presence in the image.
 
-    Args:
-        model: Folder of a model, or its name on the Hugging Face Hub.
-        threshold: Lowest score kept for prompts without one of their own, 0..1.
-        device: "auto" (the first GPU, else the CPU), "cpu", "cuda:1" ...
-        dtype: "float32", "bfloat16" or "float16".
-        nms: Of two boxes of one prompt with a greater IoU, the weaker one is dropped.
-        per_prompt: Most regions of one prompt in one frame.
-
-    Raises:
-        ModelError: the model is not here and cannot be downloaded, or the device is not here.
-        UsageError: a number is out of its range.
+    Its options are those of `PretrainedPeer`.
     """
+
+    kind = "Sam3Model"
+    default = DEFAULT
 
     def __init__(
         self,
@@ -62,19 +51,17 @@ class Sam3Perceiver(PeerPerceiver):
         nms: float = 1.0,
         per_prompt: int = 100,
     ) -> None:
-        super().__init__(threshold=threshold, nms=nms, per_prompt=per_prompt)
-        self._place, self._dtype = parse_device(device), parse_dtype(dtype)
-        self._tokenizer = load_pretrained("AutoTokenizer", model)
-        network: Any = load_pretrained("Sam3Model", model)
-        self.network: Any = network.eval().to(self._place, self._dtype)
-        self._side: int = network.config.vision_config.backbone_config.image_size
+        super().__init__(
+            model=model,
+            device=device,
+            dtype=dtype,
+            threshold=threshold,
+            nms=nms,
+            per_prompt=per_prompt,
+        )
+        self._side: int = self.network.config.vision_config.backbone_config.image_size
         self._known: dict[str, tuple[Any, Tensor]] = {}
         self._texts: list[tuple[Any, Tensor]] = []
-
-    @staticmethod
-    def weights(*, model: str = DEFAULT, **_: Any) -> list[Path]:
-        """The files that a perceiver with these options reads; see `KnowsWeights`."""
-        return model_files(model)
 
     @torch.inference_mode()
     def encode(self, prompts: PromptSet) -> None:

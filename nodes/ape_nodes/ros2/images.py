@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 
-from ape_stream.errors import SourceError
-from ape_stream.wire.codecs import jpeg_has_end
+from ape_stream.errors import SourceError, WireError
+from ape_stream.wire.codecs import decode_compressed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,13 +118,10 @@ def from_compressed(data: Any) -> NDArray[np.uint8]:
     Raises:
         SourceError: OpenCV cannot decode it.
     """
-    raw = np.frombuffer(data, np.uint8)
-    if raw[:2].tobytes() == b"\xff\xd8" and not jpeg_has_end(raw.tobytes()[-4096:]):
-        raise SourceError(f"a JPEG of {raw.size} bytes is cut short")
-    image = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
-    if image is None:
-        raise SourceError(f"a compressed image of {raw.size} bytes cannot be decoded")
-    return image.astype(np.uint8, copy=False)
+    try:
+        return decode_compressed(data)
+    except WireError as error:
+        raise SourceError(str(error)) from error
 
 
 def to_jpeg(image: NDArray[np.uint8]) -> bytes:
