@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sized
-from typing import TYPE_CHECKING, NamedTuple, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -128,7 +129,8 @@ def one_box_per_prompt(frame: Frame, prompts: PromptSet) -> Instances:
     )
 
 
-class SeenFrame(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SeenFrame:
     """What `OraclePerceiver` keeps of a frame."""
 
     stream: str
