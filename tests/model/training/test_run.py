@@ -96,6 +96,18 @@ def test_progress_is_logged_with_losses_and_counts(bank, tmp_path):
     assert all(np.isfinite(list(line.values())).all() for line in lines)
 
 
+def test_a_state_holds_what_norms_have_seen(bank, tmp_path):
+    run = engine(bank, tmp_path)
+    run.advance(scenes()[0])
+    run.save()
+    seen = {k: v.clone() for k, v in network_of(run).state_dict().items() if "running_" in k}
+    again = engine(bank, tmp_path)
+    assert again.load()
+    assert seen
+    restored = network_of(again).state_dict()
+    assert all(torch.equal(restored[k], v) for k, v in seen.items())
+
+
 def test_a_nan_loss_ends_the_run_with_an_error(bank, tmp_path):
     broken = engine(bank, tmp_path)
     with torch.no_grad():
@@ -213,7 +225,7 @@ def test_early_layers_learn_more_slowly_where_asked(bank, tmp_path):
     named = {name: scales[id(p)] for name, p in run_.learner.trained.items()}
     assert named["backbone.stem4.0.0.weight"] == 0.5**5
     assert named["backbone.blocks.3.norm1.weight"] == 0.5
-    assert named["mask_conv.weight"] == named["criterion.token_align.log_scale"] == 1.0
+    assert named["mask_head.mask_bias"] == named["criterion.token_align.log_scale"] == 1.0
 
 
 @pytest.mark.parametrize(("share", "moved"), [(0.0, True), (1.0, False)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from torch import nn
 
 from ape_model.training.engine import Learner
 from ape_model.training.nano.step import NanoStep
@@ -13,7 +14,7 @@ from ape_model.training.rates import layer_factor, warm_up_and_cosine
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from torch import nn
+    from torch import Tensor
 
     from ape_model.network.ape import Ape
     from ape_model.training.averaging import AveragedWeights
@@ -40,18 +41,27 @@ def make_learner(
         average: of the network's weights.
     """
     step = NanoStep(network, prompt_sampler, config)
-    state = network.state_dict().keys()  # without tables that are computed again
     head = {f"{_HEAD}{name}": p for name, p in step.criterion.named_parameters()}
     return Learner(
         trained={**dict(network.named_parameters()), **head},
         optimizer=_make_optimizer(network, step.criterion, config),
         losses=step,
         rate=_schedule(config),
-        buffers={name: b for name, b in network.named_buffers() if name in state},
+        buffers=_norm_statistics(network),
         unclipped=head.keys(),  # whose gradients must not shrink the network's
         memory=prompt_sampler,
         average=average,
     )
+
+
+def _norm_statistics(network: nn.Module) -> dict[str, Tensor]:
+    """What batch norms have seen, by name; other buffers are tables that never change."""
+    return {
+        f"{name}.{key}": buffer
+        for name, module in network.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+        for key, buffer in module.named_buffers()
+    }
 
 
 def _make_optimizer(
