@@ -9,5 +9,5 @@ zones/        areas and lines, and their events; recorder: videos, snapshots
 server, rest  the HTTP server, and its addresses for scripts
 sink          the output `web:`; client: asks a server
 browser_camera  the source `browser://`; still: `still://`, one image for good
-commands      `ape-stream live`; benchmark: `ape-stream bench live`; static/: the page
+commands      `ape-stream live`; bench: `ape-stream bench live`; static/: the page
 """

@@ -112,7 +112,10 @@ def bench_live(
     ] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line per measurement.")] = False,
 ) -> None:
-    """CPU of the live page's server, age and size of what viewers get, for several viewers."""
-    from ape_nodes.web import benchmark  # noqa: PLC0415 (aiohttp, numpy)
+    """Cost of the live page's server, ages of images at viewers and on the screen, and its bars.
 
-    benchmark.live(seconds=seconds, fps=fps, as_json=as_json)
+    Takes two minutes; ages on the screen need a Chromium.
+    """
+    from ape_nodes.web.bench import report  # noqa: PLC0415 (aiohttp, numpy)
+
+    report.live(seconds=seconds, fps=fps, as_json=as_json)

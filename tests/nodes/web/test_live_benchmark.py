@@ -2,13 +2,14 @@
 
 import pytest
 
-from ape_nodes.web import benchmark
+from ape_nodes.web.bench import report, viewers
 
 
 @pytest.mark.slow  # a process of its own, and six ways to look
 def test_every_way_to_look_is_measured(monkeypatch):
-    monkeypatch.setattr(benchmark, "WARM_S", 0.5)
-    lines, (known_ms, lost) = benchmark.measure(0.3, 20.0, (108, 192))
+    monkeypatch.setattr(viewers, "WARM_S", 0.5)
+    measured = viewers.measure(0.3, 20.0, (108, 192))
+    lines = measured.lines
     assert [line.form for line in lines] == [
         "nobody",
         *("jpeg, encoding alone", "jpeg, 1 of 720p", "jpeg, 4 of 720p"),
@@ -18,5 +19,7 @@ def test_every_way_to_look_is_measured(monkeypatch):
     assert all(line.cpu_ms > 0 for line in lines)
     looked = [line for line in lines[1:] if "alone" not in line.form]
     assert all(line.fps > 0 and line.age_ms_p50 <= line.age_ms_p95 for line in looked)
-    assert known_ms > 0
-    assert lost >= 0
+    assert measured.known_ms > 0
+    assert measured.lost >= 0
+    assert measured.shown == []
+    assert len(report.bars(measured, 20.0)) == 9

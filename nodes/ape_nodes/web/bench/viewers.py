@@ -1,4 +1,4 @@
-"""`ape-stream bench live`: what viewers of a 720p camera with 20 masks cost, and how old it is.
+"""What viewers of a 720p camera with 20 masks cost the server, and how old its images are.
 
 The server runs in a process of its own, whose CPU time is read; the viewers are in this one. The
 images are those of a noisy camera, their masks are ready: no model runs. The row "nobody" shows
@@ -21,22 +21,24 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import aiohttp
 import numpy as np
 
-from ape_nodes.benchmarks import camera_image, percentiles, report, scene
+from ape_nodes.benchmarks import camera_image, percentiles, scene
 from ape_nodes.web import protocol
+from ape_nodes.web.bench import screen
 from ape_nodes.web.encoding.images import H264Encoder, encode_jpeg
 from ape_stream.closing import Closing
 from ape_stream.pipeline import Pipeline
 from ape_stream.types import Frame, Instances, PromptSet
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from multiprocessing.connection import Connection
 
     from numpy.typing import NDArray
 
+    from ape_nodes.web.bench.screen import Shown
     from ape_stream.types import FrameResult
 
-__all__ = ["Line", "live", "measure"]
+__all__ = ["CODECS", "SLOW", "Line", "Measured", "measure"]
 
 SIZE: Final = (720, 1280)
 NOISE: Final = 32
@@ -47,6 +49,7 @@ Codec = Literal["jpeg", "h264"]
 CODECS: Final[tuple[Codec, ...]] = ("jpeg", "h264")
 WARM_S: Final = 1.0
 _MARK: Final = "blob"
+SLOW: Final = "jpeg, 1, one at 1 MB/s, one stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,19 @@ class Line:
     """Of an image and its masks, for each good viewer."""
     slow_age_ms_p50: float | None = None
     """The same age at a viewer that reads 1 MB/s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """All of one run."""
+
+    lines: list[Line]
+    known_ms: float
+    """From a prompt that is added to the first masks that know it."""
+    lost: int
+    """Images that were lost meanwhile."""
+    shown: list[Shown]
+    """Ages on the screen; empty without a browser."""
 
 
 # -- the server's process --------------------------------------------------------------------
@@ -282,8 +298,8 @@ def _alone(codec: Codec, seconds: float, size: tuple[int, int]) -> Line:
 
 
 async def _measure(
-    line: Connection, seconds: float, size: tuple[int, int]
-) -> tuple[list[Line], tuple[float, int]]:
+    line: Connection, seconds: float, size: tuple[int, int], program: str | None
+) -> Measured:
     url, token = line.recv()
     headers = {"Authorization": f"Bearer {token}"}
     async with aiohttp.ClientSession(headers=headers) as client:
@@ -295,59 +311,39 @@ async def _measure(
                 viewers = [_Viewer(codec) for _ in range(count)]
                 lines.append(await bench.look(f"{codec}, {count} of 720p", seconds, viewers))
         slow = _Viewer("jpeg", SLOW_BYTES_PER_S)
-        lines.append(
-            await bench.look(
-                "jpeg, 1, one at 1 MB/s, one stopped", seconds, [_Viewer("jpeg")], slow=slow,
-                stopped=True,
-            )
-        )  # fmt: skip
-        return lines, await bench.add_prompt()
+        lines.append(await bench.look(SLOW, seconds, [_Viewer("jpeg")], slow=slow, stopped=True))
+        known_ms, lost = await bench.add_prompt()
+    shown = []
+    if program is not None:
+        page = f"{url}/#t={token}"
+        for codec in CODECS:
+            form = f"{codec}, 720p"
+            shown.append(await screen.shown(program, page, form, seconds, codec=codec))
+        shown.append(await screen.camera_to_shown(program, seconds))
+    return Measured(lines, known_ms, lost, shown)
 
 
 def measure(
-    seconds: float, fps: float = 30.0, size: tuple[int, int] = SIZE
-) -> tuple[list[Line], tuple[float, int]]:
+    seconds: float,
+    fps: float = 30.0,
+    size: tuple[int, int] = SIZE,
+    program: str | None = None,
+) -> Measured:
     """Look at a server in every way.
 
     Args:
         seconds: How long each is measured.
         fps: Images a second of the camera.
         size: Height and width of the images, pixels.
-
-    Returns:
-        The measurements; and for a prompt that is added: milliseconds until masks know it, and
-        images that were lost meanwhile.
+        program: A Chromium for ages on the screen; None leaves them out.
     """
     ours, theirs = multiprocessing.Pipe()
     # Spawned: a forked process would share the threads' locks of this one.
     server = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, size, fps))
     server.start()
     try:
-        return asyncio.run(_measure(ours, seconds, size))
+        return asyncio.run(_measure(ours, seconds, size, program))
     finally:
         ours.send("stop")
         server.join(10.0)
         server.kill()
-
-
-def live(*, seconds: float, fps: float, as_json: bool) -> None:
-    """CPU of the live page's server, age and size of what viewers get, for several viewers."""
-    lines, (known_ms, lost) = measure(seconds, fps)
-    columns: dict[str, Callable[[Line], str]] = {
-        "viewers": lambda line: line.form,
-        "server CPU ms/frame": lambda line: f"{line.cpu_ms:.2f}",
-        "images/s": lambda line: _shown(line.fps),
-        "age p50 ms": lambda line: _shown(line.age_ms_p50),
-        "p95 ms": lambda line: _shown(line.age_ms_p95),
-        "kB": lambda line: _shown(line.kilobytes),
-        "slow viewer p50 ms": lambda line: _shown(line.slow_age_ms_p50),
-    }
-    report(lines, columns, as_json=as_json)
-    if as_json:
-        print(json.dumps({"prompt_known_ms": known_ms, "images_lost": lost}))  # noqa: T201
-    else:
-        print(f"a prompt added: known after {known_ms:.0f} ms, {lost} images lost")  # noqa: T201
-
-
-def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"

@@ -1,0 +1,6 @@
+"""`ape-stream bench live`.
+
+viewers    the server's CPU time and the images' ages, for viewers without a browser
+screen     ages on the screen of a Chromium
+report     all of it as tables, and the bars
+"""

@@ -1,0 +1,169 @@
+"""The part of `ape-stream bench live` that needs a browser: how old an image is on the screen.
+
+A Chromium without a window opens the page, and is asked for what the page's latency graph shows.
+That the page says the truth is a test of its own: there the clock is in the pixels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import sys
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import aiohttp
+
+from ape_nodes.benchmarks import percentiles
+from ape_stream.errors import ApeStreamError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+__all__ = ["Shown", "browser", "camera_to_shown", "shown"]
+
+START_S: Final = 60.0
+"""Seconds for a browser, a model and the first image; a busy machine takes many."""
+_ARGUMENTS: Final = (
+    "--headless=new", "--no-sandbox", "--no-first-run", "--disable-dev-shm-usage",
+    "--enable-unsafe-swiftshader", "--remote-debugging-port=0", "--window-size=1400,900",
+)  # fmt: skip
+_MODEL: Final = ("synthetic://7?size=320x240&fps=30&frames=0&live=1", "red apple, car")
+_URL: Final = re.compile(r"https?://\S+#t=\S+")
+_WIRE: Final = 4
+"""Position of the first stage after the encoding in what the page measures (series.js)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Ages of the images that were drawn, milliseconds."""
+
+    form: str
+    fps: float
+    encoded_ms_p50: float
+    """From the end of the encoding to the screen."""
+    encoded_ms_p95: float
+    camera_ms_p50: float
+    """From the source's delivery to the screen."""
+    camera_ms_p95: float
+
+
+def browser() -> str | None:
+    """The Chromium that is installed."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((found for name in names if (found := shutil.which(name))), None)
+
+
+@asynccontextmanager
+async def _tab(program: str, url: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """The debugging socket of a tab with this page."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        process = await asyncio.create_subprocess_exec(
+            program, *_ARGUMENTS, f"--user-data-dir={profile}", url, stdout=DEVNULL, stderr=DEVNULL
+        )
+        try:
+            async with asyncio.timeout(START_S), aiohttp.ClientSession() as client:
+                said = Path(profile) / "DevToolsActivePort"
+                while not (said.exists() and said.read_text().count("\n")):  # noqa: ASYNC110 (a file)
+                    await asyncio.sleep(0.1)
+                port = said.read_text().split()[0]
+                async with client.get(f"http://127.0.0.1:{port}/json") as answer:
+                    tabs = [tab for tab in await answer.json() if tab["type"] == "page"]
+                address = tabs[0]["webSocketDebuggerUrl"]
+            async with (
+                aiohttp.ClientSession() as client,
+                client.ws_connect(address, max_msg_size=2**26) as socket,
+            ):
+                yield socket
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+async def _value(socket: aiohttp.ClientWebSocketResponse, script: str) -> Any:
+    """What the body of an async function with the page's `app` returns."""
+    text = f"import('/js/main.js').then(({{app}}) => (async () => {{ {script} }})())"
+    asked = {"expression": text, "awaitPromise": True, "returnByValue": True}
+    await socket.send_json({"id": 1, "method": "Runtime.evaluate", "params": asked})
+    while (answer := await socket.receive_json()).get("id") != 1:
+        pass
+    # Neither while the page is being loaded.
+    return answer.get("result", {}).get("result", {}).get("value")
+
+
+async def shown(
+    program: str,
+    url: str,
+    form: str,
+    seconds: float,
+    *,
+    codec: Literal["jpeg", "h264"],
+    mode: Literal["live", "sync"] = "live",
+) -> Shown:
+    """Ages of the images of a page.
+
+    Args:
+        program: The browser.
+        url: The page, with its token.
+        form: Name of the row.
+        seconds: How long.
+        codec: jpeg, or h264.
+        mode: live, or sync: each image with its own masks.
+
+    Raises:
+        ApeStreamError: the page shows nothing.
+    """
+    async with _tab(program, url) as socket:
+        async with asyncio.timeout(START_S):
+            while (await _value(socket, "return Boolean(app.tiles[0]?.stream.shown)")) is not True:  # noqa: ASYNC110 (a page)
+                await asyncio.sleep(0.2)
+        wish = "jpeg" if codec == "jpeg" else "auto"
+        choose = f"app.settings.set('codec', '{wish}'); app.settings.set('mode', '{mode}');"
+        await _value(socket, f"{choose} await new Promise((go) => setTimeout(go, 2000))")
+        wait = f"await new Promise((go) => setTimeout(go, {1e3 * seconds}));"
+        samples = "app.tiles[0].stream.images.samples"
+        found = await _value(
+            socket, f"const from = performance.now(); {wait}"
+            f" return {samples}.filter((s) => s.atMs >= from).map((s) => s.stages)"
+        )  # fmt: skip
+    if not found:
+        raise ApeStreamError(f"{form}: the page has drawn nothing within {seconds:g} s")
+    encoded = percentiles([sum(stages[_WIRE:]) for stages in found])
+    camera = percentiles([sum(stages) for stages in found])
+    return Shown(form, len(found) / seconds, *encoded[:2], *camera[:2])
+
+
+@asynccontextmanager
+async def _live() -> AsyncIterator[str]:
+    """The URL of `ape-stream live` with APE-Nano at 320 x 240."""
+    source, prompts = _MODEL
+    run = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ape_stream", "live", source, "--prompt", prompts, "--no-browser",
+        "--port", "0", stdout=DEVNULL, stderr=PIPE,
+    )  # fmt: skip
+    try:
+        assert run.stderr is not None  # noqa: S101 (a pipe was asked for)
+        async for line in run.stderr:
+            if (url := _URL.search(line.decode())) is not None:
+                yield url[0]
+                return
+        raise ApeStreamError("ape-stream live has ended without a page")
+    finally:
+        run.terminate()
+        await run.communicate()
+
+
+async def camera_to_shown(program: str, seconds: float) -> Shown:
+    """Ages of images that are shown with their own masks, found by APE-Nano.
+
+    Raises:
+        ApeStreamError: the page shows nothing.
+    """
+    async with _live() as url:
+        form = "APE-Nano, 320 x 240, with masks"
+        return await shown(program, url, form, seconds, codec="jpeg", mode="sync")
