@@ -113,8 +113,8 @@ def annotate_shelf(options: ShelfOptions, listener: Listener, stop: threading.Ev
 def _takeover(options: ShelfOptions) -> Takeover:
     # Tracks that a review rejects change the files alone.
     may_differ = "outputs.rejected" if options.apply else None
-    strangers = (RESULTS, "overlay.mp4", "sheet.png")
-    return replace(options.takeover, may_differ=may_differ, strangers=strangers)
+    final_files = (RESULTS, "overlay.mp4", "sheet.png")
+    return replace(options.takeover, may_differ=may_differ, final_files=final_files)
 
 
 def _plan(options: ShelfOptions, shelf: Shelf) -> Plan:

@@ -56,8 +56,8 @@ class Takeover:
     """Try clips again that failed in an earlier run."""
     may_differ: str | None = None
     """Differences in what files depend on are no obstacle where they begin with this."""
-    strangers: Sequence[str] = ()
-    """Files of a clip that are refused where no plan made them."""
+    final_files: Sequence[str] = ()
+    """Names of a clip's final files, which are not replaced where no plan made them."""
 
 
 def plugin_values(config: PluginConfig, without: Sequence[str] = ()) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _refuse(out: OutFolder, old: Plan | None, new: Plan, takeover: Takeover) -> 
     if takeover.overwrite:
         return
     if old is None:
-        _refuse_strangers(out, new, takeover.strangers)
+        _refuse_unplanned(out, new, takeover.final_files)
         return
     found, written = differences(old.find, new.find), differences(old.write, new.write)
     if takeover.may_differ is not None:
@@ -165,7 +165,7 @@ def _refuse(out: OutFolder, old: Plan | None, new: Plan, takeover: Takeover) -> 
     )
 
 
-def _refuse_strangers(out: OutFolder, new: Plan, names: Sequence[str]) -> None:
+def _refuse_unplanned(out: OutFolder, new: Plan, names: Sequence[str]) -> None:
     for path in (out.outputs(clip) / name for clip in new.clips for name in names):
         if path.exists():
             raise ConfigError(

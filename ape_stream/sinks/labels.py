@@ -82,7 +82,7 @@ class LabelsSink(Closing):
                 )
             refuse_unwritable(self.folder)
             for folder in {self.folder / file_name(stream) for stream in streams}:
-                self._refuse_strangers(folder)
+                self._refuse_unnamed(folder)
             if self.part.exists() and not self._overwrite:
                 refuse_running(self._legend.part)
                 raise ConfigError(
@@ -90,7 +90,7 @@ class LabelsSink(Closing):
                     f" {self.part}` makes a whole folder of it, overwrite=True throws it away"
                 )
 
-    def _refuse_strangers(self, folder: Path) -> None:
+    def _refuse_unnamed(self, folder: Path) -> None:
         """Images that no legend names may be a data set's own."""
         known = {self.folder / name for name in _named(self.folder / LEGEND)}
         for path in sorted(folder.glob("*.png")):

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, distributed, nn
@@ -14,7 +14,7 @@ from torch import Tensor, distributed, nn
 from ape_model.training.data.loader import load_batches
 from ape_model.training.errors import TrainingError
 from ape_model.training.progress import NORM, Progress, time_left
-from ape_model.training.settings import PRECISIONS
+from ape_model.training.settings import PRECISIONS, step_seed
 from ape_model.training.state import average_gradients, restore_state, write_state
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from ape_model.training.settings import EngineConfig
 
 __all__ = ["Engine", "Learner", "Memory"]
-
-_STREAM: Final = 1_000_003
-"""A prime over any number of steps: runs of neighbouring seeds share no stream of chance."""
 
 
 class Memory(Protocol):
@@ -165,7 +162,7 @@ class Engine:
         Raises:
             TrainingError: a loss is NaN or infinite.
         """
-        torch.manual_seed(self.config.seed * _STREAM + self.step)  # of all that this step draws
+        torch.manual_seed(step_seed(self.config.seed, self.step))
         dtype = PRECISIONS[self.config.precision]
         batch = batch.to(self.device)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
@@ -272,9 +269,6 @@ class Engine:
         if learner.average is not None:
             learner.average.load(state["average"])
         counts = state["counts"]
+        self.step, self.images = counts["step"], counts["images"]
         # Older states have no seconds.
-        self.step, self.images, self.seconds = (
-            counts["step"],
-            counts["images"],
-            counts.get("seconds", 0.0),
-        )
+        self.seconds = counts.get("seconds", 0.0)

@@ -7,7 +7,7 @@ from typing import Final
 
 import torch
 
-__all__ = ["PRECISIONS", "EngineConfig"]
+__all__ = ["PRECISIONS", "EngineConfig", "step_seed"]
 
 PRECISIONS: Final = {
     "float32": None,
@@ -15,6 +15,13 @@ PRECISIONS: Final = {
     "bfloat16": torch.bfloat16,
 }
 """What a network computes in while its weights stay float32 (automatic mixed precision)."""
+_STREAM: Final = 1_000_003
+"""A prime over any number of steps."""
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of all that a step of a run draws; runs of neighbouring seeds share none."""
+    return seed * _STREAM + step
 
 
 @dataclass(frozen=True, slots=True)

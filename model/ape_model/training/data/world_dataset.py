@@ -109,6 +109,9 @@ class Phase:
             raise ValueError("first is 0 or more, sentence_share 0..1")
         if not any(c.names for c in self.canvases) or not any(c.sentences for c in self.canvases):
             raise ValueError("at least one canvas is for names, and one for sentences")
+        drawn = [c for c in self.canvases if c.sentences and c.has_sides]
+        if self.sentence_share and any(min(c.height, c.width) < LEAST_SIDE for c in drawn):
+            raise ValueError(f"a canvas for sentences has sides of at least {LEAST_SIDE} pixels")
 
     def choose(self, rng: random.Random, *, sentences: bool = False) -> Canvas:
         """Draw the canvas of one batch."""

@@ -93,7 +93,7 @@ class _Scored:
 
 
 class _Run:
-    """One run; its parts are made in the order in which the user hears of them."""
+    """One run; its parts are made in the order in which they are reported."""
 
     def __init__(self, options: FineTuneOptions, report: Callable[[str], None]) -> None:
         self.options, self.report = options, report
@@ -139,7 +139,7 @@ class _Run:
         before = [self._score(network, one) for one in scored]
         found = old.measure(network) if len(self.words.old) else None
         for one, values in zip(scored, before, strict=True):
-            self._tell(f"before, {one.label}", values, engine)
+            self._report_scores(f"before, {one.label}", values, engine)
         if engine.load():
             self.report(f"resuming at image {engine.step}")
         fixed = mode in (Mode.PROMPT, Mode.HEAD)
@@ -245,7 +245,7 @@ class _Run:
     def _score(self, network: Ape, one: _Scored) -> dict[str, float]:
         return score(network, one.words.names, one.things, one.examples, self.sizes)
 
-    def _tell(self, when: str, values: dict[str, float], engine: Engine) -> None:
+    def _report_scores(self, when: str, values: dict[str, float], engine: Engine) -> None:
         listed = ", ".join(f"{key} {value:.3f}" for key, value in values.items())
         self.report(f"{when}: {listed}")
         engine.log({"step": engine.step, "score": when, **values})
@@ -259,7 +259,7 @@ class _Run:
     ) -> None:
         for one, was in zip(scored, before, strict=True):
             now = self._score(network, one)
-            self._tell(f"after, {one.label}", now, engine)
+            self._report_scores(f"after, {one.label}", now, engine)
             worse = [key for key in now if key.endswith("ap50") and now[key] < was[key]]
             if worse:
                 self.report(f"{one.label}: {', '.join(worse)} fell")

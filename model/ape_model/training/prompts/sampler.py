@@ -20,6 +20,7 @@ from ape_model.network.ape import PromptFeatures
 from ape_model.training.losses.criterion import Targets
 from ape_model.training.prompts.embedding_queue import EmbeddingQueue
 from ape_model.training.prompts.federated import draw_classes
+from ape_model.training.settings import step_seed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,8 +108,7 @@ class PromptSampler:
             step: of the run; the same step of the same seed gives the same prompts.
         """
         config, device = self.sets[batch.dataset], batch.images.device
-        # A prime far above any number of steps: runs of neighbouring seeds share no stream.
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        generator = torch.Generator().manual_seed(step_seed(self.seed, step))
         if not any(batch.sentences):
             self._enqueue(torch.zeros(0, self.width), batch.dataset)  # others may have phrases
             return _names(model, batch, config, generator)
