@@ -113,13 +113,15 @@ class Browser:
         return found
 
     @contextlib.contextmanager
-    def sized(self, width, scale=1):
+    def sized(self, width, scale=1, *, phone=False):
         """The page in a window of another width, CSS pixels, enlarged `scale` times."""
-        size = {"width": width, "height": 700, "deviceScaleFactor": scale, "mobile": False}
+        size = {"width": width, "height": 700, "deviceScaleFactor": scale, "mobile": phone}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": phone})
         try:
             yield
         finally:
+            self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
             self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
     def find(self, selector):

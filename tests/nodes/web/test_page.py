@@ -282,9 +282,9 @@ def test_everything_is_reached_by_keys(page):
     assert page.value("app.settings.get('masks')") is True
 
 
-@pytest.mark.parametrize(("width", "scale"), [(320, 1), (640, 2)])
-def test_narrow_and_enlarged_pages_do_not_scroll_sideways(page, width, scale):
-    with page.sized(width, scale):
+@pytest.mark.parametrize(("width", "scale", "phone"), [(320, 1, True), (640, 2, False)])
+def test_narrow_and_enlarged_pages_do_not_scroll_sideways(page, width, scale, phone):
+    with page.sized(width, scale, phone=phone):
         page.run("for (const panel of document.querySelectorAll('details')) panel.open = true")
         assert page.value("document.documentElement.scrollWidth") <= width
         over = page.run("""
@@ -293,6 +293,13 @@ def test_narrow_and_enlarged_pages_do_not_scroll_sideways(page, width, scale):
                 .map((node) => node.outerHTML.slice(0, 80));
         """)
         assert over == []
+        small = page.run("""
+            const fingers = 'button, select, summary, input:not([type=checkbox]), .checks label';
+            return [...document.querySelectorAll(fingers)].filter((node) =>
+                node.checkVisibility() && node.getBoundingClientRect().height < 40)
+                .map((node) => node.outerHTML.slice(0, 80));
+        """)
+        assert not phone or small == []
 
 
 def test_who_may_only_look_changes_nothing(page, run):

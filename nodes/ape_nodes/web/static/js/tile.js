@@ -306,6 +306,6 @@ export class Tile {
     if (!this.pinned || !this.cardText) return;
     const thing = this.things.find(({ pinned }) => pinned);
     const gone = Math.round((performance.now() - this.pinnedAtMs) / 1e3);
-    setText(this.cardText, thing ? `${thing.text} #${this.pinned} · ${scoreText(thing.score)}` : `#${this.pinned} · not seen for ${gone} s`);
+    setText(this.cardText, thing ? `${thing.text} #${this.pinned} · ${scoreText(thing.score)}` : `#${this.pinned} · gone for ${gone} s`);
   }
 }
