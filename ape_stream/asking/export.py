@@ -187,7 +187,8 @@ def write_sheet(answer: Answer, videos: Videos, path: Path, *, overwrite: bool =
         for one, frame in _with_images([frame for frame, _ in best], videos)
     }
     shown = 0
-    with SheetSink(str(path), columns=_COLUMNS, rows=_ROWS, overwrite=overwrite) as sheet:
+    columns = max(1, min(_COLUMNS, len(best)))
+    with SheetSink(str(path), columns=columns, rows=_ROWS, overwrite=overwrite) as sheet:
         for one, at in best:
             frame = images.get((one.video.id, one.index))
             if frame is not None:

@@ -247,7 +247,8 @@ class Index:
             ids = np.flatnonzero(over[at])
             worst = ids[bounds[at, ids].argmax()]
             score = float(scores_of(bounds[at, worst]))
-            more = f" and {len(ids) - 1} more words" if len(ids) > 1 else ""
+            others = len(ids) - 1
+            more = f" and {others} more word{'s' if others > 1 else ''}" if others else ""
             position = asked.frames[at]
             yield Uncertain(
                 video,

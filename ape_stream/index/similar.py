@@ -13,6 +13,7 @@ import numpy as np
 
 from ape_stream.errors import UsageError
 from ape_stream.index.answer import Answer, FoundFrame, numbered
+from ape_stream.index.selection import select_pairs
 from ape_stream.types import Instances, Prompt, PromptSet
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ def _least_cosine(parts: list[Part], cosines: list[NDArray[np.float32]]) -> floa
     for number, (part, own) in enumerate(zip(parts, cosines, strict=True)):
         for row in np.argsort(-own)[: 50 * _MOST].tolist():
             track = int(part.rows.track[row])
-            key = (part.info.video, track, 0) if track else (number, 0, row)
+            # Rows of no object are, in one frame, mostly queries that see the same.
+            key = (part.info.video, track, 0) if track else (number, 0, int(part.rows.frame[row]))
             best[key] = max(best.get(key, -1.0), float(own[row]))
     return sorted(best.values(), reverse=True)[:_MOST][-1]
 
@@ -134,12 +136,32 @@ def _frames(
     index: Index, part: Part, cosines: NDArray[np.float32], limit: float
 ) -> Iterator[FoundFrame]:
     rows = np.flatnonzero(cosines >= limit)
+    rows = rows[_one_of_each_object(index, part, rows, cosines[rows])]
     for position in np.unique(part.rows.frame[rows]).tolist():
         own = rows[part.rows.frame[rows] == position]
         make = partial(_instances, part, own, cosines[own])
         made = make()
         if len(made):
             yield index.found_frame(part, position, made, part.rows.track[own], make)
+
+
+def _one_of_each_object(
+    index: Index, part: Part, rows: NDArray[np.intp], cosines: NDArray[np.float32]
+) -> NDArray[np.intp]:
+    """Which of some rows are the best of their object in a frame: several queries may see one."""
+    frames = part.rows.frame[rows].astype(np.int64)
+    none = np.zeros(len(rows), np.intp)
+    most = index.store.manifest.per_prompt
+    chosen = select_pairs(frames, none, cosines, part.rows.box[rows], most)
+    seen: set[tuple[int, int]] = set()
+    best = []
+    for at in chosen.tolist():  # of each frame the strongest come first
+        key = (int(frames[at]), int(part.rows.track[rows[at]]))
+        if key not in seen:
+            best.append(at)
+        if key[1]:
+            seen.add(key)
+    return np.array(best, np.intp)
 
 
 def _instances(part: Part, rows: NDArray[np.intp], cosines: NDArray[np.float32]) -> Instances:

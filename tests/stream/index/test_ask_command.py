@@ -144,6 +144,9 @@ def test_more_like_this(made, capsys):
     assert answer["prompts"][0]["mode"] == "similarity"
     assert not answer["exact"]
     assert "not calibrated" in answer["notes"][0]
+    for track in answer["tracks"]:  # one region of an object in a frame
+        seen = [one["frame"] for one in track["frames"]]
+        assert seen == sorted(set(seen))
     box = ",".join(str(v) for v in (made.boxes[2, 0] * [48, 36, 48, 36]).tolist())
     assert ask(made, "--like", f"clip#2:{box}", "--json") == 0
     assert json.loads(capsys.readouterr().out)["tracks"][0]["object"] is not None

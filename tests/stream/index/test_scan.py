@@ -134,18 +134,17 @@ def test_one_row_and_equal_rows():
 def test_the_benchmark_searches_what_it_says(capsys, monkeypatch):
     monkeypatch.setattr(benchmark, "PART", 2 * 32 * 40)
     benchmark.index_benchmark(rows=5000, width=32, rounds=2, as_json=True)
-    one, twenty = map(json.loads, capsys.readouterr().out.splitlines())
+    one, twenty, none, _ = map(json.loads, capsys.readouterr().out.splitlines())
     assert (one["words"], one["rows"], one["of_one_word"]) == (1, 5120, 1.0)
     assert (twenty["words"], twenty["rows"]) == (20, 5120)
-    assert twenty["found"] > 0
+    assert twenty["found"] > 0 == none["found"]
 
 
 def test_the_search_of_made_up_rows_equals_brute_force(monkeypatch):
     monkeypatch.setattr(benchmark, "PART", 2 * 32 * 40)
     made, head = benchmark.MadeUpRows(5000, 32), made_head(32)
     words = made.words(6)
-    levels = [build_levels(part.astype(np.float32), made.tracks) for part in made.parts]
-    found = Scanner([Rows(part) for part in made.parts], levels, head).search(words)
+    found = Scanner([Rows(part) for part in made.parts], made.levels, head).search(words)
     for part, hits in zip(made.parts, found, strict=True):
         assert same(hits, brute_force(head, part, words))
 
