@@ -53,7 +53,7 @@ def index(  # noqa: PLR0913 (typer reads a command's options from its parameters
     retry_failed: opt.RetryFailed = False,
     overwrite: opt.Overwrite = False,
     stats: Annotated[
-        bool, typer.Option("--stats", help="Report size and certainty of indexes; make none.")
+        bool, typer.Option("--stats", help="Check indexes; report size and certainty.")
     ] = False,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -153,6 +153,6 @@ def _show_statistics(roots: list[Path], *, as_json: bool) -> None:
         per_hour = found["bytes_per_hour_at_30_hz"] / 1e9
         typer.echo(f"  an hour    {per_hour:.2f} GB at 30 frames/s")
         shares = ", ".join(f"{100 * v:.2f} % at {k}" for k, v in found["recheck"].items())
-        typer.echo(f"  recheck    {shares} (of pairs of a frame and a reference word)")
+        typer.echo(f"  recheck    {shares} (of frames, asked for all reference words)")
         for line in found["missing"]:
             typer.echo(f"  missing    {line}")

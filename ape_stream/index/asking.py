@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -13,8 +14,9 @@ from ape_stream import masks
 from ape_stream.errors import UsageError
 from ape_stream.index.alignment import scores_of
 from ape_stream.index.answer import SENTENCE, VOCABULARY, Answer, FoundFrame, Uncertain, numbered
+from ape_stream.index.certainty import Selected, lost_logits
 from ape_stream.index.levels_file import levels_of
-from ape_stream.index.part import NO_PTS
+from ape_stream.index.part import NO_PTS, DamagedPartError
 from ape_stream.index.scan import Scanner, Words, logit_floor
 from ape_stream.index.selection import select_pairs
 from ape_stream.index.store import open_store
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Index", "open_index"]
 
+_log = logging.getLogger("ape_stream")
 STUFF: Final = -1
 """Stands for the track of a union of stuff."""
 _WORDS_AT_ONCE: Final = 256
@@ -82,8 +85,26 @@ class Index:
             UsageError: a word, a threshold or a name of a video cannot be used.
             ModelError: a word is unknown and its text tower cannot be loaded.
         """
+        return self.answered(lambda: self._ask(words, threshold, (start_s, end_s), videos))
+
+    def answered(self, make: Callable[[], Answer]) -> Answer:
+        """An answer of all that is not damaged: a part that turns out to be is left out."""
+        while True:
+            try:
+                return make()
+            except DamagedPartError as error:
+                _log.warning("left out: %s", error)
+                self.store = self.store.without(error.info, error.reason)
+
+    def _ask(
+        self,
+        words: Any,
+        threshold: float | None,
+        between: tuple[float | None, float | None],
+        videos: Collection[str] | None,
+    ) -> Answer:
         prompts = self._prompts(words, threshold)
-        start, end = _range(start_s, end_s)
+        start, end = _range(*between)
         chosen = self._video_ids(videos)
         asked = self._words(prompts)
         modes = tuple(self._mode(prompt) for prompt in prompts)
@@ -93,15 +114,18 @@ class Index:
         ]
         stuff = np.array([self._is_stuff(prompt) for prompt in prompts])
         frames: list[FoundFrame] = []
+        recheck: list[Uncertain] = []
         for one, hits in zip(parts, self._search([one.part for one in parts], asked), strict=True):
-            frames += self._frames(one, hits, stuff)
+            found = self._selected(one, hits)
+            frames += self._frames(one.part, found, stuff)
+            recheck += self._uncertain(one, asked, prompts, found)
         names = self._embeddings.names
         sentences = [k for k, prompt in enumerate(prompts) if is_sentence(prompt, names)]
         return Answer(
             prompts=prompts,
             modes=modes,
             frames=numbered(frames),
-            recheck=tuple(u for one in parts for u in self._uncertain(one, asked, prompts)),
+            recheck=tuple(recheck),
             missing=tuple(
                 one
                 for one in self.store.missing
@@ -184,12 +208,10 @@ class Index:
                 by_part[id(part)].append(hits.after(first))
         return [by_part[id(part)] for part in parts]
 
-    def _frames(
-        self, asked: _Asked, chunks: list[Hits], stuff: NDArray[np.bool_]
-    ) -> Iterator[FoundFrame]:
-        """What was found in the frames of one part."""
+    def _selected(self, asked: _Asked, chunks: list[Hits]) -> Selected:
+        """What becomes a region in the frames of one part: frame by frame, strongest first."""
         if not chunks:
-            return
+            return Selected(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0, np.float32))
         part = asked.part
         rows = np.concatenate([hits.rows for hits in chunks])
         words = np.concatenate([hits.words for hits in chunks])
@@ -201,13 +223,20 @@ class Index:
         chosen = select_pairs(
             frames, words, scores, part.rows.box[rows], self.store.manifest.per_prompt
         )
-        borders = np.flatnonzero(np.diff(frames[chosen], prepend=-1, append=-1))
+        return Selected(rows, words, scores).take(chosen)
+
+    def _frames(
+        self, part: Part, found: Selected, stuff: NDArray[np.bool_]
+    ) -> Iterator[FoundFrame]:
+        """What was found in the frames of one part."""
+        frames = part.rows.frame[found.rows]
+        borders = np.flatnonzero(np.diff(frames, prepend=-1, append=-1))
         for first, last in pairwise(borders.tolist()):
-            own = chosen[first:last]
-            regions = _Regions(part, rows[own], words[own], scores[own], stuff)
+            own = slice(first, last)
+            regions = _Regions(part, found.rows[own], found.words[own], found.scores[own], stuff)
             made, objects = regions.made()
             again = partial(_instances, regions)
-            frame = self.found_frame(part, int(frames[own[0]]), made, objects, again)
+            frame = self.found_frame(part, int(frames[first]), made, objects, again)
             if len(frame):
                 yield frame
 
@@ -236,10 +265,12 @@ class Index:
             make=make or (lambda: found),
         )
 
-    def _uncertain(self, asked: _Asked, words: Words, prompts: PromptSet) -> Iterator[Uncertain]:
-        """Frames of which a dropped query may reach the threshold of a word."""
-        part = asked.part
-        bounds = part.upper_bounds(words.vectors, words.biases)[asked.frames]  # (f, P)
+    def _uncertain(
+        self, asked: _Asked, words: Words, prompts: PromptSet, found: Selected
+    ) -> Iterator[Uncertain]:
+        """Frames of which a dropped query may be a region of a word."""
+        part, limit = asked.part, self.store.manifest.per_prompt
+        bounds = lost_logits(part, asked.frames, words, found, limit)  # (f, P)
         over = ~(bounds < logit_floor(words.thresholds))
         over[:, [self._mode(prompt) == SENTENCE for prompt in prompts]] = False  # never exact
         video = self.store.videos[part.info.video]

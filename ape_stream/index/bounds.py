@@ -19,12 +19,10 @@ if TYPE_CHECKING:
 
     from ape_stream.index.alignment import Head
 
-__all__ = ["Spheres", "enclose", "split"]
+__all__ = ["Enclosed", "Spheres", "enclose", "split"]
 
 _SLACK: Final = 1e-5
 """Added to bounds, as a share of the largest product: more than float32 rounds anywhere."""
-_ROUNDS: Final = 3
-"""Of the assignment of states to spheres."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,16 +37,17 @@ class Spheres:
     """(S,) how far the coordinates of its states are from the centre, at most."""
     remainder: NDArray[np.float32]
     """(S,) length of what of its states is outside these directions, at most."""
+    members: NDArray[np.int32]
+    """(S,) how many of its queries are kept as coarse states, all or none; see `CoarseStates`."""
+
+    def frame_of(self) -> NDArray[np.intp]:
+        """(S,) the frame of each, by its position."""
+        return np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
 
     def upper_bounds(
         self, vectors: NDArray[np.float32], biases: NDArray[np.float32], head: Head
     ) -> NDArray[np.float32]:
         """The highest logit that a dropped query can have, by frame and text.
-
-        Args:
-            vectors: (P, C) text vectors.
-            biases: (P,) of the same texts.
-            head: Of the index.
 
         Returns:
             (F, P) float32; -inf in frames where nothing was dropped.
@@ -56,8 +55,25 @@ class Spheres:
         frames, texts = len(self.first) - 1, len(vectors)
         bounds = np.full((frames, texts), -np.inf, np.float32)
         some = np.flatnonzero(np.diff(self.first))
-        if len(some) == 0 or texts == 0:
-            return bounds
+        if len(some) and texts:
+            # Frames without a sphere are left out: `reduceat` would give them their neighbour's.
+            each = self.each(vectors, biases, head)
+            bounds[some] = np.maximum.reduceat(each, self.first[some], axis=0)
+        return bounds
+
+    def each(
+        self, vectors: NDArray[np.float32], biases: NDArray[np.float32], head: Head
+    ) -> NDArray[np.float32]:
+        """The highest logit that a query of each sphere can have, by text.
+
+        Args:
+            vectors: (P, C) text vectors.
+            biases: (P,) of the same texts.
+            head: Of the index.
+
+        Returns:
+            (S, P) float32.
+        """
         inside, outside = split(vectors, head.basis)  # (P, k), (P,)
         centre = self.centre.astype(np.float32)  # (S, k)
         products = centre @ inside.T  # (S, P)
@@ -65,9 +81,7 @@ class Spheres:
         products += self.radius[:, None] * length + self.remainder[:, None] * outside
         reach = np.linalg.norm(centre, axis=1) + self.radius + self.remainder  # (S,)
         products += np.float32(_SLACK) * reach[:, None] * (length + outside)
-        # Frames without a sphere are left out: `reduceat` would give them their neighbour's.
-        highest = np.maximum.reduceat(products, self.first[some], axis=0)
-        bounds[some] = highest / np.float32(head.scale) + biases
+        bounds: NDArray[np.float32] = products / np.float32(head.scale) + biases
         return bounds
 
 
@@ -80,58 +94,56 @@ def split(
     return inside, outside
 
 
-def enclose(
-    states: NDArray[np.float32], basis: NDArray[np.float32], spheres: int
-) -> tuple[NDArray[np.float16], NDArray[np.float32], NDArray[np.float32]]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Enclosed:
+    """Spheres around the states of one frame; see `Spheres`."""
+
+    centre: NDArray[np.float16]
+    """(S, k)."""
+    radius: NDArray[np.float32]
+    """(S,)."""
+    remainder: NDArray[np.float32]
+    """(S,)."""
+    owner: NDArray[np.intp]
+    """(M,) the sphere of each state."""
+
+
+def enclose(states: NDArray[np.float32], basis: NDArray[np.float32], spheres: int) -> Enclosed:
     """Enclose the states of one frame in at most so many spheres.
 
     Args:
         states: (M, C) of its dropped queries.
         basis: `Head.basis`.
         spheres: At most; as many states or fewer get one each.
-
-    Returns:
-        centres (S, k), radii (S,) and remainders (S,) of S <= spheres.
     """
-    inside, outside = split(states, basis)
-    owner = _assign(inside, spheres)
-    centres, radii, remainders = [], [], []
-    for number in np.unique(owner):
-        own = inside[owner == number]
-        centre = own.mean(axis=0).astype(np.float16)
-        # Of the centre as it is stored: its rounding is part of the radius.
-        radius = np.linalg.norm(own - centre.astype(np.float32), axis=1).max()
-        centres.append(centre)
-        radii.append(radius)
-        remainders.append(outside[owner == number].max())
     k = basis.shape[0]
-    return (
-        np.array(centres, np.float16).reshape(-1, k),
-        np.array(radii, np.float32),
-        np.array(remainders, np.float32),
-    )
+    if not len(states):
+        nothing = np.zeros(0, np.float32)
+        return Enclosed(np.zeros((0, k), np.float16), nothing, nothing, np.zeros(0, np.intp))
+    inside, outside = split(states, basis)
+    _, owner, sizes = np.unique(_assign(inside, spheres), return_inverse=True, return_counts=True)
+    order, starts = np.argsort(owner, kind="stable"), np.cumsum(sizes) - sizes
+    means = np.add.reduceat(inside[order], starts, axis=0) / sizes[:, None]
+    centre = means.astype(np.float16)
+    # Of the centre as it is stored: its rounding is part of the radius.
+    away = np.linalg.norm(inside - centre.astype(np.float32)[owner], axis=1)
+    radius, remainder = (np.maximum.reduceat(one[order], starts) for one in (away, outside))
+    return Enclosed(centre, radius, remainder, owner)
 
 
 def _assign(points: NDArray[np.float32], count: int) -> NDArray[np.intp]:
-    """Number of the sphere of each of (M, k) points: k-means, from points far from one another."""
-    if len(points) <= count:
-        return np.arange(len(points))
-    # Farthest point first: a sphere is as bad as the farthest state in it.
-    chosen = [0]
-    distance = _squares(points, points[:1])[:, 0]
-    while len(chosen) < count:
-        chosen.append(int(distance.argmax()))
-        distance = np.minimum(distance, _squares(points, points[chosen[-1:]])[:, 0])
-    centres = points[chosen]
-    owner: NDArray[np.intp] = _squares(points, centres).argmin(axis=1)
-    for _ in range(_ROUNDS):
-        present = np.unique(owner)
-        centres = np.stack([points[owner == number].mean(axis=0) for number in present])
-        owner = _squares(points, centres).argmin(axis=1)
+    """Number of the sphere of each of (M, k) points: the nearest of some far from one another.
+
+    Farthest point first (Gonzalez, 1985): no choice of centres has radii of less than half.
+    """
+    owner = np.zeros(len(points), np.intp)
+    squares = np.square(points).sum(axis=1)
+    nearest = np.full(len(points), np.inf, np.float32)
+    chosen = 0
+    for number in range(min(count, len(points))):
+        distance = squares + squares[chosen] - 2 * (points @ points[chosen])  # (M,)
+        closer = distance < nearest
+        owner[closer] = number
+        nearest[closer] = distance[closer]
+        chosen = int(nearest.argmax())
     return owner
-
-
-def _squares(points: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(M, G) squared distances."""
-    squares: NDArray[np.float32] = np.square(points[:, None] - centres[None]).sum(axis=2)
-    return squares

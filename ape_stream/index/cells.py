@@ -7,7 +7,8 @@ of all others one bit is kept. The mask of a thing also ends at its box, that of
 cells along this edge are kept, too, so that both masks come out of one record.
 
 A record is x, y, width and height of the positive cells (uint16), one bit for each cell of this
-rectangle, then the numbers (float32) in the order of the map. No positive cell: no bytes at all.
+rectangle, then the numbers (int8, in sixteenths) in the order of the map. No positive cell: no
+bytes at all. Records of several frames are compressed together, as bits and numbers apart.
 """
 
 from __future__ import annotations
@@ -18,12 +19,25 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-__all__ = ["FAR", "Edges", "clip_logits", "inside_boxes", "pack_cells", "unpack_cells"]
+__all__ = [
+    "FAR",
+    "Edges",
+    "clip_logits",
+    "inside_boxes",
+    "join_records",
+    "pack_cells",
+    "split_records",
+    "unpack_cells",
+]
 
 FAR: Final = np.float32(20.0)
 """Stands for every cell that is not kept, under its sign; outside boxes as in a live run."""
+STEPS: Final = np.float32(16.0)
+"""Mask logits are whole multiples of 1 / 16; as `ape_model.inference.detect.MASK_STEPS`."""
 _EXTENT: Final = struct.Struct("<4H")
 
 Edges = tuple["NDArray[np.bool_]", "NDArray[np.bool_]"]
@@ -70,13 +84,13 @@ def pack_cells(logits: NDArray[np.float32], edges: Edges | None) -> list[bytes]:
     """Pack the masks of K queries.
 
     Args:
-        logits: (K, h, w) float32.
+        logits: (K, h, w) float32, whole multiples of 1/16 from -127/16 to 127/16.
         edges: Of `inside_boxes`, for all of them.
     """
     positive = logits > 0
     kept = _deciding(positive, edges)
     counts = np.count_nonzero(kept, axis=(1, 2))
-    numbers = np.split(logits[kept].astype("<f4", copy=False), np.cumsum(counts)[:-1])
+    numbers = np.split((logits[kept] * STEPS).astype(np.int8), np.cumsum(counts)[:-1])
     down = np.any(positive, axis=2)  # (K, h)
     across = np.any(positive, axis=1)  # (K, w)
     records = []
@@ -115,8 +129,34 @@ def unpack_cells(
     positive[0, top : top + height, left : left + width] = inside
     kept = _deciding(positive, edges)[0]
     logits = np.where(positive[0], FAR, -FAR)
-    logits[kept] = np.frombuffer(data, "<f4", offset=_EXTENT.size + len(bits))
+    logits[kept] = np.frombuffer(data, np.int8, offset=_EXTENT.size + len(bits)) / STEPS
     return logits
+
+
+def join_records(records: Sequence[bytes]) -> bytes:
+    """Many records in one piece that compresses well; see `split_records`."""
+    ends = [_bits_end(record) for record in records]
+    sizes = np.array([(end, len(r) - end) for end, r in zip(ends, records, strict=True)], "<u4")
+    bits = [record[:end] for end, record in zip(ends, records, strict=True)]
+    numbers = [record[end:] for end, record in zip(ends, records, strict=True)]
+    return b"".join([np.uint32(len(records)).tobytes(), sizes.tobytes(), *bits, *numbers])
+
+
+def split_records(data: bytes) -> list[bytes]:
+    """Undo `join_records`."""
+    count = int(np.frombuffer(data, "<u4", 1)[0])
+    sizes = np.frombuffer(data, "<u4", 2 * count, 4).reshape(count, 2).T  # (2, N)
+    ends = 4 + 8 * count + np.cumsum(sizes.ravel(), dtype=np.int64)
+    pieces = [data[end - size : end] for end, size in zip(ends, sizes.ravel(), strict=True)]
+    return [bits + numbers for bits, numbers in zip(pieces[:count], pieces[count:], strict=True)]
+
+
+def _bits_end(record: bytes) -> int:
+    """Where the numbers of a record begin."""
+    if not record:
+        return 0
+    _, _, width, height = _EXTENT.unpack_from(record)
+    return int(_EXTENT.size + -(-width * height // 8))
 
 
 def _deciding(positive: NDArray[np.bool_], edges: Edges | None) -> NDArray[np.bool_]:
@@ -125,19 +165,30 @@ def _deciding(positive: NDArray[np.bool_], edges: Edges | None) -> NDArray[np.bo
     if edges is not None:
         down, across = edges
         inside = down[:, :, None] & across[:, None]
-        kept |= _near_change(positive & inside) & inside
+        # Of most maps the box cuts nothing.
+        cut = np.flatnonzero((positive & ~inside).any(axis=(1, 2)))
+        kept[cut] |= _near_change(positive[cut] & inside[cut]) & inside[cut]
     return kept
 
 
 def _near_change(positive: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which cells of (K, h, w) are in a block of 2 x 2 cells with both signs."""
-    # Blocks at the border have the same cell twice, as pixels there read it: a map of one row or
-    # column needs no rule of its own.
-    padded = np.pad(positive, ((0, 0), (0, 1), (0, 1)), mode="edge")
-    a, b, c, d = padded[:, :-1, :-1], padded[:, :-1, 1:], padded[:, 1:, :-1], padded[:, 1:, 1:]
-    mixed = (a | b | c | d) & ~(a & b & c & d)  # (K, h, w): by the upper left cell of the block
+    """Which cells of (K, h, w) maps are in a block of 2 x 2 cells with both signs."""
+    count, height, width = positive.shape
+    # Rows and columns at the border are there twice, as pixels there read them: a map of one row
+    # or column needs no rule of its own. All maps as one line: neighbours are 1 or `below` away.
+    padded = np.empty((count, height + 1, width + 1), np.bool_)
+    padded[:, :height, :width] = positive
+    padded[:, height, :width] = positive[:, -1]
+    padded[:, :, width] = padded[:, :, width - 1]
+    line, below = padded.ravel(), width + 1
+    mixed = np.zeros_like(line)  # by the upper left cell of the block
+    across = line[:-1] ^ line[1:]
+    mixed[:-below] = line[:-below] ^ line[below:]
+    mixed[:-1] |= across
+    mixed[: -below - 1] |= across[below:]
+    maps = mixed.reshape(padded.shape)
+    maps[:, height], maps[:, :, width] = False, False
     near = mixed.copy()
-    near[:, 1:] |= mixed[:, :-1]
-    near[:, :, 1:] |= mixed[:, :, :-1]
-    near[:, 1:, 1:] |= mixed[:, :-1, :-1]
-    return near
+    near[1:] |= mixed[:-1]
+    near[below:] |= near[:-below].copy()
+    return near.reshape(padded.shape)[:, :height, :width]

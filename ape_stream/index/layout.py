@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ape_stream.errors import ConfigError
 from ape_stream.tables import read_table
@@ -17,11 +17,13 @@ __all__ = [
     "FORMAT",
     "HEAD",
     "MANIFEST",
+    "MASK_FRAMES",
     "PARTS",
     "PART_FRAMES",
     "REFERENCE",
     "SOURCES",
     "Manifest",
+    "PartFiles",
     "PartInfo",
     "Track",
     "Video",
@@ -29,7 +31,7 @@ __all__ = [
     "read_manifest",
 ]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of everything in an index; another one is refused."""
 MANIFEST: Final = "manifest.json"
 HEAD: Final = "head.npz"
@@ -41,6 +43,8 @@ SOURCES: Final = "sources.json"
 PARTS: Final = "parts"
 PART_FRAMES: Final = 1024
 """Frames of a part: at 50 rows of 256 numbers in 16 bits, 26 MB."""
+MASK_FRAMES: Final = 16
+"""Frames whose masks are compressed together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class Manifest:
     stuff: tuple[str, ...]
     """Clean texts that are stuff without being declared so."""
     keep_score: float | None
-    """Queries whose best reference score is lower were dropped; None: none was."""
+    """Queries that no reference word finds with this score were dropped; None: none was."""
     keep_rows: int | None
     """Most rows of one frame; None: no limit."""
     reference: int
@@ -143,11 +147,19 @@ class PartInfo:
     rows_bytes: int
     """Size of the file of rows."""
     rows_crc32: int
-    """Of that file."""
+    """Of that file without the states, which are checked where they are used."""
+    states_at: int
+    """Where in that file the states are."""
+    states_bytes: int
+    """Size of the states."""
+    states_crc32: int
+    """Of the states."""
     frames_bytes: int
     """Size of the file of frames."""
     frames_crc32: int
     """Of that file."""
+    blocks_bytes: int
+    """Size of the file of blocks; see `BlockFile`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +182,24 @@ class Track:
     """In how many frames it was found."""
 
 
-def part_files(root: Path, path: str) -> tuple[Path, Path]:
-    """The files of a part: its rows, its frames."""
-    return root / f"{path}.rows.arrow", root / f"{path}.frames.arrow"
+class PartFiles(NamedTuple):
+    """The files of a part."""
+
+    rows: Path
+    frames: Path
+    blocks: Path
+
+
+def part_files(root: Path, path: str) -> PartFiles:
+    """The files of a part.
+
+    Args:
+        root: Folder of the index.
+        path: `PartInfo.path`.
+    """
+    return PartFiles(
+        root / f"{path}.rows.arrow", root / f"{path}.frames.arrow", root / f"{path}.blocks.zst"
+    )
 
 
 def read_manifest(root: Path) -> Manifest:

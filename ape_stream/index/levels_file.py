@@ -34,8 +34,9 @@ _SUFFIX: Final = ".levels.arrow"
 
 def levels_of(root: Path, part: Part) -> Levels:
     """The levels of a part that has rows; they are written next to it where that is possible."""
-    path = root / f"{part.info.path}{_SUFFIX}"
-    identity = f"{_VERSION}-{part.info.rows_crc32:08x}-{part.info.rows_bytes}"
+    info = part.info
+    path = root / f"{info.path}{_SUFFIX}"
+    identity = f"{_VERSION}-{info.rows_crc32:08x}-{info.states_crc32:08x}-{info.rows_bytes}"
     found = _read(path, identity)
     if found is not None and found.rows == part.info.rows:
         return found

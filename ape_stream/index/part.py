@@ -1,17 +1,21 @@
-"""One part of an index: two Arrow files, mapped into memory."""
+"""One part of an index: its files, mapped into memory, and checked where they are read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 import numpy as np
 
 from ape_stream import masks
 from ape_stream.errors import ConfigError
+from ape_stream.index.blocks import BlockFile
 from ape_stream.index.bounds import Spheres
-from ape_stream.index.cells import clip_logits, inside_boxes, unpack_cells
-from ape_stream.index.layout import part_files
+from ape_stream.index.cells import clip_logits, inside_boxes, split_records, unpack_cells
+from ape_stream.index.coarse import CoarseStates
+from ape_stream.index.layout import MASK_FRAMES, part_files
 from ape_stream.optional import library
 
 if TYPE_CHECKING:
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from ape_stream.index.layout import Manifest, PartInfo
     from ape_stream.values.instances import Mask
 
-__all__ = ["FrameTable", "Part", "RowTable", "as_float32", "open_part"]
+__all__ = ["DamagedPartError", "FrameTable", "Part", "RowTable", "as_float32", "open_part"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,12 +69,32 @@ class FrameTable:
     """(F + 1,) where its rows begin; the last one is N."""
     dropped: NDArray[np.int32]
     """(F,) how many of its queries were dropped."""
+    state_crc32: NDArray[np.uint32]
+    """(F,) of the states of its rows."""
+    coarse_end: NDArray[np.int64]
+    """(F,) where its coarse states end among the blocks; the first begin at 0."""
+    coarse_crc32: NDArray[np.uint32]
+    """(F,) of that piece."""
+    mask_end: NDArray[np.int64]
+    """(F,) the same of masks, which begin where coarse states end; under the first of 16 frames."""
+    mask_crc32: NDArray[np.uint32]
+    """(F,) of that piece."""
     file: list[str | None]
     """F image files that they were read from; None for videos."""
 
 
 NO_PTS: Final = -(2**63)
 _ALL: Final = slice(None)
+_NONE: Final = slice(0, 0)
+
+
+class DamagedPartError(ConfigError):
+    """What is read of a part does not match its checksum: nothing of it can be trusted."""
+
+    def __init__(self, info: PartInfo, reason: str) -> None:
+        super().__init__(f"{info.path}: {reason}")
+        self.info = info
+        self.reason = reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,16 +109,79 @@ class Part:
     """Its frames."""
     spheres: Spheres
     """Around what was dropped."""
+    blocks: BlockFile
+    """Its masks and coarse states."""
     head: Head
     """Of the index."""
     mask_margin: float | None
     """Of the manifest."""
-    mask_column: Any
-    """N packed masks, an Arrow array of bytes."""
 
     def states(self, rows: slice | NDArray[np.intp] = _ALL) -> NDArray[np.float32]:
-        """The states of some rows, (n, C) float32; a view of the file where that is possible."""
+        """The states of some rows, (n, C) float32; a view of the file where that is possible.
+
+        Raises:
+            DamagedPartError: those of their frames do not match their checksum.
+        """
+        self._check(np.unique(self.rows.frame[rows]))
         return as_float32(self.rows.state[rows])
+
+    @cached_property
+    def _checked(self) -> NDArray[np.bool_]:
+        """(F,) whether the states of a frame were compared with their checksum."""
+        return np.zeros(len(self.frames.index), np.bool_)
+
+    def _check(self, frames: NDArray[np.int32]) -> None:
+        for frame in frames[~self._checked[frames]].tolist():
+            own = np.ascontiguousarray(self.rows.state[self.rows_of(frame)])
+            if crc32(own.data) != self.frames.state_crc32[frame]:
+                raise DamagedPartError(self.info, f"the states of frame {frame} are damaged")
+            self._checked[frame] = True
+
+    def verify(self) -> None:
+        """Read everything.
+
+        Raises:
+            DamagedPartError: something does not match its checksum.
+        """
+        self._check(np.arange(len(self.frames.index), dtype=np.int32))
+        for frame in range(len(self.frames.index)):
+            self.coarse(frame)
+            self._records(frame)
+
+    def coarse(self, frame: int) -> CoarseStates:
+        """The coarse states of a frame, in the order of its spheres.
+
+        Raises:
+            DamagedPartError: they do not match their checksum.
+        """
+        frames = self.frames
+        start = int(frames.coarse_end[frame - 1]) if frame else 0
+        data = self._block(start, int(frames.coarse_end[frame]), int(frames.coarse_crc32[frame]))
+        return CoarseStates.from_bytes(data, self.head.width)
+
+    def _block(self, start: int, end: int, crc: int) -> bytes:
+        try:
+            return self.blocks.read(start, end, crc)
+        except ValueError as error:
+            raise DamagedPartError(self.info, str(error)) from error
+
+    def _records(self, frame: int) -> list[bytes]:
+        """The packed masks of a frame."""
+        first = frame - frame % MASK_FRAMES
+        if first not in self._unpacked:
+            ends = self.frames.mask_end
+            start = int(ends[first - 1] if first else self.frames.coarse_end[-1])
+            data = self._block(start, int(ends[first]), int(self.frames.mask_crc32[first]))
+            self._unpacked.clear()  # frames are asked in order
+            self._unpacked[first] = split_records(data) if data else []
+        rows = self.rows_of(frame)
+        before = int(self.frames.first_row[first])
+        return self._unpacked[first][rows.start - before : rows.stop - before]
+
+    @cached_property
+    def _unpacked(self) -> dict[int, list[bytes]]:
+        """The packed masks that were read last, by the first of their frames."""
+        return {}
 
     def rows_of(self, frame: int) -> slice:
         """The rows of a frame, by its position in the part."""
@@ -120,7 +207,7 @@ class Part:
         frame = int(self.rows.frame[row])
         (height, width), filled = self.frames.cells[frame].tolist(), self._filled(frame)
         edges = self._edges(row)
-        record = memoryview(self.mask_column[row].as_buffer())
+        record = self._records(frame)[row - self.rows_of(frame).start]
         logits = unpack_cells(record, (height, width), edges)
         if not stuff:
             logits = clip_logits(logits[None], edges)[0]
@@ -151,59 +238,74 @@ def as_float32(states: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def open_part(root: Path, info: PartInfo, manifest: Manifest, head: Head) -> Part:
-    """Map a part into memory.
+    """Map a part into memory; all but its states and blocks is read and compared.
 
     Raises:
         ConfigError: a file is missing, damaged, or belongs to another index.
     """
-    rows_path, frames_path = part_files(root, info.path)
-    rows = _read(rows_path, info.rows_bytes, manifest.identity)
-    frames = _read(frames_path, info.frames_bytes, manifest.identity)
+    files, states = (
+        part_files(root, info.path),
+        slice(info.states_at, info.states_at + info.states_bytes),
+    )
+    rows = _read(files.rows, info.rows_bytes, info.rows_crc32, manifest.identity, states)
+    frames = _read(files.frames, info.frames_bytes, info.frames_crc32, manifest.identity)
+    blocks = BlockFile(files.blocks, info.blocks_bytes)
     try:
         return Part(
             info=info,
             rows=RowTable(**{f.name: _array(rows[f.name]) for f in fields(RowTable)}),
             frames=_frame_table(frames),
             spheres=_spheres(frames),
+            blocks=blocks,
             head=head,
             mask_margin=manifest.mask_margin,
-            mask_column=rows["mask"],
         )
     except (KeyError, ValueError) as error:
         raise ConfigError(f"{info.path} is no part of an index: {error}") from error
 
 
 def _frame_table(columns: dict[str, Any]) -> FrameTable:
-    plain = {f.name: _array(columns[f.name]) for f in fields(FrameTable) if f.name in _PLAIN}
+    names = [f.name for f in fields(FrameTable) if f.name not in ("first_row", "file")]
+    plain = {name: _array(columns[name]) for name in names}
     counts = _array(columns["rows"])
     first_row = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
     return FrameTable(**plain, first_row=first_row, file=columns["file"].to_pylist())
 
 
 def _spheres(columns: dict[str, Any]) -> Spheres:
-    centre, radius, remainder = (columns[name] for name in ("centre", "radius", "remainder"))
-    first = _array(radius.offsets).astype(np.int64)
+    lists = [columns[name] for name in ("centre", "radius", "remainder", "members")]
+    first = _array(lists[0].offsets).astype(np.int64)
     own = slice(first[0], first[-1])
-    values = (_array(column.values)[own] for column in (centre, radius, remainder))
-    return Spheres(first - first[0], *values)
+    return Spheres(first - first[0], *(_array(column.values)[own] for column in lists))
 
 
-_PLAIN = {"index", "time_s", "pts", "size", "cells", "filled", "dropped"}
-"""Fields of `FrameTable` that are columns of the file."""
+def _read(path: Path, size: int, crc: int, identity: str, unread: slice = _NONE) -> dict[str, Any]:
+    """The columns of a file of one record batch.
 
-
-def _read(path: Path, size: int, identity: str) -> dict[str, Any]:
-    """The columns of a file of one record batch."""
+    Args:
+        path: The file.
+        size: Its length, bytes.
+        crc: CRC-32 of it.
+        identity: `Manifest.identity`.
+        unread: Bytes that are not part of the checksum.
+    """
     pa = library("pyarrow", "index")
     try:
         if path.stat().st_size != size:
             raise ConfigError(f"{path.name} has {path.stat().st_size} bytes in place of {size}")
-        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
-            found = (reader.schema.metadata or {}).get(b"identity", b"").decode()
-            if found != identity:
-                raise ConfigError(f"{path.name} belongs to another index ({found or 'unknown'})")
-            batch = reader.get_batch(0)
-            return dict(zip(batch.schema.names, batch.columns, strict=True))
+        with pa.memory_map(str(path)) as source:
+            buffer = source.read_buffer()
+            data = memoryview(buffer)
+            if crc32(data[unread.stop :], crc32(data[: unread.start])) != crc:
+                raise ConfigError(f"{path.name} is damaged")
+            with pa.ipc.open_file(pa.BufferReader(buffer)) as reader:
+                found = (reader.schema.metadata or {}).get(b"identity", b"").decode()
+                if found != identity:
+                    raise ConfigError(
+                        f"{path.name} belongs to another index ({found or 'unknown'})"
+                    )
+                batch = reader.get_batch(0)
+                return dict(zip(batch.schema.names, batch.columns, strict=True))
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"{path.name} cannot be read: {error}") from error
 

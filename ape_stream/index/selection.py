@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["NMS_IOU", "select_pairs"]
+__all__ = ["CANDIDATES", "NMS_IOU", "select_pairs", "suppresses"]
 
 NMS_IOU: Final = 0.7
 """IoU above which the weaker of two regions of a prompt is dropped."""
-_CANDIDATES: Final = 1_000_000
+CANDIDATES: Final = 1_000_000
 """Pairs of a frame that may enter suppression; beyond it, each prompt's strongest do."""
 
 
@@ -65,20 +65,26 @@ def _several(starts: NDArray[np.intp]) -> Iterator[tuple[int, int]]:
 def _limits(frames: NDArray[np.int64], first: NDArray[np.intp], per_prompt: int) -> list[int]:
     """How many pairs of each group may enter suppression: a frame's words share the budget."""
     _, group_frame, present = np.unique(frames[first], return_inverse=True, return_counts=True)
-    limits: list[int] = np.maximum(per_prompt, _CANDIDATES // present)[group_frame].tolist()
+    limits: list[int] = np.maximum(per_prompt, CANDIDATES // present)[group_frame].tolist()
     return limits
 
 
 def _not_suppressed(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Greedy non-maximum suppression of (n, 4) boxes, strongest first: which stay, (n,)."""
-    x1, y1, x2, y2 = boxes.T
-    zero = np.float32(0)
-    width = np.maximum(np.minimum.outer(x2, x2) - np.maximum.outer(x1, x1), zero)
-    height = np.maximum(np.minimum.outer(y2, y2) - np.maximum.outer(y1, y1), zero)
-    overlap, area = width * height, (x2 - x1) * (y2 - y1)
-    with np.errstate(invalid="ignore"):  # two boxes without area: not a number, so no overlap
-        near = overlap / (area[:, None] + area - overlap) > np.float32(NMS_IOU)
+    near = suppresses(boxes, boxes)
     keep = np.ones(len(boxes), np.bool_)
     for index in range(1, len(boxes)):
         keep[index] = not (near[index, :index] & keep[:index]).any()
     return keep
+
+
+def suppresses(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether (n, 4) and (m, 4) boxes overlap so much that one suppresses the other, (n, m)."""
+    zero = np.float32(0)
+    width = np.minimum.outer(a[:, 2], b[:, 2]) - np.maximum.outer(a[:, 0], b[:, 0])
+    height = np.minimum.outer(a[:, 3], b[:, 3]) - np.maximum.outer(a[:, 1], b[:, 1])
+    overlap = np.maximum(width, zero) * np.maximum(height, zero)
+    areas = [(one[:, 2] - one[:, 0]) * (one[:, 3] - one[:, 1]) for one in (a, b)]
+    with np.errstate(invalid="ignore"):  # two boxes without area: not a number, so no overlap
+        near: NDArray[np.bool_] = overlap / (np.add.outer(*areas) - overlap) > np.float32(NMS_IOU)
+    return near

@@ -50,6 +50,10 @@ def like_box(index: Index, video: str, frame: int, box: Box) -> Answer:
     Raises:
         UsageError: there is no such video or frame, or no query of the index is near the box.
     """
+    return index.answered(lambda: _like_box(index, video, frame, box))
+
+
+def _like_box(index: Index, video: str, frame: int, box: Box) -> Answer:
     part, position = _frame_of(index, video, frame)
     rows = part.rows_of(position)
     height, width = part.size(position)
@@ -71,6 +75,10 @@ def like_object(index: Index, video: str, track: int) -> Answer:
     Raises:
         UsageError: there is no such video or object.
     """
+    return index.answered(lambda: _like_object(index, video, track))
+
+
+def _like_object(index: Index, video: str, track: int) -> Answer:
     states = [
         part.states(np.flatnonzero(part.rows.track == track)) for part in _parts_of(index, video)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from ape_stream.errors import ConfigError
 from ape_stream.index.alignment import Head, read_head
 from ape_stream.index.database import Database
 from ape_stream.index.layout import DATABASE, HEAD, Manifest, read_manifest
-from ape_stream.index.part import Part, open_part
+from ape_stream.index.part import DamagedPartError, Part, open_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +79,21 @@ class Store:
         with Database(self.root / DATABASE) as database:
             return database.tracks(video, start_s, end_s)
 
+    def without(self, info: PartInfo, reason: str) -> Store:
+        """The same without a part that turned out to be damaged."""
+        parts = tuple(part for part in self.parts if part.info != info)
+        return replace(self, parts=parts, missing=(*self.missing, Missing(info, reason)))
+
+    def verified(self) -> Store:
+        """The same without what is damaged: everything is read and compared with its checksums."""
+        store = self
+        for part in self.parts:
+            try:
+                part.verify()
+            except DamagedPartError as error:
+                store = store.without(error.info, error.reason)
+        return store
+
     @cached_property
     def rows(self) -> int:
         """How many rows there are."""
@@ -88,7 +103,8 @@ class Store:
 def open_store(root: str | Path) -> Store:
     """Open an index.
 
-    A part that is damaged, or of other weights, is left out and named in `Store.missing`.
+    A part that is damaged, or of other weights, is left out and named in `Store.missing`. States,
+    masks and what is kept of dropped queries are checked where they are read (`DamagedPartError`).
 
     Raises:
         ConfigError: there is no index, or what all parts need is damaged.

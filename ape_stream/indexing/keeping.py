@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -11,8 +11,11 @@ from ape_stream.errors import UsageError
 from ape_stream.index.alignment import scores_of
 from ape_stream.index.bounds import enclose
 from ape_stream.index.cells import inside_boxes, pack_cells
+from ape_stream.index.coarse import encode_coarse
 from ape_stream.index.part import as_float32
+from ape_stream.index.selection import suppresses
 from ape_stream.indexing.parts import IndexedFrame
+from ape_stream.indexing.survivors import survivors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,16 +26,23 @@ if TYPE_CHECKING:
 
 __all__ = ["KEEP_ALL", "Keep", "Keeper", "Reference", "keep_of"]
 
-SPHERES: Final = 12
-"""Around what is dropped of a frame, at most: 1.6 KB of it."""
+_SPHERES: Final = 8
+"""Around the coarse states of a frame, at most, and half as many around what else is dropped."""
+_COARSE: Final = 64
+"""Most coarse states of a frame, those of the best scores; queries that score less are rare."""
+_COARSE_SCORE: Final = 0.02
+"""Lowest best score of a reference word of a coarse state."""
+_LEAD: Final = 0.01
+"""Queries that are suppressed by so little are kept, too: other words may take them. A logit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Which queries are kept; those that are dropped are bounded (decisions/0009)."""
+    """Which queries are kept; those that are dropped are bounded (decisions/0011)."""
 
-    score: float | None = 0.3
-    """Lowest best score of a reference word, 0..1; None: every query is kept."""
+    score: float | None = 0.15
+    """Lowest score with which a reference word finds a query that is kept, 0..1; None: every query
+    is kept."""
     rows: int | None = 50
     """Most queries of one frame, those of the best scores; None: no limit."""
 
@@ -78,17 +88,17 @@ class Keeper:
         self._head = head
         self._reference = reference
         self._keep = keep
+        lengths = np.linalg.norm(reference.vectors, axis=1)
+        self._reach = float(lengths.max() / head.scale)
 
     def frame(self, frame: Frame, queries: FrameQueries) -> IndexedFrame:
         """What the index keeps of a frame."""
         states = as_float32(queries.states)  # (Q, C)
-        scores = self._scores(states)  # (Q,)
-        kept = self._kept(scores)  # (K,) rising
-        dropped = np.setdiff1d(np.arange(len(scores)), kept)
+        logits = self._logits(states)  # (Q, P)
+        scores = scores_of(logits.max(axis=1))  # (Q,)
+        kept = self._kept(states, logits, queries.boxes)  # (K,) rising
         boxes = queries.boxes[kept]
         edges = inside_boxes(boxes, queries.cells, queries.filled, queries.facts.mask_margin)
-        masks = pack_cells(queries.mask_logits(kept), edges) if len(kept) else []
-        centre, radius, remainder = enclose(states[dropped], self._head.basis, SPHERES)
         unit = frame.time_base
         return IndexedFrame(
             index=frame.index,
@@ -103,25 +113,64 @@ class Keeper:
             box=boxes,
             reference=scores[kept],
             state=queries.states[kept],
-            masks=masks,
-            dropped=len(dropped),
-            centre=centre,
-            radius=radius,
-            remainder=remainder,
+            masks=pack_cells(queries.mask_logits(kept), edges) if len(kept) else [],
+            **self._dropped(states, scores, queries.boxes, kept),
         )
 
-    def _scores(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(Q,) the best score of a reference word; what it decides need not be exact."""
+    def _logits(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(Q, P) of the reference words; what they decide need not be exact."""
         words = self._reference
-        logits = states @ words.vectors.T / np.float32(self._head.scale) + words.biases  # (Q, P)
-        return scores_of(logits.max(axis=1))
+        logits: NDArray[np.float32] = states @ (words.vectors.T / np.float32(self._head.scale))
+        logits += words.biases
+        return logits
 
-    def _kept(self, scores: NDArray[np.float32]) -> NDArray[np.intp]:
+    def _kept(
+        self,
+        states: NDArray[np.float32],
+        logits: NDArray[np.float32],
+        boxes: NDArray[np.float32],
+    ) -> NDArray[np.intp]:
         """Numbers of the queries that are kept, rising."""
-        kept = np.arange(len(scores))
-        if self._keep.score is not None:
-            kept = np.flatnonzero(scores >= self._keep.score)
-        if self._keep.rows is not None and len(kept) > self._keep.rows:
-            best = np.argsort(-scores[kept], kind="stable")[: self._keep.rows]
-            kept = np.sort(kept[best])
-        return kept
+        most = len(states) if self._keep.rows is None else self._keep.rows
+        if self._keep.score is None:
+            return np.sort(np.argsort(-logits.max(axis=1), kind="stable")[:most])
+        floor = float(np.log(self._keep.score / (1 - self._keep.score)))
+        best, lead = survivors(logits, suppresses(boxes, boxes), floor)
+        found = np.flatnonzero(np.isfinite(best) | (lead <= _LEAD))
+        if len(found) > most:
+            rank = np.where(np.isfinite(best), best, logits.max(axis=1))
+            return np.sort(found[np.argsort(-rank[found], kind="stable")[:most]])
+        # A coarse state may seem to win where its own does not: such a query is kept, too.
+        others = np.setdiff1d(np.flatnonzero(np.isfinite(lead)), found)
+        if len(others):
+            coarse = encode_coarse(states[others], boxes[others], states[found])
+            unsure = others[lead[others] <= _LEAD + 2 * self._reach * coarse.error]
+            closest = np.argsort(lead[unsure], kind="stable")[: most - len(found)]
+            found = np.concatenate([found, unsure[closest]])
+        return np.sort(found)
+
+    def _dropped(
+        self,
+        states: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        boxes: NDArray[np.float32],
+        kept: NDArray[np.intp],
+    ) -> dict[str, Any]:
+        """What is kept of the queries that are not: fields of `IndexedFrame`."""
+        dropped = np.setdiff1d(np.arange(len(states)), kept)
+        order = dropped[np.argsort(-scores[dropped], kind="stable")]
+        count = min(_COARSE, int((scores[order] >= _COARSE_SCORE).sum())) if len(kept) else 0
+        near, far = order[:count], order[count:]
+        inner = enclose(states[near], self._head.basis, _SPHERES)
+        outer = enclose(states[far], self._head.basis, _SPHERES // 2)
+        near = near[np.argsort(inner.owner, kind="stable")]
+        coarse = encode_coarse(states[near], boxes[near], states[kept]).to_bytes() if count else b""
+        members = np.bincount(inner.owner, minlength=len(inner.radius) + len(outer.radius))
+        return {
+            "dropped": len(dropped),
+            "centre": np.concatenate([inner.centre, outer.centre]),
+            "radius": np.concatenate([inner.radius, outer.radius]),
+            "remainder": np.concatenate([inner.remainder, outer.remainder]),
+            "members": members.astype(np.int32),
+            "coarse": np.frombuffer(coarse, np.uint8),
+        }

@@ -1,4 +1,4 @@
-"""Frames and rows, gathered and written as a part: two Arrow files that never change again."""
+"""Frames and rows, gathered and written as a part: files that never change again."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from zlib import crc32
 import numpy as np
 
 from ape_stream.batch.shards import write_whole
-from ape_stream.index.layout import part_files
+from ape_stream.index.blocks import pack_piece
+from ape_stream.index.cells import join_records
+from ape_stream.index.layout import MASK_FRAMES, part_files
 from ape_stream.index.part import NO_PTS
 from ape_stream.optional import library
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -60,6 +62,10 @@ class IndexedFrame:
     """(S,)."""
     remainder: NDArray[np.float32]
     """(S,)."""
+    members: NDArray[np.int32]
+    """(S,) how many coarse states are in each."""
+    coarse: NDArray[np.uint8]
+    """`CoarseStates.to_bytes`, in the order of spheres."""
 
 
 def write_part(
@@ -69,7 +75,7 @@ def write_part(
     tracks: Sequence[NDArray[np.int64]],
     identity: str,
 ) -> dict[str, int]:
-    """Write the two files of a part.
+    """Write the files of a part.
 
     Args:
         root: Folder of the index.
@@ -79,22 +85,64 @@ def write_part(
         identity: `Manifest.identity`.
 
     Returns:
-        Sizes and checksums, as fields of `PartInfo`.
+        Sizes, checksums and where states are, as fields of `PartInfo`.
 
     Raises:
         SinkError: they cannot be written.
     """
-    rows_path, frames_path = part_files(root, path)
+    files = part_files(root, path)
+    pieces, places = _blocks(frames)
     rows = _file_bytes(_row_columns(frames, tracks), identity)
-    table = _file_bytes(_frame_columns(frames), identity)
-    write_whole(rows_path, rows)
-    write_whole(frames_path, table)
+    table = _file_bytes({**_frame_columns(frames), **places}, identity)
+    states = sum(frame.state.nbytes for frame in frames)
+    at = _states_at(rows)
+    write_whole(files.rows, rows)
+    write_whole(files.frames, table)
+    write_whole(files.blocks, pieces)
     return {
         "rows_bytes": len(rows),
-        "rows_crc32": crc32(rows),
+        "rows_crc32": crc32(rows[at + states :], crc32(rows[:at])),
+        "states_at": at,
+        "states_bytes": states,
+        "states_crc32": crc32(rows[at : at + states]),
         "frames_bytes": len(table),
         "frames_crc32": crc32(table),
+        "blocks_bytes": len(pieces),
     }
+
+
+def _blocks(frames: Sequence[IndexedFrame]) -> tuple[bytes, dict[str, Any]]:
+    """The file of blocks, and the columns of frames that say where what is, and its checksum."""
+    pa = library("pyarrow", "index")
+    coarse = [pack_piece(frame.coarse.tobytes()) for frame in frames]
+    masks = [
+        pack_piece(join_records([mask for frame in group for mask in frame.masks]))
+        for group in _groups(frames)
+    ]
+    # The masks of some frames are one piece; of these, it is under the first.
+    masks = [masks[k // MASK_FRAMES] if k % MASK_FRAMES == 0 else b"" for k in range(len(frames))]
+    columns = {"state_crc32": pa.array([crc32(f.state.tobytes()) for f in frames], pa.uint32())}
+    end = 0
+    for name, pieces in (("coarse", coarse), ("mask", masks)):
+        ends = end + np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+        end = int(ends[-1])
+        columns[f"{name}_end"] = pa.array(ends)
+        columns[f"{name}_crc32"] = pa.array([crc32(piece) for piece in pieces], pa.uint32())
+    return b"".join([*coarse, *masks]), columns
+
+
+def _groups(frames: Sequence[IndexedFrame]) -> Iterator[Sequence[IndexedFrame]]:
+    for first in range(0, len(frames), MASK_FRAMES):
+        yield frames[first : first + MASK_FRAMES]
+
+
+def _states_at(rows: bytes) -> int:
+    """Where the states begin in a file of rows."""
+    pa = library("pyarrow", "index")
+    data = pa.py_buffer(rows)
+    with pa.ipc.open_file(pa.BufferReader(data)) as reader:
+        buffer = reader.get_batch(0).column("state").flatten().buffers()[1]
+    return 0 if buffer is None or not buffer.size else int(buffer.address - data.address)
 
 
 def _row_columns(
@@ -109,7 +157,6 @@ def _row_columns(
         "reference": pa.array(np.concatenate([frame.reference for frame in frames])),
         "track": pa.array(np.concatenate(tracks)),
         "state": _lists(np.concatenate([frame.state for frame in frames])),
-        "mask": pa.array([mask for frame in frames for mask in frame.masks], pa.binary()),
     }
 
 
@@ -120,6 +167,7 @@ def _frame_columns(frames: Sequence[IndexedFrame]) -> dict[str, Any]:
         "centre": _lists(np.concatenate([frame.centre for frame in frames])),
         "radius": pa.array(np.concatenate([frame.radius for frame in frames])),
         "remainder": pa.array(np.concatenate([frame.remainder for frame in frames])),
+        "members": pa.array(np.concatenate([frame.members for frame in frames])),
     }
     lists = {name: pa.ListArray.from_arrays(counts, values) for name, values in spheres.items()}
     return {

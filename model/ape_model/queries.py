@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ape_model.inference.detect import rounded_masks
 from ape_model.network.boxes import corners
 from ape_stream.values.queries import FrameQueries, NetworkFacts
 
@@ -111,7 +112,8 @@ def _of_image(
 
     @torch.inference_mode()
     def mask_logits(numbers: NDArray[Any]) -> NDArray[Any]:
-        return _array(network.masks_of(hidden, feature, torch.from_numpy(numbers)).float())
+        logits = network.masks_of(hidden, feature, torch.from_numpy(numbers))
+        return _array(rounded_masks(logits))
 
     return FrameQueries(
         states=_stored(hidden),

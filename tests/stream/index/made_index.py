@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -12,12 +13,12 @@ from ape_model.text.cache import EmbeddingSpace
 from ape_model.text.embedding_file import EmbeddingFile
 from ape_stream import masks
 from ape_stream.index.alignment import Head
-from ape_stream.index.bounds import enclose
-from ape_stream.index.cells import inside_boxes, pack_cells
 from ape_stream.index.database import Database
 from ape_stream.index.layout import DATABASE, FORMAT, HEAD, MANIFEST, Manifest, PartInfo, Video
-from ape_stream.indexing.parts import IndexedFrame, write_part
-from ape_stream.types import Instances
+from ape_stream.indexing.keeping import Keep, Keeper, Reference
+from ape_stream.indexing.parts import write_part
+from ape_stream.types import Frame, Instances
+from ape_stream.values.queries import FrameQueries
 
 WIDTH = 16
 TOWER = "ab" * 32
@@ -102,7 +103,7 @@ def _blobs(rng, boxes):
     noise = rng.standard_normal((*boxes.shape[:2], h, w))
     logits = 3 * (1 - far) + noise
     logits[:, ::7] = -5  # a query without a pixel
-    return logits.astype(np.float32)
+    return np.clip(np.round(logits * 16), -127, 127).astype(np.float32) / np.float32(16)
 
 
 def manifest_of(made, keep, **changes):
@@ -154,23 +155,18 @@ def write_index(made, keep, part_frames, name, **changes):
 
 
 def _frame(made, f, keep, vectors, biases):
-    states = made.states[f]
-    best = 1 / (1 + np.exp(-made.head.logits(states, vectors, biases).max(axis=1)))
-    kept = np.flatnonzero(best >= (0 if keep is None else keep))
-    dropped = np.setdiff1d(np.arange(len(states)), kept)
-    centre, radius, remainder = enclose(states[dropped], made.head.basis, 2)
-    if not len(dropped):
-        centre, radius, remainder = centre[:0], radius[:0], remainder[:0]
-    boxes = made.boxes[f, kept]
-    edges = inside_boxes(boxes, CELLS, FILLED, MARGIN)
-    frame = IndexedFrame(
-        index=f, time_s=f / 10, pts=f * 9000, time_base=(1, 90_000), file=None,
-        size=SIZE, cells=CELLS, filled=FILLED,
-        query=kept.astype(np.int32), box=boxes, reference=best[kept].astype(np.float32),
-        state=states[kept], masks=pack_cells(made.logits[f, kept], edges),
-        dropped=len(dropped), centre=centre, radius=radius, remainder=remainder,
-    )  # fmt: skip
-    return frame, made.tracks[f, kept].astype(np.int64)
+    queries = FrameQueries(made.states[f], made.boxes[f], CELLS, FILLED,
+                           lambda numbers: made.logits[f][numbers], Facts)  # fmt: skip
+    frame = Frame(
+        np.zeros((*SIZE, 3), np.uint8), f, f / 10, pts=f * 9000, time_base=Fraction(1, 90_000)
+    )
+    keeper = Keeper(made.head, Reference(WORDS, vectors, biases), Keep(keep, None))
+    row = keeper.frame(frame, queries)
+    return row, made.tracks[f, row.query].astype(np.int64)
+
+
+class Facts:
+    mask_margin = MARGIN
 
 
 def live(made, words, thresholds, stuff=("sky",), frames=None):

@@ -1,0 +1,120 @@
+"""States of dropped queries in 8 bits, each next to that of a kept query of its frame.
+
+Most of what is dropped was found twice: its state is nearly that of a kept query b, and only what
+it differs by is stored, as codes q of step s. With the length e of what rounding lost, for any text
+
+    h . t <= b . t + s (q . t) + e |t|
+
+which is closer than two queries of one object are to one another: so it also shows which of them
+suppresses the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["CoarseStates", "encode_coarse"]
+
+_LARGEST: Final = 127
+_SLACK: Final = 1 + 2.0**-20
+"""Above what float32 rounds in a length."""
+_EXACT: Final = 2.0**-18
+"""Above what fixed point rounds in exact scores (2^-20 at C = 256), in parts of |h| |t|."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CoarseStates:
+    """M dropped queries of one frame."""
+
+    code: NDArray[np.int8]
+    """(M, C) q."""
+    step: NDArray[np.float32]
+    """(M,) s."""
+    error: NDArray[np.float32]
+    """(M,) e."""
+    base: NDArray[np.uint16]
+    """(M,) the kept query b, by its position among those of the frame."""
+    box: NDArray[np.float32]
+    """(M, 4) x1 y1 x2 y2 over the image's width and height, 0..1: the network's own box."""
+
+    def take(self, order: NDArray[np.intp]) -> CoarseStates:
+        """Some of them."""
+        arrays = (self.code, self.step, self.error, self.base, self.box)
+        return CoarseStates(*(array[order] for array in arrays))
+
+    def to_bytes(self) -> bytes:
+        """All columns, one after the other."""
+        arrays = (self.code, self.step, self.error, self.base, self.box)
+        return b"".join(array.tobytes() for array in arrays)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, width: int) -> CoarseStates:
+        """Undo `to_bytes`.
+
+        Args:
+            data: Of `to_bytes`.
+            width: C.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        layout: tuple[tuple[Any, int], ...] = (
+            (np.int8, width), (np.float32, 1), (np.float32, 1), (np.uint16, 1), (np.float32, 4),
+        )  # fmt: skip
+        size = sum(np.dtype(kind).itemsize * numbers for kind, numbers in layout)
+        count, rest = divmod(len(data), size)
+        if rest:
+            raise ValueError(f"{len(data)} bytes are no whole number of coarse states")
+        at, columns = 0, []
+        for kind, numbers in layout:
+            column = np.frombuffer(data, kind, count * numbers, at)
+            columns.append(column)
+            at += column.nbytes
+        code, step, error, base, box = columns
+        return cls(code.reshape(count, width), step, error, base, box.reshape(count, 4))
+
+    def upper_products(
+        self, kept: NDArray[np.float32], vectors: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """The highest products (M, P) of these states with texts.
+
+        Args:
+            kept: (K, C) states of the frame that are kept.
+            vectors: (P, C) text vectors.
+        """
+        near = kept[self.base].astype(np.float64) + self.code * self.step[:, None].astype(
+            np.float64
+        )
+        texts = vectors.astype(np.float64)
+        lengths = np.linalg.norm(texts, axis=1)  # (P,)
+        reach = self.error + _EXACT * (np.linalg.norm(near, axis=1) + self.error)  # (M,)
+        products: NDArray[np.float64] = near @ texts.T + reach[:, None] * lengths
+        return products
+
+
+def encode_coarse(
+    states: NDArray[np.float32], boxes: NDArray[np.float32], kept: NDArray[np.float32]
+) -> CoarseStates:
+    """Encode the states of dropped queries.
+
+    Args:
+        states: (M, C) finite.
+        boxes: (M, 4) of the same queries.
+        kept: (K, C) states of the same frame, 1 <= K <= 65,536.
+    """
+    distance = np.square(kept).sum(axis=1) - 2 * states @ kept.T  # (M, K), less |h|^2
+    base = distance.argmin(axis=1)
+    difference = states - kept[base]  # (M, C)
+    step = np.maximum(np.abs(difference).max(axis=1) / np.float32(_LARGEST), np.float32(1e-30))
+    code = np.rint(difference / step[:, None]).clip(-_LARGEST, _LARGEST).astype(np.int8)
+    # In float64, of the numbers as they are stored.
+    lost = states.astype(np.float64) - kept[base] - code * step[:, None].astype(np.float64)
+    error = (np.linalg.norm(lost, axis=1) * _SLACK).astype(np.float32)
+    error = np.nextafter(error, np.float32(np.inf))
+    return CoarseStates(code, step, error, base.astype(np.uint16), boxes)
