@@ -3,7 +3,7 @@
 alignment      Head, fixed_point: exact scores of states and texts, as the network computes them
 layout, store, database  what an index holds; Store: as a whole, without what is damaged
 part           Part: the rows and frames of 1,024 frames of one clip, mapped into memory
-bounds, coarse, certainty  spheres around dropped queries, their states in 8 bits; what they may add
+dropped        what is known of dropped queries, and what they may add to an answer
 cells, blocks  masks, packed and back; compressed pieces with checksums
 levels, levels_file  Levels: small bounds of many states, by segments that follow one object
 scan           Scanner: every row that reaches a threshold, exactly; benchmark: `bench index`

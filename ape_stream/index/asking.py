@@ -14,7 +14,7 @@ from ape_stream import masks
 from ape_stream.errors import UsageError
 from ape_stream.index.alignment import scores_of
 from ape_stream.index.answer import SENTENCE, VOCABULARY, Answer, FoundFrame, Uncertain, numbered
-from ape_stream.index.certainty import Selected, lost_logits
+from ape_stream.index.dropped.certainty import Selected, lost_logits
 from ape_stream.index.levels_file import levels_of
 from ape_stream.index.part import NO_PTS, DamagedPartError
 from ape_stream.index.scan import Scanner, Words, logit_floor

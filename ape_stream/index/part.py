@@ -12,9 +12,9 @@ import numpy as np
 from ape_stream import masks
 from ape_stream.errors import ConfigError
 from ape_stream.index.blocks import BlockFile
-from ape_stream.index.bounds import Spheres
 from ape_stream.index.cells import clip_logits, inside_boxes, split_records, unpack_cells
-from ape_stream.index.coarse import CoarseStates
+from ape_stream.index.dropped.bounds import Spheres
+from ape_stream.index.dropped.coarse import CoarseStates
 from ape_stream.index.layout import MASK_FRAMES, part_files
 from ape_stream.optional import library
 

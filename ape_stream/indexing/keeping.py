@@ -9,9 +9,9 @@ import numpy as np
 
 from ape_stream.errors import UsageError
 from ape_stream.index.alignment import scores_of
-from ape_stream.index.bounds import enclose
 from ape_stream.index.cells import inside_boxes, pack_cells
-from ape_stream.index.coarse import encode_coarse
+from ape_stream.index.dropped.bounds import enclose
+from ape_stream.index.dropped.coarse import encode_coarse
 from ape_stream.index.part import as_float32
 from ape_stream.index.selection import suppresses
 from ape_stream.indexing.parts import IndexedFrame

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ape_stream.index.alignment import scores_of
+from ape_stream.index.dropped.certainty import Selected, lost_logits
 from ape_stream.index.levels_file import levels_size
-from ape_stream.index.certainty import Selected, lost_logits
 from ape_stream.index.scan import Words, logit_floor
 from ape_stream.index.selection import select_pairs
 from ape_stream.index.store import open_store

@@ -43,11 +43,6 @@ class CoarseStates:
     box: NDArray[np.float32]
     """(M, 4) x1 y1 x2 y2 over the image's width and height, 0..1: the network's own box."""
 
-    def take(self, order: NDArray[np.intp]) -> CoarseStates:
-        """Some of them."""
-        arrays = (self.code, self.step, self.error, self.base, self.box)
-        return CoarseStates(*(array[order] for array in arrays))
-
     def to_bytes(self) -> bytes:
         """All columns, one after the other."""
         arrays = (self.code, self.step, self.error, self.base, self.box)

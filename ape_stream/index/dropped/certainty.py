@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ape_stream.index.coarse import CoarseStates
+    from ape_stream.index.dropped.coarse import CoarseStates
     from ape_stream.index.part import Part
     from ape_stream.index.scan import Words
 
