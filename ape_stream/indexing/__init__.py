@@ -3,8 +3,7 @@
 shelf        a whole run over clips: plan, workers, the database
 job          IndexJob: what a worker does with a clip
 base         what all parts share: manifest, head, reference words
-keeping      Keeper: which queries of a frame are kept, and what of the others
-survivors    which queries the suppression of any reference word leaves
+keeping, survivors  Keeper: which queries of a frame are kept, and what of the others
 tracking     RowTracker: objects through a video under any name
 writing      VideoWriter: the frames of one video, in parts
 parts        write_part: frames and rows as the two files of a part
