@@ -15,8 +15,8 @@ from stand_in import install
 
 from ape_stream import index
 from ape_stream.cli.main import main
-from ape_stream.index.alignment import Head
 from ape_stream.index import levels_file
+from ape_stream.index.alignment import Head
 from ape_stream.indexing import payload
 from ape_stream.indexing.keeping import Keep, Keeper, Reference
 from ape_stream.indexing.parts import IndexedFrame
