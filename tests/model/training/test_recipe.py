@@ -65,6 +65,7 @@ scale = [0.5, 1]
         ("steps = 1\nlearning_rate = 'fast'", "'learning_rate' in .* must be a number, got 'fast'"),
         ("steps = 1\nlearning_rate = -1.0", "learning_rate must be over 0"),
         ("steps = 1\nema = 1.0", "ema and decay_from"),
+        ("steps = 1\nprecision = 'bfloat16'", "precision of nano is float32"),
         ("steps = 1\nclassification = 'soft'", "classification must be one of quality, focal"),
         ("steps =", "is not a recipe"),
         ("steps = 1\nphase = 3", r"phase must be written \[\[phase\]\]"),

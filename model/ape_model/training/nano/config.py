@@ -14,6 +14,8 @@ __all__ = ["LoopConfig"]
 class LoopConfig(EngineConfig):
     """Length and optimizer of a run: the keys at the top of a recipe."""
 
+    precision: str = "float32"
+    """`float32` alone: the losses of nano are not made for 16 bits."""
     clip: float = 5.0
     """Largest norm of the network's gradient; a larger one is scaled down."""
     prefetch: int = 4
@@ -55,6 +57,8 @@ class LoopConfig(EngineConfig):
             ValueError: a field is out of range.
         """
         EngineConfig.__post_init__(self)  # `super()` knows no class that slots have replaced
+        if self.precision != "float32":
+            raise ValueError("precision of nano is float32: its losses are not made for 16 bits")
         if not (self.learning_rate > 0 and 0 < self.layer_decay <= 1):
             raise ValueError("learning_rate must be over 0, layer_decay over 0 and at most 1")
         if not (0 <= self.ema < 1 and 0 <= self.decay_from < 1):
