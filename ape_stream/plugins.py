@@ -28,6 +28,7 @@ import inspect
 import re
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, get_type_hints
@@ -75,6 +76,8 @@ _EXTRAS = {
     "zstandard": "zmq",
 }
 """Our extra that brings an import name; a plugin may also name it in its entry point."""
+_INSTEAD = {"dds": "rclpy"}
+"""A module that stands in for an extra: topics come through a sourced ROS 2 as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +150,10 @@ def _missing(entry: EntryPoint) -> str:
 
     A plugin that imports its library at its first use is imported without it, too.
     """
+    extras = [e for e in entry.extras if e not in _INSTEAD or find_spec(_INSTEAD[e]) is None]
     for requirement in (entry.dist.requires or ()) if entry.dist is not None else ():
         needed = _OF_EXTRA.fullmatch(requirement)
-        if needed is not None and needed["extra"] in entry.extras:
+        if needed is not None and needed["extra"] in extras:
             try:
                 version(needed["name"])
             except PackageNotFoundError:

@@ -34,6 +34,7 @@ def package(tmp_path, monkeypatch):
         "Requires-Dist: numpy>=2\n"
         "Requires-Dist: numpy>=2; extra == 'here'\n"
         "Requires-Dist: nobodys-package>=3; extra == 'late'\n"
+        "Requires-Dist: nobodys-package>=3; extra == 'dds'\n"
     )
     (info / "entry_points.txt").write_text(
         "[ape_stream.trackers]\n"
@@ -44,6 +45,7 @@ def package(tmp_path, monkeypatch):
         "wants_zmq = needs_zmq:X\n"
         "broken = broken:X\n"
         "missing = fakeplug:Absent\n"
+        "topics = fakeplug:anything [dds]\n"
         "[ape_stream.sources]\n"
         "fake = fakeplug:source\n"
     )
@@ -114,6 +116,12 @@ class TestWithPackage:
         assert found["late"].problem == (
             "tracker 'late' needs nobodys-package: pip install 'fakeplug[late]'"
         )
+
+    def test_a_sourced_ros_2_stands_in_for_the_extra_of_topics(self, monkeypatch):
+        for there, problem in ((False, True), (True, False)):
+            monkeypatch.setattr(plugins, "find_spec", lambda _name, there=there: there or None)
+            found = {plugin.name: plugin for plugin in plugins.survey("trackers")}
+            assert (found["topics"].problem is not None) is problem
 
     def test_finding_names_imports_nothing(self):
         assert {"fake", "broken"} <= set(plugins.names("trackers"))
