@@ -239,6 +239,50 @@ def test_a_bag_of_results_holds_boxes_in_space_and_the_other_topics(drive, tmp_p
         assert [time for time, _ in held[topic]] == [time for time, _ in original[topic]]
 
 
+def test_another_reader_finds_the_same_in_a_bag_of_results(drive, tmp_path):
+    """mcap_ros2 decodes by the definitions in the file; ours are of rosbags."""
+    reader = pytest.importorskip("mcap.reader", reason="needs mcap-ros2-support (extra dev)")
+    decoder = pytest.importorskip("mcap_ros2.decoder")
+    with (
+        BagSource(f"bag://{drive}", name="cam", depth="/cam/depth/image") as source,
+        BagSink(f"bag:{tmp_path / 'out'}", image="none") as sink,
+    ):
+        frame = next(iter(source))
+        shape = np.zeros((48, 64), bool)
+        shape[10:30, 20:50] = True
+        found = (crop(shape),)
+        instances = Instances(boxes(found), np.array([0.5], np.float32), np.array([0]), found,
+                              (48, 64))  # fmt: skip
+        sink.write(FrameResult(frame, instances, PromptSet.of("box")))
+    with (tmp_path / "out" / "out.mcap").open("rb") as file:
+        decoded = reader.make_reader(file, decoder_factories=[decoder.DecoderFactory()])
+        theirs = {channel.topic: message for _, channel, _, message in
+                  decoded.iter_decoded_messages()}  # fmt: skip
+    ours = {topic: message for topic, ((_, message),) in messages_of(tmp_path / "out").items()}
+    assert set(theirs) == set(ours)
+    assert {"detections_3d", "points", "markers", "annotations"} < {t[9:] for t in theirs}
+    for topic, message in ours.items():
+        same_fields(theirs[topic], message, topic)
+
+
+def same_fields(theirs, ours, where):
+    """Every value that the other reader has decoded is ours."""
+    if hasattr(ours, "__msgtype__"):
+        names = [name for name in vars(ours) if name.islower() and name[0] != "_"]  # no constants
+        assert names
+        for name in names:
+            same_fields(getattr(theirs, name), getattr(ours, name), f"{where}.{name}")
+    elif isinstance(ours, list):
+        assert len(theirs) == len(ours), where
+        for one, other in zip(theirs, ours, strict=True):
+            same_fields(one, other, where)
+    elif isinstance(ours, np.ndarray):
+        assert np.array_equal(np.frombuffer(theirs, np.uint8) if isinstance(theirs, bytes)
+                              else np.array(theirs), ours), where  # fmt: skip
+    else:
+        assert theirs == ours, where
+
+
 @pytest.mark.parametrize(
     ("start", "seconds"),
     [("2026-11-29T08:00:00", 1_795_939_200), ("2026-11-29T09:00:00+01:00", 1_795_939_200),
