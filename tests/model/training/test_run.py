@@ -21,6 +21,7 @@ from ape_model.training.engine import Engine
 from ape_model.training.errors import TrainingError
 from ape_model.training.nano.config import LoopConfig
 from ape_model.training.nano.learner import make_learner
+from ape_model.training.progress import Progress, time_left
 from ape_model.training.prompts.negatives import NegativeSampler
 from ape_model.training.prompts.sampler import PromptingConfig, PromptSampler
 from ape_model.training.rates import warm_up_and_cosine
@@ -164,6 +165,20 @@ def test_gradients_are_clipped_to_the_norm_that_is_asked_for(bank, tmp_path):
     assert run_.update() > 0.5  # what it was
     gradients = [p.grad for p in network_of(run_).parameters() if p.grad is not None]
     assert torch.nn.utils.get_total_norm(gradients).item() == pytest.approx(0.5, rel=1e-3)
+
+
+def test_a_line_of_progress_has_the_loss_of_a_batch_and_means_where_a_value_occurred():
+    progress = Progress()
+    progress.add({"mask": 1.0, "norm": 50.0})
+    progress.add({"s/mask": 4.0})
+    assert progress.take() == (2.5, {"mask": 1.0, "norm": 50.0, "s/mask": 4.0})
+    progress.add({"mask": 3.0})
+    assert progress.take() == (3.0, {"mask": 3.0})
+    assert [time_left(s) for s in (7500.0, 431.0, 40.0)] == [
+        "2 h 05 min left",
+        "7 min left",
+        "40 s left",
+    ]
 
 
 def test_averaged_weights_follow_slowly():
