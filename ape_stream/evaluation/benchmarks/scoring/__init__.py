@@ -8,8 +8,7 @@ records             what scorers read and return: plain arrays
 pairs, overlap      pairs of an image and a class; intersection and union of boxes and masks
 engine              average precision of one class at a time, by faster-coco-eval
 coco, lvis          AP as COCO defines it, for most benchmarks, and for federated annotations
-cityscapes          AP of instances by Cityscapes' own rule
-openimages          AP at IoU 0.5 with group boxes and a class tree
+cityscapes, openimages  AP of instances by Cityscapes' own rule; AP at IoU 0.5 with group boxes
 semantic, panoptic  mean IoU and its relatives; panoptic quality
 referring           expressions that mean one region: RefCOCO, RefCOCO+, RefCOCOg
 phrases, phrasecut  recall of phrases (Flickr30k Entities); phrases whose answer is one mask
