@@ -2,7 +2,7 @@
 
 A network finds most objects several times. Of the queries of one object a word takes the one of the
 highest score, and suppresses the others (`ape_stream.index.selection`); other words take the same
-one, or one of few. So most queries are never seen, whatever is asked.
+one, or one of few. So most queries are never seen, for any words.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def test_acknowledging_what_was_never_sent_gives_no_credit(viewer):
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "h264"])
-def test_what_waits_is_bounded_whatever_a_viewer_says(viewer, codec):
+def test_what_waits_is_bounded_for_any_viewer(viewer, codec):
     """One that reads nothing, acknowledges everything and asks for the camera again and again."""
     camera = Camera()
     for serial in range(1, 100):

@@ -50,7 +50,7 @@ def bars(measured: Measured, fps: float) -> list[Bar]:
             Bar(f"{codec}: one viewer, times encoding alone", one / alone, 1.8),
         ]
     found += [
-        Bar("beside a slow and a stopped viewer: share of images", (of[SLOW].fps or 0.0) / fps,
+        Bar("next to a slow and a stopped viewer: share of images", (of[SLOW].fps or 0.0) / fps,
             0.97, least=True),
         Bar("the slow one: age p50 ms", of[SLOW].slow_age_ms_p50 or float("nan"), 500.0),
         Bar("a prompt added: images lost", measured.lost, 0.0),
