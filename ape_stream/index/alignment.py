@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Head", "fixed_point", "logits_of", "read_head", "scores_of"]
+__all__ = ["UNREADABLE", "Head", "fixed_point", "logits_of", "read_head", "scores_of"]
 
 LOGIT_LIMIT: Final = 50_000.0
 """As in `ape_model.network.align`."""
@@ -28,6 +29,8 @@ _NARROW: Final = 64
 """Exponents below it, by size, are far from the limits of float32, also after a shift by 30."""
 _SHORT: Final = 16
 """Rows of so few numbers are not halved."""
+UNREADABLE: Final = (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile)
+"""What reading a damaged file of NumPy arrays raises."""
 _LEAST_NORM: Final = 1e-12
 """As in torch's `normalize`: a zero embedding stays zero."""
 
@@ -163,7 +166,7 @@ def read_head(path: Path) -> Head:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return Head(**{field.name: arrays[field.name] for field in fields(Head)})
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except UNREADABLE as error:
         raise ConfigError(
             f"{path} is no head of an index ({error}): make the index again"
         ) from error

@@ -12,7 +12,7 @@ import numpy as np
 
 from ape_stream.batch.shards import write_whole
 from ape_stream.errors import ConfigError
-from ape_stream.index.alignment import Head, read_head
+from ape_stream.index.alignment import UNREADABLE, Head, read_head
 from ape_stream.index.layout import FORMAT, HEAD, MANIFEST, REFERENCE, Manifest
 from ape_stream.indexing.keeping import Reference
 from ape_stream.sinks.coco import package_version
@@ -82,7 +82,7 @@ def read_reference(root: Path) -> Reference:
         with np.load(root / REFERENCE, allow_pickle=False) as arrays:
             texts = tuple(arrays["texts"].tolist())
             return Reference(texts, arrays["vectors"], arrays["biases"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{root / REFERENCE} cannot be read: {error}") from error
 
 

@@ -59,7 +59,9 @@ def write_bank(path, embeddings, tower=TOWER):
     EmbeddingFile(WORDS, torch.from_numpy(embeddings), space, frozenset({"red car"})).save(path)
 
 
-def made_index(folder, *, seed=0, frames=10, queries=12, keep=None, part_frames=4, name="clip"):
+def made_index(
+    folder, *, seed=0, frames=10, queries=12, keep=None, part_frames=4, name="clip", twins=False
+):
     """Write an index.
 
     Args:
@@ -70,6 +72,7 @@ def made_index(folder, *, seed=0, frames=10, queries=12, keep=None, part_frames=
         keep: Best score of `WORDS` below which a query is dropped; None keeps all.
         part_frames: Frames of a part.
         name: Of the video.
+        twins: Queries of one object have nearly the same state and box.
     """
     rng = np.random.default_rng(seed)
     embeddings = rng.standard_normal((len(WORDS), WIDTH)).astype(np.float32)
@@ -81,6 +84,9 @@ def made_index(folder, *, seed=0, frames=10, queries=12, keep=None, part_frames=
     centre = rng.uniform(0.2, 0.8, (queries // 2, 2))[kind]
     centre = centre + np.cumsum(rng.standard_normal((frames, queries, 2)) * 0.004, axis=0)
     half = rng.uniform(0.05, 0.3, (queries, 2))
+    if twins:
+        states = (objects[kind] * 0.9 + (states - objects[kind] * 2.2) * 0.2).astype(np.float32)
+        half = half[kind]
     boxes = np.concatenate([centre - half, centre + half], axis=-1).clip(0, 1).astype(np.float32)
     logits = _blobs(rng, boxes)
     tracks = np.broadcast_to(np.where(np.arange(queries) % 5 == 4, 0, 1 + np.arange(queries)),
