@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ape_model.inference.detect import Regions, merged, rounded_masks
+from ape_model.inference.detect import Regions, merged
 from ape_model.inference.selection import scores_of, select
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def rank_regions(
                 boxes=chosen.boxes[kept],
                 scores=chosen.scores[kept],
                 prompts=one.ids[chosen.prompts[kept]],
-                mask_logits=rounded_masks(model.region_masks(outputs, 0, chosen.queries[kept])),
+                mask_logits=model.region_masks(outputs, 0, chosen.queries[kept]),
                 extent=(size[0] / canvas[0], size[1] / canvas[1]),
             )
         )
