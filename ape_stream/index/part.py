@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -291,23 +292,28 @@ def _read(path: Path, size: int, crc: int, identity: str, unread: slice = _NONE)
     """
     pa = library("pyarrow", "index")
     try:
-        if path.stat().st_size != size:
-            raise ConfigError(f"{path.name} has {path.stat().st_size} bytes in place of {size}")
         with pa.memory_map(str(path)) as source:
             buffer = source.read_buffer()
-            data = memoryview(buffer)
-            if crc32(data[unread.stop :], crc32(data[: unread.start])) != crc:
-                raise ConfigError(f"{path.name} is damaged")
+            _check(path.name, buffer, size, crc, identity, unread)
             with pa.ipc.open_file(pa.BufferReader(buffer)) as reader:
-                found = (reader.schema.metadata or {}).get(b"identity", b"").decode()
-                if found != identity:
-                    raise ConfigError(
-                        f"{path.name} belongs to another index ({found or 'unknown'})"
-                    )
                 batch = reader.get_batch(0)
                 return dict(zip(batch.schema.names, batch.columns, strict=True))
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"{path.name} cannot be read: {error}") from error
+
+
+def _check(name: str, buffer: Any, size: int, crc: int, identity: str, unread: slice) -> None:
+    """Refuse a file of another index, or one that is damaged."""
+    pa, data = library("pyarrow", "index"), memoryview(buffer)
+    found = ""
+    with suppress(OSError, pa.ArrowException), pa.ipc.open_file(pa.BufferReader(buffer)) as reader:
+        found = (reader.schema.metadata or {}).get(b"identity", b"").decode(errors="replace")
+    if found and found != identity:  # first: its checksum differs as well
+        raise ConfigError(f"{name} is of another index, or of other weights ({found})")
+    if len(data) != size:
+        raise ConfigError(f"{name} has {len(data)} bytes in place of {size}")
+    if crc32(data[unread.stop :], crc32(data[: unread.start])) != crc:
+        raise ConfigError(f"{name} is damaged")
 
 
 def _array(column: Any) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -193,6 +194,17 @@ def test_a_damaged_part_is_named_and_the_rest_answers(tmp_path):
     assert not answer.exact
     rest = [frame.index for frame in whole.frames if not 4 <= frame.index < 8]
     assert [frame.index for frame in answer.frames] == rest
+
+
+def test_a_part_of_an_index_of_other_weights_is_named_as_such(tmp_path):
+    for name in ("this", "other"):
+        (tmp_path / name).mkdir()
+    made, other = made_index(tmp_path / "this"), made_index(tmp_path / "other", seed=1)
+    part = "parts/clip/000001.rows.arrow"
+    shutil.copy(other.root / part, made.root / part)
+    answer = open_index(made.root, bank=made.bank).ask("cat", threshold=0.3)
+    assert [one.info.number for one in answer.missing] == [1]
+    assert "000001.rows.arrow is of another index, or of other weights" in answer.missing[0].reason
 
 
 def test_a_bank_of_another_tower(everything, tmp_path):
