@@ -14,7 +14,7 @@ from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any, Final
 
 from ape_stream.batch.job import Event, Task
-from ape_stream.batch.state import ATTEMPTS, ClipState, Progress, Rate, Silent
+from ape_stream.batch.state import ATTEMPTS, ClipState, Progress, Rate, Silent, time_left
 from ape_stream.errors import ApeStreamError, PipelineError, StoppedError
 
 if TYPE_CHECKING:
@@ -336,11 +336,11 @@ class Schedule:
         expected = sum(max(state.expected or 0, state.frames) for state in self._states)
         to_write = sum(max(s.expected or 0, s.frames) - s.written for s in open_states)
         to_find = sum(max(0, (s.expected or 0) - s.frames) for s in open_states)
+        left_s = time_left(self._finding.time_for(to_find), self._writing.time_for(to_write))
         return Progress(
             clips=self._states,
             found_hz=self._finding.hz,
-            # Both go on at once: the slower one counts.
-            left_s=_longer(to_find, self._finding, to_write, self._writing) if known else None,
+            left_s=left_s if known else None,
             frames=sum(state.frames for state in self._states),
             expected=expected if known else None,
             loading=any(r.loading for r in self._running.values()) and not self._finding.count,
@@ -353,12 +353,3 @@ class Schedule:
             if state.found is not None:
                 counts.update(state.found.get("counts", {}))
         return dict(counts)
-
-
-def _longer(to_find: int, finding: Rate, to_write: int, writing: Rate) -> float | None:
-    """Seconds that the slower of two takes; None while the rate of one that is needed is 0."""
-    if to_find and not finding.count:
-        return None
-    find_s = to_find / finding.hz if to_find else 0.0
-    # Before anything was written: as long as finding.
-    return max(find_s, to_write / writing.hz if writing.count and to_write else 0.0)

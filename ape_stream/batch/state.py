@@ -11,7 +11,16 @@ if TYPE_CHECKING:
 
     from ape_stream.batch.clips import Clip
 
-__all__ = ["ATTEMPTS", "ClipState", "Listener", "Progress", "Rate", "Silent", "Status"]
+__all__ = [
+    "ATTEMPTS",
+    "ClipState",
+    "Listener",
+    "Progress",
+    "Rate",
+    "Silent",
+    "Status",
+    "time_left",
+]
 
 ATTEMPTS: Final = 3
 """Tries of a clip that costs a worker each time."""
@@ -96,6 +105,22 @@ class Rate:
         if self._since_s is None:
             return 0.0
         return self._count / max(1e-3, time.monotonic() - self._since_s)
+
+    def time_for(self, frames: int) -> float | None:
+        """Seconds for so many more; None before the first was counted."""
+        if not frames:
+            return 0.0
+        return frames / self.hz if self._count else None
+
+
+def time_left(finding: float | None, writing: float | None) -> float | None:
+    """Seconds for both, which go on at once; each is of `Rate.time_for`.
+
+    Before the first frame is written, it may take as long as finding; after finding, nobody knows.
+    """
+    if finding is None or writing is None:
+        return finding or None
+    return max(finding, writing)
 
 
 @dataclass(frozen=True, slots=True)
