@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING
 
 from ape_stream.errors import UsageError
-from ape_stream.text import read_text
+from ape_stream.values.texts import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path

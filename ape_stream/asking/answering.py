@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from ape_stream.batch.selection import parse_time
 from ape_stream.errors import UsageError
 from ape_stream.index.similar import Box, like_box, like_object
-from ape_stream.text import read_text
 from ape_stream.types import Prompt, PromptSet
+from ape_stream.values.texts import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -105,7 +105,7 @@ def _index(given: Mapping[str, Any]) -> None:
 
 def _words(path: Path | None) -> tuple[str, ...]:
     from ape_stream.errors import UsageError  # noqa: PLC0415
-    from ape_stream.text import read_text  # noqa: PLC0415
+    from ape_stream.values.texts import read_text  # noqa: PLC0415
 
     if path is None:
         return ()

@@ -12,8 +12,8 @@ from ape_stream.pipeline import Policy
 from ape_stream.sinks.conflicts import refuse_inputs
 from ape_stream.sources.media import expand
 from ape_stream.specs import stream_name
-from ape_stream.text import read_text
 from ape_stream.types import PromptSet
+from ape_stream.values.texts import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

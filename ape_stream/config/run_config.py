@@ -27,9 +27,9 @@ from ape_stream.errors import ConfigError, PromptError
 from ape_stream.pipeline import Policy  # noqa: TC001 (the same)
 from ape_stream.plugins import PERCEIVER, perceiver_of
 from ape_stream.tables import read_table
-from ape_stream.text import read_text
 from ape_stream.types import MapKind, PromptSet
 from ape_stream.values.prompts import check_threshold
+from ape_stream.values.texts import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path

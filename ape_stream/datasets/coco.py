@@ -19,7 +19,7 @@ from ape_stream.datasets.instances import (
     Skips,
 )
 from ape_stream.datasets.rows import Row, Rows, is_cut_short, read_image_size
-from ape_stream.text import read_text
+from ape_stream.values.texts import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path

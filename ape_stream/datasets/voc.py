@@ -16,7 +16,7 @@ from defusedxml.ElementTree import parse
 
 from ape_stream.datasets.instances import DatasetError
 from ape_stream.datasets.rows import Row, Rows, find_image, read_image_size
-from ape_stream.text import read_text
+from ape_stream.values.texts import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,7 +16,7 @@ import yaml
 from ape_stream.datasets.instances import DatasetError
 from ape_stream.datasets.rows import Row, Rows, read_image_size
 from ape_stream.specs import IMAGE_SUFFIXES
-from ape_stream.text import read_text
+from ape_stream.values.texts import read_text
 
 __all__ = ["YoloSet", "open_yolo", "read_yolo"]
 

@@ -17,8 +17,8 @@ from PIL import Image, UnidentifiedImageError
 from ape_stream.errors import ConfigError, SourceError
 from ape_stream.sources.pixels import read_image
 from ape_stream.specs import IMAGE_SUFFIXES
-from ape_stream.text import read_text
 from ape_stream.types import Frame, PromptSet
+from ape_stream.values.texts import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

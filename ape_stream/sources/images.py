@@ -16,8 +16,8 @@ from ape_stream.errors import SourceError, TruncatedError
 from ape_stream.sources.media import natural_key
 from ape_stream.sources.pixels import read_image
 from ape_stream.specs import IMAGE_SUFFIXES
-from ape_stream.text import read_text
 from ape_stream.types import Frame
+from ape_stream.values.texts import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from ape_stream.errors import UsageError
 from ape_stream.specs import IMAGE_SUFFIXES, source_plugin, without_file_url
-from ape_stream.text import read_text
+from ape_stream.values.texts import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@
     instances  Mask, Instances: what was found
     maps       SemanticMap, PanopticMap: the prompt or segment of every pixel
     queries    FrameQueries, NetworkFacts: what is known before any prompt
-    texts      clean_text: the form of a text under which its embedding is known
+    texts      read_text, clean_text: the form of a text under which its embedding is known
     camera, depth, transform  Camera, Depth, Transform: an image's third dimension
     arrays     read-only arrays of a checked shape and dtype
 

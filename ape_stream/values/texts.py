@@ -1,12 +1,15 @@
-"""The one form of a text under which its embedding is known."""
+"""Texts that users write: files of them, and the form under which an embedding is known."""
 
 from __future__ import annotations
 
 import html
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["clean_text"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["clean_text", "read_text"]
 
 _PLAIN: Final = re.compile(r"[ -%'-~]*")
 """Printable ASCII without an ampersand: nothing in it is repaired."""
@@ -25,3 +28,13 @@ def clean_text(text: str) -> str:
     # Twice, as in the official code: web captions hold "&amp;amp;".
     repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
     return " ".join(repaired.split()).lower()
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, without the byte order mark that some editors begin it with.
+
+    Raises:
+        OSError: the file cannot be read.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return path.read_text(encoding="utf-8-sig")

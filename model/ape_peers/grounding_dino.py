@@ -13,8 +13,8 @@ from ape_peers.places import model_folder
 from ape_peers.pretrained import PretrainedPeer
 from ape_peers.regions import Candidates, corners
 from ape_stream.errors import PromptError
-from ape_stream.text import read_text
 from ape_stream.types import PromptKind
+from ape_stream.values.texts import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

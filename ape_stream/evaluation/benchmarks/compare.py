@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ape_stream.errors import ConfigError
-from ape_stream.text import read_text
+from ape_stream.values.texts import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

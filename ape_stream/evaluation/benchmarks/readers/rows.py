@@ -12,7 +12,7 @@ from pycocotools import mask as coco
 from ape_stream.errors import SourceError
 from ape_stream.evaluation.benchmarks.scoring.records import MaskCodes, TrueRegions
 from ape_stream.optional import library
-from ape_stream.text import read_text
+from ape_stream.values.texts import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

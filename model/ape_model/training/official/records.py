@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ape_model.training.errors import DataError
-from ape_stream.text import read_text
+from ape_stream.values.texts import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
