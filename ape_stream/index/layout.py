@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from zlib import crc32
 
 from ape_stream.errors import ConfigError
 from ape_stream.tables import read_table
@@ -27,6 +28,7 @@ __all__ = [
     "PartInfo",
     "Track",
     "Video",
+    "crc32_without",
     "part_files",
     "read_manifest",
 ]
@@ -200,6 +202,12 @@ def part_files(root: Path, path: str) -> PartFiles:
     return PartFiles(
         root / f"{path}.rows.arrow", root / f"{path}.frames.arrow", root / f"{path}.blocks.zst"
     )
+
+
+def crc32_without(data: bytes | memoryview, unread: slice) -> int:
+    """CRC-32 of a file but for some bytes, such as states, which have checksums of their own."""
+    data = memoryview(data)
+    return crc32(data[unread.stop :], crc32(data[: unread.start]))
 
 
 def read_manifest(root: Path) -> Manifest:

@@ -16,7 +16,7 @@ from ape_stream.index.blocks import BlockFile
 from ape_stream.index.cells import clip_logits, inside_boxes, split_records, unpack_cells
 from ape_stream.index.dropped.bounds import Spheres
 from ape_stream.index.dropped.coarse import CoarseStates
-from ape_stream.index.layout import MASK_FRAMES, part_files
+from ape_stream.index.layout import MASK_FRAMES, crc32_without, part_files
 from ape_stream.optional import library
 
 if TYPE_CHECKING:
@@ -312,7 +312,7 @@ def _check(name: str, buffer: Any, size: int, crc: int, identity: str, unread: s
         raise ConfigError(f"{name} is of another index, or of other weights ({found})")
     if len(data) != size:
         raise ConfigError(f"{name} has {len(data)} bytes in place of {size}")
-    if crc32(data[unread.stop :], crc32(data[: unread.start])) != crc:
+    if crc32_without(data, unread) != crc:
         raise ConfigError(f"{name} is damaged")
 
 

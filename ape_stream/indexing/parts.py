@@ -11,7 +11,7 @@ import numpy as np
 from ape_stream.batch.shards import write_whole
 from ape_stream.index.blocks import pack_piece
 from ape_stream.index.cells import join_records
-from ape_stream.index.layout import MASK_FRAMES, part_files
+from ape_stream.index.layout import MASK_FRAMES, crc32_without, part_files
 from ape_stream.index.part import NO_PTS
 from ape_stream.optional import library
 
@@ -96,15 +96,16 @@ def write_part(
     table = _file_bytes({**_frame_columns(frames), **places}, identity)
     states = sum(frame.state.nbytes for frame in frames)
     at = _states_at(rows)
+    own = slice(at, at + states)
     write_whole(files.rows, rows)
     write_whole(files.frames, table)
     write_whole(files.blocks, pieces)
     return {
         "rows_bytes": len(rows),
-        "rows_crc32": crc32(rows[at + states :], crc32(rows[:at])),
+        "rows_crc32": crc32_without(rows, own),
         "states_at": at,
         "states_bytes": states,
-        "states_crc32": crc32(rows[at : at + states]),
+        "states_crc32": crc32(rows[own]),
         "frames_bytes": len(table),
         "frames_crc32": crc32(table),
         "blocks_bytes": len(pieces),
