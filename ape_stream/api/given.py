@@ -54,7 +54,7 @@ _CAN_BE: dict[Part, str] = {
     "a source": "a path, URL or device number, an array or PIL image, an iterable of these or of"
     " Frames, or a Source",
     "an output": "a path, an address, or a Sink",
-    "a model": "a name, a folder, or a Perceiver",
+    "a model": "a name, a folder, what `load` gives, or a Perceiver",
     "a tracker": "a name, a Tracker, or its class",
 }
 

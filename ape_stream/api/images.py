@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ape_stream.api.given import fits
 from ape_stream.errors import ConfigError, PluginError
+from ape_stream.pipeline.shared_perceiver import SharedPerceiver
 from ape_stream.plugins import make_model
 from ape_stream.result import FrameResult
 from ape_stream.sources.pixels import as_arrays, is_image, to_bgr
@@ -35,24 +36,29 @@ _kept_lock = threading.Lock()
 
 
 class LoadedModel:
-    """A model that is ready for single images. Made by `load`; may be used from any thread.
+    """A model that is ready. Made by `load`; may be used from any thread, by runs meanwhile, too.
 
         model = ape_stream.load("nano")
         detections = model.find("image.png", "red apple, dog face")
+        run = ape_stream.open("clip.mp4", "red apple", model=model)
 
     Args:
         perceiver: What finds; nobody else may use it.
     """
 
     def __init__(self, perceiver: Perceiver) -> None:
-        self._perceiver = perceiver
-        self._prompts: PromptSet | None = None
         # A perceiver serves one call at a time, and its prompts must not change in between.
-        self._lock = threading.Lock()
+        self._shared = SharedPerceiver()
+        self._shared.load(lambda: perceiver)
 
     def __repr__(self) -> str:
-        prepared = "" if self._prompts is None else f": {self._prompts}"
-        return f"LoadedModel({type(self._perceiver).__name__}{prepared})"
+        prompts = self._shared.prompts
+        prepared = "" if prompts is None else f": {prompts}"
+        return f"LoadedModel({type(self._shared.loaded).__name__}{prepared})"
+
+    def perceiver(self) -> Perceiver:
+        """The same model for a run with prompts of its own; `open(model=...)` calls this."""
+        return self._shared.handle()
 
     @overload
     def find(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
@@ -98,18 +104,14 @@ class LoadedModel:
     ) -> list[sv.Detections]:
         wanted = prompts if isinstance(prompts, PromptSet) else PromptSet.of(prompts)
         found: list[sv.Detections] = []
-        with self._lock:
-            if wanted != self._prompts:
-                self._prompts = None  # a refusal leaves the model without prompts
-                self._perceiver.prepare(wanted)
-                self._prompts = wanted
+        with self._shared.prepared(wanted) as perceiver:
             for first in range(0, len(images), BATCH):
                 # Indices go on from one call to the next.
                 part = [
                     Frame(to_bgr(image), index, 0.0)
                     for index, image in enumerate(images[first : first + BATCH], first)
                 ]
-                results = zip(part, self._perceiver.perceive(part), strict=True)
+                results = zip(part, perceiver.perceive(part), strict=True)
                 found += [FrameResult(frame, own, wanted).detections for frame, own in results]
         return found
 
@@ -118,8 +120,10 @@ def _is_one(images: object) -> bool:
     return is_image(images) or isinstance(images, (str, bytes, PathLike))
 
 
-def load(model: str | PathLike[str] | Perceiver = "nano", **options: Any) -> LoadedModel:
-    """Load a model for single images.
+def load(
+    model: str | PathLike[str] | Perceiver | LoadedModel = "nano", **options: Any
+) -> LoadedModel:
+    """Load a model for single images and for any number of runs.
 
     Args:
         model: A model's name, the folder of one, or a ready `Perceiver`.
@@ -133,7 +137,7 @@ def load(model: str | PathLike[str] | Perceiver = "nano", **options: Any) -> Loa
         return LoadedModel(make_model(fspath(model), options))
     if options:
         raise PluginError(f"a ready perceiver takes no options, got {', '.join(options)}")
-    return LoadedModel(fits(model, "a model"))
+    return model if isinstance(model, LoadedModel) else LoadedModel(fits(model, "a model"))
 
 
 @overload
@@ -141,7 +145,7 @@ def find(
     images: ImageLike,
     prompts: str | Prompt | Iterable[str | Prompt] | PromptSet,
     *,
-    model: str | PathLike[str] = ...,
+    model: str | PathLike[str] | LoadedModel = ...,
     **options: Any,
 ) -> sv.Detections: ...
 
@@ -151,7 +155,7 @@ def find(
     images: Sequence[ImageLike],
     prompts: str | Prompt | Iterable[str | Prompt] | PromptSet,
     *,
-    model: str | PathLike[str] = ...,
+    model: str | PathLike[str] | LoadedModel = ...,
     **options: Any,
 ) -> list[sv.Detections]: ...
 
@@ -160,7 +164,7 @@ def find(
     images: ImageLike | Sequence[ImageLike],
     prompts: str | Prompt | Iterable[str | Prompt] | PromptSet,
     *,
-    model: str | PathLike[str] = "nano",
+    model: str | PathLike[str] | LoadedModel = "nano",
     **options: Any,
 ) -> sv.Detections | list[sv.Detections]:
     """Find words in single images.
@@ -172,7 +176,7 @@ def find(
     Args:
         images: See `LoadedModel.find`.
         prompts: See `LoadedModel.find`.
-        model: A model's name, or the folder of one.
+        model: A model's name, the folder of one, or what `load` gave.
         **options: Of the perceiver: `threshold=0.4`, `device="cuda"` ...
 
     Returns:
@@ -182,10 +186,12 @@ def find(
         UsageError: something given cannot be used; the message says what to do.
         SourceError: the file of an image cannot be read.
     """
+    if isinstance(model, LoadedModel):
+        return load(model, **options).find(images, prompts)
     if not isinstance(model, (str, PathLike)):
         raise ConfigError(
-            f"a model is named by a text or a path, got {type(model).__name__}: a ready one goes"
-            " to `load`, and what `load` gives has a `find` of its own"
+            f"a model is a name, a path or what `load` gives, got {type(model).__name__}:"
+            " give a ready perceiver to `load`"
         )
     return _keep(fspath(model), options).find(images, prompts)
 

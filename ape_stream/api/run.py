@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ape_stream.api import given
+from ape_stream.api.images import LoadedModel
 from ape_stream.config import RunConfig
 from ape_stream.config.build import build_pipeline
 from ape_stream.types import PromptSet
@@ -25,7 +26,7 @@ def open(  # noqa: A001, PLR0913 (reads as what it does; all that a run is made 
     source: GivenSource,
     prompts: str | Prompt | Iterable[str | Prompt] | PromptSet,
     *,
-    model: str | PathLike[str] | Perceiver = "nano",
+    model: str | PathLike[str] | Perceiver | LoadedModel = "nano",
     threshold: float | None = None,
     tracker: GivenTracker = "iou",
     outputs: OneOutput | Sequence[OneOutput] = (),
@@ -46,7 +47,7 @@ def open(  # noqa: A001, PLR0913 (reads as what it does; all that a run is made 
             or `SourceConfig`; or a list of these. Or images, as one stream: an array or tensor
             ([N,] H, W, 3) uint8 blue-green-red, a PIL image, an iterable of them or of `Frame`s.
         prompts: "red apple, dog face", or texts and `Prompt`s.
-        model: A model's name for the `ape` perceiver, or any ready `Perceiver`.
+        model: A model's name for the `ape` perceiver, what `load` gave, or a ready `Perceiver`.
         threshold: Lowest score kept, 0..1, for prompts without their own; None: the model's.
         tracker: A name, a `PluginConfig` with options, a class or function that makes one for each
             stream, or a ready `Tracker`, copied for further streams; None: no track ids.
@@ -65,6 +66,7 @@ def open(  # noqa: A001, PLR0913 (reads as what it does; all that a run is made 
     named_sources, ready_sources = given.sources(source)
     named_outputs, sinks = given.outputs(outputs)
     named_tracker, ready_tracker = given.tracker(tracker)
+    model = model.perceiver() if isinstance(model, LoadedModel) else model
     named_model, ready_model = given.model(model, model_options)
     config = RunConfig(
         sources=tuple(named_sources),

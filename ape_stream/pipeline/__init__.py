@@ -6,8 +6,8 @@ inference_thread  the one thread that calls the model and the trackers
 tracking          StreamTracker: identities by the words of the prompts
 attach, maps      what sinks are given of the run; which maps of every pixel are made
 publisher         results through every sink, in the caller's thread
-resources         sources and sinks that are open
-threads           threads that are started, and joined with a time limit
+shared_perceiver  SharedPerceiver: one model for several pipelines of a process
+resources, threads  open sources and sinks; threads that are joined with a time limit
 run_state         outcome and failure of the run
 asynchronous      the same results for `async for`
 """

@@ -51,8 +51,7 @@ class MapRequest:
 
     def _check(self, wanted: frozenset[MapKind]) -> None:
         if wanted and not isinstance(self.perceiver, PaintsMaps):
-            name = type(self.perceiver).__name__
-            raise ConfigError(f"{name} makes no {' or '.join(sorted(wanted))} maps")
+            raise ConfigError(f"the model makes no {' or '.join(sorted(wanted))} maps")
 
     def perceive(self, frames: Sequence[Frame]) -> list[tuple[Instances, Maps]]:
         """What is in the frames, with the maps that are needed now."""

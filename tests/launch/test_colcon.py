@@ -45,7 +45,7 @@ def assert_sourced_workspace_works(workspace):
     """As a user has it: packages, plugins and the executable come from the workspace alone."""
     code = (
         "import importlib.metadata as m, ape_stream, ape_model, ape_cuda_ops\n"
-        "import ape_nodes.ros2.rclpy_node.shared_perceiver\n"
+        "import ape_nodes.ros2.parameters\n"
         "from ape_stream.plugins import load\n"
         "load('trackers', 'iou'), load('sinks', 'zmq')\n"
         "print(ape_nodes.__file__, m.distribution('ape-stream')._path, sep='\\n')"

@@ -6,17 +6,45 @@ import json
 import os
 import urllib.error
 import urllib.request
-from typing import Any, Final
+from http.client import HTTPConnection, HTTPSConnection
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from ape_stream.errors import ConfigError, SourceError
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 __all__ = ["TOKEN", "WebClient"]
 
 TOKEN: Final = "APE_STREAM_TOKEN"  # noqa: S105 (the name of a variable)
 """Environment variable that holds the token, where the URL has none."""
+_CONNECT_S: Final = 2.0
+"""How long the client waits for the connection; an answer may take longer."""
 _TIMEOUT_S: Final = 35.0
 _OPS: Final = ("get", "set", "status", "stats", "stop")
+
+
+class _Http(HTTPConnection):
+    def connect(self) -> None:
+        super().connect()  # within _CONNECT_S
+        self.sock.settimeout(_TIMEOUT_S)
+
+
+class _Https(HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        self.sock.settimeout(_TIMEOUT_S)
+
+
+class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Connections with one time limit to connect, and another one to answer."""
+
+    def http_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(_Http, req)
+
+    def https_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(_Https, req)
 
 
 class WebClient:
@@ -87,7 +115,8 @@ class WebClient:
             headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+            opener = urllib.request.build_opener(_Handler)
+            with opener.open(request, timeout=_CONNECT_S) as answer:
                 found = json.load(answer)
         except urllib.error.HTTPError as error:
             raise ConfigError(_reason(error)) from error

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ControlClient", "ControlServer"]
 
-CONNECT_S: Final = 3.0
-"""How long a client waits for the connection; an answer may take longer."""
+CONNECT_S: Final = 2.0
+"""How long a client waits for the connection; an answer may take longer.
+
+With the start of the command, whoever asks nobody learns so within three seconds."""
 _POLL_MS: Final = 100
 _MAX_REQUEST_BYTES: Final = 1_000_000
 _log = logging.getLogger("ape_stream")
@@ -184,7 +186,7 @@ class ControlClient:
         """Send one request and return the answer, without its `ok`.
 
         Raises:
-            SourceError: nobody answers (within 3 s where nobody can be reached), or something
+            SourceError: nobody answers (within 2 s where nobody can be reached), or something
                 that is not a `ControlServer`.
             ConfigError: the request was refused or is too long; the message is the reason.
         """

@@ -16,8 +16,8 @@ import ros_perceivers
 from processes import claim_domain
 
 from ape_nodes.ros2.encoder import byte_array
-from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedPerceiver
 from ape_stream import plugins
+from ape_stream.pipeline.shared_perceiver import SharedPerceiver
 
 BACKENDS = ["fake", pytest.param("real", marks=pytest.mark.ros)]
 OURS = (

@@ -2,8 +2,8 @@
 
 import threading
 
-from ape_nodes.ros2.rclpy_node.shared_perceiver import WARM_UP
 from ape_stream.errors import ModelError
+from ape_stream.pipeline.shared_perceiver import WARM_UP
 from ape_stream.testing import OraclePerceiver
 from ape_stream.trackers.iou import IouTracker
 

@@ -8,9 +8,9 @@ import ros_perceivers
 from ros_bench import BACKENDS, STAMP, World, an_image, an_unreadable_image
 
 from ape_nodes.ros2.encoder import byte_array
-from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedPerceiver
 from ape_nodes.ros2.topics import OUTPUTS
 from ape_nodes.ros2.types import INTERFACES
+from ape_stream.pipeline.shared_perceiver import SharedPerceiver
 
 SPECS = {spec.name: spec for spec in OUTPUTS}
 DETECT = f"{INTERFACES}/srv/DetectObjects"

@@ -9,8 +9,8 @@ import ros_perceivers
 from ros_bench import BACKENDS, PATIENCE_S, World, an_image, an_unreadable_image
 
 from ape_nodes.ros2.health import InputWatch
-from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedPerceiver
 from ape_nodes.ros2.topics import DIAGNOSTICS, IN_FORCE, OUTPUTS
+from ape_stream.pipeline.shared_perceiver import SharedPerceiver
 
 SPECS = {spec.name: spec for spec in OUTPUTS}
 WARN = (1, b"\1")

@@ -1,5 +1,7 @@
 import asyncio
 import json
+import socket
+import threading
 import time
 
 import av
@@ -8,6 +10,7 @@ import pytest
 from live_run import SIZE, LiveRun
 from live_world import ClockSource
 
+from ape_nodes.web import client
 from ape_nodes.web.client import TOKEN, WebClient
 from ape_stream.errors import ConfigError, SourceError
 
@@ -110,3 +113,26 @@ def test_the_control_command_says_what_is_wrong(live, monkeypatch):
         WebClient(f"{live.base}/#t=wrong").ask("get")
     with pytest.raises(SourceError, match="nobody answers"):
         WebClient("http://127.0.0.1:9/#t=x").ask("get")
+
+
+def test_a_client_gives_up_soon_where_nobody_is_and_waits_for_an_answer(monkeypatch):
+    monkeypatch.setattr(client, "_CONNECT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/#t=x"
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                time.sleep(0.5)
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n{}")
+
+        slow = threading.Thread(target=answer)
+        slow.start()
+        assert WebClient(url).ask("get") == {}
+        slow.join()
+        with socket.create_connection(server.getsockname()):  # the queue is full
+            start = time.monotonic()
+            with pytest.raises(SourceError, match=r"nobody answers.*timed out"):
+                WebClient(url).ask("get")
+            assert time.monotonic() - start < 10

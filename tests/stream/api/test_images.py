@@ -6,10 +6,12 @@ import torch
 from PIL import Image
 
 from ape_stream.api import images
+from ape_stream.api import open as open_run
 from ape_stream.api.images import BATCH, KEPT, LoadedModel, find, load
 from ape_stream.errors import ConfigError, PluginError, PromptError, SourceError, UsageError
 from ape_stream.sources.pixels import to_bgr
 from ape_stream.testing import OraclePerceiver
+from ape_stream.types import Maps
 
 
 def grey(value=90, size=(32, 48)):
@@ -151,3 +153,36 @@ def test_images_may_come_from_any_iterable():
 def test_a_ready_model_is_sent_to_load(model):
     with pytest.raises(ConfigError, match="`load`"):
         find(grey(), "cup", model=model)
+
+
+def test_a_loaded_model_serves_runs_and_single_images_at_once():
+    oracle = OraclePerceiver()
+    model = load(oracle)
+    assert load(model) is model
+    found = []
+    with (
+        open_run([grey()] * 6, "dog", model=model) as dogs,
+        open_run([grey()] * 6, "cat, bird", model=model) as others,
+    ):
+        for dog, other in zip(dogs, others, strict=True):
+            single = find(grey(), "fish", model=model)
+            names = [dog.detections, other.detections, single]
+            found.append([each.data["class_name"].tolist() for each in names])
+    assert found == [[["dog"], ["cat", "bird"], ["fish"]]] * 6
+    with pytest.raises(PluginError, match="no options, got device"):
+        find(grey(), "cup", model=model, device="cpu")
+
+
+class Painter(OraclePerceiver):
+    """Also makes maps, here none."""
+
+    def perceive_with_maps(self, frames, wanted):
+        del wanted
+        return [(found, Maps()) for found in self.perceive(frames)]
+
+
+def test_a_run_asks_a_loaded_model_for_maps_only_where_it_makes_them():
+    run = open_run(grey(), "cup", model=load(Painter()), maps=["semantic"])
+    assert len(list(run)) == 1
+    with pytest.raises(UsageError, match="the model makes no semantic maps"):
+        open_run(grey(), "cup", model=load(OraclePerceiver()), maps=["semantic"])

@@ -94,7 +94,7 @@ def test_an_output_whose_readers_come_later_gets_maps_from_then_on():
 
 
 def test_a_model_without_maps_and_a_map_that_nobody_makes_are_refused():
-    with pytest.raises(ConfigError, match="OraclePerceiver makes no semantic maps"):
+    with pytest.raises(ConfigError, match="the model makes no semantic maps"):
         run(OraclePerceiver(), maps=("semantic",))
     with pytest.raises(ConfigError, match="no map 'depth': maps are semantic, panoptic"):
         run(Painter(), maps=("depth",))

@@ -1,7 +1,7 @@
 """The lifecycle node over rclpy; needs a ROS 2 installation or its wheels.
 
 main               the executable `ape_node`; process: arguments, executor, shutdown
-node, image_input, outputs, detect  ApeNode; shared_perceiver: one model for all nodes of a process
+node, image_input, outputs, detect  ApeNode
 backend            topics through rclpy, also for the `ros2` source and sink
 build_vision_msgs  compiles vision_msgs, and the services of `../interfaces`, for the wheels
 """

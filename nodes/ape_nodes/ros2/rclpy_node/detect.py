@@ -86,7 +86,8 @@ class DetectService:
             frame, problem = self._given(request)
         else:
             frame, problem = self._next(_seconds(request.timeout) or _TIMEOUT_S, placement)
-        (found,) = node.perceiver.perceive(prompts, [frame])
+        with node.perceiver.prepared(prompts) as perceiver:
+            (found,) = perceiver.perceive([frame])
         # Numbered like the masks, so that boxes in the image and in space can be distinguished.
         numbered = found.with_track_ids(np.arange(1, len(found) + 1))
         self._fill(response, FrameResult(frame, numbered, prompts), placement)

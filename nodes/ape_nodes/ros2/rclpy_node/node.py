@@ -52,7 +52,7 @@ from ape_stream.sources.push import PushSource
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedPerceiver
+    from ape_stream.pipeline.shared_perceiver import SharedPerceiver
     from ape_stream.types import PromptSet
 
 __all__ = ["ApeNode"]

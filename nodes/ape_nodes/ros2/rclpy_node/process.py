@@ -20,8 +20,8 @@ from rclpy.signals import SignalHandlerOptions
 
 from ape_nodes.ros2.rclpy_node.backend import spin_once
 from ape_nodes.ros2.rclpy_node.node import ApeNode
-from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedPerceiver
 from ape_stream.errors import ConfigError
+from ape_stream.pipeline.shared_perceiver import SharedPerceiver
 from ape_stream.signals import on_first_signal, polite_end
 
 if TYPE_CHECKING:

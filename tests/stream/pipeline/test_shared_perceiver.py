@@ -2,9 +2,9 @@ import threading
 
 import pytest
 
-from ape_nodes.ros2.rclpy_node.shared_perceiver import SharedPerceiver
 from ape_stream.errors import ModelError
 from ape_stream.pipeline import Pipeline
+from ape_stream.pipeline.shared_perceiver import SharedPerceiver
 from ape_stream.sources.push import PushSource
 from ape_stream.stats import DeviceMemory
 from ape_stream.testing import OraclePerceiver, frames

@@ -1,8 +1,9 @@
-"""One model for several pipelines of a process, each with its own prompts."""
+"""One model for several users in a process, such as pipelines, each with its own prompts."""
 
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from ape_stream.protocols import PaintsMaps, ReportsMemory, ReportsThreshold
 from ape_stream.types import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ape_stream.protocols import Perceiver
     from ape_stream.stats import DeviceMemory
@@ -26,7 +27,7 @@ _WARM_UP_SHAPE: Final = (480, 640, 3)
 
 
 class SharedPerceiver:
-    """One perceiver for several pipelines; the last user that releases it frees it."""
+    """One perceiver for several users; the last one that releases it frees it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -38,6 +39,11 @@ class SharedPerceiver:
     def loaded(self) -> Perceiver | None:
         """The perceiver, or None while nobody uses it."""
         return self._perceiver
+
+    @property
+    def prompts(self) -> PromptSet | None:
+        """What it was prepared for last."""
+        return self._prepared
 
     def load(self, make: Callable[[], Perceiver]) -> None:
         """Make the perceiver for the first user; later users share it."""
@@ -63,51 +69,35 @@ class SharedPerceiver:
     def warm_up(self, prompts: PromptSet) -> None:
         """Run the model once on a blank frame: the first call allocates, and may compile."""
         blank = Frame(np.zeros(_WARM_UP_SHAPE, np.uint8), 0, 0.0, WARM_UP)
-        self.perceive(prompts, [blank])
+        with self.prepared(prompts) as perceiver:
+            perceiver.perceive([blank])
 
     def handle(self) -> Perceiver:
-        """A perceiver for one pipeline."""
-        return _Handle(self)
+        """A perceiver for one pipeline; it makes maps unless the loaded model makes none."""
+        makes_maps = self._perceiver is None or isinstance(self._perceiver, PaintsMaps)
+        return _MapsHandle(self) if makes_maps else _Handle(self)
 
-    def prepare(self, prompts: PromptSet) -> None:
-        """Make these the prompts of the next call; texts that are known cost nothing."""
-        with self._lock:
-            self._prepare(prompts)
-
-    def perceive(self, prompts: PromptSet, frames: Sequence[Frame]) -> list[Instances]:
-        """Find these prompts in the frames."""
-        with self._lock:
-            return self._prepare(prompts).perceive(frames)
-
-    def perceive_with_maps(
-        self, prompts: PromptSet, frames: Sequence[Frame], wanted: frozenset[MapKind]
-    ) -> list[tuple[Instances, Maps]]:
-        """Find these prompts in the frames, with maps of every pixel.
+    @contextmanager
+    def prepared(self, prompts: PromptSet) -> Iterator[Perceiver]:
+        """The model with these prompts, for nobody else meanwhile; known texts cost nothing.
 
         Raises:
-            ConfigError: the model makes none.
+            ModelError: it is not loaded.
         """
         with self._lock:
-            perceiver = self._prepare(prompts)
-            if not isinstance(perceiver, PaintsMaps):
-                name = type(perceiver).__name__
-                raise ConfigError(f"{name} makes no {' or '.join(sorted(wanted))} maps")
-            return perceiver.perceive_with_maps(frames, wanted)
+            if self._perceiver is None:
+                raise ModelError("the model was freed while a pipeline still used it")
+            # Users alternate: the model encodes a text once, and switching sets is cheap.
+            if prompts != self._prepared:
+                self._prepared = None  # if the model refuses these, the next user prepares again
+                self._perceiver.prepare(prompts)
+                self._prepared = prompts
+            yield self._perceiver
 
     def device_memory(self) -> DeviceMemory | None:
         """Memory of the model's device; without the lock, which may be held for a whole frame."""
         perceiver = self._perceiver
         return perceiver.device_memory() if isinstance(perceiver, ReportsMemory) else None
-
-    def _prepare(self, prompts: PromptSet) -> Perceiver:
-        if self._perceiver is None:
-            raise ModelError("the model was freed while a pipeline still used it")
-        # Pipelines alternate: the model encodes a text once, and switching sets is cheap.
-        if prompts != self._prepared:
-            self._prepared = None  # if the model refuses these, the next user prepares again
-            self._perceiver.prepare(prompts)
-            self._prepared = prompts
-        return self._perceiver
 
 
 class _Handle:
@@ -118,20 +108,29 @@ class _Handle:
         self._prompts: PromptSet | None = None
 
     def prepare(self, prompts: PromptSet) -> None:
-        self._shared.prepare(prompts)
-        self._prompts = prompts
+        with self._shared.prepared(prompts):
+            self._prompts = prompts
 
     def perceive(self, frames: Sequence[Frame]) -> list[Instances]:
+        with self._shared.prepared(self._own_prompts()) as perceiver:
+            return perceiver.perceive(frames)
+
+    def device_memory(self) -> DeviceMemory | None:
+        return self._shared.device_memory()
+
+    def _own_prompts(self) -> PromptSet:
         if self._prompts is None:
             raise ModelError("perceive was called before prepare")
-        return self._shared.perceive(self._prompts, frames)
+        return self._prompts
+
+
+class _MapsHandle(_Handle):
+    """The same of a model that makes maps."""
 
     def perceive_with_maps(
         self, frames: Sequence[Frame], wanted: frozenset[MapKind]
     ) -> list[tuple[Instances, Maps]]:
-        if self._prompts is None:
-            raise ModelError("perceive was called before prepare")
-        return self._shared.perceive_with_maps(self._prompts, frames, wanted)
-
-    def device_memory(self) -> DeviceMemory | None:
-        return self._shared.device_memory()
+        with self._shared.prepared(self._own_prompts()) as perceiver:
+            if not isinstance(perceiver, PaintsMaps):  # loaded after this handle was made
+                raise ConfigError(f"the model makes no {' or '.join(sorted(wanted))} maps")
+            return perceiver.perceive_with_maps(frames, wanted)
