@@ -89,21 +89,32 @@ def pack_cells(logits: NDArray[np.float32], edges: Edges | None) -> list[bytes]:
     """
     positive = logits > 0
     kept = _deciding(positive, edges)
-    counts = np.count_nonzero(kept, axis=(1, 2))
-    numbers = np.split((logits[kept] * STEPS).astype(np.int8), np.cumsum(counts)[:-1])
-    down = np.any(positive, axis=2)  # (K, h)
-    across = np.any(positive, axis=1)  # (K, w)
-    records = []
-    for k, own in enumerate(numbers):
-        rows, columns = np.flatnonzero(down[k]), np.flatnonzero(across[k])
-        if len(rows) == 0:
+    numbers = (logits[kept] * STEPS).astype(np.int8).tobytes()
+    ends = np.cumsum([np.count_nonzero(one) for one in kept]).tolist()
+    records, start = [], 0
+    for own, (left, top, width, height), end in zip(
+        positive, _extents(positive), ends, strict=True
+    ):
+        if not width:
             records.append(b"")
             continue
-        top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-        bits = np.packbits(positive[k, top:bottom, left:right])
-        extent = _EXTENT.pack(left, top, right - left, bottom - top)
-        records.append(extent + bits.tobytes() + own.tobytes())
+        # One by one: this takes half as long as the bits of all maps at once.
+        bits = np.packbits(own[top : top + height, left : left + width]).tobytes()
+        records.append(_EXTENT.pack(left, top, width, height) + bits + numbers[start:end])
+        start = end
     return records
+
+
+def _extents(positive: NDArray[np.bool_]) -> list[list[int]]:
+    """x, y, width and height of the positive cells of (K, h, w) maps; width 0: there are none."""
+    sides = []
+    for line in (np.any(positive, axis=1), np.any(positive, axis=2)):  # (K, w), (K, h)
+        first = line.argmax(axis=1)
+        size = line.shape[1] - line[:, ::-1].argmax(axis=1) - first
+        sides.append((first, np.where(line.any(axis=1), size, 0)))
+    (left, width), (top, height) = sides
+    extents: list[list[int]] = np.stack([left, top, width, height], axis=1).tolist()
+    return extents
 
 
 def unpack_cells(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ape_stream.index.alignment import Head
+    from ape_stream.index.dropped.coarse import CoarseStates
     from ape_stream.types import Frame
     from ape_stream.values.queries import FrameQueries
 
@@ -90,13 +91,14 @@ class Keeper:
         self._keep = keep
         lengths = np.linalg.norm(reference.vectors, axis=1)
         self._reach = float(lengths.max() / head.scale)
+        self._scaled = np.ascontiguousarray(reference.vectors.T / np.float32(head.scale))  # (C, P)
 
     def frame(self, frame: Frame, queries: FrameQueries) -> IndexedFrame:
         """What the index keeps of a frame."""
         states = as_float32(queries.states)  # (Q, C)
         logits = self._logits(states)  # (Q, P)
         scores = scores_of(logits.max(axis=1))  # (Q,)
-        kept = self._kept(states, logits, queries.boxes)  # (K,) rising
+        kept, dropped = self._divided(states, logits, queries.boxes)
         boxes = queries.boxes[kept]
         edges = inside_boxes(boxes, queries.cells, queries.filled, queries.facts.mask_margin)
         unit = frame.time_base
@@ -114,63 +116,92 @@ class Keeper:
             reference=scores[kept],
             state=queries.states[kept],
             masks=pack_cells(queries.mask_logits(kept), edges) if len(kept) else [],
-            **self._dropped(states, scores, queries.boxes, kept),
+            **self._dropped(states, scores, dropped),
         )
 
     def _logits(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
         """(Q, P) of the reference words; what they decide need not be exact."""
-        words = self._reference
-        logits: NDArray[np.float32] = states @ (words.vectors.T / np.float32(self._head.scale))
-        logits += words.biases
+        logits: NDArray[np.float32] = states @ self._scaled
+        logits += self._reference.biases
         return logits
 
-    def _kept(
+    def _divided(
         self,
         states: NDArray[np.float32],
         logits: NDArray[np.float32],
         boxes: NDArray[np.float32],
-    ) -> NDArray[np.intp]:
-        """Numbers of the queries that are kept, rising."""
-        most = len(states) if self._keep.rows is None else self._keep.rows
+    ) -> tuple[NDArray[np.intp], _Dropped]:
+        """Numbers of the queries that are kept, rising, and the others next to them."""
+        found, lead = self._found(logits, boxes)
+        rest = np.flatnonzero(~_members(found, len(states)))
+        if not len(found) or not len(rest):
+            return found, _Dropped(rest, None)
+        coarse = encode_coarse(states[rest], boxes[rest], states[found])
+        # A coarse state may seem to win where its own does not: such a query is kept, too.
+        unsure = np.flatnonzero(lead[rest] <= _LEAD + 2 * self._reach * coarse.error)
+        room = len(states) if self._keep.rows is None else self._keep.rows - len(found)
+        unsure = unsure[np.argsort(lead[rest[unsure]], kind="stable")[:room]]
+        kept = np.sort(np.concatenate([found, rest[unsure]]))
+        left = np.flatnonzero(~_members(unsure, len(rest)))
+        # Still next to one of `found`: that difference decided.
+        base = np.searchsorted(kept, found)[coarse.base[left]].astype(np.uint16)
+        return kept, _Dropped(rest[left], replace(coarse.take(left), base=base))
+
+    def _found(
+        self, logits: NDArray[np.float32], boxes: NDArray[np.float32]
+    ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Queries that reference words find, rising; and (Q,) by how little others miss it."""
+        count = len(boxes)
+        most = count if self._keep.rows is None else self._keep.rows
         if self._keep.score is None:
-            return np.sort(np.argsort(-logits.max(axis=1), kind="stable")[:most])
+            found = np.sort(np.argsort(-logits.max(axis=1), kind="stable")[:most])
+            return found, np.full(count, np.inf, np.float32)
         floor = float(np.log(self._keep.score / (1 - self._keep.score)))
         best, lead = survivors(logits, suppresses(boxes, boxes), floor)
         found = np.flatnonzero(np.isfinite(best) | (lead <= _LEAD))
         if len(found) > most:
             rank = np.where(np.isfinite(best), best, logits.max(axis=1))
-            return np.sort(found[np.argsort(-rank[found], kind="stable")[:most]])
-        # A coarse state may seem to win where its own does not: such a query is kept, too.
-        others = np.setdiff1d(np.flatnonzero(np.isfinite(lead)), found)
-        if len(others):
-            coarse = encode_coarse(states[others], boxes[others], states[found])
-            unsure = others[lead[others] <= _LEAD + 2 * self._reach * coarse.error]
-            closest = np.argsort(lead[unsure], kind="stable")[: most - len(found)]
-            found = np.concatenate([found, unsure[closest]])
-        return np.sort(found)
+            found = np.sort(found[np.argsort(-rank[found], kind="stable")[:most]])
+        return found, lead
 
     def _dropped(
-        self,
-        states: NDArray[np.float32],
-        scores: NDArray[np.float32],
-        boxes: NDArray[np.float32],
-        kept: NDArray[np.intp],
+        self, states: NDArray[np.float32], scores: NDArray[np.float32], dropped: _Dropped
     ) -> dict[str, Any]:
         """What is kept of the queries that are not: fields of `IndexedFrame`."""
-        dropped = np.setdiff1d(np.arange(len(states)), kept)
-        order = dropped[np.argsort(-scores[dropped], kind="stable")]
-        count = min(_COARSE, int((scores[order] >= _COARSE_SCORE).sum())) if len(kept) else 0
-        near, far = order[:count], order[count:]
-        inner = enclose(states[near], self._head.basis, _SPHERES)
-        outer = enclose(states[far], self._head.basis, _SPHERES // 2)
-        near = near[np.argsort(inner.owner, kind="stable")]
-        coarse = encode_coarse(states[near], boxes[near], states[kept]).to_bytes() if count else b""
+        order = np.argsort(-scores[dropped.queries], kind="stable")
+        queries = dropped.queries[order]
+        count = min(_COARSE, int((scores[queries] >= _COARSE_SCORE).sum()))
+        if dropped.coarse is None:
+            count = 0
+        inner = enclose(states[queries[:count]], self._head.basis, _SPHERES)
+        outer = enclose(states[queries[count:]], self._head.basis, _SPHERES // 2)
+        coarse = b""
+        if dropped.coarse is not None:
+            by_sphere = order[:count][np.argsort(inner.owner, kind="stable")]
+            coarse = dropped.coarse.take(by_sphere).to_bytes()
         members = np.bincount(inner.owner, minlength=len(inner.radius) + len(outer.radius))
         return {
-            "dropped": len(dropped),
+            "dropped": len(queries),
             "centre": np.concatenate([inner.centre, outer.centre]),
             "radius": np.concatenate([inner.radius, outer.radius]),
             "remainder": np.concatenate([inner.remainder, outer.remainder]),
             "members": members.astype(np.int32),
             "coarse": np.frombuffer(coarse, np.uint8),
         }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Dropped:
+    """M queries of a frame that are not kept."""
+
+    queries: NDArray[np.intp]
+    """(M,) their numbers."""
+    coarse: CoarseStates | None
+    """The same; None where no query is kept."""
+
+
+def _members(numbers: NDArray[np.intp], count: int) -> NDArray[np.bool_]:
+    """(count,) which numbers are among some."""
+    found = np.zeros(count, np.bool_)
+    found[numbers] = True
+    return found

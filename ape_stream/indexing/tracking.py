@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -27,7 +27,7 @@ class RowTracker:
 
     def __init__(self) -> None:
         self._tracker = IouTracker()
-        self._tracks: dict[int, Track] = {}
+        self._seen: dict[int, _Seen] = {}
 
     def update(self, frame: IndexedFrame) -> NDArray[np.int64]:
         """The (K,) track ids of the rows of the next frame; 0: not confirmed.
@@ -48,18 +48,25 @@ class RowTracker:
         ids = self._tracker.update(found, frame.time_s).track_ids
         assert ids is not None  # noqa: S101 (for the type checker)
         for track in ids[ids > 0].tolist():
-            self._seen(track, frame)
+            seen = self._seen.setdefault(track, _Seen(frame.index, frame.time_s))
+            seen.last_frame, seen.end_s = frame.index, frame.time_s
+            seen.frames += 1
         return ids[owner]
-
-    def _seen(self, track: int, frame: IndexedFrame) -> None:
-        index, time_s = frame.index, frame.time_s
-        known = self._tracks.get(track, Track(0, track, index, index, time_s, time_s, 0))
-        frames = known.frames + 1
-        self._tracks[track] = replace(known, last_frame=index, end_s=time_s, frames=frames)
 
     def tracks(self, video: int) -> list[Track]:
         """All confirmed tracks so far, by id."""
-        return [replace(self._tracks[track], video=video) for track in sorted(self._tracks)]
+        return [Track(video=video, id=k, **asdict(self._seen[k])) for k in sorted(self._seen)]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """Where a track was seen so far; see `Track`."""
+
+    first_frame: int
+    start_s: float
+    last_frame: int = 0
+    end_s: float = 0.0
+    frames: int = 0
 
 
 def _grouped(

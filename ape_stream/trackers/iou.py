@@ -36,19 +36,27 @@ __all__ = ["IouTracker", "box_iou"]
 _NEWEST = 0.5
 """Share of the newest measured velocity in a track's velocity; the rest is its past."""
 
+_OTHER_CORNER = [2, 3, 0, 1]
+
 
 def box_iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     """Intersection over union of (N, 4) and (M, 4) boxes x1 y1 x2 y2: (N, M) float32, 0..1."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])  # (N, M, 2)
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)  # (N, M)
-    # Clipped: a box whose corners are swapped has no area.
-    sizes = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1) for boxes in (a, b)]
+    common = _area(high - low)  # (N, M)
+    sizes = [_area(boxes[:, 2:] - boxes[:, :2]) for boxes in (a, b)]
     union = sizes[0][:, None] + sizes[1][None, :] - common
     overlap: NDArray[np.float32] = np.zeros_like(common)
     # Two boxes without area have no overlap, not 0 / 0.
     np.divide(common, union, out=overlap, where=union > 0)
     return overlap
+
+
+def _area(sides: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(...,) of (..., 2) widths and heights; a box whose corners are swapped has none."""
+    sides = np.maximum(sides, 0)
+    area: NDArray[np.float32] = sides[..., 0] * sides[..., 1]
+    return area
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +75,7 @@ class _Track:
     confirmed: bool = False
     hits: int = 1
     velocity: NDArray[np.float32] | None = None
-    """(2,) pixels per second of the centre; None before the second sighting."""
+    """(4,) pixels per second of the centre, for both corners; None before the second sighting."""
 
     @classmethod
     def born(cls, found: Instances, k: int, time_s: float, candidate_id: int) -> Self:
@@ -80,14 +88,15 @@ class _Track:
         if self.velocity is None:
             return self.box
         # Both corners move alike: the size is not predicted.
-        return self.box + np.tile(self.velocity * np.float32(time_s - self.seen_s), 2)
+        return self.box + self.velocity * np.float32(time_s - self.seen_s)
 
     def extend(self, found: Instances, k: int, time_s: float) -> None:
         box = found.boxes[k]
         if time_s > self.seen_s:
             # Movement of the centre, averaged over time (an exponential mean): boxes jitter by a
             # few pixels, which at 30 frames per second reads as a hundred pixels per second.
-            moved = (box - self.box).reshape(2, 2).mean(axis=0)  # (2,): mean of both corners
+            moved = box - self.box
+            moved = (moved + moved[_OTHER_CORNER]) / 2  # (4,): mean of both corners
             newest = moved / np.float32(time_s - self.seen_s)
             past = newest if self.velocity is None else self.velocity
             self.velocity = np.float32(_NEWEST) * newest + np.float32(1 - _NEWEST) * past

@@ -121,7 +121,9 @@ def enclose(states: NDArray[np.float32], basis: NDArray[np.float32], spheres: in
         nothing = np.zeros(0, np.float32)
         return Enclosed(np.zeros((0, k), np.float16), nothing, nothing, np.zeros(0, np.intp))
     inside, outside = split(states, basis)
-    _, owner, sizes = np.unique(_assign(inside, spheres), return_inverse=True, return_counts=True)
+    owner = _assign(inside, spheres)
+    sizes = np.bincount(owner)
+    owner, sizes = (np.cumsum(sizes > 0) - 1)[owner], sizes[sizes > 0]  # equal points share one
     order, starts = np.argsort(owner, kind="stable"), np.cumsum(sizes) - sizes
     means = np.add.reduceat(inside[order], starts, axis=0) / sizes[:, None]
     centre = means.astype(np.float16)
@@ -138,12 +140,10 @@ def _assign(points: NDArray[np.float32], count: int) -> NDArray[np.intp]:
     """
     owner = np.zeros(len(points), np.intp)
     squares = np.square(points).sum(axis=1)
-    nearest = np.full(len(points), np.inf, np.float32)
-    chosen = 0
-    for number in range(min(count, len(points))):
-        distance = squares + squares[chosen] - 2 * (points @ points[chosen])  # (M,)
-        closer = distance < nearest
-        owner[closer] = number
-        nearest[closer] = distance[closer]
+    distances = squares[:, None] + squares - 2 * (points @ points.T)  # (M, M), squared
+    nearest, chosen = distances[0], 0
+    for number in range(1, min(count, len(points))):
         chosen = int(nearest.argmax())
+        owner[distances[chosen] < nearest] = number
+        nearest = np.minimum(nearest, distances[chosen])
     return owner

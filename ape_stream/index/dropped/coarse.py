@@ -48,6 +48,12 @@ class CoarseStates:
         arrays = (self.code, self.step, self.error, self.base, self.box)
         return b"".join(array.tobytes() for array in arrays)
 
+    def take(self, own: NDArray[np.intp]) -> CoarseStates:
+        """Some of them."""
+        return CoarseStates(
+            self.code[own], self.step[own], self.error[own], self.base[own], self.box[own]
+        )
+
     @classmethod
     def from_bytes(cls, data: bytes, width: int) -> CoarseStates:
         """Undo `to_bytes`.
@@ -105,11 +111,12 @@ def encode_coarse(
     """
     distance = np.square(kept).sum(axis=1) - 2 * states @ kept.T  # (M, K), less |h|^2
     base = distance.argmin(axis=1)
-    difference = states - kept[base]  # (M, C)
+    nearest = kept[base]
+    difference = states - nearest  # (M, C)
     step = np.maximum(np.abs(difference).max(axis=1) / np.float32(_LARGEST), np.float32(1e-30))
     code = np.rint(difference / step[:, None]).clip(-_LARGEST, _LARGEST).astype(np.int8)
     # In float64, of the numbers as they are stored.
-    lost = states.astype(np.float64) - kept[base] - code * step[:, None].astype(np.float64)
+    lost = states.astype(np.float64) - nearest - code * step[:, None].astype(np.float64)
     error = (np.linalg.norm(lost, axis=1) * _SLACK).astype(np.float32)
     error = np.nextafter(error, np.float32(np.inf))
     return CoarseStates(code, step, error, base.astype(np.uint16), boxes)

@@ -35,7 +35,9 @@ OFFICIAL_PREFIX = "model_vision."
 """What official checkpoints put before every key of this module."""
 
 MASK_BLOCK = 8
-"""Queries whose masks are made in one product."""
+"""Queries whose masks are made in one product, of many."""
+_FEW_QUERIES = 64
+"""So many or fewer take one product: that takes as long as two of such blocks."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -257,10 +259,12 @@ class Ape(nn.Module):
 
     def masks_of(self, hidden: Tensor, feature: Tensor, queries: Tensor) -> Tensor:
         """As `region_masks`, of (Q, C) states and a (C', H, W) feature."""
-        # A product of another shape has other last bits: so always whole blocks of neighbours.
-        asked = [divmod(query, MASK_BLOCK) for query in queries.tolist()]
-        if not asked:
+        if not len(queries):
             return feature.new_zeros(0, *feature.shape[-2:])
+        # A product of another shape has other last bits: so always whole blocks of neighbours.
+        if len(hidden) <= _FEW_QUERIES:
+            return self.mask_head.logits(hidden, feature)[queries]
+        asked = [divmod(query, MASK_BLOCK) for query in queries.tolist()]
         blocks = {
             block: self.mask_head.logits(
                 hidden[block * MASK_BLOCK : (block + 1) * MASK_BLOCK], feature

@@ -246,8 +246,16 @@ BOXES = np.float32([[0, 0, 0.4, 0.4], [0, 0, 0.4, 0.41], [0, 0, 0.4, 0.4],
 )
 def test_queries_that_a_reference_word_finds_are_kept(keep, kept):
     keeper = Keeper(HEAD, WORDS, keep)
-    logits = keeper._logits(STATES)
-    assert keeper._kept(STATES, logits, BOXES).tolist() == kept
+    found, dropped = keeper._divided(STATES, keeper._logits(STATES), BOXES)
+    assert found.tolist() == kept
+    assert sorted([*kept, *dropped.queries.tolist()]) == list(range(len(STATES)))
+    if dropped.coarse is None:  # everything is kept, or nothing that they could be next to
+        assert not kept or len(kept) == len(STATES)
+        return
+    near = STATES[found][dropped.coarse.base] + dropped.coarse.code * dropped.coarse.step[:, None]
+    lost = np.linalg.norm(STATES[dropped.queries] - near, axis=1)
+    assert (lost <= dropped.coarse.error).all()
+    assert dropped.coarse.error.max() < 0.02
 
 
 HEAD = Head(
