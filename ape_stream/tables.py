@@ -35,6 +35,8 @@ _NAMES: dict[Any, str] = {
     NoneType: "absent",
 }
 """Types in the words of TOML and JSON."""
+_PLAIN = (int, str, float, bool)
+"""Types whose values are taken as they are."""
 
 
 def read_table(
@@ -119,6 +121,12 @@ def read_value(value: Any, hint: Any, what: str, error: type[Exception] = Config
     Raises:
         ConfigError: (or `error`) the value does not fit.
     """
+    if type(value) is hint and hint in _PLAIN:  # most values are; all other checks cost more
+        return value
+    return _converted(value, hint, what, error)
+
+
+def _converted(value: Any, hint: Any, what: str, error: type[Exception]) -> Any:
     origin = get_origin(hint)
     if origin in (Union, UnionType):
         return _read_union(value, get_args(hint), what, error)

@@ -105,8 +105,8 @@ class Conversation:
         hub, viewer = self._hub, self._viewer
         match message:
             case protocol.Ack():
-                viewer.acknowledge(message)
-                hub.refresh(self._camera(message.cam))
+                if viewer.acknowledge(message):
+                    hub.refresh(self._camera(message.cam))
             case protocol.Hello():
                 self._greet(message)
             case protocol.Visible():
@@ -117,8 +117,8 @@ class Conversation:
             case protocol.Subscribe():
                 self._subscribe(message)
             case protocol.Unsubscribe():
-                viewer.watched.pop(message.cam, None)
-                hub.refresh(self._camera(message.cam))
+                viewer.watched.pop(self._camera(message.cam).index, None)
+                hub.refresh_all()
             case _:
                 self._change(message)
 
@@ -132,7 +132,7 @@ class Conversation:
         if wish.codec == "h264":
             camera.want_key(watched.variant.width)
         camera.repeat(watched.variant, watched.masks_variant)
-        hub.refresh(camera)
+        hub.refresh_all()
         hub.show_again(camera)
 
     def _change(self, message: Any) -> None:

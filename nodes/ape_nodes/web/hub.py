@@ -78,6 +78,8 @@ class Hub:
         self._locked = tuple(locked)
         self._states: dict[int, tuple[Any, ...]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        """By camera: when the rate that a viewer wishes lets it have the next image."""
         self._loop: asyncio.AbstractEventLoop | None = None
         # One at a time: edits must not overtake one another on their way to the model.
         self._editor = ThreadPoolExecutor(1, "prompts of the page")
@@ -152,13 +154,19 @@ class Hub:
 
     def refresh(self, camera: Camera) -> None:
         """Let a camera know for what there is room."""
+        camera.want(frozenset(want for v in self.viewers for want in v.wants(camera.index)))
+        if (timer := self._timers.pop(camera.index, None)) is not None:
+            timer.cancel()
+        pauses = [pause for v in self.viewers if (pause := v.pause_s(camera.index))]
+        if pauses and self._loop is not None:
+            timer = self._loop.call_later(min(pauses), self.refresh, camera)
+            self._timers[camera.index] = timer
+
+    def refresh_all(self) -> None:
+        """The same for every camera, and the maps that are looked at."""
         self.maps = frozenset(
             view for viewer in self.viewers for view in viewer.views if view != "instances"
         )
-        camera.want(frozenset(want for v in self.viewers for want in v.wants(camera.index)))
-
-    def refresh_all(self) -> None:
-        """The same for every camera."""
         for camera in self.cameras:
             self.refresh(camera)
 

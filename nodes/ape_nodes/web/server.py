@@ -15,6 +15,7 @@ from ape_nodes.web.access import Role
 from ape_nodes.web.browser_camera import MAX_BYTES
 from ape_nodes.web.conversation import Conversation
 from ape_nodes.web.hub import MAX_VIEWERS
+from ape_nodes.web.listening import Connections, listening
 from ape_nodes.web.prompts import ConflictError, one_line
 from ape_nodes.web.rest import Answer, Route
 from ape_stream.errors import ApeStreamError, ConfigError, UsageError
@@ -172,6 +173,7 @@ class Server:
         self._access = access
         self._host = host
         self._tls = tls
+        self.connections = Connections()
         self._ready = threading.Event()
         self._problem: BaseException | None = None
         self._loop = asyncio.new_event_loop()
@@ -224,14 +226,23 @@ class Server:
             handle_signals=False,
         )
         await runner.setup()
+        assert runner.server is not None  # noqa: S101 (after `setup`)
+        servers = []
         try:
-            site = web.TCPSite(runner, self._host, self.port, ssl_context=self._tls)
             try:
-                await site.start()
+                # Not a site of aiohttp: it leaves a TLS handshake a minute.
+                sockets = listening(self._host, self.port, self.connections)
+                handshake_s = None if self._tls is None else IDLE_S
+                servers = [
+                    await self._loop.create_server(
+                        runner.server, sock=one, ssl=self._tls, ssl_handshake_timeout=handshake_s
+                    )
+                    for one in sockets
+                ]
             except OSError as error:
                 self._problem = error
                 return
-            self.port = runner.addresses[0][1]
+            self.port = sockets[0].getsockname()[1]
             try:
                 await self._hub.start()
             except ApeStreamError as error:
@@ -241,4 +252,6 @@ class Server:
             await self._stop.wait()
             await self._hub.close(self._why)
         finally:
+            for server in servers:
+                server.close()
             await runner.cleanup()

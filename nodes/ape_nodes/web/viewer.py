@@ -66,6 +66,8 @@ class _Watched:
     """H.264: it has all units since a key frame."""
     variant: Variant = field(init=False)
     """What it is sent."""
+    masks_variant: Variant = field(init=False)
+    """The masks that it wants, apart from images."""
 
     def __post_init__(self) -> None:
         self.choose()
@@ -79,20 +81,28 @@ class _Watched:
         self.variant = Variant(
             codec, width_for(wish.max_w, self.level), wish.view if codec == "sync" else "instances"
         )
+        self.masks_variant = Variant("masks", view=wish.view)
 
     @property
-    def masks_variant(self) -> Variant:
-        """The masks that it wants, apart from images."""
-        return Variant("masks", view=self.wish.view)
+    def has_credit(self) -> bool:
+        """Whether one more image may be on its way."""
+        return self.wish.video and self.images_out < CREDITS[self.variant.codec]
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds until the next image may be sent, by the rate that is wished."""
+        if not self.wish.fps:
+            return 0.0
+        return max(0.0, self.last_s + 0.9 / self.wish.fps - time.monotonic())
 
     @property
     def room(self) -> bool:
         """Whether one more image may be sent now."""
-        due = not self.wish.fps or time.monotonic() - self.last_s >= 0.9 / self.wish.fps
-        return self.wish.video and self.images_out < CREDITS[self.variant.codec] and due
+        return self.has_credit and not self.pause_s
 
     @property
     def mask_room(self) -> bool:
+        """Whether masks may be sent now."""
         live = self.wish.mode == "live"
         return self.wish.masks and live and self.masks_out < MASK_CREDITS
 
@@ -132,17 +142,20 @@ class Viewer:
             new.choose()
         self.watched[wish.cam] = new
 
-    def acknowledge(self, ack: Ack) -> None:
-        """Give a credit back."""
+    def acknowledge(self, ack: Ack) -> bool:
+        """Give a credit back; returns whether there was none, so that it has new wants."""
         watched = self.watched.get(ack.cam)
         if watched is None:
-            return
+            return False
         if ack.what == "masks":
+            had = watched.mask_room
             watched.masks_out = max(0, watched.masks_out - 1)
-            return
+            return not had
+        had = watched.has_credit
         watched.images_out = max(0, watched.images_out - 1)
         if ack.age_ms is not None and 0 <= ack.age_ms < _LONGEST_AGE_MS:
             watched.shown.add(ack.age_ms / 1e3)
+        return not had
 
     def wants(self, cam: int) -> list[Variant]:
         """What it has room for of a camera."""
@@ -153,6 +166,11 @@ class Viewer:
         if watched.room:
             wanted.append(watched.variant)
         return wanted
+
+    def pause_s(self, cam: int) -> float:
+        """Seconds until it wants an image that only the rate it wishes keeps back; 0 for none."""
+        watched = self.watched.get(cam)
+        return watched.pause_s if watched is not None and watched.has_credit else 0.0
 
     @property
     def views(self) -> set[View]:

@@ -230,6 +230,20 @@ def test_a_smaller_size_is_what_is_asked_for(live):
     assert message[1]["size"] == list(SIZE)
 
 
+def test_a_viewer_that_wishes_fewer_images_gets_them_and_no_more_are_encoded(live):
+    camera = live.sink._hub.cameras[0]
+
+    async def main():
+        async with live.page() as page:
+            await page.send("sub", cam=0, fps=5, masks=False)
+            start = camera.encode.count
+            return len(await page.gather(2.0)), camera.encode.count - start
+
+    seen, encoded = asyncio.run(main())
+    assert 5 <= seen <= 13  # two at once, then at 0.9 of the pause
+    assert encoded <= seen + 2
+
+
 def test_zones_are_shared_counted_and_kept_by_revision(live):
     everything = {"name": "all", "kind": "area", "points": [[0, 0], [1, 0], [1, 1], [0, 1]]}
 
