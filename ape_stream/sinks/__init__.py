@@ -3,6 +3,6 @@
 file_sink  the base of all that write one file
 conflicts  outputs against sources and each other, before anything is opened
 coco, jsonl, labels, panoptic, sheet, video    one kind of output each
-window     a window with keys
+window, screen    a window with keys; how large it may be
 recover    whole files from what a run left that was cut short
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from ape_stream.closing import Closing
 from ape_stream.draw import draw
 from ape_stream.errors import SinkError
 from ape_stream.files import file_name, written
+from ape_stream.sinks.screen import screen_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["WindowSink"]
 
 LARGEST: Final = (1280, 720)
-"""Width and height of a new window at most, pixels: it fits every common screen."""
+"""Width and height of a new window at most, pixels."""
+_OF_SCREEN: Final = (0.95, 0.85)
+"""Of the screen's width and height: the frame and the title of a window need room, too."""
 _END_KEYS: Final = (ord("q"), 27)  # 27: Esc
 _PAUSED_MS: Final = 50
 _FONTS: Final = ("/usr/share/fonts", "/usr/local/share/fonts")
@@ -88,7 +92,8 @@ class WindowSink(Closing):
 
     def _make(self, name: str, image: NDArray[np.uint8]) -> None:
         height, width = image.shape[:2]
-        scale = min(1.0, LARGEST[0] / width, LARGEST[1] / height)
+        largest = _largest()
+        scale = min(1.0, largest[0] / width, largest[1] / height)
         cv2.namedWindow(name, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         cv2.resizeWindow(name, max(1, round(width * scale)), max(1, round(height * scale)))
         self._open.append(name)
@@ -118,6 +123,16 @@ class WindowSink(Closing):
         """Close the windows."""
         del error
         cv2.destroyAllWindows()
+
+
+def _largest() -> tuple[float, float]:
+    """Width and height that a new window may have."""
+    screen = screen_size() or (math.inf, math.inf)
+    width, height = (
+        min(limit, part * side)
+        for limit, part, side in zip(LARGEST, _OF_SCREEN, screen, strict=True)
+    )
+    return width, height
 
 
 def _is_closed(name: str) -> bool:

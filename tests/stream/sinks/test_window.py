@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import os
+import shutil
+import subprocess
 import sys
 
 import cv2
@@ -13,6 +16,8 @@ from results import made
 import ape_stream
 from ape_stream.draw import draw
 from ape_stream.errors import SinkError
+from ape_stream.sinks import window
+from ape_stream.sinks.screen import screen_size
 from ape_stream.sinks.window import LARGEST, WindowSink
 from ape_stream.testing import ListSource, OraclePerceiver, frames
 
@@ -68,12 +73,14 @@ def test_the_overlay_of_every_stream_is_shown(screen):
 
 
 @pytest.mark.parametrize("size", [(2160, 3840), (3840, 2160), (90, 120), (1, 5000)])
-def test_it_fits_the_screen_and_keeps_its_shape(screen, size):
+@pytest.mark.parametrize("pixels", [(800, 600), (480, 800), (3840, 2160), None])
+def test_it_fits_the_screen_and_keeps_its_shape(screen, monkeypatch, size, pixels):
+    monkeypatch.setattr(window, "screen_size", lambda: pixels)
     with WindowSink("w") as sink:
         sink.write(made(size=size, found=0))
     width, height = screen.sizes["w cam"]
-    assert width <= LARGEST[0]
-    assert height <= LARGEST[1]
+    assert width <= min(LARGEST[0], 0.95 * (pixels or (9999, 9999))[0])
+    assert height <= min(LARGEST[1], 0.9 * (pixels or (9999, 9999))[1])
     assert abs(width / height - size[1] / size[0]) < 0.01 * size[1] / size[0] or height == 1
 
 
@@ -144,3 +151,26 @@ def test_qt_is_kept_quiet_about_fonts(screen, monkeypatch):
         sink.write(made(0))
     assert os.environ["QT_LOGGING_RULES"] == "mine=true;default.warning=false"
     assert screen.shown
+
+
+def test_the_size_of_the_screen_is_that_of_the_display(monkeypatch):
+    xvfb = shutil.which("Xvfb")
+    if xvfb is None or ctypes.util.find_library("X11") is None:
+        pytest.skip("needs Xvfb and libX11")
+    command = [xvfb, "-displayfd", "1", "-screen", "0", "800x600x24", "-nolisten", "tcp"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
+        try:
+            monkeypatch.setenv("DISPLAY", f":{server.stdout.readline().decode().strip()}")
+            assert screen_size() == (800, 600)
+        finally:
+            server.terminate()
+    assert screen_size() is None  # it is gone
+
+
+@pytest.mark.parametrize("error", [OSError("no such library"), AttributeError("XOpenDisplay")])
+def test_without_the_library_of_the_display_no_size_is_known(monkeypatch, error):
+    def missing(_):
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert screen_size() is None
