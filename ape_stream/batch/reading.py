@@ -6,7 +6,7 @@ import os
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from ape_stream.batch.selection import Chooser
 from ape_stream.channel import Aborted, Channel, Ended
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from ape_stream.types import Frame
 
 __all__ = ["Reading"]
-
-_AHEAD: Final = 4
-"""Frames that wait for the model."""
 
 
 class Reading:
@@ -74,7 +71,7 @@ class Reading:
         return self._selection.estimate(count, None if rate is None else float(rate))
 
     def frames(
-        self, wanted: Callable[[int], bool], *, stop: int | None = None
+        self, wanted: Callable[[int], bool], *, stop: int | None = None, ahead: int = 1
     ) -> Iterator[tuple[int, Frame]]:
         """Frames that are taken, each with its position among those that are.
 
@@ -82,6 +79,7 @@ class Reading:
             wanted: Says of a position whether the frame is needed; others cost no more than their
                 decoding.
             stop: The first position that is not needed; None reads to the end.
+            ahead: Frames that may wait to be taken. One more is held by the thread that reads.
 
         Yields:
             Position and frame, in order.
@@ -102,7 +100,7 @@ class Reading:
                 self.taken = chooser.taken
                 return taken and wanted(chooser.taken - 1)
 
-            with _ahead(self._kept(source, keep)) as frames:
+            with _read_ahead(self._kept(source, keep), ahead) as frames:
                 yield from frames
 
     def _kept(
@@ -137,9 +135,11 @@ def _fraction(rate: Fraction | None) -> tuple[int, int] | None:
 
 
 @contextmanager
-def _ahead(items: Generator[tuple[int, Frame]]) -> Iterator[Iterator[tuple[int, Frame]]]:
+def _read_ahead(
+    items: Generator[tuple[int, Frame]], ahead: int
+) -> Iterator[Iterator[tuple[int, Frame]]]:
     """Iterate in a thread that is a few items ahead; leaving ends it."""
-    channel: Channel[tuple[int, Frame]] = Channel(_AHEAD)
+    channel: Channel[tuple[int, Frame]] = Channel(ahead)
     failure: list[BaseException] = []
 
     def read() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -64,6 +66,8 @@ class Worker:
         # Any error may come of a clip that no code has met before: the others are still done.
         except Exception as error:  # noqa: BLE001
             emit("failed", f"{type(error).__name__}: {self._shown(error)}", retry=True)
+        finally:
+            _trim_memory()
 
     def _shown(self, error: object) -> str:
         """One line, with paths as they are on every machine."""
@@ -117,6 +121,7 @@ class Worker:
         frames = reading.frames(
             lambda position: position // size >= task.first and position // size not in there,
             stop=None if task.stop is None else task.stop * size,
+            ahead=self._made().batch,
         )
         # A clip that cannot be read, or has nothing left to do, loads no model.
         first = next(frames, None)
@@ -205,6 +210,16 @@ def _one_each(frames: Sequence[Frame], payloads: list[bytes]) -> list[bytes]:
 
 class _FatalError(Exception):
     """No task can succeed."""
+
+
+def _trim_memory() -> None:
+    """Give the memory of freed images back to the system.
+
+    The allocator keeps what threads freed for the next thread of the same arena, and every clip has
+    threads of its own: without this, a worker grows with the first clips.
+    """
+    with suppress(OSError, AttributeError, TypeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _line(error: object) -> str:

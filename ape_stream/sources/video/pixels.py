@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import av
 import av.filter
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 
 if TYPE_CHECKING:
     from av.filter import Graph
@@ -20,6 +20,9 @@ __all__ = ["Images", "PixelAspect"]
 
 _Matrix = tuple[int, ...]
 
+_side_data_of: Any = SideDataContainer  # whose annotations leave its argument out
+"""In place of `frame.side_data`, which the frame keeps and which keeps the frame: such a circle,
+with all its pixels, stays in memory until Python next looks for circles."""
 _WIDEST: Final = 8
 """A pixel more than this many times as wide as high, or the reverse, is a damaged header."""
 
@@ -106,7 +109,7 @@ def _square_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
 
 def _display_matrix(frame: VideoFrame) -> _Matrix | None:
     """The nine numbers of the frame's display matrix (libavutil/display.h), or None."""
-    side_data: Any = frame.side_data  # PyAV annotates it as something else
+    side_data = _side_data_of(frame)
     if Type.DISPLAYMATRIX not in side_data:
         return None
     return tuple(np.frombuffer(side_data[Type.DISPLAYMATRIX], np.int32, 9).tolist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from fractions import Fraction
 
 import av
@@ -51,6 +52,17 @@ def test_a_matrix_that_scales_too_turns_the_same_way(tmp_path):
     image = stored(tmp_path / "phone.mp4", (0, 2, -2, 0))
     (frame,) = read_video(tmp_path / "phone.mp4")
     np.testing.assert_array_equal(frame.image, np.rot90(image, -1))
+
+
+def test_a_decoded_frame_is_freed_with_its_last_user(tmp_path):
+    stored(tmp_path / "phone.mp4", (0, 1, -1, 0))
+    gc.collect()
+    gc.disable()  # memory must not wait for Python to look for circles
+    try:
+        read_video(tmp_path / "phone.mp4")
+        assert not [it for it in gc.get_objects() if isinstance(it, av.VideoFrame)]
+    finally:
+        gc.enable()
 
 
 # ---------------------------------------------------------------------------------- square pixels
