@@ -13,7 +13,8 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from ape_nodes.web import protocol
 from ape_nodes.web.encoding.images import H264Encoder, Variant, encode_jpeg
@@ -34,6 +35,7 @@ STALE_S: Final = 1.0
 KEY_EVERY_S: Final = 1.0
 """Key frames on demand come no more often."""
 _log = logging.getLogger("ape_stream")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Camera:
         self.name = name
         self.encode = Durations()
         """Encodings of images; written by the camera's thread only."""
+        self.encode_cpu_s = 0.0
+        """Their CPU time in this thread, all together: the encoders' part of the cost."""
         self.arrived_s: float | None = None
         """When the newest frame came."""
         self.newest: FrameResult | None = None
@@ -219,7 +223,6 @@ class Camera:
         frame: tuple[int, Frame] | None,
         found: tuple[int, Found] | None,
     ) -> None:
-        start = time.monotonic()
         if variant.has_masks:
             assert found is not None  # noqa: S101 (`_latest` is 0 without one)
             self._done[variant] = found[0]
@@ -227,9 +230,7 @@ class Camera:
             return
         assert frame is not None  # noqa: S101 (the same)
         self._done[variant] = frame[0]
-        message = self._image(variant, frame[0], frame[1])
-        self.encode.add(time.monotonic() - start)
-        self._deliver(self, message)
+        self._deliver(self, self._image(variant, frame[0], frame[1]))
 
     def _masks(self, found: Found, variant: Variant) -> bytes:
         result = found.result
@@ -242,29 +243,38 @@ class Camera:
             meta["counts"] = found.counts
         image = b""
         if variant.codec == "sync":
-            start = time.monotonic()
-            image = encode_jpeg(result.frame.image, variant.width)
-            meta["encode_ms"] = round(1e3 * (time.monotonic() - start), 2)
+            work = partial(encode_jpeg, result.frame.image, variant.width)
+            image, meta["encode_ms"] = self._timed(work)
         kind = protocol.SYNCED if variant.codec == "sync" else protocol.MASKS
         return protocol.pack(
             self._head(kind, result.frame, found.rev), meta, protocol.pack_label_map(labels), image
         )
 
     def _image(self, variant: Variant, serial: int, frame: Frame) -> Encoded:
-        start, meta, key = time.monotonic(), _meta(frame), True
+        meta, key = _meta(frame), True
         if variant.codec == "h264":
             encoder = self._h264.setdefault(variant.width, H264Encoder(variant.width))
             asked = variant.width in self._keys and encoder.since_key_s >= KEY_EVERY_S
-            image, key = encoder.encode(frame.image, key=asked)
+            work = partial(encoder.encode, frame.image, key=asked)
+            (image, key), meta["encode_ms"] = self._timed(work)
             meta["codec"] = encoder.codec
             if key:
                 self._keys.discard(variant.width)
         else:
-            image = encode_jpeg(frame.image, variant.width)
-        meta["encode_ms"] = round(1e3 * (time.monotonic() - start), 2)
+            jpeg = partial(encode_jpeg, frame.image, variant.width)
+            image, meta["encode_ms"] = self._timed(jpeg)
         kind = protocol.H264 if variant.codec == "h264" else protocol.JPEG
         head = self._head(kind, frame, 0, protocol.KEY if key else 0)
         return Encoded(variant, serial, protocol.pack(head, meta, b"", image), key)
+
+    def _timed(self, work: Callable[[], T]) -> tuple[T, float]:
+        """What an encoder returns, and how long it took, milliseconds."""
+        start, cpu_s = time.monotonic(), time.thread_time()
+        done = work()
+        self.encode_cpu_s += time.thread_time() - cpu_s
+        took_s = time.monotonic() - start
+        self.encode.add(took_s)
+        return done, round(1e3 * took_s, 2)
 
     def _head(self, kind: int, frame: Frame, rev: int, flags: int = 0) -> BinaryHead:
         now_us = time.monotonic_ns() // 1000

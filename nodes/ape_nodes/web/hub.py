@@ -225,9 +225,13 @@ class Hub:
         images = CounterMetricFamily(
             "ape_stream_images_encoded", "Images encoded for viewers.", labels=["stream"]
         )
+        cpu = CounterMetricFamily(
+            "ape_stream_encode_cpu_seconds", "CPU time of these encodings.", labels=["stream"]
+        )
         for camera in self.cameras:
             times = camera.encode
             images.add_metric([camera.name], times.count)
+            cpu.add_metric([camera.name], camera.encode_cpu_s)
             for quantile in (0.5, 0.95):
                 if (ms := times.ms(quantile)) is not None:
                     encode.add_metric([camera.name, str(quantile)], ms / 1e3)
@@ -238,7 +242,7 @@ class Hub:
             lost.add_metric([way], count)
         sent = CounterMetricFamily("ape_stream_events_sent", "Events that arrived.")
         sent.add_metric([], self.events.sent)
-        return [seen, encode, images, lost, sent]
+        return [seen, encode, images, cpu, lost, sent]
 
     def welcome(self, viewer: Viewer) -> dict[str, Any]:
         """The first message to a viewer."""

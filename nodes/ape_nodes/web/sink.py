@@ -128,6 +128,11 @@ class WebSink(Closing):
         return frozenset() if self._hub is None else self._hub.maps
 
     @property
+    def encode_cpu_s(self) -> float:
+        """CPU seconds that all encodings of images took so far."""
+        return 0.0 if self._hub is None else sum(c.encode_cpu_s for c in self._hub.cameras)
+
+    @property
     def address(self) -> str:
         """Where it listens, such as http://127.0.0.1:8008."""
         port = self._port if self._server is None else self._server.port

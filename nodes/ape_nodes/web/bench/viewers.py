@@ -60,6 +60,8 @@ class Line:
     """Who looks."""
     cpu_ms: float
     """CPU time of the server for a source's frame, milliseconds."""
+    encoder_ms: float | None = None
+    """Of it that of the image's encoder."""
     fps: float | None = None
     """Images a second of the slowest good viewer."""
     age_ms_p50: float | None = None
@@ -133,7 +135,7 @@ class _Ready:
 
 
 def _serve(line: Connection, size: tuple[int, int], fps: float) -> None:
-    """Run until a message to stop; answers "cpu" with (CPU seconds, frames captured)."""
+    """Run until a message to stop; answers "cpu" with CPU seconds, frames, encoders' seconds."""
     from ape_nodes.web.sink import WebSink  # noqa: PLC0415 (in the server's process only)
 
     result = scene(REGIONS, size)
@@ -145,7 +147,8 @@ def _serve(line: Connection, size: tuple[int, int], fps: float) -> None:
         looping.start()
         line.send((sink.address, sink.tokens.control))
         while line.recv() != "stop":
-            line.send((time.process_time(), run.stats().captured))
+            encoder_s = sink.encode_cpu_s
+            line.send((time.process_time(), run.stats().captured, encoder_s))
         run.stop()
         looping.join()
 
@@ -220,10 +223,9 @@ class _Bench:
         self._url = url
         self._client = client
 
-    def _cpu(self) -> tuple[float, int]:
+    def _cpu(self) -> NDArray[np.float64]:
         self._line.send("cpu")
-        cpu_s, frames = self._line.recv()
-        return float(cpu_s), int(frames)
+        return np.array(self._line.recv(), np.float64)  # (3,) as `_serve` says
 
     async def look(
         self,
@@ -242,9 +244,9 @@ class _Bench:
         await asyncio.sleep(WARM_S)
         for viewer in everybody:
             viewer.forget()
-        before, frames_before = self._cpu()
+        before = self._cpu()
         await asyncio.sleep(seconds)
-        after, frames = self._cpu()
+        cpu_s, frames, encoder_s = (self._cpu() - before).tolist()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -253,7 +255,8 @@ class _Bench:
         counts = [len(viewer.ages_ms) for viewer in viewers]
         return Line(
             form=form,
-            cpu_ms=1e3 * (after - before) / max(1, frames - frames_before),
+            cpu_ms=1e3 * cpu_s / max(1, frames),
+            encoder_ms=1e3 * encoder_s / max(1, frames) if counts else None,
             fps=min(counts) / seconds if counts else None,
             age_ms_p50=p50,
             age_ms_p95=p95,
@@ -294,7 +297,8 @@ def _alone(codec: Codec, seconds: float, size: tuple[int, int]) -> Line:
         jpeg = codec == "jpeg"
         data = encode_jpeg(image, size[1]) if jpeg else encoder.encode(image, key=False)[0]
         bytes_, taken = bytes_ + len(data), taken + 1
-    return Line(f"{codec}, encoding alone", 1e3 * spent / taken, kilobytes=bytes_ / taken / 1e3)
+    own_ms = 1e3 * spent / taken
+    return Line(f"{codec}, encoding alone", own_ms, own_ms, kilobytes=bytes_ / taken / 1e3)
 
 
 async def _measure(
