@@ -52,6 +52,9 @@ class ApeConfig:
     """Side in pixels of the square that images are resized into and padded to."""
     size_divisor: int | None = None
     """Images are padded to a multiple of this many pixels; None pads to the whole square."""
+    wide_area: float | None = None
+    """Share of the square that wide and tall images may fill, padded: their long side grows beyond
+    `canvas`, at most by half. None: it is always `canvas`, as in the official code."""
     levels: int = 5
     """Feature levels that the transformer attends to, finest first."""
     hidden: int = 256
@@ -224,6 +227,7 @@ NANO = NanoConfig(
         ),
         canvas=256,
         size_divisor=32,
+        wide_area=0.75,  # what an image of 4:3 has
         levels=3,
         hidden=128,
         heads=4,

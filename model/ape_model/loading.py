@@ -114,7 +114,8 @@ def sizes_of(files: ModelFiles) -> NanoConfig | ApeConfig:
         return PRESETS[files.variant]
     if files.canvas is None:
         return NANO
-    return replace(NANO, ape=replace(NANO.ape, canvas=files.canvas))
+    # It learnt on images of this long side, wide ones too.
+    return replace(NANO, ape=replace(NANO.ape, canvas=files.canvas, wide_area=None))
 
 
 def build_network(files: ModelFiles) -> Ape:

@@ -65,7 +65,8 @@ class ApePerceiver:
         model: "nano", "street", a model that was imported or pulled, or the path of one.
         threshold: lowest score kept for prompts without one of their own, 0..1.
         device: where the network runs: "auto" (the first GPU, else the CPU), "cpu", "cuda:1" ...
-        canvas: long edge of the image that the network sees, pixels; None for the model's own.
+        canvas: long side of the image that the network sees, pixels; None for the model's own
+            (nano: 256, for wide and tall images up to 384 at no more pixels than those of 4:3).
         official: classify prompts as the official code does: a space in one makes all sentences.
         bank: file of prompt embeddings made by `ape-stream prompts embed`.
         dtype: arithmetic of the network: "float32", or "bfloat16" or "float16", which are faster
@@ -111,7 +112,9 @@ class ApePerceiver:
         # A CPU upsamples the crop of each mask; a GPU whole masks, which it sends as bits.
         self._packs_masks = on_gpu
         config = self.network.config
-        self._config = config if canvas is None else replace(config, canvas=canvas)
+        if canvas is not None:
+            config = replace(config, canvas=canvas, wide_area=None)
+        self._config = config
         self._spares_a_core = config.spare_core and not on_gpu
         self._threshold = config.score_threshold if threshold is None else threshold
         self._vocabulary = files.vocabulary | self._embedder.names

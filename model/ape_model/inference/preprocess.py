@@ -1,8 +1,9 @@
 """Frames to network input, pixel for pixel as the official models were fed.
 
-The long side becomes the canvas side (small frames grow), resampled by Pillow's antialiased
-bilinear filter on bytes; BGR is flipped to RGB, normalised, then zero-padded right and bottom. On a
-GPU all of it happens there, the filter in integers (`pillow_resize`): bytes are uploaded.
+The long side becomes the canvas side (small frames grow; nano gives wide frames a longer side, see
+`network_size`), resampled by Pillow's antialiased bilinear filter on bytes; BGR is flipped to RGB,
+normalised, then zero-padded right and bottom. On a GPU all of it happens there, the filter in
+integers (`pillow_resize`): bytes are uploaded.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
     "fitted_size",
     "group_by_canvas",
     "make_batch",
+    "network_size",
     "normalise",
     "padded_size",
     "resize_rgb",
@@ -43,6 +45,30 @@ def fitted_size(size: tuple[int, int], canvas: int) -> tuple[int, int]:
     if shrink < 1:
         height, width = height * shrink, width * shrink
     return max(1, int(height + 0.5)), max(1, int(width + 0.5))
+
+
+def network_size(size: tuple[int, int], config: ApeConfig) -> tuple[int, int]:
+    """Height and width at which the network sees an image of `size` (height, width)."""
+    return fitted_size(size, _long_side(size, config))
+
+
+def _long_side(size: tuple[int, int], config: ApeConfig) -> int:
+    """Pixels of the long side.
+
+    By the long side alone an image of 16:9 has three quarters of the pixels of one of 4:3, and its
+    things are as much smaller. With `wide_area`, it is the longest side whose padded canvas holds
+    no more pixels than that share of the square; an image is not enlarged for it.
+    """
+    if config.wide_area is None or config.size_divisor is None:
+        return config.canvas
+    unit, pixels = config.size_divisor, config.wide_area * config.canvas**2
+    long, short = max(size), min(size)
+    # For each length of the padded canvas: the largest image in it, given the rows that fit.
+    fitting = (
+        min(columns, long, int(pixels // columns // unit * unit * long / short))
+        for columns in range(config.canvas, config.canvas * 3 // 2 + 1, unit)
+    )
+    return max(config.canvas, *fitting)
 
 
 def resize_rgb(bgr: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -85,7 +111,7 @@ def make_batch(
     Returns:
         (B, 3, rows, columns) normalised RGB, and height and width of each frame inside it.
     """
-    sizes = tuple(fitted_size(frame.shape[:2], config.canvas) for frame in frames)
+    sizes = tuple(network_size(frame.shape[:2], config) for frame in frames)
     fitted = [
         torch.from_numpy(resize_rgb(frame, size))
         if upload is None
@@ -109,7 +135,7 @@ def group_by_canvas(
     """
     groups: dict[tuple[int, int], list[int]] = {}
     for index, frame in enumerate(frames):
-        canvas = padded_size([fitted_size(frame.shape[:2], config.canvas)], config)
+        canvas = padded_size([network_size(frame.shape[:2], config)], config)
         groups.setdefault(canvas, []).append(index)
     return [tuple(group) for group in groups.values()]
 

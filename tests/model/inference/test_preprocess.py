@@ -1,5 +1,7 @@
 """Frames to network input: the same to the byte where Pillow resizes and where a GPU does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ape_model import perceiver as perceiving
 from ape_model.config import NANO, PRESETS
 from ape_model.inference.pillow_resize import resize_bytes
-from ape_model.inference.preprocess import make_batch, resize_rgb
+from ape_model.inference.preprocess import make_batch, network_size, padded_size, resize_rgb
+from ape_model.perceiver import ApePerceiver
+from ape_stream.types import Frame, PromptSet
 
 SIDES = st.one_of(st.integers(1, 40), st.integers(1, 400))
 
@@ -80,3 +85,50 @@ def test_a_gpu_makes_the_same_batch():
     plain, _ = make_batch(frames, config)
     mine, _ = make_batch(frames, config, upload=lambda image: torch.from_numpy(image).cuda())
     assert torch.equal(mine.cpu(), plain)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ((240, 320), (192, 256)),
+        ((960, 720), (256, 192)),
+        ((1000, 1000), (256, 256)),
+        ((1080, 1920), (160, 284)),
+        ((1280, 720), (284, 160)),
+        ((1080, 2560), (128, 303)),
+        ((144, 256), (144, 256)),  # nothing to gain: it has no more pixels
+        ((156, 270), (156, 270)),
+        ((1, 1000), (1, 384)),
+        ((7, 5), (256, 183)),
+    ],
+)
+def test_nano_sees_a_wide_frame_on_a_longer_canvas(given, wanted):
+    assert network_size(given, NANO.ape) == wanted
+    assert network_size(given[::-1], NANO.ape) == wanted[::-1]
+
+
+@given(SIDES, SIDES)
+def test_a_wide_frame_costs_no_more_than_one_of_4_3(height, width):
+    size = network_size((height, width), NANO.ape)
+    rows, columns = padded_size([size], NANO.ape)
+    assert 256 <= max(size) <= 384
+    # What is near a square is as large as it ever was.
+    assert rows * columns <= max(192 * 256, 256 * -(-round(min(size) - 0.5) // 32) * 32)
+    shorter = network_size((height, width), replace(NANO.ape, wide_area=None))
+    assert max(size) >= max(shorter)
+
+
+@pytest.mark.parametrize(("canvas", "wanted"), [(None, (160, 284)), (320, (180, 320))])
+def test_a_canvas_that_is_asked_for_is_the_long_side(home, monkeypatch, canvas, wanted):  # noqa: ARG001
+    seen = []
+
+    def note(*given):
+        batch = make_batch(*given)
+        seen.append(batch[1])
+        return batch
+
+    monkeypatch.setattr(perceiving, "make_batch", note)
+    nano = ApePerceiver(device="cpu", canvas=canvas)
+    nano.prepare(PromptSet.of(["cat"]))
+    nano.perceive([Frame(noise(360, 640), 0, 0.0)])
+    assert seen == [(wanted,)]

@@ -9,7 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from selenium import webdriver
+from selenium.common.exceptions import ElementNotInteractableException
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
 WAIT_S = 60.0
 _ARGUMENTS = (
@@ -128,6 +130,11 @@ class Browser:
         """By CSS, or by XPath if it begins with //."""
         way = By.XPATH if selector.startswith("//") else By.CSS_SELECTOR
         return self.driver.find_element(way, selector)
+
+    def click(self, selector):
+        """Click on it once it is shown: the page draws with the next image."""
+        waiting = WebDriverWait(self.driver, WAIT_S, 0.05, [ElementNotInteractableException])
+        waiting.until(lambda _: self.find(selector).click() is None)
 
     def keys(self, *keys):
         """Press keys where the focus is."""

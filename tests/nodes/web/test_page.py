@@ -105,14 +105,14 @@ def test_a_word_that_cannot_be_used_says_why_and_one_is_removed_and_comes_back(p
     page.find("#new-word").send_keys("bad word", Keys.ENTER)
     page.wait("app.words.list.at(-1).state === 'error'")
     assert "cannot be used" in page.text(".word[data-state=error] .word-error")
-    page.find(".word[data-state=error] [aria-label^=Remove]").click()
+    page.click(".word[data-state=error] [aria-label^=Remove]")
     page.wait("app.words.list.length === 2")
-    page.find(".word [aria-label='Remove red apple']").click()
+    page.click(".word [aria-label='Remove red apple']")
     page.wait("app.words.list.length === 1")
-    page.find("#undo").click()
+    page.click("#undo")
     page.wait("app.words.list.length === 2")
     assert page.value("app.words.list.map(({text}) => text)") == ["red apple", "fox"]
-    page.find("[aria-label^='Switch off fox']").click()
+    page.click("[aria-label^='Switch off fox']")
     page.wait("app.words.list[1].state === 'off'")
 
 
@@ -131,7 +131,7 @@ def test_a_slider_acts_at_once_and_the_server_learns_where_it_rests(page, run):
     assert shown == [["fox"], None]  # the frozen frame, and the server does not know it yet
     page.wait("app.words.list[0].threshold === 0.95")
     assert run.ask("GET", "/api/prompts")[1]["prompts"][0]["threshold"] == 0.95
-    page.find("[aria-label='Reset the threshold of red apple']").click()
+    page.click("[aria-label='Reset the threshold of red apple']")
     page.wait("app.words.list[0].threshold === null")
 
 
@@ -143,7 +143,7 @@ def test_two_tabs_share_words_and_none_overwrites_the_other_in_silence(page, run
         # The other tab edits, and this one has not heard of it when it edits, too.
         page.run("app.receive = app.words.receive; app.words.receive = () => {}")
         other.front()
-        other.find("[aria-label='Remove cat']").click()
+        other.click("[aria-label='Remove cat']")
         other.wait("app.words.list.length === 2")
         page.front()
         page.find("#new-word").send_keys("dog", Keys.ENTER)
@@ -152,7 +152,7 @@ def test_two_tabs_share_words_and_none_overwrites_the_other_in_silence(page, run
         state = run.ask("GET", "/api/prompts")[1]
         assert [p["text"] for p in state["prompts"]] == ["red apple", "fox"]
         page.run("app.words.receive = app.receive; app.words.receive(args[0])", state)
-        page.find(".notice.error button").click()  # try again
+        page.click(".notice.error button")  # try again
         other.front()
         other.wait("app.words.list.at(-1).text === 'dog'")
 
@@ -229,7 +229,7 @@ def test_jpeg_takes_over_where_h264_fails_and_pinned_things_are_followed(page):
     page.run("const tile = app.tiles[0];"
              "tile.pin(tile.things.find(({track}) => track > 0).track);")  # fmt: skip
     for name in ("Follow", "Solo"):
-        page.find(f"//button[text()='{name}']").click()
+        page.click(f"//button[text()='{name}']")
     page.wait("app.tiles[0].things.length === 1 && app.tiles[0].view[2] < 0.9")
     assert page.text(".card p").startswith(("fox #", "red apple #"))
     page.keys(Keys.ESCAPE)
@@ -237,7 +237,7 @@ def test_jpeg_takes_over_where_h264_fails_and_pinned_things_are_followed(page):
 
 
 def test_zones_are_drawn_and_moved_by_keys(page, run):
-    page.find("#zone-panel summary").click()
+    page.click("#zone-panel summary")
     page.wait("!document.getElementById('zone-tools').hidden")
     page.find("#add-area").send_keys(Keys.ENTER)
     page.wait("app.tiles[0].zones.zones.length === 1 && document.querySelector('.handle')")
@@ -250,11 +250,11 @@ def test_zones_are_drawn_and_moved_by_keys(page, run):
     while not np.allclose(run.ask(*wanted)[1]["zones"][0]["points"][0], [0.32, 0.25]):
         assert time.monotonic() < end
         time.sleep(0.1)
-    page.find("[aria-label='Remove area 1']").click()
+    page.click("[aria-label='Remove area 1']")
     page.wait("app.tiles[0].zones.zones.length === 0")
-    page.find("#undo").click()
+    page.click("#undo")
     page.wait("app.tiles[0].zones.zones.length === 1")
-    page.find("[aria-label='Remove area 1']").click()
+    page.click("[aria-label='Remove area 1']")
     end = time.monotonic() + chromium.WAIT_S
     while run.ask(*wanted)[1]["zones"]:
         assert time.monotonic() < end
@@ -335,10 +335,10 @@ def test_a_devices_camera_is_a_source(driver):
     with LiveRun(sources=[BrowserSource("browser://phone", name="phone")]) as run:
         browser = Browser(driver)
         browser.open(run)
-        browser.find("#device-panel summary").click()
-        browser.find("#device-start").click()
+        browser.click("#device-panel summary")
+        browser.click("#device-start")
         browser.wait("app.tiles[0].stream.shown")
-        browser.find("#device-start").click()
+        browser.click("#device-start")
         browser.wait("app.device.cam === -1")
     assert browser.problems() == []
 

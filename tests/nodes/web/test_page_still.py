@@ -87,7 +87,7 @@ def test_views_are_chosen_by_key_and_list(page):
 
 
 def test_where_to_look_is_drawn_and_given_up(page):
-    page.find("#still-look").click()
+    page.click("#still-look")
     stage = page.find(".stage")
     width, height = (stage.size[side] for side in ("width", "height"))
     corner = (-0.45 * width, -0.4 * height)
@@ -98,7 +98,7 @@ def test_where_to_look_is_drawn_and_given_up(page):
     (zone,) = page.value("app.tiles[0].zones.zones")
     assert zone["kind"] == "look"
     assert 3 <= len(zone["points"]) <= 64
-    page.find("#still-everywhere").click()
+    page.click("#still-everywhere")
     page.wait("app.tiles[0].zones.zones.length === 0 && app.tiles[0].things.length === 2")
 
 
