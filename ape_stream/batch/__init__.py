@@ -8,5 +8,6 @@ folder, job                  what an output folder holds; Job: what is done with
 reading     the frames of a clip, read ahead
 worker      does one task: the same under every engine
 child, processes, ray_pool   the engines: child processes, actors of Ray
-run, state, schedule         one run of a job; how it stands; which clip next
+run, schedule                one run of a job; its workers, and what to do about one that dies
+state, waiting               how clips stand; which one is next
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -113,10 +114,11 @@ def is_clip(source: str) -> bool:
 def _named(found: list[Found], folder: Path | None, reserved: Collection[str]) -> dict[str, Found]:
     """Every source under a name of its own."""
     plain = [_plain_name(one, folder) for one in found]
+    counts = Counter(plain)
     named: dict[str, Found] = {}
     taken = {name.casefold() for name in reserved}
     for one, name in zip(found, plain, strict=True):
-        if plain.count(name) > 1 or name.casefold() in taken:
+        if counts[name] > 1 or name.casefold() in taken:
             # Two files that differ in their suffix alone keep it: clip-mp4, clip-avi.
             name += Path(one.spec).suffix.replace(".", "-")  # noqa: PLW2901 (the final name)
         base, count = name, 1

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Sequence
 
+    from ape_stream.batch.clips import Clip
     from ape_stream.batch.folder import OutFolder
     from ape_stream.batch.job import Setup
     from ape_stream.batch.state import Listener
@@ -149,7 +150,8 @@ def _refuse(out: OutFolder, old: Plan | None, new: Plan, takeover: Takeover) -> 
         written = [line for line in written if not line.startswith(takeover.may_differ)]
     changes = changes_of_clips(old, new)
     # A clip that failed may have been repaired: nothing is lost with it.
-    lost = tuple(name for name in changes.changed if _has_results(out, old, name))
+    before = {clip.name: clip for clip in old.clips}
+    lost = tuple(name for name in changes.changed if _has_results(out, old, before[name]))
     changes = replace(changes, changed=lost)
     clips = replace(changes, added=(), missing=()) if takeover.extend else changes
     lines = [*found, *written, *clips.lines()]
@@ -174,8 +176,7 @@ def _refuse_unplanned(out: OutFolder, new: Plan, names: Sequence[str]) -> None:
             )
 
 
-def _has_results(out: OutFolder, plan: Plan, name: str) -> bool:
-    clip = next(clip for clip in plan.clips if clip.name == name)
+def _has_results(out: OutFolder, plan: Plan, clip: Clip) -> bool:
     return bool(out.shards(clip).numbers()) or out.done(clip, plan.write_digest) is not None
 
 

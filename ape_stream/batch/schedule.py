@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ape_stream.batch.job import Event, Task
 from ape_stream.batch.state import ATTEMPTS, ClipState, Progress, Rate, Silent, time_left
+from ape_stream.batch.waiting import Waiting
 from ape_stream.errors import ApeStreamError, PipelineError, StoppedError
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from ape_stream.batch.folder import OutFolder
     from ape_stream.batch.processes import Pool
@@ -67,6 +68,9 @@ class Schedule:
         self._shard_frames = shard_frames
         self._stall_s = stall_s
         self._states: Sequence[ClipState] = ()
+        self._waiting = Waiting((), shard_frames)
+        self._open = 0
+        self._counts: Counter[str] = Counter()
         self._digest = ""
         self._listener: Listener = Silent()
         self.events: Queue[Event] = Queue()
@@ -76,6 +80,7 @@ class Schedule:
         self._finding = Rate()
         self._writing = Rate()
         self._shards_made = 0
+        self._costly = 0  # clips that failed in this run and cost a worker each time
         self._shown_s = 0.0
 
     # -- one question to a worker ----------------------------------------------------------
@@ -131,8 +136,12 @@ class Schedule:
             ApeStreamError: no clip can succeed, as where the disk is full.
         """
         self._states, self._digest, self._listener = states, digest, listener
+        self._waiting = Waiting(states, self._shard_frames)
+        self._open = sum(not state.is_over for state in states)
+        for state in states:
+            self._count_words(state)
         find, write = pools
-        while not all(state.is_over for state in self._states):
+        while self._open:
             if stop.is_set():
                 raise StoppedError("stopped")
             self._assign(find, write)
@@ -145,46 +154,33 @@ class Schedule:
 
     def _assign(self, find: Pool, write: Pool) -> None:
         for slot in (slot for slot in find.slots if slot not in self._running):
-            task = next(self._to_find(len(find.slots)), None)
+            task = self._to_find(len(find.slots))
             if task is None:
                 break
             self._start(slot, find, *task)
         for slot in (slot for slot in write.slots if slot not in self._running):
-            task = next(self._to_write(), None)
+            task = self._to_write()
             if task is None:
                 break
             self._start(slot, write, *task)
 
-    def _to_find(self, slots: int) -> Iterator[tuple[Task, ClipState]]:
-        """Tasks for workers with a model."""
-        waiting = [state for state in self._states if state.status == "waiting"]
-        for state in self._states:
-            # Few clips and many workers: a clip is made in parts, once its length is known.
-            if state.status == "waiting" and (len(waiting) >= slots or state.probed):
-                state.status = "finding"
-                state.spans = self._spans(state, slots // len(waiting))
-            if state.status == "finding" and state.spans:
-                first, stop = state.spans.pop(0)
-                state.parts += 1
-                yield Task(self._next_number(), "find", state.clip, first, stop), state
+    def _to_find(self, workers: int) -> tuple[Task, ClipState] | None:
+        """A task for a worker with a model."""
+        found = self._waiting.next_span(workers)
+        if found is None:
+            return None
+        state, (first, stop) = found
+        state.parts += 1
+        return Task(self._next_number(), "find", state.clip, first, stop), state
 
-    def _spans(self, state: ClipState, parts: int) -> list[tuple[int, int | None]]:
-        """The shards of a clip in this many parts; the last one goes on to the clip's end."""
-        shards = -(-(state.expected or 0) // self._shard_frames)
-        length = max(1, -(-shards // max(1, parts)))
-        starts = range(0, max(1, shards), length)
-        return [(k, k + length if k != starts[-1] else None) for k in starts]
-
-    def _to_write(self) -> Iterator[tuple[Task, ClipState]]:
-        """Tasks for the other workers: final files, and the lengths of clips."""
-        for state in self._states:
-            if state.status == "found":
-                state.status, state.written = "writing", 0
-                yield Task(self._next_number(), "write", state.clip), state
-        for state in self._states:
-            if not state.asked and not state.is_over:
-                state.asked = True
-                yield Task(self._next_number(), "probe", state.clip), state
+    def _to_write(self) -> tuple[Task, ClipState] | None:
+        """A task for another worker: final files, or the length of a clip."""
+        if (state := self._waiting.next_found()) is not None:
+            state.status, state.written = "writing", 0
+            return Task(self._next_number(), "write", state.clip), state
+        if (state := self._waiting.next_unknown()) is not None:
+            return Task(self._next_number(), "probe", state.clip), state
+        return None
 
     def _start(self, slot: str, pool: Pool, task: Task, state: ClipState) -> None:
         self._running[slot] = _Running(task, state, pool, time.monotonic())
@@ -253,12 +249,14 @@ class Schedule:
             files = [self._out.root / name for name in answer["files"]]
             state.status, state.found = "done", answer["found"]
             self._out.mark_done(state.clip, self._digest, answer["found"], files)
-            self._listener.clip(state)
+            self._count_words(state)
+            self._over(state)
 
     def _check_shards(self, state: ClipState) -> None:
         """All parts of a clip are made: go on to its final files, or find what is missing."""
         if self.is_whole(self._out, state):
             state.status = "found"
+            self._waiting.add(state)
         else:
             self._again(state, "its shards are not whole", during="find", final=False)
 
@@ -293,21 +291,25 @@ class Schedule:
         self._out.set_attempts(state.clip, state.attempts)
         if state.given_up:
             state.status = "failed"
-            self._listener.clip(state)
-            self._stop_if_all_fail()
+            self._over(state)
+            self._stop_if_all_fail(state)
             return
         if not state.spans:  # shards that are whole are left out anyway
             state.status = "found" if self.is_whole(self._out, state) else "waiting"
+        self._waiting.add(state)
         tries = len(state.attempts)
         self._listener.note(f"{state.clip.name}: {reason}; attempt {tries} of {ATTEMPTS}")
 
-    def _stop_if_all_fail(self) -> None:
+    def _over(self, state: ClipState) -> None:
+        self._open -= 1
+        self._listener.clip(state)
+
+    def _stop_if_all_fail(self, state: ClipState) -> None:
         """Where the first clips all cost their workers, it is not the clips' fault."""
-        failed = [state for state in self._states if state.status == "failed"]
-        costly = [state for state in failed if not state.attempts[-1].get("final")]
-        if not self._shards_made and len(costly) >= _SAME_FAULT:
+        self._costly += not state.attempts[-1].get("final")
+        if not self._shards_made and self._costly >= _SAME_FAULT:
             raise ApeStreamError(
-                f"{len(costly)} clips failed and none was begun: {costly[-1].reason}; the model or"
+                f"{self._costly} clips failed and none was begun: {state.reason}; the model or"
                 " this machine is at fault, not the clips"
             )
 
@@ -344,12 +346,9 @@ class Schedule:
             frames=sum(state.frames for state in self._states),
             expected=expected if known else None,
             loading=any(r.loading for r in self._running.values()) and not self._finding.count,
-            counts=self._counts(),
+            counts=dict(self._counts),
         )
 
-    def _counts(self) -> dict[str, int]:
-        counts: Counter[str] = Counter()
-        for state in self._states:
-            if state.found is not None:
-                counts.update(state.found.get("counts", {}))
-        return dict(counts)
+    def _count_words(self, state: ClipState) -> None:
+        if state.found is not None:
+            self._counts.update(state.found.get("counts", {}))

@@ -46,8 +46,6 @@ class ClipState:
     """What failed: "during" and "reason"; the last one is why the clip failed."""
     found: dict[str, Any] | None = None
     """What was found, once it is done; see `Job.finish`."""
-    asked: bool = False
-    """Whether its length was asked for."""
     probed: bool = False
     """Whether the answer has come, if only that it is not known."""
     spans: list[tuple[int, int | None]] = field(default_factory=list)

@@ -176,10 +176,9 @@ def _own(manifest: Manifest, part: Part | None) -> list[Clip]:
 
 
 def _state(out: OutFolder, clip: Clip, digest: str) -> ClipState:
-    images = -1
     first, _, stop = clip.source.rpartition("?first=")[2].partition("&stop=")
     images = int(stop) - int(first)
-    state = ClipState(clip, expected=images, asked=True, probed=True)
+    state = ClipState(clip, expected=images, probed=True)
     if (found := out.done(clip, digest)) is not None:
         state.status, state.found, state.frames, state.written = "done", found, images, images
     elif Schedule.is_whole(out, state):
