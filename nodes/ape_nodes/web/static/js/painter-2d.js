@@ -4,66 +4,47 @@ import { BLOCK } from "./painter.js";
 
 /** @typedef {import("./painter.js").Painter} Painter */
 
+const HIDDEN = new Uint32Array(256).fill(0xffffffff);
+const NO_EDGES = new Uint32Array(256);
+
 /** @implements {Painter} */
 export class FlatPainter {
   /** @param {CanvasRenderingContext2D} context */
   constructor(context) {
     this.context = context;
-    this.layer = /** @type {OffscreenCanvasRenderingContext2D} */ (new OffscreenCanvas(1, 1).getContext("2d"));
-    this.small = /** @type {OffscreenCanvasRenderingContext2D} */ (new OffscreenCanvas(1, 1).getContext("2d"));
+    /** Tints and outlines, kept until masks or colours change: images come more often. */
+    this.masks = new Layer();
+    /** What is blurred, or in blocks. */
+    this.hidden = new Layer();
+    this.small = offscreen();
   }
 
   /** @param {import("./painter.js").Scene} scene */
   paint(scene) {
     const { context } = this;
     const { width, height } = context.canvas;
-    context.fillStyle = "#000";
-    context.fillRect(0, 0, width, height);
     if (scene.image) {
       context.filter = scene.grey ? "grayscale(1) brightness(0.7)" : "none";
-      this.#place(context, scene.bitmap, sizeOf(scene.bitmap), scene.view);
+      this.#place(scene.bitmap, sizeOf(scene.bitmap), scene.view);
       context.filter = "none";
+    } else {
+      context.fillStyle = "#000";
+      context.fillRect(0, 0, width, height);
     }
     if (!scene.map) return;
-    if (scene.fill === "tint") this.#layer(scene, (label) => 255 * scene.opacity * Number(scene.colours[4 * label + 3] > 0));
-    else if (scene.fill !== "none" && scene.image) this.#hide(scene);
-    if (scene.outline || scene.marked.includes(1)) this.#outline(scene);
+    if (scene.image && (scene.fill === "blur" || scene.fill === "pixelate")) this.#hide(scene);
+    const inside = scene.fill === "tint" ? pixelsOf(scene, () => scene.opacity) : NO_EDGES;
+    const edge = pixelsOf(scene, (label) => Number(scene.outline || scene.marked[label] > 0));
+    if (inside.some(Boolean) || edge.some(Boolean)) {
+      this.masks.paint(scene.map, inside, edge);
+      this.#place(this.masks.canvas, [scene.map.width, scene.map.height], scene.view);
+    }
   }
 
   /** One part of a bitmap over the whole canvas. */
-  #place(context, bitmap, [w, h], [x, y, width, height]) {
+  #place(bitmap, [w, h], [x, y, width, height]) {
+    const { context } = this;
     context.drawImage(bitmap, x * w, y * h, width * w, height * h, 0, 0, context.canvas.width, context.canvas.height);
-  }
-
-  /**
-   * The label map in colours.
-   * @param {import("./painter.js").Scene} scene
-   * @param {(label: number, pixel: number) => number} alphaOf 0..255
-   */
-  #layer(scene, alphaOf) {
-    const { width, height, labels } = scene.map;
-    const image = new ImageData(width, height);
-    for (let pixel = 0; pixel < labels.length; pixel++) {
-      const label = labels[pixel];
-      const alpha = label && alphaOf(label, pixel);
-      if (!alpha) continue;
-      image.data.set(scene.colours.subarray(4 * label, 4 * label + 3), 4 * pixel);
-      image.data[4 * pixel + 3] = alpha;
-    }
-    resize(this.layer.canvas, width, height);
-    this.layer.putImageData(image, 0, 0);
-    this.#place(this.context, this.layer.canvas, [width, height], scene.view);
-  }
-
-  #outline(scene) {
-    const { width, labels } = scene.map;
-    const edge = (/** @type {number} */ pixel) =>
-      labels[pixel] !== (labels[pixel + 1] ?? 0) || labels[pixel] !== (labels[pixel - 1] ?? 0) ||
-      labels[pixel] !== (labels[pixel + width] ?? 0) || labels[pixel] !== (labels[pixel - width] ?? 0);
-    this.#layer(scene, (label, pixel) => {
-      const drawn = scene.colours[4 * label + 3] && (scene.outline || scene.marked[label]);
-      return drawn && edge(pixel) ? 255 : 0;
-    });
   }
 
   /** Blurred or in blocks where a shown label is. */
@@ -75,20 +56,93 @@ export class FlatPainter {
     resize(this.small.canvas, columns, rows);
     this.small.imageSmoothingQuality = "high"; // means of all pixels, not some of them
     this.small.drawImage(scene.bitmap, 0, 0, columns, rows);
-    const opaque = { ...scene, view: [0, 0, 1, 1] };
-    const mask = new ImageData(width, height);
-    opaque.map.labels.forEach((label, pixel) => (mask.data[4 * pixel + 3] = label ? scene.colours[4 * label + 3] : 0));
-    resize(this.layer.canvas, width, height);
-    this.layer.putImageData(mask, 0, 0);
-    this.layer.globalCompositeOperation = "source-in";
-    this.layer.imageSmoothingEnabled = scene.fill === "blur";
-    this.layer.drawImage(this.small.canvas, 0, 0, width, height);
-    this.layer.globalCompositeOperation = "source-over";
+    const { context, canvas } = this.hidden;
+    this.hidden.paint(scene.map, HIDDEN.map((pixel, label) => (scene.colours[4 * label + 3] ? pixel : 0)), NO_EDGES);
+    context.globalCompositeOperation = "source-in";
+    context.imageSmoothingEnabled = scene.fill === "blur";
+    context.drawImage(this.small.canvas, 0, 0, width, height);
+    context.globalCompositeOperation = "source-over";
+    this.hidden.forget();
     this.context.imageSmoothingEnabled = false; // what is hidden stays hidden up to its last pixel
-    this.#place(this.context, this.layer.canvas, [width, height], scene.view);
+    this.#place(canvas, [width, height], scene.view);
     this.context.imageSmoothingEnabled = true;
   }
 }
+
+/** A label map in colours, at its own size. */
+class Layer {
+  constructor() {
+    this.context = offscreen();
+    this.canvas = this.context.canvas;
+    this.image = new ImageData(1, 1);
+    this.forget();
+  }
+
+  /** Its pixels are no longer those that were painted. */
+  forget() {
+    /** @type {import("./protocol.js").LabelMap | null} */
+    this.map = null;
+    this.inside = this.edge = NO_EDGES;
+  }
+
+  /**
+   * @param {import("./protocol.js").LabelMap} map
+   * @param {Uint32Array} inside 256 pixels by label, as of `pixelsOf`; 0: nothing
+   * @param {Uint32Array} edge the same for the edges of a label; 0: as inside
+   */
+  paint(map, inside, edge) {
+    if (map === this.map && same(inside, this.inside) && same(edge, this.edge)) return;
+    Object.assign(this, { map, inside, edge });
+    if (this.image.width !== map.width || this.image.height !== map.height) {
+      this.image = new ImageData(map.width, map.height);
+      resize(this.canvas, map.width, map.height);
+    }
+    colourLabels(map, inside, edge, new Uint32Array(this.image.data.buffer));
+    this.context.putImageData(this.image, 0, 0);
+  }
+}
+
+/**
+ * @param {import("./protocol.js").LabelMap} map
+ * @param {Uint32Array} inside 256 pixels by label
+ * @param {Uint32Array} edge 256 for pixels of a label next to another one; 0: as inside
+ * @param {Uint32Array} pixels height * width, are written
+ */
+function colourLabels({ width, height, labels }, inside, edge, pixels) {
+  for (let row = 0, p = 0; row < height; row++) {
+    const above = row > 0 ? width : 0;
+    const below = row < height - 1 ? width : 0;
+    for (let column = 0; column < width; column++, p++) {
+      const label = labels[p];
+      let pixel = inside[label];
+      if (edge[label]) {
+        const left = column > 0 ? 1 : 0;
+        const right = column < width - 1 ? 1 : 0;
+        if (labels[p - left] !== label || labels[p + right] !== label || labels[p - above] !== label || labels[p + below] !== label) pixel = edge[label];
+      }
+      pixels[p] = pixel;
+    }
+  }
+}
+
+/**
+ * Colours of the labels as pixels of ImageData; 0 for those that are not shown.
+ * @param {import("./painter.js").Scene} scene
+ * @param {(label: number) => number} alphaOf 0..1
+ */
+function pixelsOf({ colours }, alphaOf) {
+  const pixels = new Uint32Array(256);
+  for (let label = 1, at = 4; label < 256; label++, at += 4) {
+    if (!colours[at + 3]) continue;
+    const alpha = Math.round(255 * alphaOf(label));
+    if (alpha) pixels[label] = (alpha << 24) | (colours[at + 2] << 16) | (colours[at + 1] << 8) | colours[at]; // little endian
+  }
+  return pixels;
+}
+
+const same = (/** @type {Uint32Array} */ a, /** @type {Uint32Array} */ b) => a.every((value, k) => value === b[k]);
+
+const offscreen = () => /** @type {OffscreenCanvasRenderingContext2D} */ (new OffscreenCanvas(1, 1).getContext("2d"));
 
 /**
  * @param {import("./decode.js").Bitmap} bitmap

@@ -75,8 +75,11 @@ export function packCameraImage(cam, seq, capturedUs, jpeg) {
  * @returns {Promise<Uint8Array>}
  */
 export async function inflate(deflated) {
-  const stream = new Blob([deflated]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+  // Not through a Blob, which another process would have to keep.
+  const { readable, writable } = new DecompressionStream("deflate");
+  const writer = writable.getWriter();
+  const [, bytes] = await Promise.all([writer.write(deflated).then(() => writer.close()), new Response(readable).arrayBuffer()]);
+  return new Uint8Array(bytes);
 }
 
 /**

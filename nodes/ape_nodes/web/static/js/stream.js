@@ -51,7 +51,7 @@ export class Stream {
     this.images = new Series();
     this.masks = new Series();
     this.lastSeq = -1;
-    this.version = 0; // counts what is worth drawing
+    this.version = 0; // counts masks; images are told apart by themselves
     this.h264 = new H264Decoder((why) => this.#withoutH264(why));
   }
 
@@ -127,8 +127,10 @@ export class Stream {
     this.#countDrops(message);
     if (this.next) this.#discard(this.next);
     this.next = { bitmap, message, receivedUs, decodedUs: this.link.nowUs() };
-    if (found) this.found = found;
-    this.version += 1;
+    if (found) {
+      this.found = found;
+      this.version += 1;
+    }
     if (document.hidden) this.takeNext(); // nothing is drawn in a hidden page, and the server waits
   }
 
@@ -176,7 +178,6 @@ export class Stream {
   freeze(on) {
     this.frozenAtMs = on ? performance.now() : 0;
     if (on && this.next) this.takeNext();
-    this.version += 1;
   }
 
   /** Age of the image that is shown, milliseconds. */

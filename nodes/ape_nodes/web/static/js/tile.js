@@ -120,12 +120,17 @@ export class Tile {
       this.#shape(image.message.meta.size);
     }
     const grey = OLD.has(stream.state().name);
-    const state = [this.serial, stream.version, app.words.version, this.zones.version, this.version, grey].join();
+    // What lies above the image changes with the masks: images come more often.
+    const above = [stream.version, app.words.version, this.zones.version, this.version].join();
+    const state = [this.serial, above, grey].join();
     if (state === this.drawn && !this.following) return;
     this.drawn = state;
-    this.#collect();
-    this.#follow();
+    const moved = above !== this.above || this.following;
+    this.above = above;
+    if (moved) this.#collect();
+    if (moved) this.#follow();
     this.#paint(image, grey);
+    if (!moved) return;
     const options = Object.fromEntries(["boxes", "labels", "ids", "trails", "zones"].map((name) => [name, app.settings.get(name)]));
     this.overlay.draw(this.things, /** @type {any} */ (options), this.zones.shapes(), this.view, devicePixelRatio);
   }
