@@ -6,7 +6,8 @@ part           Part: the rows and frames of 1,024 frames of one clip, mapped int
 dropped        what is known of dropped queries, and what they may add to an answer
 cells, blocks  masks, packed and back; compressed pieces with checksums
 levels, levels_file  Levels: small bounds of many states, by segments that follow one object
-scan           Scanner: every row that reaches a threshold, exactly; benchmark: `bench index`
+scan, kernels  Scanner: every row that reaches a threshold, exactly; its compiled inner loops
+benchmark      `bench index`: how long a search of many made-up rows takes
 selection      which of these become regions: suppression and limits of a live run
 vectors, similar  embeddings of words, without torch where they are known; more like this
 asking, answer  Index, open: words asked of an index; Answer: frames, tracks, what is not certain

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["UNREADABLE", "Head", "fixed_point", "logits_of", "read_head", "scores_of"]
+__all__ = [
+    "UNREADABLE",
+    "Head",
+    "fixed_point",
+    "fixed_point_bits",
+    "logits_of",
+    "read_head",
+    "scores_of",
+]
 
 LOGIT_LIMIT: Final = 50_000.0
 """As in `ape_model.network.align`."""
@@ -45,8 +53,7 @@ def fixed_point(values: NDArray[np.generic], width: int) -> NDArray[np.float64]:
     Returns:
         (..., C) float64: of two such rows, every sum of up to `width` products is exact.
     """
-    # A product of two b-bit integers has 2 b bits, a sum of `width` of them log2(width) more.
-    bits = (53 - (width - 1).bit_length()) // 2
+    bits = fixed_point_bits(width)
     largest = _largest(values)  # (..., 1)
     _, exponent = np.frexp(largest)  # largest < 2^exponent
     # What a float32 rounds to has no more bits than a float32, where no power of two overflows.
@@ -58,6 +65,12 @@ def fixed_point(values: NDArray[np.generic], width: int) -> NDArray[np.float64]:
     rounded *= np.ldexp(kind(1), exponent - bits)
     wide: NDArray[np.float64] = rounded.astype(np.float64, copy=False)
     return wide
+
+
+def fixed_point_bits(width: int) -> int:
+    """How many bits float64 has room for in each factor of a sum of so many products."""
+    # A product of two b-bit integers has 2 b bits, a sum of `width` of them log2(width) more.
+    return (53 - (width - 1).bit_length()) // 2
 
 
 def _largest(values: NDArray[np.generic]) -> NDArray[np.float64]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ape_stream.index.part import Part
     from ape_stream.index.scan import Hits
     from ape_stream.index.store import Store
-    from ape_stream.types import Mask, Prompt
+    from ape_stream.types import Prompt
 
 __all__ = ["Index", "open_index"]
 
@@ -60,7 +60,7 @@ class Index:
     def __init__(self, store: Store, bank: Path | None = None) -> None:
         self.store = store
         self._embeddings = Embeddings(store.manifest, bank)
-        self._levels: dict[int, Levels] = {}
+        self._levels: dict[str, Levels] = {}
 
     def ask(
         self,
@@ -191,22 +191,22 @@ class Index:
 
     def levels(self, part: Part) -> Levels:
         """The bounds of a part's rows, made where they are not there yet."""
-        key = id(part)
-        if key not in self._levels:
-            self._levels[key] = levels_of(self.store.root, part)
-        return self._levels[key]
+        path = part.info.path
+        if path not in self._levels:
+            self._levels[path] = levels_of(self.store.root, part)
+        return self._levels[path]
 
     def _search(self, parts: Sequence[Part], words: Words) -> list[list[Hits]]:
         """For each part its hits, by chunks of words."""
         full = [part for part in parts if part.info.rows]
         scanner = Scanner(full, [self.levels(part) for part in full], self.store.head)
-        by_part: dict[int, list[Hits]] = {id(part): [] for part in parts}
+        by_part: dict[str, list[Hits]] = {part.info.path: [] for part in parts}
         for first in range(0, len(words.vectors), _WORDS_AT_ONCE):
             own = slice(first, first + _WORDS_AT_ONCE)
             chunk = Words(words.vectors[own], words.biases[own], words.thresholds[own])
             for part, hits in zip(full, scanner.search(chunk), strict=True):
-                by_part[id(part)].append(hits.after(first))
-        return [by_part[id(part)] for part in parts]
+                by_part[part.info.path].append(hits.after(first))
+        return [by_part[part.info.path] for part in parts]
 
     def _selected(self, asked: _Asked, chunks: list[Hits]) -> Selected:
         """What becomes a region in the frames of one part: frame by frame, strongest first."""
@@ -318,14 +318,10 @@ class _Regions:
 
     def made(self) -> tuple[Instances, NDArray[np.int64]]:
         """The regions as a live run has them, and the object of each."""
-        drawn: dict[tuple[int, bool], Mask] = {}
-        for key in zip(self._rows.tolist(), self._stuff[self._words].tolist(), strict=True):
-            if key not in drawn:
-                drawn[key] = self._part.mask(key[0], stuff=key[1])
-        every = [
-            drawn[key]
-            for key in zip(self._rows.tolist(), self._stuff[self._words].tolist(), strict=True)
-        ]
+        keys = list(zip(self._rows.tolist(), self._stuff[self._words].tolist(), strict=True))
+        # Several words share a row's mask; that of stuff is another one.
+        drawn = {key: self._part.mask(key[0], stuff=key[1]) for key in dict.fromkeys(keys)}
+        every = [drawn[key] for key in keys]
         # A mask without a pixel is no region, however sure its score is.
         kept = np.array([k for k, mask in enumerate(every) if mask.bitmap.size], np.intp)
         own = tuple(every[k] for k in kept)

@@ -23,6 +23,7 @@ import typer
 from numpy.lib.format import open_memmap
 
 from ape_stream.index.alignment import Head, scores_of
+from ape_stream.index.kernels import worthwhile
 from ape_stream.index.levels import SEGMENT, build_levels
 from ape_stream.index.scan import Scanner, Words
 
@@ -40,6 +41,8 @@ PART: Final = 51_200
 _SCALE: Final = 0.56
 _KINDS: Final = 170
 _HITS: Final = 1 / 3000
+_LOADED: Final = 10**6
+"""Pairs: a process that has searched as many has loaded the compiled loops."""
 _DISTINCT: Final = 10
 """Parts that are drawn; more are copies: only the memory that is read must be of full size."""
 
@@ -129,6 +132,10 @@ class _Part:
     def states(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
         return self._rows[rows].astype(np.float32)
 
+    def stored(self, rows: NDArray[np.intp]) -> NDArray[np.float16]:
+        del rows
+        return self._rows
+
 
 def _head(width: int) -> Head:
     """A head of which the search needs its scale alone."""
@@ -175,6 +182,8 @@ def index_benchmark(
     with tempfile.TemporaryDirectory() as folder:
         made, head = MadeUpRows(rows, width, Path(folder)), _head(width)
         scanner = Scanner([_Part(part) for part in made.parts], made.levels, head)
+        worthwhile(_LOADED)
+        scanner.search(made.words(1))  # with numba, this compiles the loops
         one = 0.0
         for count, hits in ((1, _HITS), (20, _HITS), (1, 0.0), (20, 0.0)):
             words = [made.words(count, hits) for _ in range(rounds)]

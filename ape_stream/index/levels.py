@@ -17,10 +17,12 @@ at the middles of those that are left, then at the rows of those that are left.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
+from ape_stream.index.kernels import HALVES, fixed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ape_stream.index.alignment import Head
+    from ape_stream.index.kernels import Kernels
 
 __all__ = ["Directions", "Levels", "Slopes", "build_levels", "distinct", "products_of_pairs"]
 
@@ -39,6 +42,8 @@ _SAMPLE: Final = 16_384
 """Most rows that decide the directions."""
 _DENSE: Final = 24
 """A product of matrices takes so many times less for a pair than one by one."""
+_PAIRS: Final = 16_384
+"""Open segments whose rows are looked at together: 67 MB of codes as float32."""
 SLACK: Final = 2.0**-14
 """Above every rounding error of a bound, in parts of |h| |t|: of products in 32 bits, of directions
 that are orthonormal up to 1e-7, and of the fixed point of exact scores (2^-17 at C = 256)."""
@@ -107,22 +112,37 @@ class Levels:
 
     @np.errstate(invalid="ignore")  # a rest that is infinite: its segment is looked at
     def candidates(
-        self, slopes: Slopes, floor: NDArray[np.float32]
+        self, slopes: Slopes, floor: NDArray[np.float32], compiled: Kernels | None = None
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Pairs of a row and a word whose logit may reach the word's floor.
 
         Args:
             slopes: Of P words, from `Directions.slopes`.
             floor: (P,) logits.
+            compiled: Loops in place of NumPy's.
 
         Returns:
             (H,) rows of the part and (H,) positions of words, by row and then by word: every pair
             that reaches its floor, and few others.
         """
-        segments, words, needed = self._open(slopes, floor - slopes.base)
-        if not len(segments):
-            return np.zeros(0, np.intp), np.zeros(0, np.intp)
-        # The rows of each open segment; a short one repeats its last row.
+        needed = floor - slopes.base
+        highest = self.boxes @ slopes.boxes  # (S, P)
+        # What is no number is looked at, too. A flat search takes a third of the time.
+        flat = np.flatnonzero(~(highest < needed - slopes.half))
+        segments, words = np.divmod(flat, len(needed))
+        if not len(flat):
+            return segments, words
+        bounds = highest.ravel()[flat]
+        form = self._near if compiled is None else partial(self._loop, compiled)
+        slices = [slice(first, first + _PAIRS) for first in range(0, len(flat), _PAIRS)]
+        found = [form((segments[s], words[s], bounds[s], needed), slopes) for s in slices]
+        rows, columns = np.divmod(np.sort(np.concatenate(found)), len(needed))
+        return rows, columns
+
+    def _near(self, opened: _Opened, slopes: Slopes) -> NDArray[np.int64]:
+        """Row * P + word of the rows of open segments that may reach their floor."""
+        segments, words, needed = self._middles(opened, slopes)
+        # The rows of each segment that is left; a short one repeats its last row.
         at = self.first[segments, None] + np.arange(SEGMENT)  # (O, 32)
         exists = at < self.first[segments + 1, None]
         np.minimum(at, self.first[segments + 1, None] - 1, out=at)
@@ -131,30 +151,36 @@ class Levels:
         bound = np.matmul(codes, along[words][:, :, None])[:, :, 0]
         bound += self.rest[at].astype(np.float32) * slopes.lengths[words][:, None]
         near = exists & ~(bound < needed[:, None])
-        rows, columns = self.order[at[near]].astype(np.intp), np.repeat(words, near.sum(axis=1))
-        order = np.lexsort((columns, rows))
-        return rows[order], columns[order]
+        rows = self.order[at[near]].astype(np.int64)  # (H,)
+        keys: NDArray[np.int64] = rows * len(slopes.lengths) + np.repeat(words, near.sum(axis=1))
+        return keys
 
-    def _open(
-        self, slopes: Slopes, needed: NDArray[np.float32]
+    def _middles(
+        self, opened: _Opened, slopes: Slopes
     ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-        """Segments and words that may have a row: (O,), (O,), and what it needs beyond c (O,)."""
-        highest = self.boxes @ slopes.boxes  # (S, P)
-        # A flat search takes a third of the time of one in two dimensions.
-        flat = np.flatnonzero(
-            ~(highest < needed - slopes.half)
-        )  # what is no number is looked at, too
-        segments, words = np.divmod(flat, len(needed))
-        if not len(flat):
-            return segments, words, needed[:0]
+        """Segments and words that are left with their middles, and what a row needs beyond c."""
+        segments, words, highest, needed = opened
         some, own = distinct(segments)
         middles = products_of_pairs(self.middle[some].astype(np.float32), own, slopes.texts, words)
         middles *= self.middle_step[segments]
         rest = self.spread[segments].astype(np.float32) * slopes.lengths[words]
         rest -= self.longest_rest[segments].astype(np.float32) * slopes.boxes[-1, words]
         left = needed[words] - middles  # (O,)
-        near = ~(highest.ravel()[flat] + rest < left)
+        near = ~(highest + rest < left)
         return segments[near], words[near], left[near]
+
+    def _loop(self, compiled: Kernels, opened: _Opened, slopes: Slopes) -> NDArray[np.int64]:
+        """As `_near`."""
+        spread, longest_rest, rest = (
+            one.view(np.uint16) for one in (self.spread, self.longest_rest, self.rest)
+        )
+        arrays = (self.first, self.middle, self.middle_step, spread, longest_rest, self.codes, rest,
+                  self.order, HALVES)  # fmt: skip
+        along = np.ascontiguousarray(slopes.boxes[: len(self.steps)].T)  # (P, k)
+        texts = np.ascontiguousarray(slopes.texts.T)  # (P, C)
+        keys = np.empty(SEGMENT * len(opened[0]), np.int64)
+        own = (texts, slopes.lengths, along, slopes.boxes[-1])
+        return keys[: compiled.candidates(opened, tuple(fixed(one) for one in arrays), own, keys)]
 
 
 def products_of_pairs(
@@ -323,3 +349,9 @@ def _leaves(along: NDArray[np.float32], rows: NDArray[np.intp]) -> Iterator[NDAr
         widest = int(np.ptp(values, axis=0).argmax())
         halves = np.argpartition(values[:, widest], len(part) // 2)
         stack += [part[halves[len(part) // 2 :]], part[halves[: len(part) // 2]]]
+
+
+_Opened = tuple[
+    "NDArray[np.intp]", "NDArray[np.intp]", "NDArray[np.float32]", "NDArray[np.float32]"
+]
+"""(O,) open segments and (O,) words, (O,) their bounds without middles; (P,) what words need."""

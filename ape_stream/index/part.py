@@ -123,8 +123,16 @@ class Part:
         Raises:
             DamagedPartError: those of their frames do not match their checksum.
         """
+        return as_float32(self.stored(rows)[rows])
+
+    def stored(self, rows: slice | NDArray[np.intp] = _ALL) -> NDArray[Any]:
+        """The states of all rows as they are stored, (N, C), once some were checked.
+
+        Raises:
+            DamagedPartError: those of the frames of `rows` do not match their checksum.
+        """
         self._check(np.unique(self.rows.frame[rows]))
-        return as_float32(self.rows.state[rows])
+        return self.rows.state
 
     @cached_property
     def _checked(self) -> NDArray[np.bool_]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
 from ape_stream.index.alignment import fixed_point, logits_of, scores_of
+from ape_stream.index.kernels import worthwhile
 from ape_stream.index.levels import SLACK, Directions, distinct, products_of_pairs
 
 if TYPE_CHECKING:
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ape_stream.index.alignment import Head
+    from ape_stream.index.kernels import Kernels
     from ape_stream.index.levels import Levels
 
 __all__ = ["Hits", "Scanner", "States", "Words", "logit_floor"]
 
 _EPS: Final = 2.0**-22
 """Two roundings of a float32."""
-_DENSE: Final = 4
+_MANY_WORDS: Final = 4
 """The product of all states with all words takes so many times less for a pair than by word."""
 _CHUNK: Final = 256
 """Pairs whose states are in memory at once: so few that all steps find them in a cache."""
@@ -34,6 +36,10 @@ class States(Protocol):
 
     def states(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """The (n, C) states of some rows."""
+        ...
+
+    def stored(self, rows: NDArray[np.intp]) -> NDArray[Any]:
+        """The (N, C) states of all rows as they are stored, of which some will be read."""
         ...
 
 
@@ -98,10 +104,17 @@ class Scanner:
         """
         asked = _Asked(words, self._head, self._longest)
         slopes = self._directions.slopes(words.vectors, words.biases)
+        compiled = worthwhile(0)
         pairs = [
-            levels.candidates(slope, asked.floor)
+            levels.candidates(slope, asked.floor, compiled)
             for levels, slope in zip(self._levels, slopes, strict=True)
         ]
+        compiled = worthwhile(sum(len(rows) for rows, _ in pairs))
+        if compiled is not None:
+            return [
+                self._compiled(part, *own, asked, compiled)
+                for part, own in zip(self._parts, pairs, strict=True)
+            ]
         if not pairs:
             return []
         # From here on rows are counted through all parts: a step takes those of many parts.
@@ -113,9 +126,34 @@ class Scanner:
         ]
         return self._by_part(chunks)
 
+    def _compiled(
+        self,
+        part: States,
+        rows: NDArray[np.intp],
+        columns: NDArray[np.intp],
+        asked: _Asked,
+        compiled: Kernels,
+    ) -> Hits:
+        """Those of the pairs of one part that reach their threshold."""
+        if not len(rows):
+            return Hits(rows, columns, np.zeros(0, np.float32))
+        products = compiled.products(part.stored(rows), rows, asked.exact, columns)
+        return Hits(*self._reached(products, rows, columns, asked))
+
+    def _reached(
+        self,
+        products: NDArray[np.float64],
+        rows: NDArray[np.intp],
+        columns: NDArray[np.intp],
+        asked: _Asked,
+    ) -> _Found:
+        words = asked.words
+        logits = logits_of(products, words.biases[columns], np.float32(self._head.scale))
+        hit = scores_of(logits) >= words.thresholds[columns]
+        return rows[hit], columns[hit], logits[hit]
+
     def _exact(self, rows: NDArray[np.intp], columns: NDArray[np.intp], asked: _Asked) -> _Found:
         """Those of some pairs, by row, that reach their threshold, and their logits."""
-        head, words = self._head, asked.words
         # A row is read once, for all its words.
         some, own = distinct(rows)
         states = self._states(some)  # (U, C)
@@ -124,9 +162,7 @@ class Scanner:
         near = np.flatnonzero(rough >= asked.rough_floor[columns])
         rows, columns, own = rows[near], columns[near], own[near]
         products = self._products(states, own, asked, columns)
-        logits = logits_of(products, words.biases[columns], np.float32(head.scale))
-        hit = scores_of(logits) >= words.thresholds[columns]
-        return rows[hit], columns[hit], logits[hit]
+        return self._reached(products, rows, columns, asked)
 
     def _products(
         self,
@@ -136,7 +172,7 @@ class Scanner:
         columns: NDArray[np.intp],
     ) -> NDArray[np.float64]:
         """(H,) of pairs: sums of fixed point are exact, in any order and shape."""
-        if len(asked.exact) * len(states) <= _DENSE * len(own):
+        if len(asked.exact) * len(states) <= _MANY_WORDS * len(own):
             return (fixed_point(states, self._head.width) @ asked.exact.T)[own, columns]
         # Word by word: a product of a matrix with one vector reads its numbers once.
         order = np.argsort(columns, kind="stable")

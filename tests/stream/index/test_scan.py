@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from ape_stream.index import benchmark
+from ape_stream.index import benchmark, scan
+from ape_stream.index import kernels as kernel_room
 from ape_stream.index.alignment import Head, fixed_point, scores_of
+from ape_stream.index.kernels import kernels
 from ape_stream.index.levels import Directions, build_levels
+from ape_stream.index.part import as_float32
 from ape_stream.index.scan import Scanner, Words
 
 
@@ -17,8 +20,21 @@ class Rows:
         self.read = 0
 
     def states(self, rows):
+        return self.stored(rows)[rows].astype(np.float32)
+
+    def stored(self, rows):
         self.read += len(rows)
-        return self.all[rows].astype(np.float32)
+        return self.all
+
+
+@pytest.fixture(params=["numpy", "compiled"])
+def loops(request, monkeypatch):
+    """Both forms of the inner loops."""
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+    chosen = kernels() if request.param == "compiled" else None
+    monkeypatch.setattr(scan, "worthwhile", lambda _: chosen)
+    return chosen
 
 
 def made_head(width, scale=0.56):
@@ -58,6 +74,7 @@ def same(hits, reference):
     return all(np.array_equal(a, b) for a, b in zip(found, reference, strict=True))
 
 
+@pytest.mark.usefixtures("loops")
 @pytest.mark.parametrize("seed", range(12))
 def test_the_scan_equals_brute_force(seed):
     rng = np.random.default_rng(seed)
@@ -81,6 +98,7 @@ def test_the_scan_equals_brute_force(seed):
     assert len(found[0].rows)
 
 
+@pytest.mark.usefixtures("loops")
 @pytest.mark.parametrize("share", [0.0005, 0.02, 0.3])
 def test_many_words_with_few_and_with_many_rows_are_found(share):
     rng = np.random.default_rng(5)
@@ -96,6 +114,7 @@ def test_many_words_with_few_and_with_many_rows_are_found(share):
         assert same(hits, brute_force(head, part, words))
 
 
+@pytest.mark.usefixtures("loops")
 def test_few_states_are_read():
     rng = np.random.default_rng(1)
     states, tracks, centres = made_states(rng, 4000, 256, kinds=60)
@@ -108,6 +127,7 @@ def test_few_states_are_read():
     assert 0 < len(hits.rows) <= rows.read < 0.1 * len(states)
 
 
+@pytest.mark.usefixtures("loops")
 def test_states_without_any_structure_are_found_as_well():
     rng = np.random.default_rng(2)
     states = rng.standard_normal((500, 128)).astype(np.float16)
@@ -121,6 +141,7 @@ def test_states_without_any_structure_are_found_as_well():
     assert len(hits.rows) > 100
 
 
+@pytest.mark.usefixtures("loops")
 def test_one_row_and_equal_rows():
     head = made_head(8)
     states = np.ones((70, 8), np.float32)
@@ -140,6 +161,7 @@ def test_the_benchmark_searches_what_it_says(capsys, monkeypatch):
     assert twenty["found"] > 0 == none["found"]
 
 
+@pytest.mark.usefixtures("loops")
 def test_the_search_of_made_up_rows_equals_brute_force(monkeypatch):
     monkeypatch.setattr(benchmark, "PART", 2 * 32 * 40)
     made, head = benchmark.MadeUpRows(5000, 32), made_head(32)
@@ -160,8 +182,35 @@ def test_fixed_point_of_float32_is_that_of_float64(width):
         assert np.array_equal(fixed_point(some, width), fixed_point(some.astype(float), width))
 
 
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("width", [5, 128, 256])
+def test_compiled_products_are_those_of_numpy(kind, width):
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(6)
+    rows = rng.standard_normal((40, width)) * 2.0 ** rng.integers(-30, 6, (40, width))
+    rows[:9] *= 2.0 ** rng.integers(-60, 4, (9, 1))
+    rows[3] = 0
+    if kind == "bfloat16":
+        states = (rows.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    else:
+        states = rows.astype(kind)
+    texts = fixed_point(rng.standard_normal((6, width)).astype(np.float32), width)
+    own, columns = np.sort(rng.integers(0, 40, 90)), rng.integers(0, 6, 90)
+    wanted = (fixed_point(as_float32(states), width) @ texts.T)[own, columns]
+    assert np.array_equal(kernels().products(states, own, texts, columns), wanted)
+
+
+def test_kernels_are_loaded_once_they_pay(monkeypatch):
+    monkeypatch.setattr(kernel_room, "_searched", 0)
+    monkeypatch.setattr(kernel_room, "kernels", lambda: "loaded")
+    assert kernel_room.worthwhile(40_000) is None
+    assert kernel_room.worthwhile(0) is None
+    assert kernel_room.worthwhile(20_000) == "loaded"
+    assert kernel_room.worthwhile(0) == "loaded"
+
+
 @pytest.mark.parametrize("size", [1e-4, 1, 1e5])
-def test_every_row_is_a_candidate_at_its_own_logit(size):
+def test_every_row_is_a_candidate_at_its_own_logit(size, loops):
     rng = np.random.default_rng(3)
     # Few directions and long tracks: what decides is how wide the segments are.
     states = rng.standard_normal((300, 4)) @ rng.standard_normal((4, 32))
@@ -174,5 +223,5 @@ def test_every_row_is_a_candidate_at_its_own_logit(size):
     logits = head.logits(states, vectors, biases)
     (slopes,) = Directions([levels], head).slopes(vectors, biases)
     for row in range(300):
-        rows, words = levels.candidates(slopes, logits[row])
+        rows, words = levels.candidates(slopes, logits[row], loops)
         assert set(words[rows == row].tolist()) == {0, 1, 2}
