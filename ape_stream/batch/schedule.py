@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +31,8 @@ __all__ = ["Schedule"]
 
 _PROBE_S: Final = 20.0
 _SHOW_EVERY_S: Final = 0.2
+_LAST: Final = frozenset(("done", "failed", "fatal", "died"))
+"""Events that end a task."""
 _SAME_FAULT: Final = 5
 """Clips that may fail in a row at the start, before the machine or the model is held at fault."""
 
@@ -91,22 +94,25 @@ class Schedule:
         Raises:
             ApeStreamError: it cannot say, or the run is stopped.
         """
-        slot = pool.slots[0]
-        pool.send(slot, Task(self._next_number(), "identify"))
-        while True:
-            if stop.is_set():
-                raise StoppedError("stopped")
-            try:
-                event = self.events.get(timeout=0.2)
-            except Empty:
-                continue
+        for _ in range(ATTEMPTS):  # a worker may be killed here as well
+            event = self._answer(pool, Task(self._next_number(), "identify"), stop)
             if event.kind == "done":
                 answer: dict[str, Any] = event.value
                 return answer
-            if event.kind == "died":
-                raise PipelineError(f"the model cannot be made: {' '.join(event.value)}")
-            if event.kind in ("failed", "fatal"):
+            if event.kind != "died":
                 raise ApeStreamError(str(event.value))
+        raise PipelineError(f"the model cannot be made: {' '.join(event.value)}")
+
+    def _answer(self, pool: Pool, task: Task, stop: threading.Event) -> Event:
+        """The last event of a task, the only one of its pool."""
+        pool.send(pool.slots[0], task)
+        while True:
+            if stop.is_set():
+                raise StoppedError("stopped")
+            with suppress(Empty):
+                event = self.events.get(timeout=0.2)
+                if event.task == task.number and event.kind in _LAST:
+                    return event
 
     def _next_number(self) -> int:
         self._number += 1

@@ -1,0 +1,56 @@
+"""What a run does about workers that die before they were asked for a clip."""
+
+import threading
+
+import pytest
+
+from ape_stream.batch.folder import OutFolder
+from ape_stream.batch.job import Event
+from ape_stream.batch.schedule import Schedule
+from ape_stream.errors import ApeStreamError, PipelineError, StoppedError
+
+
+class Answers:
+    """A pool of one worker that gives these events, each to one task."""
+
+    slots = ("find 1",)
+
+    def __init__(self, schedule, *events):
+        self.schedule, self.events = schedule, [*events]
+
+    def send(self, slot, task):
+        if self.events:
+            self.schedule.events.put(Event(slot, task.number, "started"))
+            self.schedule.events.put(Event(slot, task.number, *self.events.pop(0)))
+
+
+DIED = ("died", ("its worker was killed by SIGKILL", "last words"))
+
+
+@pytest.fixture
+def schedule(tmp_path):
+    return Schedule(OutFolder(tmp_path), shard_frames=8, stall_s=9)
+
+
+def test_a_worker_that_is_killed_at_the_first_question_is_asked_again(schedule):
+    pool = Answers(schedule, DIED, DIED, ("done", {"weights": "abc"}))
+    assert schedule.identify(pool, threading.Event()) == {"weights": "abc"}
+
+
+def test_a_model_that_kills_its_worker_each_time_ends_the_run(schedule):
+    pool = Answers(schedule, DIED, DIED, DIED, ("done", {}))
+    with pytest.raises(PipelineError, match=r"cannot be made: its worker was killed .* last words"):
+        schedule.identify(pool, threading.Event())
+
+
+def test_an_answer_that_says_no_ends_the_run_at_once(schedule):
+    pool = Answers(schedule, ("fatal", "no such file"), ("done", {}))
+    with pytest.raises(ApeStreamError, match="no such file"):
+        schedule.identify(pool, threading.Event())
+
+
+def test_the_first_question_can_be_stopped(schedule):
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(StoppedError):
+        schedule.identify(Answers(schedule), stop)
