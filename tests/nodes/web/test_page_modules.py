@@ -10,6 +10,7 @@ import chromium
 from chromium import Browser
 
 from ape_nodes.web import protocol
+from ape_nodes.web.encoding.images import encode_jpeg
 from ape_nodes.web.protocol import BinaryHead
 
 pytestmark = pytest.mark.skipif(bool(chromium.missing()), reason=chromium.missing())
@@ -166,3 +167,88 @@ def test_both_painters_draw_the_same(page):
         assert np.ptp(drawn[inside][..., 1].reshape(2, -1), axis=1).max() < 40
     # The middle, twice as large: its mask reaches all edges.
     assert (part[:, 4:-4, 4:-4, 0] >= part[:, 4:-4, 4:-4, 1] + 20).all()
+
+
+REPAINT = """
+    const {painterFor} = await import('/js/painter.js');
+    const grey = new OffscreenCanvas(60, 40).getContext('2d');
+    grey.fillStyle = '#808080';
+    grey.fillRect(0, 0, 60, 40);
+    const map = (from) => {
+        const labels = new Uint8Array(60 * 40);
+        for (let y = 0; y < 40; y++) labels.fill(1, y * 60 + from, y * 60 + from + 30);
+        return {width: 60, height: 40, labels};
+    };
+    const colours = new Uint8Array(1024), marked = new Uint8Array(256);
+    const scene = {
+        bitmap: await createImageBitmap(grey.canvas), serial: 1, map: map(0), colours, opacity: 1,
+        marked, fill: 'tint', outline: false, image: true, grey: false, view: [0, 0, 1, 1],
+    };
+    const copy = new OffscreenCanvas(60, 40).getContext('2d', {willReadFrequently: true});
+    return ['webgl', '2d'].map((kind) => {
+        const canvas = document.createElement('canvas');
+        [canvas.width, canvas.height] = [60, 40];
+        const painter = painterFor(canvas, kind);
+        const at = (change) => {
+            painter.paint(Object.assign(scene, change));
+            copy.drawImage(canvas, 0, 0);
+            return [[0, 20], [15, 20], [29, 20], [45, 20]].map(
+                ([x, y]) => [...copy.getImageData(x, y, 1, 1).data.slice(0, 3)]);
+        };
+        colours.set([255, 0, 0, 255], 4);
+        const red = at({map: map(0), outline: false, fill: 'tint'});
+        colours.set([0, 0, 255, 255], 4);
+        const blue = at({serial: 2});
+        const moved = at({map: map(30), serial: 3});
+        const outline = at({map: map(0), outline: true, fill: 'none'});
+        colours.fill(0);
+        return [red, blue, moved, outline, at({})];
+    });
+"""
+GREY, RED, BLUE = [128] * 3, [255, 0, 0], [0, 0, 255]
+
+
+def test_a_painter_follows_masks_colours_and_layers(page):
+    """The 2D one keeps the masks that it has coloured; an outline is none at the image's border."""
+    wanted = [
+        [RED, RED, RED, GREY],
+        [BLUE, BLUE, BLUE, GREY],
+        [GREY, GREY, GREY, BLUE],
+        [GREY, GREY, BLUE, GREY],
+        [GREY] * 4,
+    ]
+    for found in page.run(REPAINT):
+        np.testing.assert_allclose(found, wanted, atol=3)
+
+
+def test_a_jpeg_is_decoded_with_and_without_webcodecs(page):
+    """Plain http has no ImageDecoder."""
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:, 30:] = 40, 90, 200
+    jpeg = encode_jpeg(image, 60)
+    found = page.run(
+        """
+        const {decodeJpeg} = await import('/js/decode.js');
+        const jpeg = Uint8Array.from(atob(args[0]), (c) => c.charCodeAt(0));
+        const copy = new OffscreenCanvas(60, 40).getContext('2d');
+        const look = async () => {
+            const bitmap = await decodeJpeg(jpeg);
+            copy.drawImage(bitmap, 0, 0);
+            const at = (x) => [...copy.getImageData(x, 20, 1, 1).data.slice(0, 3)];
+            const pixels = [10, 50].map(at);
+            const cut = decodeJpeg(jpeg.slice(0, 40));
+            const broken = await cut.then(() => 'decoded', () => 'refused');
+            return [bitmap.constructor.name, pixels, broken];
+        };
+        const [decoder, first] = [globalThis.ImageDecoder, await look()];
+        delete globalThis.ImageDecoder;
+        const second = await look();
+        globalThis.ImageDecoder = decoder;
+        return [first, second];
+        """,
+        base64.b64encode(jpeg).decode(),
+    )
+    assert [name for name, _, _ in found] == ["VideoFrame", "ImageBitmap"]
+    for _, pixels, broken in found:
+        np.testing.assert_allclose(pixels, [[0, 0, 0], [200, 90, 40]], atol=4)
+        assert broken == "refused"

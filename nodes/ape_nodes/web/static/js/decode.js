@@ -6,9 +6,19 @@
 
 /**
  * @param {Uint8Array<ArrayBuffer>} jpeg
- * @returns {Promise<ImageBitmap>}
+ * @returns {Promise<Bitmap>}
  */
-export const decodeJpeg = (jpeg) => createImageBitmap(new Blob([jpeg], { type: "image/jpeg" }));
+export async function decodeJpeg(jpeg) {
+  const type = "image/jpeg";
+  // Never there on plain http. It takes the bytes as they are; a Blob goes through another process.
+  if (!("ImageDecoder" in globalThis)) return createImageBitmap(new Blob([jpeg], { type }));
+  const decoder = new ImageDecoder({ type, data: jpeg });
+  try {
+    return (await decoder.decode()).image;
+  } finally {
+    decoder.close();
+  }
+}
 
 /** Whether H.264 can be decoded here: never on plain http, except on this machine. */
 export async function canDecodeH264() {
