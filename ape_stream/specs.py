@@ -28,6 +28,7 @@ from ape_stream.errors import UsageError
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "checked_path",
     "sink_plugin",
     "source_plugin",
     "stream_name",
@@ -62,7 +63,7 @@ def source_plugin(spec: str) -> str:
 
 
 def _file_plugin(spec: str) -> str:
-    path = _path(spec)
+    path = checked_path(spec)
     # A file whose own name holds a bracket is a file, not a pattern.
     if spec and not path.exists() and _PATTERN.search(spec):
         return "images"
@@ -72,7 +73,7 @@ def _file_plugin(spec: str) -> str:
     return "images" if images else "video"
 
 
-def _path(spec: str) -> Path:
+def checked_path(spec: str) -> Path:
     """A path that the system can look for, whether or not it is there.
 
     Raises:
@@ -113,7 +114,7 @@ def sink_plugin(spec: str) -> str:
         )
     if scheme := _SINK_SCHEME.match(spec):
         return scheme[1].lower()
-    path = _path(spec)
+    path = checked_path(spec)
     # A folder called out.mp4 is in the way of a video, and no place for label maps.
     if spec.endswith("/") or (not path.suffix and path.is_dir()):
         name = Path(spec).name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ape_stream.datasets.coco import check_rows, read_coco
@@ -10,6 +11,7 @@ from ape_stream.datasets.voc import read_voc, voc_lists
 from ape_stream.datasets.yolo import open_yolo, read_yolo
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from ape_stream.datasets.instances import InstanceData
@@ -25,10 +27,11 @@ def splits_of(path: Path) -> tuple[str, ...]:
     Raises:
         DatasetError: see `read_instances`.
     """
-    found = _resolve(path)
-    if found.suffix.lower() in _YAML or _is_yolo(found):
-        return tuple(open_yolo(found).splits)
-    return tuple(voc_lists(found)) if found.is_dir() else ()
+    with _one_line(path):
+        found = _resolve(path)
+        if found.suffix.lower() in _YAML or _is_yolo(found):
+            return tuple(open_yolo(found).splits)
+        return tuple(voc_lists(found)) if found.is_dir() else ()
 
 
 def read_instances(
@@ -49,6 +52,11 @@ def read_instances(
     """
     if images is not None and not images.is_dir():
         raise DatasetError(f"the folder of images {images} is missing")
+    with _one_line(path):
+        return _read(path, images, split)
+
+
+def _read(path: Path, images: Path | None, split: str | None) -> InstanceData:
     found = _resolve(path)
     named = splits_of(path)
     if split is not None and split not in named:
@@ -63,6 +71,16 @@ def read_instances(
     lists = voc_lists(found)
     names = lists[split] if split else lists.get("train")
     return check_rows(found, found, read_voc(found, images, names))
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Refuse a data set that names what no system has: a name too long, a folder that is closed."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.strerror}: {error.filename}"
+        raise DatasetError(f"{path} cannot be read: {what:.200}") from error
 
 
 def _resolve(path: Path) -> Path:

@@ -129,7 +129,7 @@ class Records:
                 # Frames are many: each is checked when it is read again.
                 place = (value["frame"], number, offset, at)
                 self._note_frame(value, line, where, place)
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 self._note(parse_record(line, where), where)
             offset += len(line)
 

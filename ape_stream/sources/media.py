@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ape_stream.errors import UsageError
-from ape_stream.specs import IMAGE_SUFFIXES, source_plugin, without_file_url
+from ape_stream.specs import IMAGE_SUFFIXES, checked_path, source_plugin, without_file_url
 from ape_stream.values.texts import read_text
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def expand(spec: str) -> list[str]:
         UsageError: a list or folder cannot be read, or names nothing.
     """
     spec = without_file_url(spec)
+    if not URL.match(spec):
+        checked_path(spec)
     if _is_list(spec):
         lines = _lines(Path(spec))
         return [one for line in lines for one in expand(line)] or [spec]
@@ -94,10 +96,11 @@ def find_media(source: str, skip: Path | None = None) -> Iterator[Found]:
     Raises:
         UsageError: it does not exist or cannot be read, or a list names nothing.
     """
-    path = Path(source)
     if URL.match(source):
         yield Found(source, None, ())
-    elif source and path.is_dir():
+        return
+    path = checked_path(source)
+    if source and path.is_dir():
         yield from _in_folder(path, skip)
     elif _is_pattern(source):
         yield from _matching(source, skip)

@@ -28,11 +28,14 @@ from ape_nodes.ros2.bags.sink import BagSink
 from ape_nodes.ros2.bags.source import BagSource
 from ape_stream.cli import plan
 from ape_stream.config import load
+from ape_stream.datasets.read import read_instances
 from ape_stream.errors import ApeStreamError
+from ape_stream.formats.convert import convert
 from ape_stream.sinks.coco import CocoSink
 from ape_stream.sinks.jsonl import JsonlSink
 from ape_stream.sinks.recover import recover
 from ape_stream.sources.images import ImagesSource
+from ape_stream.sources.media import expand
 from ape_stream.sources.video import VideoSource
 from ape_stream.wire import Envelope, decode_frame, decode_result, encode_frame, encode_result
 
@@ -172,6 +175,84 @@ def _read_weights(path):
     read_metadata(path)
 
 
+def _instances(path):
+    """A data set of COCO, with its image."""
+    write_image(path.with_name("a.png"))
+    square = [10, 10, 30, 10, 30, 30, 10, 30]
+    region = {"image_id": 7, "category_id": 3, "bbox": [10, 10, 20, 20], "segmentation": [square]}
+    table = {
+        "images": [{"id": 7, "file_name": "a.png", "height": 40, "width": 60}],
+        "categories": [{"id": 3, "name": "gizmo", "synonyms": ["widget"], "isthing": 1}],
+        "annotations": [region, {**region, "iscrowd": 1}],
+    }
+    path.write_text(json.dumps(table))
+
+
+VOC = """<annotation><filename>a.png</filename><size><width>60</width><height>40</height></size>
+<object><name>gizmo</name><difficult>0</difficult>
+<bndbox><xmin>10</xmin><ymin>5</ymin><xmax>30</xmax><ymax>25</ymax></bndbox></object></annotation>
+"""
+YOLO = "train: images/train\nnames: [thing, gizmo]\npath: .\n"
+ROWS = "1 0.325 0.3625 0.35 0.525\n0 .1 .1 .4 .1 .4 .4\n"
+
+
+def write_image(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (60, 40), "grey").save(path)
+
+
+def _read_instances(path):
+    write_image(path.with_name("a.png"))
+    read_instances(path)
+
+
+def _read_voc(path):
+    folder = path.with_name("voc")
+    write_image(folder / "JPEGImages" / "a.png")
+    (folder / "Annotations").mkdir(exist_ok=True)
+    shutil.copy(path, folder / "Annotations" / "a.xml")
+    read_instances(folder)
+
+
+def _read_yolo(table=None, rows=None):
+    def read(path):
+        folder = path.with_name("yolo")
+        write_image(folder / "images" / "train" / "a.png")
+        (folder / "labels" / "train").mkdir(parents=True, exist_ok=True)
+        (folder / "data.yaml").write_bytes(table or path.read_bytes())
+        (folder / "labels" / "train" / "a.txt").write_bytes(rows or path.read_bytes())
+        read_instances(folder)
+
+    return read
+
+
+def _records(path):
+    with JsonlSink(str(path), overwrite=True) as sink:
+        for k in range(FRAMES):
+            sink.write(a_result(k))
+
+
+def _convert(path):
+    convert([path], ["coco", "cvat", "csv"], path.with_name("made"), overwrite=True)
+
+
+def _bag_of_sqlite(path):
+    folder = path.with_suffix("")
+    shutil.rmtree(folder, ignore_errors=True)
+    with BagSink(f"bag:{folder}", storage="sqlite3", image="compressed", masks="none") as sink:
+        for k in range(3):
+            sink.write(a_result(k))
+    next(folder.glob("*.db3")).replace(path)
+
+
+def _list_of_streams(path):
+    path.write_text("# cameras\nsynthetic://1?frames=1\nsynthetic://2?frames=1 # second\n")
+
+
+def _read_list(path):
+    expand(str(path))
+
+
 TARGETS = {
     "mp4": Target(".mp4", _clip(options={"preset": "ultrafast"}), _read_source(VideoSource)),
     "ts": Target(
@@ -198,8 +279,30 @@ TARGETS = {
     "pth": Target(".pth", _checkpoint, _read_checkpoint),
     "bank": Target(".safetensors", _bank, _read_bank),
     "safetensors": Target(".safetensors", _weights, _read_weights),
+    "mov": Target(".mov", _clip(container="mov"), _read_source(VideoSource)),
+    "webm": Target(".webm", _clip(container="webm", codec="libvpx"), _read_source(VideoSource)),
+    "flv": Target(".flv", _clip(container="flv"), _read_source(VideoSource)),
+    "mpg": Target(".mpg", _clip(container="mpeg", codec="mpeg2video"), _read_source(VideoSource)),
+    "mjpeg": Target(
+        ".mjpeg",
+        _clip(container="mjpeg", codec="mjpeg", pixels="yuvj420p"),
+        _read_source(VideoSource),
+    ),
+    "gif": Target(
+        ".gif", _clip(container="gif", codec="gif", pixels="rgb8"), _read_source(VideoSource)
+    ),
+    "bmp": Target(".bmp", _image(), _read_source(ImagesSource)),
+    "coco": Target(".json", _instances, _read_instances),
+    "voc": Target(".xml", lambda path: path.write_text(VOC), _read_voc),
+    "data.yaml": Target(
+        ".yaml", lambda path: path.write_text(YOLO), _read_yolo(rows=ROWS.encode())
+    ),
+    "yolo": Target(".txt", lambda path: path.write_text(ROWS), _read_yolo(table=YOLO.encode())),
+    "jsonl": Target(".jsonl", _records, _convert),
+    "streams": Target(".streams", _list_of_streams, _read_list),
+    "db3": Target(".db3", _bag_of_sqlite, _read_bag),
 }
-NEEDS = {"mcap": "rosbags", "wire": "msgpack", "wire frame": "msgpack"}
+NEEDS = {"mcap": "rosbags", "db3": "rosbags", "wire": "msgpack", "wire frame": "msgpack"}
 
 
 def available() -> list[str]:

@@ -13,9 +13,11 @@ from ape_stream.errors import ConfigError, SinkError, SourceError
 from ape_stream.sinks.recover import recover
 from ape_stream.sources.video import VideoSource
 
-COUNTS = {"mcap": 3} | dict.fromkeys(
-    ("mp4", "ts", "mkv", "avi", "h264", "mp4.part", "mkv.part"), 20
-)
+COUNTS = {
+    **dict.fromkeys(("mcap", "db3"), 3),
+    **dict.fromkeys(("mov", "webm", "flv", "mpg", "mjpeg", "gif"), 5),
+    **dict.fromkeys(("mp4", "ts", "mkv", "avi", "h264", "mp4.part", "mkv.part"), 20),
+}
 """Fewer of those that take long."""
 
 

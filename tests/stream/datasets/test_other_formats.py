@@ -274,3 +274,11 @@ def test_a_coco_file_is_the_only_json_of_its_folder(tmp_path):
     (tmp_path / "data.json").write_text(json.dumps(table))
     assert only(read_instances(tmp_path)).regions[0].shape == BOX
     assert splits_of(tmp_path) == ()
+
+
+def test_a_name_that_no_system_has_is_one_line(yolo):
+    folder = yolo(table=f"train: {'x' * 300}\nnames: [gizmo]")
+    with pytest.raises(DatasetError, match=r"data\.yaml|too long"):
+        splits_of(folder)
+    with pytest.raises(DatasetError, match="File name too long"):
+        read_instances(folder)

@@ -23,6 +23,7 @@ def test_every_record_is_read_back_as_it_was_written():
     ("line", "message"),
     [
         ("{", "x: line 1 is no JSON"),
+        ("[" * 100_000, "x: line 1 is no JSON"),
         ("[]", "is no record"),
         ('{"stream": "a"}', "needs 'frame'"),
         ('{"video": {"name": "a", "width": 0, "height": 1}}', "at least 1"),
@@ -88,6 +89,9 @@ def test_broken_and_empty_files_are_one_line(tmp_path):
     path = write_jsonl(tmp_path / "cut.jsonl")
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ConfigError, match="line 11 is no JSON"):
+        Records([path])
+    path.write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match="line 1 is no JSON"):
         Records([path])
     assert len(list(read_records(write_jsonl(tmp_path / "r.jsonl")))) == 11
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 import ape_stream
 from ape_stream.errors import UsageError
-from ape_stream.sources.media import expand
+from ape_stream.sources.media import expand, find_media
 from ape_stream.testing import OraclePerceiver
 
 
@@ -106,3 +106,12 @@ def test_a_file_url_is_its_path(folder, spec, path):
 def test_a_file_of_another_machine_is_refused():
     with pytest.raises(UsageError, match="another machine"):
         expand("file://host/a.mp4")
+
+
+@pytest.mark.parametrize("line", ["a\0*.png", "x" * 300, "x" * 300 + "[0]", "a\0/b"])
+def test_a_line_that_no_file_can_be_called_is_refused(tmp_path, line):
+    listing = tmp_path / "a.streams"
+    listing.write_text(f"{line}\n")
+    for read in (expand, lambda spec: list(find_media(spec))):
+        with pytest.raises(UsageError, match="as a file name"):
+            read(str(listing))
