@@ -15,8 +15,8 @@ from ape_stream.sources.video import VideoSource
 
 COUNTS = {
     **dict.fromkeys(("mcap", "db3"), 3),
-    **dict.fromkeys(("mov", "webm", "flv", "mpg", "mjpeg", "gif"), 5),
-    **dict.fromkeys(("mp4", "ts", "mkv", "avi", "h264", "mp4.part", "mkv.part"), 20),
+    **dict.fromkeys(("mov", "webm", "flv", "mpg", "mjpeg"), 10),
+    **dict.fromkeys(("mp4", "ts", "mkv", "avi", "h264", "gif", "mp4.part", "mkv.part"), 20),
 }
 """Fewer of those that take long."""
 
