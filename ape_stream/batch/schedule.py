@@ -340,20 +340,30 @@ class Schedule:
     def progress(self) -> Progress:
         """How all clips stand now."""
         open_states = [state for state in self._states if not state.is_over]
-        known = all(state.probed or state.expected is not None for state in open_states)
+        known = all(state.expected is not None for state in open_states)
         expected = sum(max(state.expected or 0, state.frames) for state in self._states)
-        to_write = sum(max(s.expected or 0, s.frames) - s.written for s in open_states)
-        to_find = sum(max(0, (s.expected or 0) - s.frames) for s in open_states)
-        left_s = time_left(self._finding.time_for(to_find), self._writing.time_for(to_write))
         return Progress(
             clips=self._states,
             found_hz=self._finding.hz,
-            left_s=left_s if known else None,
+            left_s=self._left_s(open_states),
             frames=sum(state.frames for state in self._states),
             expected=expected if known else None,
             loading=any(r.loading for r in self._running.values()) and not self._finding.count,
             counts=dict(self._counts),
         )
+
+    def _left_s(self, states: Sequence[ClipState]) -> float | None:
+        """Seconds for the clips that are not over; those of unknown length are like the others."""
+        known = [state.expected for state in self._states if state.expected is not None]
+        if not known:
+            return None
+        typical = sum(known) / len(known)
+        to_find = to_write = 0.0
+        for state in states:
+            length = max(typical if state.expected is None else state.expected, state.frames)
+            to_find += length - state.frames
+            to_write += length - state.written
+        return time_left(self._finding.time_for(to_find), self._writing.time_for(to_write))
 
     def _count_words(self, state: ClipState) -> None:
         if state.found is not None:

@@ -104,7 +104,7 @@ class Rate:
             return 0.0
         return self._count / max(1e-3, time.monotonic() - self._since_s)
 
-    def time_for(self, frames: int) -> float | None:
+    def time_for(self, frames: float) -> float | None:
         """Seconds for so many more; None before the first was counted."""
         if not frames:
             return 0.0

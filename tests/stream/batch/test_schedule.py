@@ -4,9 +4,11 @@ import threading
 
 import pytest
 
+from ape_stream.batch.clips import Clip
 from ape_stream.batch.folder import OutFolder
 from ape_stream.batch.job import Event
 from ape_stream.batch.schedule import Schedule
+from ape_stream.batch.state import ClipState
 from ape_stream.errors import ApeStreamError, PipelineError, StoppedError
 
 
@@ -54,3 +56,19 @@ def test_the_first_question_can_be_stopped(schedule):
     stop.set()
     with pytest.raises(StoppedError):
         schedule.identify(Answers(schedule), stop)
+
+
+def test_time_left_counts_clips_of_unknown_length_like_the_others(schedule, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    states = [ClipState(Clip(str(k), f"{k}.mp4", 1, "digest")) for k in range(4)]
+    schedule._states = states
+    assert schedule.progress().left_s is None  # nothing is known
+    states[0].expected, states[1].expected, states[1].probed = 300, 100, True
+    schedule._finding.add(0)
+    now[0] += 2.0
+    schedule._finding.add(100)  # 50 frames/s
+    states[0].frames = 100
+    standing = schedule.progress()
+    assert standing.left_s == pytest.approx((200 + 100 + 2 * 200) / 50)
+    assert standing.expected is None
