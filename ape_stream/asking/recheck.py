@@ -44,9 +44,9 @@ def open_network(index: Index, device: str = "auto") -> Perceiver:
         ConfigError: the model of this name here is another one.
         ModelError: it is not here.
     """
-    manifest = index.store.manifest
+    manifest, planned = index.store.manifest, _options_of_plan(index)
     options = {
-        **_options_of_plan(index),
+        **planned,
         "model": manifest.model,
         "device": device,
         "dtype": manifest.dtype,
@@ -55,8 +55,16 @@ def open_network(index: Index, device: str = "auto") -> Perceiver:
     }
     perceiver: Perceiver = make("perceivers", PERCEIVER, options=options)
     if isinstance(perceiver, GivesQueries):
+        if perceiver.facts.resizing != manifest.resizing:
+            raise ConfigError(
+                f"model {manifest.model} here resizes images in another way"
+                f" ({perceiver.facts.resizing}) than for the index ({manifest.resizing}): its"
+                " frames cannot be checked with it; make the index again"
+            )
+        # An index of a live run does not say of what bank the digest knows.
+        other = bool(planned) and perceiver.facts.weights != manifest.weights
         head = Head(**perceiver.facts.alignment, basis=index.store.head.basis)
-        if head.digest != manifest.head:
+        if other or head.digest != manifest.head:
             raise ConfigError(
                 f"model {manifest.model} here has other weights than the one of the index: its"
                 " frames cannot be checked with it"

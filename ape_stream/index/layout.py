@@ -33,7 +33,7 @@ __all__ = [
     "read_manifest",
 ]
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Of everything in an index; another one is refused."""
 MANIFEST: Final = "manifest.json"
 HEAD: Final = "head.npz"
@@ -67,6 +67,8 @@ class Manifest:
     """Arithmetic of the text tower: part of that key, too."""
     text_pooling: str
     """How word states became one vector: the same."""
+    resizing: str
+    """How images were resized for the network; see `NetworkFacts.resizing`."""
     width: int
     """C, numbers of a state."""
     dtype: str
@@ -95,7 +97,7 @@ class Manifest:
     @property
     def identity(self) -> str:
         """Parts and index belong together where this is equal."""
-        return f"{self.weights[:16]}-{self.head[:16]}"
+        return f"{self.weights[:16]}-{self.head[:16]}-{self.resizing}"
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""

@@ -13,7 +13,7 @@ import numpy as np
 from ape_stream.batch.shards import write_whole
 from ape_stream.errors import ConfigError
 from ape_stream.index.alignment import UNREADABLE, Head, read_head
-from ape_stream.index.layout import FORMAT, HEAD, MANIFEST, REFERENCE, Manifest
+from ape_stream.index.layout import FORMAT, HEAD, MANIFEST, REFERENCE, Manifest, read_manifest
 from ape_stream.indexing.keeping import Reference
 from ape_stream.sinks.coco import package_version
 
@@ -54,7 +54,8 @@ def open_base(root: Path, facts: NetworkFacts, keep: Keep, words: Sequence[str] 
         words: Reference words beyond the names that the network learnt, clean texts.
 
     Raises:
-        ConfigError: the network knows no name, and there are no words.
+        ConfigError: the network knows no name, and there are no words; or the index was made with
+            other settings.
         SinkError: it cannot be written.
     """
     texts = tuple(sorted({*facts.vocabulary, *words}))
@@ -65,11 +66,26 @@ def open_base(root: Path, facts: NetworkFacts, keep: Keep, words: Sequence[str] 
     manifest = _manifest(facts, head, keep, reference)
     named = {field.name: getattr(reference, field.name) for field in fields(Reference)}
     text = json.dumps(manifest.to_json(), ensure_ascii=False, indent=1, sort_keys=True)
+    _refuse_another(root, manifest)
     # The manifest comes last: where it is, the others are.
     _write(root / HEAD, _npz({field.name: getattr(head, field.name) for field in fields(Head)}))
     _write(root / REFERENCE, _npz({**named, "texts": np.array(texts)}))
     _write(root / MANIFEST, f"{text}\n".encode())
     return Base(manifest, head, reference)
+
+
+def _refuse_another(root: Path, manifest: Manifest) -> None:
+    """Refuse to go on with an index of other settings, or of another network."""
+    if not (root / MANIFEST).exists():
+        return
+    then, now = read_manifest(root).to_json(), manifest.to_json()
+    changed = [name for name in now if name != "version" and then[name] != now[name]]
+    if changed:
+        lines = "; ".join(f"{name}: {then[name]} then, {now[name]} now" for name in changed)
+        raise ConfigError(
+            f"{root} was indexed with other settings ({lines:.300}): give another --out-dir, or"
+            " --overwrite to replace it"
+        )
 
 
 def read_reference(root: Path) -> Reference:
@@ -108,7 +124,8 @@ def _made(facts: NetworkFacts, texts: tuple[str, ...]) -> tuple[Head, Reference]
 
 
 def _manifest(facts: NetworkFacts, head: Head, keep: Keep, reference: Reference) -> Manifest:
-    same = ("model", "weights", "text_tower", "text_dtype", "text_pooling", "dtype", "threshold")
+    same = ("model", "weights", "resizing", "text_tower", "text_dtype", "text_pooling", "dtype",
+            "threshold")  # fmt: skip
     return Manifest(
         format=FORMAT,
         head=head.digest,

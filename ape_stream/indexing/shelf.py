@@ -96,6 +96,8 @@ def index_shelf(options: IndexOptions, listener: Listener, stop: threading.Event
     with out.locked():
         if shelf.folder is not None:
             write_whole(out.root / SOURCES, json_bytes({"folder": str(shelf.folder)}))
+        if options.takeover.overwrite:
+            (out.root / MANIFEST).unlink(missing_ok=True)  # the settings may be others
         _, states = run_job(
             out,
             _plan(options, shelf),

@@ -43,6 +43,8 @@ class NetworkFacts:
     alignment: Mapping[str, NDArray[Any]]
     """float32 parameters of the alignment: `weight` (C, D), `offset` (C,), `bias_weight` (D,),
     `bias_offset` () and `scale` ()."""
+    resizing: str
+    """How images are resized for the network, as text; another one gives other states."""
     dtype: str
     """Of the states: "float32", "float16" or "bfloat16"."""
     text_tower: str

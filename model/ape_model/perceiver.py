@@ -140,6 +140,7 @@ class ApePerceiver:
             self._files,
             self.network,
             self._embedder,
+            config=self._config,
             weights=file_digest(self._weights),
             threshold=self._threshold,
             per_prompt=self._per_prompt,

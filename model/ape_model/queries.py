@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from ape_model.config import ApeConfig
     from ape_model.inference.cuda_graphs import CudaGraphRunner
     from ape_model.network.ape import Ape, ImageFeatures, PromptFeatures, RawOutputs
     from ape_model.text.embedder import PromptEmbedder
@@ -29,6 +30,7 @@ def facts_of(
     network: Ape,
     embedder: PromptEmbedder,
     *,
+    config: ApeConfig,
     weights: str,
     threshold: float,
     per_prompt: int,
@@ -40,6 +42,7 @@ def facts_of(
         files: of the model.
         network: in its arithmetic.
         embedder: of its prompts.
+        config: of the network, and how large it sees images.
         weights: digest of the files.
         threshold: lowest score kept for prompts without one of their own.
         per_prompt: most regions of one prompt in one frame.
@@ -54,12 +57,13 @@ def facts_of(
         model=files.name,
         weights=weights,
         alignment={name: _array(value) for name, value in network.alignment.parts().items()},
+        resizing=f"{config.canvas}/{config.size_divisor}/{config.wide_area}",
         dtype=str(dtype).removeprefix("torch."),
         text_tower=embedder.space.tower,
         text_dtype=embedder.space.dtype,
         text_pooling=embedder.space.pooling,
         threshold=threshold,
-        mask_margin=network.config.mask_margin,
+        mask_margin=config.mask_margin,
         per_prompt=per_prompt,
         stuff=tuple(sorted(stuff)),
         vocabulary=tuple(sorted(files.vocabulary | embedder.names)),

@@ -121,6 +121,7 @@ def manifest_of(made, keep, **changes):
         "text_tower": TOWER,
         "text_dtype": "float32",
         "text_pooling": "eot",
+        "resizing": "256",
         "width": WIDTH,
         "dtype": "float32",
         "threshold": 0.5,

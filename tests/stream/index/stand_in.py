@@ -12,10 +12,10 @@ def made(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 class Model(OraclePerceiver):
-    def __init__(self, *, model: str = "stand-in", device: str = "auto"):
+    def __init__(self, *, model: str = "stand-in", device: str = "auto", resizing="64"):
         super().__init__()
         self.facts = NetworkFacts(
-            model=model, weights="ab" * 32, dtype="float32",
+            model=model, weights="ab" * 32, resizing=resizing, dtype="float32",
             alignment={
                 "weight": made(1, WIDTH, WIDTH), "offset": made(2, WIDTH),
                 "bias_weight": made(3, WIDTH), "bias_offset": np.float32(-1.5),

@@ -1,6 +1,9 @@
 """`ape-stream ask`: what it prints, what it writes, and what it refuses."""
 
 import json
+import re
+from dataclasses import fields
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -8,9 +11,11 @@ import pytest
 from made_index import SIZE, live, made_index, same_instances
 
 from ape_stream.annotation.records import instances_of
+from ape_stream.asking import recheck as recheck_room
 from ape_stream.asking.recheck import recheck
 from ape_stream.asking.videos import Videos
 from ape_stream.cli.main import main
+from ape_stream.errors import ConfigError
 from ape_stream.index.asking import open_index
 from ape_stream.types import Instances
 
@@ -117,6 +122,32 @@ def test_the_network_on_just_the_frames_that_are_not_certain(made):
     # What the network finds again is on the same track of the index.
     known = {track.object for track in answer.tracks} - {None}
     assert known & {track.object for track in checked.tracks}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"resizing": "384"}, "resizes images in another way (384) than for the index (256)"),
+        ({"alignment": "other"}, "has other weights"),
+        ({}, None),
+    ],
+)
+def test_another_network_checks_no_frames(made, monkeypatch, change, message):
+    alignment = {f.name: getattr(made.head, f.name) for f in fields(made.head)}
+    del alignment["basis"]
+    if "alignment" in change:
+        change = {"alignment": {**alignment, "bias_offset": np.float32(7)}}
+    values = {"alignment": alignment, "resizing": "256", "weights": "other", **change}
+    network = SimpleNamespace(facts=SimpleNamespace(**values), perceive_with_maps=None,
+                              prepare=None, perceive=None, threshold=0.5)  # fmt: skip
+    monkeypatch.setattr(recheck_room, "make", lambda *_, **__: network)
+    monkeypatch.setattr(recheck_room, "GivesQueries", SimpleNamespace)
+    index = open_index(made.root, bank=made.bank)
+    if message is None:
+        assert recheck_room.open_network(index) is network
+        return
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        recheck_room.open_network(index)
 
 
 def test_the_best_frames_of_a_sentence(made):

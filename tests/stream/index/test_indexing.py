@@ -152,6 +152,21 @@ def test_another_plan_is_refused(capsys):
     assert "keep is a number of queries" in capsys.readouterr().err
 
 
+def test_an_index_of_other_settings_is_not_gone_on_with(place, capsys):
+    for name in ("a.mp4", "b.mp4"):
+        write_clip(place / name, frames=3)
+    assert make("a.mp4") == 0
+    path = place / "IDX/manifest.json"
+    path.write_text(path.read_text().replace('"resizing": "64"', '"resizing": "32"'))
+    capsys.readouterr()
+    assert make("a.mp4", "b.mp4", "--extend") == 1
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if "resizing" in text]
+    assert "indexed with other settings (resizing: 32 then, 64 now)" in line
+    assert main(["ask", "IDX", "cat"]) == 3  # its parts are not those of this manifest
+    assert make("a.mp4", "b.mp4", "--overwrite") == 0
+    assert len(index.open("IDX").store.parts) == 2
+
+
 @pytest.mark.usefixtures("made")
 def test_an_output_of_a_run_is_the_index_of_its_files():
     run = ["annotate", "v.mp4", "--prompt", "cup", "--model", "queries:made"]
