@@ -49,7 +49,7 @@ def ask(world, kind, name, **fields):
     client = world.helper.create_client(made, f"/ape/{name}")
     answer = None
     try:
-        assert client.wait_for_service(20), f"{name} is not offered"
+        assert client.wait_for_service(PATIENCE_S), f"{name} is not offered"
         answer = client.call_async(made.Request(**fields))
         world.until(answer.done)
         return answer.result()

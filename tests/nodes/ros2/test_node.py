@@ -1,12 +1,13 @@
 """The node: always with a strict fake of rclpy, and with the real one where ROS 2 is installed."""
 
 import itertools
+import threading
 import time
 
 import numpy as np
 import pytest
 import ros_perceivers
-from ros_bench import BACKENDS, STAMP, World, an_image, an_unreadable_image
+from ros_bench import BACKENDS, PATIENCE_S, STAMP, World, an_image, an_unreadable_image
 
 from ape_nodes.ros2.topics import DIAGNOSTICS, INPUTS, OUTPUTS
 
@@ -60,6 +61,22 @@ def test_a_reader_is_noticed_when_it_subscribes_and_when_it_leaves(world, monkey
     world.until(lambda: camera.get_subscription_count() == 1)
     world.helper.destroy_subscription(reader)
     world.until(lambda: camera.get_subscription_count() == 0)
+
+
+def test_a_node_that_is_stopped_while_a_reader_comes_is_not_subscribed(world, monkeypatch):
+    node = world.active()
+    subscribe, stopping = node.images.subscribe, threading.Thread(target=node.stop)
+
+    def meanwhile():
+        stopping.start()
+        stopping.join(0.2)  # it waits for the subscription, and ends it
+        subscribe()
+
+    monkeypatch.setattr(node.images, "subscribe", meanwhile)
+    world.listen("ape/detections", SPECS["detections"])
+    world.until(lambda: stopping.ident)
+    stopping.join(PATIENCE_S)
+    assert not node.is_subscribed
 
 
 def test_names_come_before_the_first_frame_they_apply_to(world, monkeypatch):

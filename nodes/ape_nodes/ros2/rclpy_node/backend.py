@@ -17,6 +17,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from ape_nodes.ros2.encoder import Encoder, byte_array
+from ape_nodes.ros2.rclpy_node.shared_memory import enlarge_shared_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -162,6 +163,7 @@ class RclpyNode:
     """
 
     def __init__(self, name: str, namespace: str = "/", domain_id: int | None = None) -> None:
+        enlarge_shared_memory()
         self._context = Context()  # the default context may belong to the user's own nodes
         # No arguments: those of `ape-stream` are not meant for ROS.
         rclpy.init(args=[], context=self._context, domain_id=domain_id)

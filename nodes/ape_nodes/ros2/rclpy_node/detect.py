@@ -151,7 +151,7 @@ class DetectService:
             if last is None:
                 raise SourceError(images.watch.silence(timeout_s))
         finally:
-            images.unsubscribe()
+            images.unsubscribe("the call is over")
             self._newest = None
         return last
 

@@ -205,8 +205,8 @@ class ImageInput:
         remapped = own != self._node.resolve_topic_name(name, only_expand=True)
         return own if remapped else f"{topic}/{_SUFFIXES[transport]}"
 
-    def unsubscribe(self) -> None:
-        """End all subscriptions."""
+    def unsubscribe(self, reason: str) -> None:
+        """End all subscriptions, unless there are none; the reason is logged."""
         if self._image is None:
             return
         for subscription in (self._image, *self._others):
@@ -214,7 +214,7 @@ class ImageInput:
         self._image, self._pairs = None, None
         self._others.clear()
         self.watch.unsubscribed()
-        self._log("no output has a reader: unsubscribed")
+        self._log(f"{reason}: unsubscribed")
 
     def _log(self, text: str) -> None:
         # A single call subscribes silently; after Ctrl-C there is no /rosout.

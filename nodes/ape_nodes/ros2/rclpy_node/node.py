@@ -82,6 +82,8 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         self.images = ImageInput(self, lambda: self._source)
         self._uses_perceiver = False
         self._enabled = True
+        # Readers come and go in threads of the executor while another thread stops the node.
+        self._subscribing = threading.Lock()
         self._outputs = Outputs(self, self._update_subscription)
         self._source: PushSource | None = None
         self._pipeline: Pipeline | None = None
@@ -241,9 +243,10 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
 
     def stop(self) -> None:
         """End the pipeline, even while a frame is processed; the model stays loaded."""
-        self.images.unsubscribe()
-        # Taken away first: callbacks of other threads then see no pipeline.
-        pipeline, self._pipeline, self._source = self._pipeline, None, None
+        # Taken away first: callbacks of other threads then see no pipeline, and do not subscribe.
+        with self._subscribing:
+            pipeline, self._pipeline, self._source = self._pipeline, None, None
+            self.images.unsubscribe("the node is not active any more")
         if pipeline is not None:
             # Stopped first, which ends the loop of the thread; then both are waited for.
             pipeline.stop()
@@ -268,12 +271,15 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         if self._pipeline is not None and self.last_error:  # the run failed: the state shows it
             self.trigger_deactivate()
             return
-        needed = self._pipeline is not None and self._enabled
-        needed = needed and self._outputs.is_read
-        if needed:
-            self.images.subscribe()
-        else:
-            self.images.unsubscribe()
+        with self._subscribing:
+            if self._pipeline is None:  # `stop` has unsubscribed
+                return
+            if not self._enabled:
+                self.images.unsubscribe("the node is paused")
+            elif self._outputs.is_read:
+                self.images.subscribe()
+            else:
+                self.images.unsubscribe("no output has a reader")
 
     def _publish_all(self, pipeline: Pipeline, source: PushSource, to: ResultPublisher) -> None:
         try:

@@ -20,6 +20,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from ape_nodes.ros2.rclpy_node.backend import spin_once
 from ape_nodes.ros2.rclpy_node.node import ApeNode
+from ape_nodes.ros2.rclpy_node.shared_memory import enlarge_shared_memory
 from ape_stream.errors import ConfigError
 from ape_stream.pipeline.shared_perceiver import SharedPerceiver
 from ape_stream.signals import on_first_signal, polite_end
@@ -71,6 +72,7 @@ def run(argv: Sequence[str]) -> int:
         sys.stderr.write(f"ape_node: there is no file {parsed.params}\n")
         return 1
     cameras = [camera for camera in parsed.cameras if camera]
+    enlarge_shared_memory()
     with polite_end():
         # rclpy's own handlers would shut the context down while the nodes still use it.
         rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
