@@ -118,6 +118,30 @@ def test_a_bag_whose_recorder_was_killed_is_read_as_far_as_it_was_written(killed
     assert written - 70 < len(values) <= written  # at most a second is missing, at 50 a second
 
 
+@pytest.mark.parametrize("killed", ["mcap"], indirect=True)
+def test_a_recording_whose_recorder_was_killed_is_read_by_other_readers(killed):
+    make_reader = pytest.importorskip("mcap.reader").make_reader
+    folder, written = killed
+    (path,) = folder.glob("*.mcap")
+    with path.open("rb") as file:
+        images = list(make_reader(file).iter_messages(topics=["/ape/cam/image"]))
+    assert written - 70 < len(images) <= written
+    with AnyReader([path]) as reader:
+        topics = [connection.topic for connection, *_ in reader.messages()]
+    assert topics.count("/ape/cam/image") == len(images)
+
+
+def test_the_end_for_now_leaves_nothing_in_a_whole_recording(tmp_path):
+    with BagSink(f"bag:{tmp_path / 'run'}") as sink:
+        for k in range(3):
+            sink.write(ros_result(k))
+            sink._flushed_s = 0.0  # each image in a chunk of its own
+    (path,) = (tmp_path / "run").glob("*.mcap")
+    assert b"not closed" not in path.read_bytes()
+    with BagSource(f"bag://{path}") as source:
+        assert len(list(source)) == 3
+
+
 def test_a_folder_with_several_recordings_and_no_metadata_is_refused(tmp_path):
     with pytest.raises(SourceError, match=r"has no metadata\.yaml, and holds no recording"):
         BagSource(f"bag://{tmp_path}").__enter__()

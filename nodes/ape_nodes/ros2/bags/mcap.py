@@ -1,8 +1,9 @@
-"""Opens MCAP recordings that were cut off: everything up to the last whole record.
+"""MCAP recordings that were cut off: everything up to the last whole record can be read.
 
-A recorder that was killed leaves no index and no footer, which readers require. The file is shown
-to them with its damaged end replaced by an empty index, and is not changed. Records and footer:
-https://mcap.dev/spec.
+Readers require a footer, which a recorder writes when it is closed. Ours writes one after each
+chunk, too, and what comes next replaces it: so a recorder that was killed leaves a file that any
+reader takes. Of others the file is shown to readers with its damaged end replaced by an empty
+index, and is not changed. Records and footer: https://mcap.dev/spec.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["CutOffRecording", "is_cut_off"]
+__all__ = ["CutOffRecording", "end_for_now", "is_cut_off"]
 
 MAGIC: Final = b"\x89MCAP0\r\n"
 _RECORD: Final = struct.Struct("<BQ")  # opcode, length of what follows
@@ -26,8 +27,31 @@ _END: Final = (
 )
 
 
+def _metadata(name: str, key: str, value: str) -> bytes:
+    """A Metadata record with one pair of texts."""
+
+    def sized(content: bytes) -> bytes:
+        return struct.pack("<I", len(content)) + content
+
+    pair = sized(key.encode()) + sized(value.encode())
+    record = sized(name.encode()) + sized(pair)
+    return _RECORD.pack(0x0C, len(record)) + record
+
+
+# Its first record tells it from the end of a recording that was closed without an index.
+_END_FOR_NOW: Final = _metadata("ape_stream", "partial", "the recorder was not closed") + _END
+
+
+def end_for_now(file: BinaryIO) -> None:
+    """Write an end with which the file can be read, and go back to before it."""
+    position = file.tell()
+    file.write(_END_FOR_NOW)
+    file.flush()
+    file.seek(position)
+
+
 def is_cut_off(path: Path) -> bool:
-    """Whether this is an MCAP file without its footer.
+    """Whether this is an MCAP file whose recorder was not closed.
 
     Raises:
         OSError: it cannot be read.
@@ -37,8 +61,9 @@ def is_cut_off(path: Path) -> bool:
             return False
         size = file.seek(0, io.SEEK_END)
         # A whole file has the magic at both ends; the one at the start must not count twice.
-        file.seek(max(size - len(MAGIC), len(MAGIC)))
-        return file.read() != MAGIC
+        file.seek(max(size - len(_END_FOR_NOW), len(MAGIC)))
+        end = file.read()
+        return not end.endswith(MAGIC) or end == _END_FOR_NOW
 
 
 @dataclass(frozen=True, slots=True)

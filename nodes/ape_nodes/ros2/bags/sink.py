@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ape_nodes.ros2.bags.copy import copy_topics
+from ape_nodes.ros2.bags.mcap import end_for_now
 from ape_nodes.ros2.bags.source import bag_path
 from ape_nodes.ros2.messages import RosFrame
 from ape_nodes.ros2.publisher import ResultPublisher
@@ -56,7 +57,8 @@ class _BagTopics:
 class BagSink(Closing):
     """Writes images, detections, masks and names into a bag for Foxglove and `ros2 bag play`.
 
-    What was written up to a second ago survives when the process is killed.
+    What was written up to a second ago survives when the process is killed, and any reader of MCAP
+    takes it.
 
     Args:
         spec: `bag:FOLDER`; must not exist.
@@ -117,6 +119,7 @@ class BagSink(Closing):
         self._specs = {spec.name: spec for spec in (*OUTPUTS, *_IMAGES)}
         self._writer: Any = None
         self._flushed_s = 0.0
+        self._ended_at = -1  # where the file of an MCAP bag ends for now, bytes
         self._connections: dict[str, Any] = {}
         self._streams: dict[str, tuple[_BagTopics, ResultPublisher]] = {}
 
@@ -145,6 +148,8 @@ class BagSink(Closing):
             if self._copied is not None:
                 copy_topics(self._copied, self._writer, self._store)
         finally:
+            if self._storage == "mcap":
+                self._writer.storage.bio.truncate()  # the end for now
             self._writer.close()
 
     def record(self, topic: str, message: Any, time_ns: int) -> None:
@@ -181,6 +186,9 @@ class BagSink(Closing):
         if time.monotonic() - self._flushed_s >= _FLUSH_EVERY_S:
             self._flush()
             self._flushed_s = time.monotonic()
+        if self._storage == "mcap" and self._writer.storage.bio.tell() != self._ended_at:
+            end_for_now(self._writer.storage.bio)
+            self._ended_at = self._writer.storage.bio.tell()
 
     def _stamped(self, frame: Frame) -> Frame:
         """The frame with a stamp that counts from `start`, unless it has one of its own."""
@@ -197,7 +205,6 @@ class BagSink(Closing):
         # Messages wait in a chunk in memory until it holds 1 MiB; without images that takes long.
         if storage.chunk.msgs:
             storage.close_chunk()
-        storage.bio.flush()
 
 
 def _profile(spec: TopicSpec) -> Any:
