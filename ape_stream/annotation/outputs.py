@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import cv2
 
@@ -115,12 +115,10 @@ class ClipOutputs(Closing):
 
     def close(self, error: BaseException | None = None) -> None:
         """Give all files their names; after an error, none."""
-        problems: list[Any] = []
-        with self._records.finishing(whole=error is None):
-            self._stream.close()
-        for sink in self._sinks:
+        problems: list[Exception] = []
+        for close in (self._close_records, *(sink.close for sink in self._sinks)):
             try:
-                sink.close(error)
+                close(error)
             except Exception as problem:  # noqa: BLE001 (raised below, when all are closed)
                 problems.append(problem)
         if error is None and problems:
@@ -129,3 +127,7 @@ class ClipOutputs(Closing):
             write_whole(self._results.work / STRIPS, self._strips.lines())
             named = [self._records.path, *(sink.file.path for sink in self._sinks)]
             self.files = [path for path in named if path.exists()]
+
+    def _close_records(self, error: BaseException | None) -> None:
+        with self._records.finishing(whole=error is None), written(self._records.part):
+            self._stream.close()

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Emit", "Worker"]
 
-_NO_CLIP_IS_AT_FAULT: Final = frozenset(
-    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
-)
+_DISK_IS_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS))
+"""Of these only writing fails, wherever they come up."""
+_NO_CLIP_IS_AT_FAULT: Final = _DISK_IS_FULL | {errno.EIO, errno.EACCES, errno.EPERM}
 """Refusals of the output folder that would meet every clip."""
 
 
@@ -65,7 +65,9 @@ class Worker:
             emit("failed", self._shown(error))
         # Any error may come of a clip that no code has met before: the others are still done.
         except Exception as error:  # noqa: BLE001
-            emit("failed", f"{type(error).__name__}: {self._shown(error)}", retry=True)
+            full = getattr(error, "errno", None) in _DISK_IS_FULL
+            reason = f"{type(error).__name__}: {self._shown(error)}"
+            emit("fatal" if full else "failed", reason, retry=not full)
         finally:
             _trim_memory()
 

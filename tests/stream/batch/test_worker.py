@@ -1,5 +1,7 @@
 """What a worker does with a task, without a process around it."""
 
+import errno
+
 import cv2
 import numpy as np
 import pytest
@@ -11,14 +13,17 @@ from ape_stream.batch.worker import Worker
 
 
 class SizeJob:
-    """Describes a frame by its size."""
+    """Describes a frame by its size, if there is space."""
 
     batch = 2
+    refusal = None
 
     def load(self):
         pass
 
     def describe(self, frames):
+        if self.refusal is not None:
+            raise OSError(self.refusal, "refused")
         return [str(frame.size).encode() for frame in frames]
 
 
@@ -44,12 +49,24 @@ def run(tmp_path):
     return run
 
 
+def png():
+    _, data = cv2.imencode(".png", np.zeros((4, 6, 3), np.uint8))
+    return data.tobytes()
+
+
 def test_a_clip_that_cannot_be_read_loads_no_model(run):
     assert run("empty.png", b"") == ["started", "failed"]
     assert run("junk.mp4", b"junk") == ["started", "failed"]
 
 
 def test_the_model_is_loaded_with_the_first_clip_that_can_be_read(run):
-    _, png = cv2.imencode(".png", np.zeros((4, 6, 3), np.uint8))
-    assert run("a.png", png.tobytes())[:3] == ["started", "loading", "loaded"]
-    assert run("b.png", png.tobytes()) == ["started", "frames", "shard", "done"]
+    assert run("a.png", png())[:3] == ["started", "loading", "loaded"]
+    assert run("b.png", png()) == ["started", "frames", "shard", "done"]
+
+
+@pytest.mark.parametrize(
+    ("number", "last"), [(errno.ENOSPC, "fatal"), (errno.EROFS, "fatal"), (errno.EIO, "failed")]
+)
+def test_a_full_disk_is_no_fault_of_the_clip(run, monkeypatch, number, last):
+    monkeypatch.setattr(SizeJob, "refusal", number)
+    assert run("a.png", png())[-1] == last
