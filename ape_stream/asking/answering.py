@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ape_stream.batch.selection import parse_time
 from ape_stream.errors import UsageError
-from ape_stream.index.similar import Box, like_box, like_object
+from ape_stream.index.similar import Box, Within, like_box, like_object
 from ape_stream.types import Prompt, PromptSet
 from ape_stream.values.texts import read_text
 
@@ -54,7 +54,9 @@ def answer_of(index: Index, question: Question) -> Answer:
     if question.like is not None:
         if question.words or question.prompts_file:
             raise UsageError("give words or --like, not both")
-        return _similar(index, question.like)
+        if question.thresholds:
+            raise UsageError("--like has no --threshold: similarities are no scores")
+        return _similar(index, question.like, Within(start, end, videos))
     default, own = _thresholds(question.thresholds)
     prompts = _prompts(question, own)
     return index.ask(prompts, threshold=default, start_s=start, end_s=end, videos=videos)
@@ -93,7 +95,7 @@ def _thresholds(given: Sequence[str]) -> tuple[float | None, dict[str, float]]:
     return default, own
 
 
-def _similar(index: Index, given: str) -> Answer:
+def _similar(index: Index, given: str, within: Within) -> Answer:
     if match := _BOX.fullmatch(given):
         try:
             sides = [float(side) for side in match["box"].split(",")]
@@ -102,7 +104,7 @@ def _similar(index: Index, given: str) -> Answer:
         if len(sides) != _SIDES:
             raise UsageError(f"--like {given}: a box is x1,y1,x2,y2 in pixels")
         box = Box(sides[0], sides[1], sides[2], sides[3])
-        return like_box(index, match["video"], int(match["frame"]), box)
+        return like_box(index, match["video"], int(match["frame"]), box, within)
     if match := _TRACK.fullmatch(given):
-        return like_object(index, match["video"], int(match["track"]))
+        return like_object(index, match["video"], int(match["track"]), within)
     raise UsageError(f"--like {given}: give VIDEO#FRAME:x1,y1,x2,y2 or VIDEO:TRACK")

@@ -71,7 +71,7 @@ class Videos:
         for folder in self._folders:
             if (path := folder / video.source).exists():
                 return str(path)
-        places = ", ".join(str(folder.absolute()) for folder in self._folders)
+        places = ", ".join(dict.fromkeys(str(folder.absolute()) for folder in self._folders))
         raise UsageError(
             f"{video.source} is not in {places}: give the folder of the videos with --sources"
         )

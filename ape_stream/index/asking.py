@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ape_stream.index.levels import Levels
     from ape_stream.index.part import Part
     from ape_stream.index.scan import Hits
-    from ape_stream.index.store import Store
+    from ape_stream.index.store import Missing, Store
     from ape_stream.types import Prompt
 
 __all__ = ["Index", "open_index"]
@@ -104,14 +104,9 @@ class Index:
         videos: Collection[str] | None,
     ) -> Answer:
         prompts = self._prompts(words, threshold)
-        start, end = _range(*between)
-        chosen = self._video_ids(videos)
+        parts = [_Asked(*one) for one in self.parts_within(*between, videos)]
         asked = self._words(prompts)
         modes = tuple(self._mode(prompt) for prompt in prompts)
-        parts = [
-            _Asked(part, part.frames_between(start, end))
-            for part in self.store.parts_between(start, end, chosen)
-        ]
         stuff = np.array([self._is_stuff(prompt) for prompt in prompts])
         frames: list[FoundFrame] = []
         recheck: list[Uncertain] = []
@@ -120,21 +115,16 @@ class Index:
             frames += self._frames(one.part, found, stuff)
             recheck += self._uncertain(one, asked, prompts, found)
         names = self._embeddings.names
-        sentences = [k for k, prompt in enumerate(prompts) if is_sentence(prompt, names)]
+        sentences = [prompt for prompt in prompts if is_sentence(prompt, names)]
+        searched = sum(len(one.frames) for one in parts)
         return Answer(
             prompts=prompts,
             modes=modes,
             frames=numbered(frames),
             recheck=tuple(recheck),
-            missing=tuple(
-                one
-                for one in self.store.missing
-                if (chosen is None or one.info.video in chosen)
-                and one.info.end_s >= start
-                and one.info.start_s < end
-            ),
-            searched=sum(len(one.frames) for one in parts),
-            notes=tuple(_notes([prompts[k] for k in sentences])),
+            missing=self.missing_within(*between, videos),
+            searched=searched,
+            notes=tuple(_notes(sentences, searched)),
         )
 
     def _prompts(self, words: Any, threshold: float | None) -> PromptSet:
@@ -184,10 +174,31 @@ class Index:
         videos: Collection[str] | None = None,
     ) -> Iterator[FoundFrame]:
         """All frames of the index in a range of time, without regions."""
+        for part, chosen in self.parts_within(start_s, end_s, videos):
+            for position in chosen.tolist():
+                yield self.found_frame(part, position, Instances.empty(part.size(position)))
+
+    def parts_within(
+        self, start_s: float | None, end_s: float | None, videos: Collection[str] | None
+    ) -> Iterator[tuple[Part, NDArray[np.intp]]]:
+        """Parts, and the positions of their frames in a range of time; arguments as of `ask`."""
         start, end = _range(start_s, end_s)
         for part in self.store.parts_between(start, end, self._video_ids(videos)):
-            for position in part.frames_between(start, end).tolist():
-                yield self.found_frame(part, position, Instances.empty(part.size(position)))
+            yield part, part.frames_between(start, end)
+
+    def missing_within(
+        self, start_s: float | None, end_s: float | None, videos: Collection[str] | None
+    ) -> tuple[Missing, ...]:
+        """The parts of this range that could not be read; arguments as of `ask`."""
+        start, end = _range(start_s, end_s)
+        chosen = self._video_ids(videos)
+        return tuple(
+            one
+            for one in self.store.missing
+            if (chosen is None or one.info.video in chosen)
+            and one.info.end_s >= start
+            and one.info.start_s < end
+        )
 
     def levels(self, part: Part) -> Levels:
         """The bounds of a part's rows, made where they are not there yet."""
@@ -354,7 +365,9 @@ def _range(start_s: float | None, end_s: float | None) -> tuple[float, float]:
     return start, end
 
 
-def _notes(sentences: Sequence[Prompt]) -> Iterator[str]:
+def _notes(sentences: Sequence[Prompt], searched: int) -> Iterator[str]:
+    if not searched:
+        yield "no frame of the index is in this range of time"
     for prompt in sentences:
         yield (
             f"{prompt.text!r} is a sentence, which a full run fuses with the image first: answered"

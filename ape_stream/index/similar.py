@@ -17,20 +17,22 @@ from ape_stream.index.selection import select_pairs
 from ape_stream.types import Instances, Prompt, PromptSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from numpy.typing import NDArray
 
     from ape_stream.index.asking import Index
     from ape_stream.index.part import Part
 
-__all__ = ["Box", "like_box", "like_object"]
+__all__ = ["Box", "Within", "like_box", "like_object"]
 
 MODE: Final = "similarity"
 _MOST: Final = 20
 """Objects in an answer."""
 _SAMPLE: Final = 97
 """Every how many-th row decides the mean."""
+_NOWHERE: Final = -2.0
+"""Below every cosine: rows of frames that are not asked for."""
 _LEAST_IOU: Final = 0.3
 """Of the example's box with that of a query."""
 
@@ -44,16 +46,27 @@ class Box(NamedTuple):
     y2: float
 
 
-def like_box(index: Index, video: str, frame: int, box: Box) -> Answer:
+class Within(NamedTuple):
+    """Where objects are looked for; as in `Index.ask`."""
+
+    start_s: float | None = None
+    end_s: float | None = None
+    videos: Collection[str] | None = None
+
+
+EVERYWHERE: Final = Within()
+
+
+def like_box(index: Index, video: str, frame: int, box: Box, within: Within = EVERYWHERE) -> Answer:
     """Objects like the one in a box of a frame.
 
     Raises:
         UsageError: there is no such video or frame, or no query of the index is near the box.
     """
-    return index.answered(lambda: _like_box(index, video, frame, box))
+    return index.answered(lambda: _like_box(index, video, frame, box, within))
 
 
-def _like_box(index: Index, video: str, frame: int, box: Box) -> Answer:
+def _like_box(index: Index, video: str, frame: int, box: Box, within: Within) -> Answer:
     part, position = _frame_of(index, video, frame)
     rows = part.rows_of(position)
     height, width = part.size(position)
@@ -66,26 +79,26 @@ def _like_box(index: Index, video: str, frame: int, box: Box) -> Answer:
     if not len(iou) or iou.max() < _LEAST_IOU:
         raise UsageError(f"nothing in frame {frame} of {video} is near that box")
     row = np.array([rows.start + int(iou.argmax())], np.intp)
-    return _like(index, part.states(row), f"like the box in frame {frame} of {video}")
+    return _like(index, part.states(row), f"like the box in frame {frame} of {video}", within)
 
 
-def like_object(index: Index, video: str, track: int) -> Answer:
+def like_object(index: Index, video: str, track: int, within: Within = EVERYWHERE) -> Answer:
     """Objects like one that is in the index.
 
     Raises:
         UsageError: there is no such video or object.
     """
-    return index.answered(lambda: _like_object(index, video, track))
+    return index.answered(lambda: _like_object(index, video, track, within))
 
 
-def _like_object(index: Index, video: str, track: int) -> Answer:
+def _like_object(index: Index, video: str, track: int, within: Within) -> Answer:
     states = [
         part.states(np.flatnonzero(part.rows.track == track)) for part in _parts_of(index, video)
     ]
     example = np.concatenate([np.zeros((0, index.store.head.width), np.float32), *states])
     if track < 1 or not len(example):
         raise UsageError(f"{video} has no object {track}: an answer names them")
-    return _like(index, example, f"like object {track} of {video}")
+    return _like(index, example, f"like object {track} of {video}", within)
 
 
 def _parts_of(index: Index, video: str) -> list[Part]:
@@ -102,12 +115,20 @@ def _frame_of(index: Index, video: str, frame: int) -> tuple[Part, int]:
     raise UsageError(f"frame {frame} of {video} is not in the index")
 
 
-def _like(index: Index, example: NDArray[np.float32], name: str) -> Answer:
+def _like(index: Index, example: NDArray[np.float32], name: str, within: Within) -> Answer:
     """The rows of the objects that come nearest to an example of (E, C) states."""
-    parts = [part for part in index.store.parts if part.info.rows]
-    mean = np.concatenate([part.states(slice(None, None, _SAMPLE)) for part in parts]).mean(axis=0)
-    direction = _unit(example - mean).mean(axis=0)
-    cosines = [_unit(part.states() - mean) @ _unit(direction[None])[0] for part in parts]
+    every = [part for part in index.store.parts if part.info.rows]
+    mean = np.concatenate([part.states(slice(None, None, _SAMPLE)) for part in every]).mean(axis=0)
+    direction = _unit(_unit(example - mean).mean(axis=0, keepdims=True))[0]
+    asked = list(index.parts_within(*within))
+    searched = sum(len(chosen) for _, chosen in asked)
+    asked = [(part, chosen) for part, chosen in asked if part.info.rows]
+    parts = [part for part, _ in asked]
+    cosines = []
+    for part, chosen in asked:
+        own = _unit(part.states() - mean) @ direction
+        own[~np.isin(part.rows.frame, chosen)] = _NOWHERE
+        cosines.append(own)
     limit = _least_cosine(parts, cosines)
     frames: list[FoundFrame] = []
     for part, own in zip(parts, cosines, strict=True):
@@ -117,8 +138,8 @@ def _like(index: Index, example: NDArray[np.float32], name: str) -> Answer:
         modes=(MODE,),
         frames=numbered(frames),
         recheck=(),
-        missing=index.store.missing,
-        searched=sum(part.info.frames for part in index.store.parts),
+        missing=index.missing_within(*within),
+        searched=searched,
         notes=("similarities of states are not calibrated: they rank, and are no scores",),
     )
 
@@ -132,12 +153,13 @@ def _least_cosine(parts: list[Part], cosines: list[NDArray[np.float32]]) -> floa
     """The cosine from which on rows belong to the nearest objects."""
     best: dict[tuple[int, int, int], float] = {}
     for number, (part, own) in enumerate(zip(parts, cosines, strict=True)):
-        for row in np.argsort(-own)[: 50 * _MOST].tolist():
+        nearest = np.argsort(-own)[: 50 * _MOST]
+        for row in nearest[own[nearest] > _NOWHERE].tolist():
             track = int(part.rows.track[row])
             # Rows of no object are, in one frame, mostly queries that see the same.
             key = (part.info.video, track, 0) if track else (number, 0, int(part.rows.frame[row]))
             best[key] = max(best.get(key, -1.0), float(own[row]))
-    return sorted(best.values(), reverse=True)[:_MOST][-1]
+    return sorted(best.values(), reverse=True)[:_MOST][-1] if best else 1.0
 
 
 def _frames(

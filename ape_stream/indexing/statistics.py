@@ -43,6 +43,7 @@ def statistics_of(root: Path) -> dict[str, Any]:
     hours = sum(part.info.end_s - part.info.start_s for part in store.parts) / 3600
     sizes = _sizes(store)
     total = sum(sizes.values())
+    per_frame = (total - sizes["tables"]) / max(1, frames)  # those hardly grow
     return {
         "videos": len(store.videos),
         "frames": frames,
@@ -51,9 +52,9 @@ def statistics_of(root: Path) -> dict[str, Any]:
         "rows_per_frame": round(store.rows / max(1, frames), 2),
         "dropped_per_frame": round(sum(p.info.dropped for p in store.parts) / max(1, frames), 2),
         "bytes": {**sizes, "total": total},
-        "bytes_per_frame": round(total / max(1, frames)),
+        "bytes_per_frame": round(per_frame),
         # Of each frame at 30 frames a second, so that videos of any rate compare.
-        "bytes_per_hour_at_30_hz": round(total / max(1, frames) * 30 * 3600),
+        "bytes_per_hour_at_30_hz": round(per_frame * 30 * 3600),
         "reference_words": store.manifest.reference,
         **_certainty(store),
         "missing": [f"{one.info.path}: {one.reason}" for one in store.missing],

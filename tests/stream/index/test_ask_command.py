@@ -168,6 +168,18 @@ def test_the_best_frames_of_a_sentence(made):
     assert checked.modes == ("sentence on its best frames",)
 
 
+def test_more_like_this_in_a_range_of_time(made, capsys):
+    assert ask(made, "--like", "clip:1", "--from", "0.2", "--to", "0.5", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["searched_frames"] == 3
+    frames = {one["frame"] for track in answer["tracks"] for one in track["frames"]}
+    assert frames == {2, 3, 4}
+    assert ask(made, "--like", "clip:1", "--from", "9", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert not answer["tracks"]
+    assert answer["searched_frames"] == 0
+
+
 def test_more_like_this(made, capsys):
     assert ask(made, "--like", "clip:1", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
@@ -191,6 +203,7 @@ def test_more_like_this(made, capsys):
         (["cat", "--threshold", "dog=0.5"], "no such word is asked"),
         (["cat", "--video", "other"], "no video is called 'other'"),
         (["cat", "--like", "clip:1"], "give words or --like, not both"),
+        (["--like", "clip:1", "--threshold", "0.4"], "--like has no --threshold"),
         (["--like", "clip"], "give VIDEO#FRAME:x1,y1,x2,y2 or VIDEO:TRACK"),
         (["--like", "clip:99"], "has no object 99"),
         (["--like", "clip#77:1,2,3,4"], "frame 77 of clip is not in the index"),
@@ -206,6 +219,13 @@ def test_what_cannot_be_asked_is_one_line(made, given, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_an_empty_range_of_time_is_said(made, capsys):
+    assert ask(made, "cat", "--from", "9") == 0
+    said = capsys.readouterr().out
+    assert "searched 0 frames" in said
+    assert "no frame of the index is in this range of time" in said
 
 
 def test_what_is_no_index(tmp_path, capsys):
