@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from ape_nodes.ros2.diagnostics import Health
 
-__all__ = ["SILENT_S", "InputWatch"]
+__all__ = ["SILENT_S", "DepthWatch", "InputWatch", "PairCounts"]
 
 SILENT_S = 3.0
 """After this time without an image a subscribed node warns."""
+_UNPAIRED = 5
+"""After this many images in a row without depth, at any rate of images, it warns as well."""
 
 
 @dataclass(slots=True)
@@ -85,3 +88,39 @@ class InputWatch:
         if not self.publishers:
             return text + "it has no publisher that is seen here"
         return text + f"{self.publishers} publishers are there, but nothing arrives"
+
+
+class PairCounts(Protocol):
+    """How well depth and images are paired; see `DepthPairs`."""
+
+    slop_ns: int
+    paired: int
+    unpaired: int
+    apart_ns: int | None
+
+
+@dataclass(slots=True)
+class DepthWatch:
+    """Judges whether images get their depth."""
+
+    _paired: int = 0
+    _unpaired: int = 0
+
+    def health(self, pairs: PairCounts, problem: str) -> Health | None:
+        """A warning, or None where all is well.
+
+        Args:
+            pairs: The counts since the subscription.
+            problem: Why the depth of the last image that had one cannot be used; empty if it can.
+        """
+        if pairs.paired != self._paired or pairs.unpaired < self._unpaired:
+            self._paired, self._unpaired = pairs.paired, pairs.unpaired
+        if pairs.unpaired - self._unpaired >= _UNPAIRED:
+            apart = "no depth comes"
+            if pairs.apart_ns is not None:
+                apart = f"the closest is {pairs.apart_ns / 1e6:.0f} ms off"
+            slop = f"{pairs.slop_ns / 1e6:.0f} ms (depth_slop)"
+            return Health("WARN", f"no image has depth within {slop}: {apart}")
+        if problem and pairs.paired:
+            return Health("WARN", f"images have no depth: {problem}")
+        return None

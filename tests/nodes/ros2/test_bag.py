@@ -214,8 +214,12 @@ def drive(tmp_path_factory):
                 late = a_depth_image(depth, stamp_ns=stamp + 5_000_000, frame_id="depth_lens")
                 write("/cam/depth/image", "sensor_msgs/msg/Image", late, stamp + 5_000_000)
             write("/cam/depth/camera_info", "sensor_msgs/msg/CameraInfo", info, stamp)
-        static = tf_message(FRAME, "depth_lens", 0, (0.0, 0.0, 0.5))
+        static = tf_message(FRAME, "mount", 0, (0.0, 0.0, 0.5))
         write("/tf_static", "tf2_msgs/msg/TFMessage", static, START + 1)
+        # Every image lies between two of these, the second of which is recorded after its depth.
+        for stamp in range(START - 25_000_000, START + 400_000_000, 50_000_000):
+            turned = tf_message("mount", "depth_lens", stamp, (0.0, 0.0, 0.0))
+            write("/tf", "tf2_msgs/msg/TFMessage", turned, stamp)
     return folder
 
 
@@ -256,7 +260,7 @@ def test_a_bag_of_results_holds_boxes_in_space_and_the_other_topics(drive, tmp_p
     (first, _) = (message for _, message in held["/ape/cam/detections_3d"])
     assert first.detections[0].bbox.center.position.z == pytest.approx(2.5, abs=0.02)
     copied = set(held) - {topic for topic in held if topic.startswith("/ape/")}
-    assert copied == {"/cam/camera_info", "/cam/depth/image", "/cam/depth/camera_info",
+    assert copied == {"/cam/camera_info", "/cam/depth/image", "/cam/depth/camera_info", "/tf",
                       "/tf_static"}  # fmt: skip
     original = messages_of(drive)
     for topic in copied:

@@ -1,5 +1,6 @@
 """Depth messages to depth, pairs by time, and results in space, after serialisation by rosbags."""
 
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from ape_nodes.ros2.messages import RosFrame
 from ape_nodes.ros2.publisher import ResultPublisher
 from ape_nodes.ros2.space.depth import DepthPairs, DepthReader, camera_of, depth_values, points_of
 from ape_nodes.ros2.space.results import SPACE_TOPICS, Placement
-from ape_nodes.ros2.space.tf import TransformError, TransformTree
+from ape_nodes.ros2.space.tf import Patience, TransformError, TransformTree
 from ape_nodes.ros2.topics import OUTPUTS
 from ape_nodes.ros2.types import plain_encoder
 from ape_stream.depth import Depth
@@ -311,6 +312,38 @@ def test_without_the_transform_they_stay_in_the_image_s_frame_and_say_why():
     made = sent(a_result(), placement)
     assert made["detections_3d"].header.frame_id == FRAME
     assert "results stay in 'lens': tf does not connect" in placement.problem
+
+
+def test_a_transform_that_comes_late_is_waited_for_also_after_a_failure(monkeypatch):
+    """tf is always some milliseconds behind; what is missing for long delays few results."""
+    waits = []
+    tree = TransformTree()
+    monkeypatch.setattr(tree, "_waited", lambda _, wait_s: waits.append(wait_s))
+    patience = Patience()
+    for _ in range(2):  # not connected at all
+        with pytest.raises(TransformError):
+            tree.look_up("map", FRAME, 5, patience)
+    assert waits == []
+    tree.add(tf_message("map", FRAME, 0, (0, 0, 0)), static=False)
+    for _ in range(3):
+        with pytest.raises(TransformError, match="after the last"):
+            tree.look_up("map", FRAME, 5, patience)
+    assert waits == [0.2, 0.0, 0.0], "the next wait is a second later"
+    monkeypatch.undo()
+    threading.Timer(
+        0.05, lambda: tree.add(tf_message("map", FRAME, 5, (0, 0, 7)), static=False)
+    ).start()
+    assert tree.look_up("map", FRAME, 5, Patience()).translation[2] == 7
+
+
+def test_who_waits_takes_what_has_arrived():
+    """A sink or a source has no thread for transforms."""
+    tree = TransformTree()
+    tree.add(tf_message("map", FRAME, 0, (0, 0, 0)), static=False)
+    tree.refill = lambda: tree.add(tf_message("map", FRAME, 9, (0, 0, 9)), static=False)
+    with pytest.raises(TransformError):
+        tree.look_up("map", FRAME, 5)
+    assert tree.look_up("map", FRAME, 5, Patience()).translation[2] == 5
 
 
 def test_annotations_are_boxes_contours_and_names():

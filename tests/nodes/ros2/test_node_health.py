@@ -8,7 +8,7 @@ import pytest
 import ros_perceivers
 from ros_bench import BACKENDS, PATIENCE_S, World, an_image, an_unreadable_image
 
-from ape_nodes.ros2.health import InputWatch
+from ape_nodes.ros2.health import DepthWatch, InputWatch
 from ape_nodes.ros2.topics import DIAGNOSTICS, IN_FORCE, OUTPUTS
 from ape_stream.pipeline.shared_perceiver import SharedPerceiver
 
@@ -124,6 +124,22 @@ def test_lost_images_are_reported_until_no_more_are_lost():
     assert "docs/ros2.md" in health.message
     watch.arrived(2.0)
     assert watch.health(2.0) is None
+
+
+def test_images_without_depth_are_reported_at_any_rate():
+    watch = DepthWatch()
+    pairs = SimpleNamespace(slop_ns=20_000_000, paired=0, unpaired=0, apart_ns=None)
+    for pairs.unpaired in range(1, 5):  # one a second
+        assert watch.health(pairs, "") is None
+    pairs.unpaired = 5
+    assert watch.health(pairs, "").message.endswith("within 20 ms (depth_slop): no depth comes")
+    pairs.unpaired, pairs.apart_ns = 6, 40_000_000
+    assert "the closest is 40 ms off" in watch.health(pairs, "").message
+    pairs.paired, pairs.unpaired = 1, 7
+    assert watch.health(pairs, "") is None
+    assert "no tf" in watch.health(pairs, "no tf").message
+    pairs.paired, pairs.unpaired = 0, 1  # the subscription began again
+    assert watch.health(pairs, "") is None
 
 
 def test_a_node_that_gets_no_image_warns(world):

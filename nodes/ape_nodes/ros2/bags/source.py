@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -33,6 +34,8 @@ IMAGE_TYPES: Final = (
 _DEPTHS: Final = ("sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2")
 _INFO: Final = "sensor_msgs/msg/CameraInfo"
 _TF: Final = {"/tf": False, "/tf_static": True}
+_TRANSFORM_NS: Final = 200_000_000
+"""How much later than an image the transform after its stamp may be recorded."""
 _OUR_IMAGES: Final = {"label_image", "instance_image", "confidence_image", "overlay"}
 _log = logging.getLogger("ape_stream")
 
@@ -82,7 +85,7 @@ class BagSource(Closing):
         self._info_topic = camera_info
         self._pairs: DepthPairs[Any] = DepthPairs(round(1e9 * slop_s))
         self._transforms = TransformTree()
-        self._depth = DepthReader(self._transforms, rectified=rectified)
+        self._depth = DepthReader(self._transforms, rectified=rectified, live=False)
         self._cut_off = False
         self._reader: Any = None
         self._connections: list[Any] = []
@@ -198,21 +201,30 @@ class BagSource(Closing):
             for message in self._images():
                 yield message, None
             return
-        for topic, message in self._messages():
-            part = self._others.get(topic)
-            if part is None:
-                yield from self._pairs.add_image(stamp_ns_of(message), message)
-            elif part == "pair":
-                yield from self._pairs.add_depth(stamp_ns_of(message), message)
-            elif part == "tf":
-                self._transforms.add(message, static=_TF[topic])
-            else:
-                self._depth.take_info(message, part)
+        held: deque[tuple[int, Any]] = deque()
+        for time_ns, topic, message in self._messages():
+            held += [(time_ns, pair) for pair in self._taken(topic, message)]
+            # The transform that follows an image is needed for the one at its stamp.
+            while held and held[0][0] <= time_ns - _TRANSFORM_NS:
+                yield held.popleft()[1]
+        yield from (pair for _, pair in held)
         yield from self._pairs.end()
+
+    def _taken(self, topic: str, message: Any) -> Iterator[tuple[Any, Any]]:
+        """Take a message; yields images that are settled, each with its depth or None."""
+        part = self._others.get(topic)
+        if part is None:
+            yield from self._pairs.add_image(stamp_ns_of(message), message)
+        elif part == "pair":
+            yield from self._pairs.add_depth(stamp_ns_of(message), message)
+        elif part == "tf":
+            self._transforms.add(message, static=_TF[topic])
+        else:
+            self._depth.take_info(message, part)
 
     def _images(self) -> Iterator[Any]:
         decoder = VideoDecoder()
-        for _, message in self._messages():
+        for _, _, message in self._messages():
             if is_packet(message):
                 yield from self._decoded(decoder, message)
             else:
@@ -225,16 +237,20 @@ class BagSource(Closing):
         except SourceError as error:
             _log.warning("%s: packet left out: %s", self._bag, error)
 
-    def _messages(self) -> Iterator[tuple[str, Any]]:
-        """Messages with their topics until one cannot be read; `_problems` then says why."""
+    def _messages(self) -> Iterator[tuple[int, str, Any]]:
+        """Messages with the time of their recording, nanoseconds, and their topic.
+
+        They end with the first that cannot be read; `_problems` then says why.
+        """
         others = [c for c in self._reader.connections if c.topic in self._others]
         # Latched topics first: static transforms may have been recorded after the first image.
         early = [c for c in others if c.topic == "/tf_static" or self._others[c.topic] == "image"]
         wanted = (early, [*self._connections, *others]) if others else (self._connections,)
         try:
             for chosen in wanted:
-                for connection, _, data in self._reader.messages(chosen):
-                    yield connection.topic, self._reader.deserialize(data, connection.msgtype)
+                for connection, time_ns, data in self._reader.messages(chosen):
+                    message = self._reader.deserialize(data, connection.msgtype)
+                    yield time_ns, connection.topic, message
         except Exception as error:  # noqa: BLE001 (rosbags and its parsers raise errors of every kind)
             self._problems.append(f"it is damaged ({' '.join(str(error).split())})")
 

@@ -19,6 +19,7 @@ from ape_nodes.ros2.rclpy_node.backend import has_message, message_class
 from ape_nodes.ros2.rclpy_node.image_input import ImageInput
 from ape_nodes.ros2.space.depth import DepthReader
 from ape_nodes.ros2.space.results import SpaceMessages
+from ape_nodes.ros2.space.tf import Patience
 from ape_nodes.ros2.types import INTERFACES
 from ape_stream.errors import ApeStreamError, ConfigError, SourceError, StoppedError
 from ape_stream.result import FrameResult
@@ -81,7 +82,8 @@ class DetectService:
         node = self._node
         self._check_model()
         prompts = self._prompts(request)
-        placement = replace(node.placement, problem="")  # the node's own is for diagnostics
+        # The node's own is for diagnostics.
+        placement = replace(node.placement, problem="", patience=Patience())
         if len(request.image.data):
             frame, problem = self._given(request)
         else:
@@ -161,7 +163,7 @@ class DetectService:
             return ""
         if frame.depth is None:
             return f"no depth: {images.depth_problem}"
-        placement.problem = ""  # so that it waits for the transform of each image
+        placement.patience = Patience()  # it waits for the transform of each image
         placement.of(frame)
         return placement.problem
 

@@ -10,11 +10,10 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from ape_nodes.ros2.diagnostics import Health
-from ape_nodes.ros2.health import InputWatch
+from ape_nodes.ros2.health import DepthWatch, InputWatch
 from ape_nodes.ros2.messages import frame_of
 from ape_nodes.ros2.rclpy_node.backend import has_message, message_class, rclpy_qos
-from ape_nodes.ros2.space.depth import DepthPairs, DepthReader, stamp_ns_of
+from ape_nodes.ros2.space.depth import NOT_PAIRED, DepthPairs, DepthReader, stamp_ns_of
 from ape_nodes.ros2.space.tf import TransformTree
 from ape_nodes.ros2.topics import INPUTS
 from ape_nodes.ros2.video import VideoDecoder
@@ -24,6 +23,7 @@ from ape_stream.values.frame import DeferredFrame
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from ape_nodes.ros2.diagnostics import Health
     from ape_nodes.ros2.topics import TopicSpec
     from ape_stream.types import Frame
 
@@ -35,7 +35,6 @@ _TRANSPORTS: Final = {
     "foxglove": "image/video",
 }  # fmt: skip
 _SUFFIXES: Final = {"compressed": "compressed", "ffmpeg": "ffmpeg", "foxglove": "video"}
-_PAIRS_BEFORE_WARNING: Final = 5
 
 
 class RateLimit:
@@ -100,7 +99,7 @@ class ImageInput:
         self._pairs: DepthPairs[Any] | None = None
         self._depth = DepthReader(self.transforms)
         self._video: VideoDecoder | None = None
-        self._seen_pairs = (0, 0)
+        self._depth_watch = DepthWatch()
 
     def _value(self, name: str) -> Any:
         return self._node.get_parameter(name).value
@@ -306,20 +305,8 @@ class ImageInput:
 
     def health(self) -> Health | None:
         """A warning, or None where all is well."""
-        return self.watch.health(time.monotonic()) or self._depth_health()
-
-    def _depth_health(self) -> Health | None:
-        pairs = self._pairs
-        if pairs is None:
-            return None
-        before, self._seen_pairs = self._seen_pairs, (pairs.paired, pairs.unpaired)
-        paired, unpaired = pairs.paired - before[0], pairs.unpaired - before[1]
-        if unpaired >= _PAIRS_BEFORE_WARNING and not paired:
-            apart = "no depth comes"
-            if pairs.apart_ns is not None:
-                apart = f"the closest is {pairs.apart_ns / 1e6:.0f} ms off"
-            slop = f"{pairs.slop_ns / 1e6:.0f} ms (depth_slop)"
-            return Health("WARN", f"no image has depth within {slop}: {apart}")
-        if self._depth.problem and paired:
-            return Health("WARN", f"images have no depth: {self._depth.problem}")
-        return None
+        warning = self.watch.health(time.monotonic())
+        if warning is not None or self._pairs is None:
+            return warning
+        problem = self._depth.problem  # of one image that is not paired the counts say enough
+        return self._depth_watch.health(self._pairs, "" if problem == NOT_PAIRED else problem)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import numpy as np
 
 from ape_nodes.ros2.images import rows_of
-from ape_nodes.ros2.space.tf import TransformError, TransformTree
+from ape_nodes.ros2.space.tf import Patience, TransformError, TransformTree
 from ape_stream.depth import Camera, Depth, from_points, registered
 from ape_stream.errors import SourceError
 
@@ -24,11 +24,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ape_nodes.ros2.messages import RosFrame
+    from ape_stream.depth import Transform
 
-__all__ = ["DepthPairs", "DepthReader", "camera_of", "depth_values", "points_of", "stamp_ns_of"]
+__all__ = [
+    "NOT_PAIRED",
+    "DepthPairs",
+    "DepthReader",
+    "camera_of",
+    "depth_values",
+    "points_of",
+    "stamp_ns_of",
+]
 
 _WAITING: Final = 4
 """Images or depth messages that wait for their partner."""
+NOT_PAIRED: Final = "no depth within the slop"
+"""`DepthReader.problem` of an image that no depth belongs to."""
 _DEPTH_ENCODINGS: Final = {"16uc1": np.uint16, "mono16": np.uint16, "32fc1": np.float32}
 """Encoding of a depth image, small letters -> type of a value: millimetres or metres (REP 118)."""
 
@@ -186,13 +197,17 @@ class DepthReader:
     Args:
         transforms: Extrinsics of depth that is not in the camera's frame.
         rectified: The images are rectified.
+        live: Transforms may still be on their way, and are waited for.
     """
 
-    def __init__(self, transforms: TransformTree, *, rectified: bool = False) -> None:
+    def __init__(
+        self, transforms: TransformTree, *, rectified: bool = False, live: bool = True
+    ) -> None:
         self.problem = "no camera info has come"
         """Why the last frame got no depth; empty if it did."""
         self._transforms = transforms
         self._rectified = rectified
+        self._patience = Patience() if live else None
         self._cameras: dict[str, tuple[Any, Camera]] = {}
 
     def take_info(self, info: Any, role: str = "image") -> None:
@@ -214,7 +229,7 @@ class DepthReader:
     def with_depth(self, frame: RosFrame, message: Any | None) -> RosFrame:
         """The frame with the depth of a message (Image or PointCloud2), or as it is: `problem`."""
         if message is None:
-            self.problem = "no depth within the slop"
+            self.problem = NOT_PAIRED
             return frame
         try:
             depth = self._depth(frame, message)
@@ -239,12 +254,16 @@ class DepthReader:
                     f"depth is in the frame {other!r}, images in {own!r}: publish the depth"
                     " camera's info, or depth that is registered to the image"
                 )
-            extrinsics = self._transforms.look_up(own, other, frame.stamp_ns)
+            extrinsics = self._extrinsics(frame, other)
             return registered(values, self._cameras["depth"][1], camera, extrinsics)
-        to_camera = None if same else self._transforms.look_up(own, other, frame.stamp_ns)
+        to_camera = None if same else self._extrinsics(frame, other)
         points = points_of(message)
         height, width = points.shape[:2]
         # An organised cloud of the camera itself is a depth image already.
         if same and height > 1 and abs(height * frame.size[1] / (width * frame.size[0]) - 1) < 0.02:
             return Depth(np.ascontiguousarray(points[..., 2]), camera)
         return from_points(points, camera, to_camera)
+
+    def _extrinsics(self, frame: RosFrame, other: str) -> Transform:
+        """From the frame of the depth to that of the image, at the image's stamp."""
+        return self._transforms.look_up(frame.frame_id, other, frame.stamp_ns, self._patience)

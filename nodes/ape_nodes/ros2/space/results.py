@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ape_nodes.ros2.messages import RosFrame
-from ape_nodes.ros2.space.tf import TransformError, TransformTree
+from ape_nodes.ros2.space.tf import Patience, TransformError, TransformTree
 from ape_stream.depth import Box3D, cloud, lift, quaternion
 from ape_stream.draw import colours_of
 
@@ -26,8 +26,6 @@ __all__ = ["SPACE_TOPICS", "Placement", "SpaceMessages"]
 
 SPACE_TOPICS: Final = ("detections_3d", "points", "aligned_points", "markers")
 """Outputs that need depth; there is no message for a frame without."""
-_WAIT_S: Final = 0.2
-"""How long a result waits for the transform of its stamp."""
 _CUBE, _TEXT = 1, 9
 _ADD, _DELETE_ALL = 0, 3
 _MARKER_S: Final = 2
@@ -62,6 +60,8 @@ class Placement:
     """Where the way to the target frame is looked up."""
     problem: str = ""
     """Why the last result is not in the target frame; empty if it is."""
+    patience: Patience = field(default_factory=Patience)
+    """Whether the next result waits for its transform."""
 
     def of(self, frame: Any) -> tuple[Transform | None, str]:
         """The transform to the target frame and its name; without one the image's own frame."""
@@ -70,9 +70,7 @@ class Placement:
             return None, own
         stamp_ns = frame.stamp_ns if isinstance(frame, RosFrame) else round(frame.time_s * 1e9)
         try:
-            # Waits only while it is new: what lacks for long would delay every result.
-            wait_s = 0.0 if self.problem else _WAIT_S
-            found = self.transforms.look_up(self.target_frame, own, stamp_ns, wait_s)
+            found = self.transforms.look_up(self.target_frame, own, stamp_ns, self.patience)
         except TransformError as error:
             self.problem = f"results stay in {own!r}: {error}"
             return None, own

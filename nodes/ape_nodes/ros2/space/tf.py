@@ -7,23 +7,48 @@ newest one is never taken for one of another time.
 from __future__ import annotations
 
 import bisect
+import math
 import threading
+import time
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from ape_stream.depth import Transform, quaternion
 
-__all__ = ["TransformError", "TransformTree"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Patience", "TransformError", "TransformTree"]
 
 _KEPT_NS: Final = 10 * 10**9
 """How long transforms are kept: as tf2 does."""
 _DEEPEST: Final = 100
+_WAIT_S: Final = 0.2
+"""How long a transform that is still on its way is waited for."""
+_AGAIN_S: Final = 1.0
+"""After a wait in vain the next one is this much later."""
+_POLL_S: Final = 0.005
 
 
 class TransformError(Exception):
     """Two frames are not connected at this time; the message says where the chain ends."""
+
+
+class Patience:
+    """Whether the next look-up waits: what is missing for long must not delay every result."""
+
+    def __init__(self) -> None:
+        self._again_s = -math.inf
+
+    def wait_s(self) -> float:
+        """How long the next look-up waits, seconds."""
+        return 0.0 if time.monotonic() < self._again_s else _WAIT_S
+
+    def ended(self, *, found: bool) -> None:
+        """Take the outcome of a look-up that waited."""
+        self._again_s = -math.inf if found else time.monotonic() + _AGAIN_S
 
 
 @dataclass(slots=True)
@@ -66,6 +91,8 @@ class TransformTree:
     """Frames and their parents; any thread may add and look up."""
 
     def __init__(self) -> None:
+        self.refill: Callable[[], None] | None = None
+        """Takes what has arrived, where no other thread does."""
         self._joints: dict[str, _Joint] = {}
         self._changed = threading.Condition()
 
@@ -86,15 +113,17 @@ class TransformTree:
                 joint.add(stamp.sec * 10**9 + stamp.nanosec, pose)
             self._changed.notify_all()
 
-    def look_up(self, target: str, source: str, stamp_ns: int, wait_s: float = 0.0) -> Transform:
+    def look_up(
+        self, target: str, source: str, stamp_ns: int, patience: Patience | None = None
+    ) -> Transform:
         """The transform from a source frame to a target frame at a time.
 
         Args:
             target: Name of the frame that points are wanted in.
             source: Name of the frame that they are in.
             stamp_ns: The time, as headers have it.
-            wait_s: How long to wait for transforms that are still on their way; there is no wait
-                where the frames are not connected at all.
+            patience: Waits for transforms that are still on their way, but not where the frames
+                are not connected at all; None never waits.
 
         Raises:
             TransformError: there is none.
@@ -111,11 +140,24 @@ class TransformTree:
                 return None
 
         with self._changed:
-            if (transform := found()) is None and wait_s > 0 and self._connected(target, source):
-                transform = self._changed.wait_for(found, wait_s)
+            transform = found()
+            if transform is None and patience is not None and self._connected(target, source):
+                wait_s = patience.wait_s()
+                transform = self._waited(found, wait_s)
+                if wait_s:
+                    patience.ended(found=transform is not None)
             if transform is None:
                 raise failure
             return transform
+
+    def _waited(self, found: Callable[[], Transform | None], wait_s: float) -> Transform | None:
+        if self.refill is None:
+            return self._changed.wait_for(found, wait_s)
+        end_s = time.monotonic() + wait_s
+        while (transform := found()) is None and time.monotonic() < end_s:
+            time.sleep(_POLL_S)
+            self.refill()
+        return transform
 
     def _found(self, target: str, source: str, stamp_ns: int) -> Transform:
         up, down = self._line(source), self._line(target)

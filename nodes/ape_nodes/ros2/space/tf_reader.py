@@ -35,6 +35,7 @@ class TransformReader:
             (node.reader(name, _SPECS[name]), name == "/tf_static")
             for name in ("/tf", "/tf_static")
         ]
+        tree.refill = self.poll
 
     def poll(self) -> None:
         """Take what has arrived."""
