@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = ["Address", "Opened", "reason"]
+__all__ = ["Address", "Opened", "reason", "without_secrets"]
 
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_SECRET: Final = re.compile(r"(?<=://)[^/@]*@")
+# A user and a password, which may hold an @, and in spite of RFC 3986 a slash (`host:80/` is none).
+_LOGIN: Final = re.compile(r"(?<=://)(?:[^/?#\s]*|[^/?#\s:@]*:(?!\d+/)[^\s?#]*)@")
+# Many cameras want a password or a token there.
+_QUERY: Final = re.compile(r"(://[^\s?'\"]*\?)[^\s'\"]+")
 _PLAYLIST: Final = re.compile(r"\.(m3u8?|mpd)\b", re.IGNORECASE)
 # A guess for before it opens; `_has_end` decides afterwards.
 _FILE_URL: Final = re.compile(r"https?://.*\.(avi|m4v|mkv|mov|mp4|mpg|webm)(\?.*)?", re.IGNORECASE)
@@ -84,8 +87,8 @@ class Address:
     def __init__(
         self, spec: str, stream: int, open_timeout_s: float, read_timeout_s: float
     ) -> None:
-        self.shown = _SECRET.sub("", spec)
-        """The address without what stands before @: for messages."""
+        self.shown = without_secrets(spec)
+        """The address for messages."""
         self.is_url = _URL.match(spec) is not None
         self.is_web = spec.lower().startswith(("http://", "https://"))
         self.spec = spec
@@ -189,4 +192,9 @@ def reason(error: Exception, *, silent_s: float | None = None) -> str:
     if isinstance(error, av.ExitError | av.TimeoutError) and silent_s is not None:
         return f"no data for {silent_s:g} s"
     text = getattr(error, "strerror", None)
-    return _SECRET.sub("", str(text or error)).partition("\n")[0]
+    return without_secrets(str(text or error)).partition("\n")[0]
+
+
+def without_secrets(text: str) -> str:
+    """The text with its URLs without user, password and the values of their queries."""
+    return _QUERY.sub(r"\1...", _LOGIN.sub("", text))

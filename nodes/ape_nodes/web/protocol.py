@@ -8,6 +8,7 @@ reason, never a guess.
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -185,7 +186,16 @@ class Ping:
     """Asks for the server's clock."""
 
     t: float
-    """Any number; it comes back."""
+    """Any finite number; it comes back."""
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            ValueError: the number is infinite: JSON has none.
+        """
+        if not math.isfinite(self.t):
+            raise ValueError(f"t is a finite number, not {self.t}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +215,15 @@ class Subscribe:
     video: bool = True
     view: View = "instances"
     """semantic and panoptic only where `welcome.can.maps` is true."""
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            ValueError: the rate is none.
+        """
+        if not 0 <= self.fps < math.inf:
+            raise ValueError(f"fps is a rate, 0 for all images, not {self.fps}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,9 @@ def test_what_is_no_binary_message_is_refused(data):
         ('{"type": "ack", "cam": "0", "seq": 1}', "whole number"),
         ('{"type": "sub", "cam": 0, "path": "/etc"}', "unknown key 'path'"),
         ('{"type": "sub", "cam": 0, "codec": "av1"}', "jpeg"),
+        ('{"type": "sub", "cam": 0, "fps": NaN}', "rate"),
+        ('{"type": "sub", "cam": 0, "fps": -1}', "rate"),
+        ('{"type": "ping", "t": 1e999}', "finite"),
         ('{"type": "prompts.set", "base_rev": 1, "ops": [{"op": "exec"}]}', "add"),
     ],
 )

@@ -12,6 +12,7 @@ from clips import RATE, SIZE, image_of, number_of, numbers, read_video, write_cl
 
 from ape_stream.errors import SourceError, TruncatedError
 from ape_stream.sources.video import VideoSource
+from ape_stream.sources.video.opening import without_secrets
 
 # ------------------------------------------------------------------------------- which stream
 
@@ -139,10 +140,26 @@ def test_damage_inside_costs_only_its_packets(tmp_path):
     assert len(frames) >= 80
 
 
-def test_secrets_stay_out_of_messages():
+@pytest.mark.parametrize(
+    "where",
+    ["user:geheim@H/cam", "u:g@geheim@H/cam", "u:g/geheim@H/cam", "H/cam?user=a&pwd=geheim"],
+)
+def test_secrets_stay_out_of_messages(where):
     with pytest.raises(SourceError) as error:
-        read_video("rtsp://user:geheim@127.0.0.1:9/cam", open_timeout_s=1.0)
+        read_video("rtsp://" + where.replace("H", "127.0.0.1:9"), open_timeout_s=1.0)
     assert "geheim" not in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://10.0.0.5:80/@cam/a.m3u8", "http://10.0.0.5:80/@cam/a.m3u8"),
+        ("clips/what?.mp4", "clips/what?.mp4"),
+        ("no 'rtsp://a:b@c/d?e=f' there", "no 'rtsp://c/d?...' there"),
+    ],
+)
+def test_what_is_no_secret_stays_in_messages(text, shown):
+    assert without_secrets(text) == shown
 
 
 @pytest.mark.parametrize(
