@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ape_nodes.benchmarks import report
 from ape_nodes.web.bench import screen
-from ape_nodes.web.bench.viewers import CODECS, SLOW, measure
+from ape_nodes.web.bench.viewers import CODECS, RECORDED, SLOW, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,7 @@ def bars(measured: Measured, fps: float) -> list[Bar]:
             0.97, least=True),
         Bar("the slow one: age p50 ms", of[SLOW].slow_age_ms_p50 or float("nan"), 500.0),
         Bar("a prompt added: images lost", measured.lost, 0.0),
+        Bar(f"{RECORDED}, CPU ms", cost[RECORDED], 15.0),
     ]  # fmt: skip
     for row in measured.shown[: len(CODECS)]:
         found.append(Bar(f"{row.form}: encoded to shown, p50 ms", row.encoded_ms_p50, 30.0))
