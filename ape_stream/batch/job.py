@@ -155,11 +155,11 @@ class Event:
     task: int
     """Number of the task."""
     kind: str
-    """"started", "loading", "loaded", "frames", "shard"; at the end "done", "failed", "fatal" (no
-    task can succeed) or "died"."""
+    """"started", "loading", "loaded", "open" (a shard), "frames", "shard" (is made); at the end
+    "done", "failed", "fatal" (no task can succeed) or "died"."""
     value: Any = None
-    """Frames: how many more. Done: the answer. Died: the reason, and what it said last. Otherwise:
-    the reason, one line."""
+    """Frames: how many more. Of a shard: its number. Done: the answer. Died: the reason, and what
+    it said last. Otherwise: the reason, one line."""
     retry: bool = False
     """Of "failed": whether another try could succeed."""
 

@@ -15,7 +15,7 @@ from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any, Final
 
 from ape_stream.batch.job import Event, Task
-from ape_stream.batch.state import ATTEMPTS, ClipState, Progress, Rate, Silent, time_left
+from ape_stream.batch.state import ATTEMPTS, ClipState, Progress, Rate, Silent, left_s
 from ape_stream.batch.waiting import Waiting
 from ape_stream.errors import ApeStreamError, PipelineError, StoppedError
 
@@ -35,6 +35,8 @@ _LAST: Final = frozenset(("done", "failed", "fatal", "died"))
 """Events that end a task."""
 _SAME_FAULT: Final = 5
 """Clips that may fail in a row at the start, before the machine or the model is held at fault."""
+_EARLY_DEATHS: Final = 10
+"""Workers that may die in a row before they have begun."""
 
 
 @dataclass(slots=True)
@@ -53,8 +55,10 @@ class _Running:
     """Whether a model is being loaded."""
     stalled: bool = False
     """Whether it was ended because it gave none."""
+    at: int = 0
+    """The clip's frame that it has come to."""
     frames: int = 0
-    """Frames that it did."""
+    """Frames that it did and that are in no shard yet."""
 
 
 class Schedule:
@@ -83,6 +87,7 @@ class Schedule:
         self._finding = Rate()
         self._writing = Rate()
         self._shards_made = 0
+        self._early_deaths = 0  # since a worker did something
         self._costly = 0  # clips that failed in this run and cost a worker each time
         self._shown_s = 0.0
 
@@ -209,8 +214,10 @@ class Schedule:
                 self._finding.start()
             case "frames":
                 self._count(running, event.value)
+            case "open":
+                running.at = event.value * self._shard_frames
             case "shard":
-                self._shards_made += 1
+                self._made_shard(running)
             case "fatal":
                 raise ApeStreamError(str(event.value))
             case _:
@@ -223,6 +230,8 @@ class Schedule:
             self._done(running, event.value)
         elif event.kind == "failed":
             self._failed(running, str(event.value), final=not event.retry)
+        elif running.may_wait:
+            self._died_early(running, " ".join(event.value))
         else:
             reason, last_words = event.value
             if running.stalled:
@@ -232,6 +241,8 @@ class Schedule:
             self._failed(running, reason, final=False)
 
     def _count(self, running: _Running, count: int) -> None:
+        self._early_deaths = 0
+        running.at += count
         running.frames += count
         state = running.state
         if state is not None and running.task.kind == "write":
@@ -241,7 +252,16 @@ class Schedule:
             self._finding.add(count)
             state.frames += count
 
+    def _made_shard(self, running: _Running) -> None:
+        self._shards_made += 1
+        running.frames = 0
+        if running.state is not None and running.state.attempts:
+            # It goes on: what ended workers before, such as a person, is not the clip.
+            running.state.attempts = []
+            self._out.set_attempts(running.state.clip, [])
+
     def _done(self, running: _Running, answer: Any) -> None:
+        self._early_deaths = 0
         state = running.state
         if state is None or state.is_over:
             return
@@ -264,7 +284,8 @@ class Schedule:
             state.status = "found"
             self._waiting.add(state)
         else:
-            self._again(state, "its shards are not whole", during="find", final=False)
+            why = "its shards are not whole"
+            self._again(state, why, during="find", at=state.frames, final=False)
 
     @staticmethod
     def is_whole(out: OutFolder, state: ClipState) -> bool:
@@ -277,22 +298,42 @@ class Schedule:
         state.expected = state.frames = footer.end["frames"]
         return len(shards.numbers()) > last
 
+    def _died_early(self, running: _Running, reason: str) -> None:
+        """A worker died before it touched its clip, which is not at fault."""
+        self._early_deaths += 1
+        if self._early_deaths >= _EARLY_DEATHS:
+            raise ApeStreamError(
+                f"{_EARLY_DEATHS} workers died before they began: {reason}; the model or this"
+                " machine is at fault, not the clips"
+            )
+        state = self._taken_back(running)
+        if state is not None:
+            self._wait_again(state)
+            self._listener.note(f"{state.clip.name}: {reason}, before it began")
+
     def _failed(self, running: _Running, reason: str, *, final: bool) -> None:
+        state = self._taken_back(running)
+        if state is not None:
+            during, at = running.task.kind, running.at
+            self._again(state, reason, during=during, at=at, final=final)
+
+    def _taken_back(self, running: _Running) -> ClipState | None:
+        """The clip of a task that was not done, if that matters, without what was not kept."""
         state, task = running.state, running.task
         if state is None or state.is_over:
-            return
+            return None
         if task.kind == "probe":
             state.probed = True  # whoever finds will meet the same, and report it
-            return
+            return None
         if task.kind == "find":
             state.parts -= 1
             state.frames -= running.frames
             state.spans.append((task.first, task.stop))
-        self._again(state, reason, during=task.kind, final=final)
+        return state
 
-    def _again(self, state: ClipState, reason: str, *, during: str, final: bool) -> None:
+    def _again(self, state: ClipState, reason: str, *, during: str, at: int, final: bool) -> None:
         """Try a clip again, or give it up."""
-        attempt: dict[str, Any] = {"during": during, "reason": reason}
+        attempt: dict[str, Any] = {"during": during, "reason": reason, "at": at}
         state.attempts.append({**attempt, "final": True} if final else attempt)
         self._out.set_attempts(state.clip, state.attempts)
         if state.given_up:
@@ -300,11 +341,13 @@ class Schedule:
             self._over(state)
             self._stop_if_all_fail(state)
             return
+        self._wait_again(state)
+        self._listener.note(f"{state.clip.name}: {reason}; attempt {state.alike} of {ATTEMPTS}")
+
+    def _wait_again(self, state: ClipState) -> None:
         if not state.spans:  # shards that are whole are left out anyway
             state.status = "found" if self.is_whole(self._out, state) else "waiting"
         self._waiting.add(state)
-        tries = len(state.attempts)
-        self._listener.note(f"{state.clip.name}: {reason}; attempt {tries} of {ATTEMPTS}")
 
     def _over(self, state: ClipState) -> None:
         self._open -= 1
@@ -339,31 +382,17 @@ class Schedule:
 
     def progress(self) -> Progress:
         """How all clips stand now."""
-        open_states = [state for state in self._states if not state.is_over]
-        known = all(state.expected is not None for state in open_states)
+        known = all(state.expected is not None or state.is_over for state in self._states)
         expected = sum(max(state.expected or 0, state.frames) for state in self._states)
         return Progress(
             clips=self._states,
             found_hz=self._finding.hz,
-            left_s=self._left_s(open_states),
+            left_s=left_s(self._states, self._finding, self._writing),
             frames=sum(state.frames for state in self._states),
             expected=expected if known else None,
             loading=any(r.loading for r in self._running.values()) and not self._finding.count,
             counts=dict(self._counts),
         )
-
-    def _left_s(self, states: Sequence[ClipState]) -> float | None:
-        """Seconds for the clips that are not over; those of unknown length are like the others."""
-        known = [state.expected for state in self._states if state.expected is not None]
-        if not known:
-            return None
-        typical = sum(known) / len(known)
-        to_find = to_write = 0.0
-        for state in states:
-            length = max(typical if state.expected is None else state.expected, state.frames)
-            to_find += length - state.frames
-            to_write += length - state.written
-        return time_left(self._finding.time_for(to_find), self._writing.time_for(to_write))
 
     def _count_words(self, state: ClipState) -> None:
         if state.found is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -19,11 +20,16 @@ __all__ = [
     "Rate",
     "Silent",
     "Status",
+    "left_s",
     "time_left",
 ]
 
 ATTEMPTS: Final = 3
-"""Tries of a clip that costs a worker each time."""
+"""Tries of a clip that costs a worker at the same frame each time."""
+MOST_ATTEMPTS: Final = 10
+"""Tries of a clip that costs a worker somewhere else each time, as where others kill workers."""
+_NEAR: Final = 8
+"""Frames: a worker that reads ahead does not die at the very frame that kills it."""
 
 Status = Literal["waiting", "finding", "found", "writing", "done", "failed"]
 
@@ -43,7 +49,7 @@ class ClipState:
     written: int = 0
     """Frames in its final files so far."""
     attempts: list[dict[str, Any]] = field(default_factory=list)
-    """What failed: "during" and "reason"; the last one is why the clip failed."""
+    """What failed: "during", "reason", "at" (frame); the last one is why the clip failed."""
     found: dict[str, Any] | None = None
     """What was found, once it is done; see `Job.finish`."""
     probed: bool = False
@@ -69,10 +75,20 @@ class ClipState:
         return self.status in ("done", "failed")
 
     @property
+    def alike(self) -> int:
+        """How many of the latest attempts ended in the same step and at about the same frame."""
+        return sum(1 for _ in takewhile(self._is_like_the_last, reversed(self.attempts)))
+
+    def _is_like_the_last(self, attempt: dict[str, Any]) -> bool:
+        last = self.attempts[-1]
+        apart: int = attempt.get("at", 0) - last.get("at", 0)
+        return abs(apart) <= _NEAR and attempt["during"] == last["during"]
+
+    @property
     def given_up(self) -> bool:
         """Whether no other try is made."""
-        tries = sum(not attempt.get("final") for attempt in self.attempts)
-        return tries >= ATTEMPTS or any(attempt.get("final") for attempt in self.attempts)
+        final = any(attempt.get("final") for attempt in self.attempts)
+        return final or self.alike >= ATTEMPTS or len(self.attempts) >= MOST_ATTEMPTS
 
 
 class Rate:
@@ -119,6 +135,24 @@ def time_left(finding: float | None, writing: float | None) -> float | None:
     if finding is None or writing is None:
         return finding or None
     return max(finding, writing)
+
+
+def left_s(states: Sequence[ClipState], finding: Rate, writing: Rate) -> float | None:
+    """Seconds until all clips are over; None while no length is known.
+
+    Clips of unknown length count like the others.
+    """
+    known = [state.expected for state in states if state.expected is not None]
+    if not known:
+        return None
+    typical = sum(known) / len(known)
+    to_find = to_write = 0.0
+    for state in states:
+        if not state.is_over:
+            length = max(typical if state.expected is None else state.expected, state.frames)
+            to_find += length - state.frames
+            to_write += length - state.written
+    return time_left(finding.time_for(to_find), writing.time_for(to_write))
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,6 +184,7 @@ class _OpenShard:
         if number != self.number:
             self.close()
             self.number = number
+            self._emit("open", number)
         self._waiting.append(frame)
         # Batches begin with the shard: which frames share a call never depends on the run.
         if len(self._waiting) == self._job.batch:

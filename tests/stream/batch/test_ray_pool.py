@@ -54,6 +54,7 @@ class StandIn:
         def run(task):
             if len(self.placed) == 1 and task["kind"] == "find":
                 self.lost += 1
+                yield {"kind": "started"}
                 raise ConnectionError("the machine of this actor is gone")
             yield from actor.run(task)
 

@@ -1,8 +1,9 @@
-"""How a job stands: the time that is left."""
+"""How a job stands: the time that is left, and which clips are given up."""
 
 import pytest
 
-from ape_stream.batch.state import Rate, time_left
+from ape_stream.batch.clips import Clip
+from ape_stream.batch.state import ClipState, Rate, time_left
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,26 @@ def test_a_rate_needs_a_frame(monkeypatch):
     now[0] += 2.0
     rate.add(10)
     assert rate.time_for(20) == pytest.approx(4.0)
+
+
+def attempts(*at, during="find"):
+    return [{"during": during, "reason": "killed", "at": one} for one in at]
+
+
+@pytest.mark.parametrize(
+    ("failed", "alike", "given_up"),
+    [
+        ([], 0, False),
+        (attempts(40, 41), 2, False),
+        (attempts(40, 44, 41), 3, True),  # the clip kills its workers
+        (attempts(40, 300, 41), 1, False),  # somebody else does
+        (attempts(40, 41) + attempts(40, during="write"), 1, False),
+        (attempts(5, 300, 40, 44, 41), 3, True),
+        (attempts(*range(0, 900, 100)), 1, False),
+        (attempts(*range(0, 1000, 100)), 1, True),  # but not for ever
+        ([{"during": "find", "reason": "no video", "final": True}], 1, True),
+    ],
+)
+def test_a_clip_is_given_up_where_it_fails_at_the_same_frame(failed, alike, given_up):
+    state = ClipState(Clip("a", "a.mp4", 1, "digest"), attempts=failed)
+    assert (state.alike, state.given_up) == (alike, given_up)

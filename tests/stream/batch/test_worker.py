@@ -61,7 +61,7 @@ def test_a_clip_that_cannot_be_read_loads_no_model(run):
 
 def test_the_model_is_loaded_with_the_first_clip_that_can_be_read(run):
     assert run("a.png", png())[:3] == ["started", "loading", "loaded"]
-    assert run("b.png", png()) == ["started", "frames", "shard", "done"]
+    assert run("b.png", png()) == ["started", "open", "frames", "shard", "done"]
 
 
 @pytest.mark.parametrize(
