@@ -117,14 +117,15 @@ class Index:
         names = self._embeddings.names
         sentences = [prompt for prompt in prompts if is_sentence(prompt, names)]
         searched = sum(len(one.frames) for one in parts)
+        missing = self.missing_within(*between, videos)
         return Answer(
             prompts=prompts,
             modes=modes,
             frames=numbered(frames),
             recheck=tuple(recheck),
-            missing=self.missing_within(*between, videos),
+            missing=missing,
             searched=searched,
-            notes=tuple(_notes(sentences, searched)),
+            notes=tuple(_notes(sentences, nowhere=not searched and not missing)),
         )
 
     def _prompts(self, words: Any, threshold: float | None) -> PromptSet:
@@ -365,8 +366,8 @@ def _range(start_s: float | None, end_s: float | None) -> tuple[float, float]:
     return start, end
 
 
-def _notes(sentences: Sequence[Prompt], searched: int) -> Iterator[str]:
-    if not searched:
+def _notes(sentences: Sequence[Prompt], *, nowhere: bool) -> Iterator[str]:
+    if nowhere:
         yield "no frame of the index is in this range of time"
     for prompt in sentences:
         yield (

@@ -76,6 +76,8 @@ class BlockFile:
                     self._data = memoryview(source.read_buffer())
             else:
                 self._data = memoryview(b"")
+        except FileNotFoundError:
+            raise ConfigError(f"{path.name} is missing") from None
         except OSError as error:
             raise ConfigError(f"{path.name} cannot be read: {error}") from error
 

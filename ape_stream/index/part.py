@@ -306,6 +306,8 @@ def _read(path: Path, size: int, crc: int, identity: str, unread: slice = _NONE)
             with pa.ipc.open_file(pa.BufferReader(buffer)) as reader:
                 batch = reader.get_batch(0)
                 return dict(zip(batch.schema.names, batch.columns, strict=True))
+    except FileNotFoundError:
+        raise ConfigError(f"{path.name} is missing") from None
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"{path.name} cannot be read: {error}") from error
 

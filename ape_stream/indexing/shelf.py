@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ape_stream.batch.clips import Shelf
     from ape_stream.batch.state import ClipState, Listener, Progress
     from ape_stream.config import PluginConfig
+    from ape_stream.index.store import Store
     from ape_stream.indexing.writing import VideoRows
 
 __all__ = ["IndexOptions", "IndexResult", "index_shelf", "write_database"]
@@ -172,7 +173,9 @@ def _finish(out: OutFolder, states: list[ClipState]) -> IndexResult:
     done = [state for state in states if state.status == "done"]
     write_database(out.root, [read_rows(out.clip_work(state.clip)) for state in done])
     if done:
-        write_levels(open_store(out.root))
+        store = open_store(out.root)
+        write_levels(store)
+        _remove_others(store)
     totals = {
         name: sum((state.found or {})[name] for state in done)
         for name in ("frames", "rows", "dropped", "tracks", "bytes")
@@ -186,6 +189,20 @@ def _finish(out: OutFolder, states: list[ClipState]) -> IndexResult:
     write_failed(out.failed, states)
     write_whole(out.summary, json_bytes(summary, indent=1))
     return IndexResult(states, summary)
+
+
+def _remove_others(store: Store) -> None:
+    """Remove parts of clips that are no longer in the plan, or are called otherwise in it."""
+    infos = [*(part.info for part in store.parts), *(one.info for one in store.missing)]
+    own = {info.path for info in infos}
+    for path in sorted((store.root / PARTS).rglob("*"), reverse=True):  # files before folders
+        if path.is_dir():
+            with suppress(OSError):  # not empty
+                path.rmdir()
+        elif (path.parent / path.name.partition(".")[0]).relative_to(
+            store.root
+        ).as_posix() not in own:
+            path.unlink(missing_ok=True)
 
 
 def write_database(root: Path, videos: Iterable[VideoRows]) -> None:

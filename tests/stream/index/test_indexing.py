@@ -168,6 +168,18 @@ def test_an_index_of_other_settings_is_not_gone_on_with(place, capsys):
     assert len(index.open("IDX").store.parts) == 2
 
 
+def test_parts_of_clips_that_are_gone_are_removed(place):
+    for name in ("one", "two"):
+        (place / name).mkdir()
+        write_clip(place / name / "v.mp4", frames=3)
+    assert make("one") == 0
+    assert (place / "IDX/parts/v").is_dir()
+    assert make("one", "two", "--extend") == 0  # with two folders, names begin with these
+    assert sorted(path.name for path in (place / "IDX/parts").iterdir()) == ["one", "two"]
+    names = {video.name for video in index.open("IDX").store.videos.values()}
+    assert names == {"one/v", "two/v"}
+
+
 @pytest.mark.usefixtures("made")
 def test_an_output_of_a_run_is_the_index_of_its_files():
     run = ["annotate", "v.mp4", "--prompt", "cup", "--model", "queries:made"]
