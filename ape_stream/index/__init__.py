@@ -5,9 +5,8 @@ layout, store, database  what an index holds; Store: as a whole, without what is
 part           Part: the rows and frames of 1,024 frames of one clip, mapped into memory
 dropped        what is known of dropped queries, and what they may add to an answer
 cells, blocks  masks, packed and back; compressed pieces with checksums
-levels, levels_file  Levels: small bounds of many states, by segments that follow one object
-scan, kernels  Scanner: every row that reaches a threshold, exactly; its compiled inner loops
-benchmark      `bench index`: how long a search of many made-up rows takes
+levels, levels_file, benchmark  Levels: small bounds of many states, by segments; `bench index`
+scan, kernels  Scanner: every row that reaches a threshold, exactly; compiled loops
 selection      which of these become regions: suppression and limits of a live run
 vectors, similar  embeddings of words, without torch where they are known; more like this
 asking, answer  Index, open: words asked of an index; Answer: frames, tracks, what is not certain
