@@ -24,7 +24,7 @@ from ape_nodes.web.zones.counting import Zones
 from ape_stream.stats import Durations, Rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ape_stream.types import Frame, FrameResult
 
@@ -68,7 +68,7 @@ class Camera:
     Args:
         index: Its position in the page.
         name: The stream's name.
-        deliver: Takes every message; called in the camera's thread.
+        deliver: Takes messages; called in the camera's thread.
         hide: Changes the pixels of a result before they are shown; None leaves them. With it,
             images come from results only, never before the model has seen them.
     """
@@ -77,7 +77,7 @@ class Camera:
         self,
         index: int,
         name: str,
-        deliver: Callable[[Camera, Encoded], None],
+        deliver: Callable[[Camera, Sequence[Encoded]], None],
         hide: Callable[[FrameResult], FrameResult] | None = None,
     ) -> None:
         self.index = index
@@ -193,12 +193,17 @@ class Camera:
                     return
                 due, frame, found = self._due(), self._frame, self._found
                 self._again -= {*due}
+            ready: list[Encoded] = []
             for variant in due:
                 try:
-                    self._encode(variant, frame, found)
+                    ready.append(self._encoded(variant, frame, found))
                 except Exception:  # noqa: BLE001 (any: see below)
                     # One image is lost, not the page; the next one may be of another size.
                     _log.exception("%s: an image cannot be encoded", self.name)
+                # Masks go out with the image that follows: the event loop is woken once.
+                if ready and (variant.codec != "masks" or variant == due[-1]):
+                    self._deliver(self, ready)
+                    ready = []
 
     def _due(self) -> list[Variant]:
         """What is wanted and newer than what was delivered; masks first, they are quick."""
@@ -217,20 +222,19 @@ class Camera:
         missing = self._found is None or not has_view(self._found[1].result, variant.view)
         return 0 if missing or self._found is None else self._found[0]
 
-    def _encode(
+    def _encoded(
         self,
         variant: Variant,
         frame: tuple[int, Frame] | None,
         found: tuple[int, Found] | None,
-    ) -> None:
+    ) -> Encoded:
         if variant.has_masks:
             assert found is not None  # noqa: S101 (`_latest` is 0 without one)
             self._done[variant] = found[0]
-            self._deliver(self, Encoded(variant, found[0], self._masks(found[1], variant)))
-            return
+            return Encoded(variant, found[0], self._masks(found[1], variant))
         assert frame is not None  # noqa: S101 (the same)
         self._done[variant] = frame[0]
-        self._deliver(self, self._image(variant, frame[0], frame[1]))
+        return self._image(variant, frame[0], frame[1])
 
     def _masks(self, found: Found, variant: Variant) -> bytes:
         result = found.result

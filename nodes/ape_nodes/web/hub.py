@@ -144,12 +144,13 @@ class Hub:
         self.events.put(event)
         self.broadcast({"type": "event", **asdict(event)})
 
-    def _delivered(self, camera: Camera, message: Encoded) -> None:
-        self.call(self._offer, camera, message)
+    def _delivered(self, camera: Camera, messages: Sequence[Encoded]) -> None:
+        self.call(self._offer, camera, messages)
 
-    def _offer(self, camera: Camera, message: Encoded) -> None:
-        for viewer in self.viewers:
-            viewer.offer(camera, message)
+    def _offer(self, camera: Camera, messages: Sequence[Encoded]) -> None:
+        for message in messages:
+            for viewer in self.viewers:
+                viewer.offer(camera, message)
         self.refresh(camera)
 
     def refresh(self, camera: Camera) -> None:

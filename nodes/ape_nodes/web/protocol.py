@@ -76,6 +76,7 @@ _HEAD: Final = struct.Struct("<2sBBHHIIQQII")
 _MAGIC: Final = b"AP"
 _VERSION: Final = 1
 _MAX_POINTS: Final = 64
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class BinaryHead:
 
 def pack(head: BinaryHead, meta: Mapping[str, Any], mask: bytes = b"", image: bytes = b"") -> bytes:
     """Write a binary message."""
-    text = json.dumps(meta, separators=(",", ":")).encode()
+    text = _COMPACT.encode(meta).encode()
     fixed = _HEAD.pack(
         _MAGIC, _VERSION, head.kind, head.cam, head.flags, head.seq & 0xFFFFFFFF,
         head.prompt_rev & 0xFFFFFFFF, head.captured_us, head.sent_us, len(text), len(mask),
