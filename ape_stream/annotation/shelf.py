@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ape_stream.batch.clips import Shelf
     from ape_stream.batch.state import ClipState, Listener
     from ape_stream.config import RunConfig
+    from ape_stream.formats.writer import Loss
 
 __all__ = ["ShelfOptions", "ShelfResult", "annotate_shelf"]
 
@@ -180,7 +181,8 @@ def _finish(
         job = _job_record(plan, options)
         for name in options.formats:
             listener.note(f"writing {name}")
-            _write_format(out, name, job, done)
+            for loss in _write_format(out, name, job, done):
+                listener.note(f"{name} cannot hold {loss.count} {loss.what}")
         write_report(out, done)
         write_failed(out.failed, states)
         write_summary(out.summary, summary)
@@ -198,7 +200,9 @@ def _job_record(plan: Plan, options: ShelfOptions) -> JobRecord:
     )
 
 
-def _write_format(out: OutFolder, name: str, job: JobRecord, done: list[ClipState]) -> None:
+def _write_format(
+    out: OutFolder, name: str, job: JobRecord, done: list[ClipState]
+) -> tuple[Loss, ...]:
     with open_writer(name, out.root, job, overwrite=True) as writer:
         for state in done:
             for video, frames in _videos(out.outputs(state.clip) / RESULTS):
@@ -206,6 +210,7 @@ def _write_format(out: OutFolder, name: str, job: JobRecord, done: list[ClipStat
                 for frame in frames:
                     writer.frame(frame)
                 writer.end_video()
+    return writer.losses
 
 
 def _videos(path: Path) -> Iterator[tuple[VideoRecord, Iterator[FrameRecord]]]:

@@ -99,7 +99,7 @@ class Schedule:
         Raises:
             ApeStreamError: it cannot say, or the run is stopped.
         """
-        for _ in range(ATTEMPTS):  # a worker may be killed here as well
+        for _ in range(_EARLY_DEATHS):  # a worker may be killed here as well
             event = self._answer(pool, Task(self._next_number(), "identify"), stop)
             if event.kind == "done":
                 answer: dict[str, Any] = event.value

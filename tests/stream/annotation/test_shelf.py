@@ -187,10 +187,12 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(folder, capsys):
 
 def test_json_lines_for_machines(folder, capsys):
     write(folder / "a.mp4", frames=3)
-    assert annotate("a.mp4", "--json") == 0
+    assert annotate("a.mp4", "--json", "--format", "yolo") == 0
     out, err = capsys.readouterr()
     events = [json.loads(line) for line in out.splitlines()]
     assert err == ""
     assert [event["event"] for event in events if event["event"] == "clip"] == ["clip"]
+    notes = [event["text"] for event in events if event["event"] == "note"]
+    assert notes == ["writing yolo", "yolo cannot hold 2 track ids"]
     assert events[-1]["event"] == "finished"
     assert events[-1]["summary"]["words"]["cup"]["regions"] == 3

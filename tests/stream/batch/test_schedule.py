@@ -40,7 +40,7 @@ def test_a_worker_that_is_killed_at_the_first_question_is_asked_again(schedule):
 
 
 def test_a_model_that_kills_its_worker_each_time_ends_the_run(schedule):
-    pool = Answers(schedule, DIED, DIED, DIED, ("done", {}))
+    pool = Answers(schedule, *[DIED] * 10, ("done", {}))
     with pytest.raises(PipelineError, match=r"cannot be made: its worker was killed .* last words"):
         schedule.identify(pool, threading.Event())
 
