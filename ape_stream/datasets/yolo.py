@@ -54,7 +54,7 @@ def open_yolo(path: Path) -> YoloSet:
         return YoloSet(path, path, names, splits or {"train": [inside]})
     try:
         table = yaml.safe_load(_text(path))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise DatasetError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(table, dict):
         raise DatasetError(f"{path} is no data set: it has no keys such as train and names")

@@ -276,6 +276,11 @@ def test_a_coco_file_is_the_only_json_of_its_folder(tmp_path):
     assert splits_of(tmp_path) == ()
 
 
+def test_a_table_that_is_nested_too_deep_is_one_line(yolo):
+    with pytest.raises(DatasetError, match=r"data\.yaml is no YAML: maximum recursion"):
+        splits_of(yolo(table="[" * 1000))
+
+
 def test_a_name_that_no_system_has_is_one_line(yolo):
     folder = yolo(table=f"train: {'x' * 300}\nnames: [gizmo]")
     with pytest.raises(DatasetError, match=r"data\.yaml|too long"):
