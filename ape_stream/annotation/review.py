@@ -28,7 +28,7 @@ def rejected_in(path: Path) -> dict[str, list[int]]:
         pairs = {(str(item["clip"]), int(item["track"])) for item in rejected}
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{path} is no review of the report page: {error}") from error
     tracks: dict[str, list[int]] = {}
     for clip, track in sorted(pairs):

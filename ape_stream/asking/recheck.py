@@ -77,7 +77,7 @@ def _options_of_plan(index: Index) -> dict[str, Any]:
     try:
         plan = json.loads((index.store.root / "plan.json").read_text(encoding="utf-8"))
         options: dict[str, Any] = plan["find"]["model"]["options"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     return options
 

@@ -80,7 +80,7 @@ class Videos:
 def _noted(index: Path) -> list[Path]:
     try:
         folder = json.loads((index / SOURCES).read_text(encoding="utf-8"))["folder"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
     return [Path(folder)] if isinstance(folder, str) else []
 

@@ -91,7 +91,7 @@ class OutFolder:
             known = json.loads((self.clip_work(clip) / _DONE).read_text(encoding="utf-8"))
             sizes: dict[str, int] = known["files"]
             there = all((self.root / p).stat().st_size == size for p, size in sizes.items())
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         found: dict[str, Any] = known["found"]
         return found if there and known.get("plan") == digest else None
@@ -126,7 +126,7 @@ class OutFolder:
         try:
             lines = (self.clip_work(clip) / _ATTEMPTS).read_text(encoding="utf-8").splitlines()
             return [json.loads(line) for line in lines]
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return []
 
     def set_attempts(self, clip: Clip, attempts: list[dict[str, Any]]) -> None:

@@ -75,7 +75,7 @@ def load_plan(path: Path) -> Plan | None:
             raise ConfigError(f"{path} was written by another version: give another --out-dir")
         clips = tuple(read_table(Clip, item, "a clip") for item in table["clips"])
         return Plan(table["find"], table["write"], clips)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"{path} is no plan of a job ({error}): give another --out-dir"
         ) from error

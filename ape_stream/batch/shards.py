@@ -184,5 +184,5 @@ def _parsed(line: bytes) -> Footer | None:
     try:
         given = json.loads(line)
         return Footer(given["count"], given["crc32"], tuple(given["sizes"]), given["end"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

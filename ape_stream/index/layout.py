@@ -223,7 +223,7 @@ def read_manifest(root: Path) -> Manifest:
         table = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{root} is no index: it has no {MANIFEST}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read ({error}): make the index again") from error
     if not isinstance(table, dict) or table.get("format") != FORMAT:
         raise ConfigError(f"{path} was written by another version: make the index again")

@@ -81,7 +81,7 @@ def read_bank(path: Path) -> Bank:
             raise ConfigError(f"{path} is damaged: make it again with `ape-stream prompts embed`")
         texts, names = json.loads(label["texts"]), json.loads(label.get("names", "[]"))
         return Bank(label["tower"], dict(zip(texts, rows, strict=True)), frozenset(names))
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"cannot read the bank {path}: {error}") from error
 
 

@@ -72,7 +72,7 @@ def test_of_many_prompts_those_that_differ_are_named():
     ]
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"format": 99}', "[]"])
+@pytest.mark.parametrize("text", ["", "{}", '{"format": 99}', "[]", "[" * 100_000])
 def test_what_is_no_plan_is_refused(tmp_path, text):
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(ConfigError, match="give another --out-dir"):
