@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import logging
 import socket
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,7 @@ UNREAD_S: Final = 30
 """Seconds for which a peer may leave unread, or unacknowledged, what was sent to it."""
 _WAITING: Final = 128
 """Connections that the system keeps until they are accepted."""
+_log = logging.getLogger("ape_stream")
 
 
 class Connections:
@@ -49,6 +51,10 @@ class Connections:
         whose = _whose(address)
         if len(self) >= self._most or self._open[whose] >= self._most_of_one:
             self.refused += 1
+            if self.refused % 100 == 1:  # a flood of connections must not flood the log
+                _log.warning(
+                    "too many connections: %d refused so far, now of %s", self.refused, whose
+                )
             return None
         self._open[whose] += 1
         return whose

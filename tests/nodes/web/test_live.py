@@ -212,7 +212,11 @@ def test_in_sync_an_image_comes_with_its_own_masks(live):
             await page.send("sub", cam=0, mode="sync")
             return await page.binary(SYNCED)
 
+    camera = live.sink._hub.cameras[0]
+    before = camera.encode.count, camera.encode_cpu_s
     head, meta, labels, image = asyncio.run(main())
+    assert camera.encode.count > before[0]
+    assert camera.encode_cpu_s > before[1]
     box = meta["dets"][0][3:]
     assert box == list(square_of("red apple", head.seq, SIZE))
     assert read_labels(labels).any()

@@ -45,7 +45,7 @@ def wait_until(true):
         time.sleep(0.02)
 
 
-def test_one_address_and_all_together_have_so_many_and_get_them_back(run):
+def test_one_address_and_all_together_have_so_many_and_get_them_back(run, caplog):
     held = [connected(run) for _ in range(MOST_OF_ONE + 2)]
     others = [connected(run, "127.0.0.2") for _ in range(MOST)]
     try:
@@ -60,6 +60,7 @@ def test_one_address_and_all_together_have_so_many_and_get_them_back(run):
     assert back is not None
     back.close()
     assert run.sink._server.connections.refused == 5
+    assert caplog.text.count("too many connections") == 1
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="a limit of Linux")
