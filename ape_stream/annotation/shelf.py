@@ -181,7 +181,8 @@ def _finish(
         job = _job_record(plan, options)
         for name in options.formats:
             listener.note(f"writing {name}")
-            for loss in _write_format(out, name, job, done):
+            images = out.root / FRAMES if options.outputs.save_frames else None
+            for loss in _write_format(out, name, job, done, images):
                 listener.note(f"{name} cannot hold {loss.count} {loss.what}")
         write_report(out, done)
         write_failed(out.failed, states)
@@ -201,9 +202,9 @@ def _job_record(plan: Plan, options: ShelfOptions) -> JobRecord:
 
 
 def _write_format(
-    out: OutFolder, name: str, job: JobRecord, done: list[ClipState]
+    out: OutFolder, name: str, job: JobRecord, done: list[ClipState], images: Path | None
 ) -> tuple[Loss, ...]:
-    with open_writer(name, out.root, job, overwrite=True) as writer:
+    with open_writer(name, out.root, job, images=images, overwrite=True) as writer:
         for state in done:
             for video, frames in _videos(out.outputs(state.clip) / RESULTS):
                 writer.begin_video(video)

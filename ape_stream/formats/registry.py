@@ -54,6 +54,7 @@ def open_writer(
     out_dir: str | Path,
     job: JobRecord,
     *,
+    images: Path | None = None,
     overwrite: bool = False,
 ) -> FormatWriter:
     """A writer of one format; use it in a `with` statement.
@@ -71,6 +72,8 @@ def open_writer(
         format: A name in `FORMATS`.
         out_dir: The folder above.
         job: What made the results; its prompts are the categories, from 1.
+        images: Where the images lie under the names that records have, if they do; each is linked
+            to where readers of the format look for it.
         overwrite: Replace what an earlier writer made; nothing else is ever replaced.
 
     Raises:
@@ -83,4 +86,4 @@ def open_writer(
         raise ConfigError(f"there is no format {format!r}; there are: {', '.join(FORMATS)}")
     module, _, name = FORMATS[format].layout.partition(":")
     layout = getattr(import_module(f"ape_stream.formats.layouts.{module}"), name)
-    return FormatWriter(format, layout, out_dir, job, overwrite=overwrite)
+    return FormatWriter(format, layout, out_dir, job, images=images, overwrite=overwrite)

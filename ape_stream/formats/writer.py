@@ -6,6 +6,7 @@ and numbered. It writes into a folder that nobody sees before it is whole.
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -142,6 +143,9 @@ class Layout:
         losses: Where it counts what the format cannot hold.
     """
 
+    images_in: str | None = None
+    """The folder that the images' names count from, where there is one."""
+
     def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
         self.folder, self.job, self.losses = folder, job, losses
         self._opened = ExitStack()
@@ -152,6 +156,10 @@ class Layout:
     def frame(self, image: Image) -> None:
         """The next frame of the video."""
         raise NotImplementedError
+
+    def image_name(self, image: Image) -> str | None:
+        """Where readers of the format look for an image, relative; None where for none."""
+        return None if self.images_in is None else f"{self.images_in}/{image.record.image}"
 
     def end_video(self) -> None:
         """The video is over."""
@@ -203,6 +211,8 @@ class FormatWriter(Closing):
         layout: How its files look.
         out_dir: The folder above.
         job: What made the results.
+        images: Where the images lie under the names that records have, if they do: those that
+            the format's readers look for are linked into its folder.
         overwrite: Replace what an earlier writer made.
     """
 
@@ -213,12 +223,14 @@ class FormatWriter(Closing):
         out_dir: str | Path,
         job: JobRecord,
         *,
+        images: Path | None = None,
         overwrite: bool = False,
     ) -> None:
         self.name = name
         self._layout_type = layout
         self._folder = PartFolder(Path(out_dir) / name, overwrite=overwrite)
         self._job = job
+        self._image_folder = images
         self._category_ids = {prompt.text: k for k, prompt in enumerate(job.prompts, start=1)}
         self._losses = Losses()
         self._videos: dict[str, VideoRecord] = {}  # by flat name
@@ -295,6 +307,21 @@ class FormatWriter(Closing):
         )
         with written(self._folder.part):
             self._layout.frame(image)
+            self._link(image)
+
+    def _link(self, image: Image) -> None:
+        """Give an image the name that the format's readers look for."""
+        name = self._layout.image_name(image)
+        if self._image_folder is None or name is None:
+            return
+        source = self._image_folder / image.record.image
+        if not source.is_file():
+            return
+        target = self._layout.file(name)
+        try:
+            target.hardlink_to(source)
+        except OSError:  # a file system without links, or another one
+            shutil.copyfile(source, target)
 
     def _check(self, frame: FrameRecord) -> None:
         video = self._video

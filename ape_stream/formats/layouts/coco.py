@@ -105,6 +105,8 @@ class CocoDocument:
 class FiftyOne(Layout):
     """One document with run lengths, `labels.json`."""
 
+    images_in = "data"
+
     name = "labels.json"
 
     def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
@@ -129,6 +131,8 @@ class FiftyOne(Layout):
 
 class Coco(FiftyOne):
     """Two documents, one with run lengths and one with polygons."""
+
+    images_in = "images"
 
     name = "annotations/instances_default.json"
 

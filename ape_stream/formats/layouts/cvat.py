@@ -189,6 +189,8 @@ class CvatVideo(Layout):
 class CvatImages(Layout):
     """The layout of CVAT for images."""
 
+    images_in = "images"
+
     def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
         super().__init__(folder, job, losses)
         self._stream = self.open_text("annotations.xml")

@@ -21,6 +21,8 @@ __all__ = ["Datumaro"]
 class Datumaro(Layout):
     """The layout of Datumaro."""
 
+    images_in = "images"
+
     def begin_video(self, video: VideoRecord, folder: str) -> None:
         """Start the video's file."""
         del video

@@ -29,6 +29,10 @@ __all__ = ["Labelme"]
 class Labelme(Layout):
     """The layout of LabelMe."""
 
+    def image_name(self, image: Image) -> str:
+        """Next to its file."""
+        return str(PurePosixPath(image.path).with_name(PurePosixPath(image.record.image).name))
+
     def frame(self, image: Image) -> None:
         """Write the image's file."""
         height, width = image.record.size

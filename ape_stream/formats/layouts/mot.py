@@ -7,6 +7,7 @@ MOT, and `frame id category height width counts` in MOTS, where masks do not ove
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from ape_stream import masks
@@ -28,14 +29,20 @@ class Mot(Layout):
     def begin_video(self, video: VideoRecord, folder: str) -> None:
         """Start the video's file."""
         self._video, self._stem, self._last = video, folder, -1
+        self._suffix = ".jpg"
         self._stream = self.open_text(f"{folder}/gt/gt.txt")
 
     def frame(self, image: Image) -> None:
         """Append the lines of the frame."""
         self._last = image.record.frame
+        self._suffix = PurePosixPath(image.record.image).suffix
         untracked = sum(region.record.track_id is None for region in image.regions)
         self.losses.add("regions without a track", untracked)
         self._stream.writelines(self._lines(image))
+
+    def image_name(self, image: Image) -> str:
+        """Next to the video's boxes, from 1."""
+        return f"{self._stem}/img1/{image.record.frame + 1:06d}{self._suffix}"
 
     def _lines(self, image: Image) -> Iterator[str]:
         for region in image.regions:
@@ -57,7 +64,7 @@ class Mot(Layout):
             "seqLength": video.frames or self._last + 1,
             "imWidth": video.width,
             "imHeight": video.height,
-            "imExt": ".jpg",
+            "imExt": self._suffix,
         }
         lines = "".join(f"{key}={value}\n" for key, value in values.items() if value is not None)
         self.write_text(f"{self._stem}/seqinfo.ini", f"[Sequence]\n{lines}")

@@ -32,6 +32,8 @@ __all__ = ["Panoptic"]
 class Panoptic(Layout):
     """The layout of COCO panoptic."""
 
+    images_in = "images"
+
     def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
         super().__init__(folder, job, losses)
         self._videos: list[dict[str, Any]] = []

@@ -9,6 +9,7 @@ on top. An image whose regions have no masks has an XML only.
 from __future__ import annotations
 
 import math
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,12 +50,16 @@ class Voc(Layout):
         """Write the image's XML and maps, and its name into the lists."""
         name = flat_name(image.path)
         masked = all(region.mask is not None for region in image.regions)
-        self.write_text(f"Annotations/{name}.xml", _document(image, name, masked=masked))
+        self.write_text(f"Annotations/{name}.xml", _document(image, masked=masked))
         for kind in ("Main", "Segmentation") if masked else ("Main",):
             with self.file(f"ImageSets/{kind}/{self._split}.txt").open("a", encoding="utf-8") as f:
                 f.write(name + "\n")
         if masked:
             self._write_maps(image, name)
+
+    def image_name(self, image: Image) -> str:
+        """As its XML says."""
+        return f"JPEGImages/{_file_name(image)}"
 
     def _write_maps(self, image: Image, name: str) -> None:
         values = list(range(1, len(image.regions) + 1))
@@ -71,11 +76,15 @@ class Voc(Layout):
         self.write_png(f"SegmentationClass/{name}.png", classes, COLOURS)
 
 
-def _document(image: Image, name: str, *, masked: bool) -> str:
+def _file_name(image: Image) -> str:
+    return flat_name(image.path) + PurePosixPath(image.record.image).suffix
+
+
+def _document(image: Image, *, masked: bool) -> str:
     height, width = image.record.size
     objects = "".join(_object(region.record) for region in image.regions)
     return (
-        f"<annotation>\n<folder>JPEGImages</folder><filename>{name}.jpg</filename>\n"
+        f"<annotation>\n<folder>JPEGImages</folder><filename>{xml_text(_file_name(image))}</filename>\n"
         f"<source><database>ape_stream</database><image>{xml_text(image.record.image)}</image>"
         f"</source>\n<size><width>{width}</width><height>{height}</height><depth>3</depth></size>\n"
         f"<segmented>{int(masked and bool(image.regions))}</segmented>\n{objects}</annotation>\n"

@@ -9,6 +9,7 @@ its own: exact for readers that truncate to whole pixels (Ultralytics) or round 
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,6 +55,11 @@ class YoloSegment(Layout):
             rows.append(" ".join([str(region.category_id - 1), *(f"{v:.6f}" for v in relative)]))
         path = f"labels/{self._split}/{flat_name(image.path)}.txt"
         self.write_text(path, "".join(row + "\n" for row in rows))
+
+    def image_name(self, image: Image) -> str:
+        """In the folder of the video's split."""
+        suffix = PurePosixPath(image.record.image).suffix
+        return f"images/{self._split}/{flat_name(image.path)}{suffix}"
 
     def _numbers(self, region: Region) -> np.ndarray[tuple[int, int], np.dtype[np.float64]] | None:
         """(K, 2) points of a row, pixels; None where there is nothing."""

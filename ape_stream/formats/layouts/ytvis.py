@@ -28,6 +28,8 @@ __all__ = ["Ytvis"]
 class Ytvis(Layout):
     """The layout of YouTube-VIS."""
 
+    images_in = "JPEGImages"
+
     def __init__(self, folder: Path, job: JobRecord, losses: Losses) -> None:
         super().__init__(folder, job, losses)
         self._videos = self.keep(ListSpool(folder))

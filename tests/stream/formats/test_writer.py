@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from annotated import JOB, VIDEOS, frames, instance, tree, write_to
+from annotated import JOB, VIDEOS, blank, frames, instance, tree, write_to
 
 from ape_stream.errors import ConfigError, SinkError
 from ape_stream.formats.records import FrameRecord, VideoRecord
@@ -25,6 +25,42 @@ def test_bytes_depend_on_the_records_alone(written, tmp_path, name):
     assert tree(tmp_path / name) == {
         path: data for path, data in tree(written[0] / name).items() if "/images/" not in f"/{path}"
     }
+
+
+IMAGES = {
+    "coco": "images/b/000000.png",
+    "coco-panoptic": "images/b/000000.png",
+    "cvat": None,
+    "cvat-images": "images/b/000000.png",
+    "csv": None,
+    "datumaro": "images/b/000000.png",
+    "fiftyone": "data/b/000000.png",
+    "labelme": "b/000000.png",
+    "labelstudio": None,
+    "masks": None,
+    "mot": "b/img1/000001.png",
+    "mots": "b/img1/000001.png",
+    "voc": "JPEGImages/b_000000.png",
+    "yolo": "images/val/b_000000.png",
+    "yolo-detect": "images/val/b_000000.png",
+    "ytvis": "JPEGImages/b/000000.png",
+}
+"""Where each format's readers look for the first image of `b`."""
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_images_are_linked_to_where_readers_look_for_them(tmp_path, name):
+    saved = tmp_path / "frames/b/000000.png"
+    blank(saved)
+    first, second, *_ = frames(VIDEOS[1])
+    with open_writer(name, tmp_path, JOB, images=tmp_path / "frames") as writer:
+        writer.begin_video(VIDEOS[1])
+        writer.frame(replace(first, file="b/000000.png"))
+        writer.frame(second)  # whose image was not saved
+        writer.end_video()
+    linked = [path for path in (tmp_path / name).rglob("*") if path.samefile(saved)]
+    wanted = [] if IMAGES[name] is None else [tmp_path / name / IMAGES[name]]
+    assert linked == wanted
 
 
 @pytest.mark.parametrize("name", FORMATS)
