@@ -24,8 +24,13 @@ ARGUMENTS = {
     "use_sim_time": ("false", "Take the time from /clock."),
     "params_file": ("", "YAML file of parameters; empty: none."),
     "autostart": ("true", "Configure and activate at once."),
+    "respawn": ("false", "Start the node again 2 s after it ended, as when it was killed."),
     "log_level": ("info", "debug, info, warn or error."),
 }
+
+
+def _is_true(text: str) -> bool:
+    return text.lower() in ("true", "1")
 
 
 def _parameters(value):  # noqa: ANN001, ANN202 (a function from an argument to its text)
@@ -37,7 +42,7 @@ def _parameters(value):  # noqa: ANN001, ANN202 (a function from an argument to 
         given["prompts"] = prompts
     if value("depth_topic") or value("points_topic"):
         given["depth"] = "image" if value("depth_topic") else "points"
-    if value("use_sim_time").lower() in ("true", "1"):
+    if _is_true(value("use_sim_time")):
         given["use_sim_time"] = True
     return given
 
@@ -50,6 +55,10 @@ def _node(value) -> LifecycleNode:  # noqa: ANN001 (as above)
         "camera_info": value("camera_info_topic"),
     }
     given = _parameters(value)
+    respawn = _is_true(value("respawn"))
+    # A node that is started again starts itself: the event that configures it is sent once, and
+    # discovery still sees the services of the one that was killed.
+    alone = ["--autostart"] if respawn and _is_true(value("autostart")) else []
     return LifecycleNode(
         package="ape_stream",
         executable="ape_node",
@@ -58,10 +67,13 @@ def _node(value) -> LifecycleNode:  # noqa: ANN001 (as above)
         remappings=[(name, topic) for name, topic in topics.items() if topic not in ("", name)],
         parameters=[given] if given else [],
         arguments=[
+            *alone,
             *(["--params", value("params_file")] if value("params_file") else []),
             *("--ros-args", "--log-level", value("log_level")),
         ],
         output="screen",
+        respawn=respawn,
+        respawn_delay=2.0,
     )
 
 
@@ -76,7 +88,7 @@ def _started(context: LaunchContext) -> list:
         return LaunchConfiguration(name).perform(context)
 
     node = _node(value)
-    if value("autostart").lower() not in ("true", "1"):
+    if _is_true(value("respawn")) or not _is_true(value("autostart")):
         return [node]
 
     def change(transition: int) -> EmitEvent:

@@ -14,12 +14,17 @@ ARGUMENTS = {
     "image_transport": ("", "raw, compressed, ffmpeg or foxglove; empty: as in the file."),
     "use_sim_time": ("false", "Take the time from /clock."),
     "params_file": ("", "YAML file of parameters for all; empty: none."),
+    "respawn": ("false", "Start the process again 2 s after it ended, as when it was killed."),
     "log_level": ("info", "debug, info, warn or error."),
 }
 
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _is_true(text: str) -> bool:
+    return text.lower() in ("true", "1")
 
 
 def _nodes(context: LaunchContext) -> list[Node]:
@@ -29,7 +34,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
     given = {name: value(name) for name in ("model", "image_transport") if value(name)}
     if prompts := _listed(value("prompts")):
         given["prompts"] = prompts
-    if value("use_sim_time").lower() in ("true", "1"):
+    if _is_true(value("use_sim_time")):
         given["use_sim_time"] = True
     file = ["--params", value("params_file")] if value("params_file") else []
     return [
@@ -44,6 +49,8 @@ def _nodes(context: LaunchContext) -> list[Node]:
                 *("--ros-args", "--log-level", value("log_level")),
             ],
             output="screen",
+            respawn=_is_true(value("respawn")),
+            respawn_delay=2.0,
         )
     ]
 

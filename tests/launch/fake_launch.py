@@ -120,11 +120,12 @@ class Node(Action):
     def __init__(
         self, *, executable, package=None, name=None, namespace=None, exec_name=None,
         parameters=None, remappings=None, ros_arguments=None, arguments=None, output=None,
-        condition=None,
+        condition=None, respawn=False, respawn_delay=None,
     ):  # fmt: skip
         super().__init__(condition=condition)
         self.package, self.executable, self.name = package, executable, name
         self.namespace, self.arguments = namespace, list(arguments or [])
+        self.respawn_s = respawn_delay if respawn else None
         self.remappings = list(remappings or [])
         self.parameters = list(parameters or [])
 
@@ -214,7 +215,7 @@ class Service:
 
     def __init__(self, path, given, around=lambda entities: entities):
         self.values, self.folder = dict(given), path.parent
-        self.commands, self.changes, self._nodes, self._handlers = [], [], [], []
+        self.commands, self.changes, self.nodes, self._handlers = [], [], [], []
         self._visit(around(describe(path).entities))
 
     @property
@@ -234,14 +235,14 @@ class Service:
                     assert entity.default is not None, f"{entity.name} must be given"
                     self.values[entity.name] = text(entity.default, self)
             case Node():
-                self._nodes.append(entity)
+                self.nodes.append(entity)
                 self.commands.append(entity.command(self))
             case OpaqueFunction():
                 self._visit(entity.function(self) or [])
             case RegisterEventHandler():
                 self._handlers.append(entity.handler)
             case EmitEvent():
-                assert sum(entity.event.matcher(node) for node in self._nodes) == 1
+                assert sum(entity.event.matcher(node) for node in self.nodes) == 1
                 self.changes.append(entity.event.change)
             case IncludeLaunchDescription():
                 self.values |= {key: text(value, self) for key, value in entity.arguments}

@@ -119,6 +119,19 @@ def test_without_autostart_it_waits(launch):
     assert not any(word.startswith("image:=") for word in done.commands[0])
 
 
+def test_a_node_that_is_started_again_starts_itself(launch):
+    """launch sends the event that configures it once only."""
+    done = launch("ape.launch.py", respawn="true")
+    assert done.nodes[0].respawn_s == 2
+    assert "--autostart" in done.commands[0]
+    assert done.changes == []
+    waiting = launch("ape.launch.py", respawn="true", autostart="false")
+    assert "--autostart" not in waiting.commands[0]
+    cameras = launch("multi_camera.launch.py", respawn="true", cameras="/a")
+    assert cameras.nodes[0].respawn_s == 2
+    assert launch("ape.launch.py").nodes[0].respawn_s is None
+
+
 @pytest.mark.parametrize(
     ("around", "given", "topic"),
     [

@@ -168,3 +168,21 @@ def test_the_run_is_freed_when_the_block_ends():
         on_first_signal(run.stop)
         del run
     assert len(freed) == 1
+
+
+@pytest.mark.parametrize(("last", "printed"), [(True, ""), (False, "looked for\n")])
+def test_a_process_that_ends_does_not_look_for_circles_of_references(last, printed):
+    """That takes longer than all else of the end where torch is imported."""
+    code = (
+        "import gc; gc.disable()\n"
+        "from ape_stream.signals import polite_end\n"
+        "class Circle:\n"
+        "    def __del__(self): print('looked for', flush=True)\n"
+        f"with polite_end(last={last}):\n"
+        "    one = Circle(); one.itself = one; del one\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == printed

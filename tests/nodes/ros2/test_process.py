@@ -158,6 +158,23 @@ def test_two_cameras_of_one_name_are_refused(world, monkeypatch, capfd, cameras)
 
 
 @pytest.mark.usefixtures("world")
+def test_a_late_signal_does_not_disturb_the_end_of_the_process(monkeypatch):
+    """Launch sends SIGTERM 5 s after SIGINT, perhaps while the interpreter ends."""
+    ends = []
+
+    def polite_end(*, last):
+        ends.append(last)
+        raise SystemExit(0)
+
+    process = importlib.import_module("ape_nodes.ros2.rclpy_node.process")
+    monkeypatch.setattr(process, "polite_end", polite_end)
+    monkeypatch.setattr("sys.argv", ["ape_node"])
+    with pytest.raises(SystemExit):
+        process.main()
+    assert ends == [True]
+
+
+@pytest.mark.usefixtures("world")
 def test_a_file_of_parameters_that_is_not_there_is_one_line(capfd):
     process = importlib.import_module("ape_nodes.ros2.rclpy_node.process")
     assert process.run(["--params", "/no/such.yaml"]) == 1

@@ -55,13 +55,15 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return parsed, rest
 
 
-def run(argv: Sequence[str]) -> int:
+def run(argv: Sequence[str], *, last: bool = False) -> int:
     """Run the node, or one node per camera with one model for all, until it is interrupted.
 
     SIGINT, SIGTERM and SIGHUP end it; further ones do not disturb the shutdown.
 
     Args:
         argv: The command line after the program's name.
+        last: The process ends afterwards, and a late signal does not disturb that: `ros2 launch`
+            sends SIGTERM where SIGINT takes more than 5 s.
 
     Returns:
         The exit code: 1 where a parameter has a wrong type or value, or where a node that should
@@ -73,7 +75,7 @@ def run(argv: Sequence[str]) -> int:
         return 1
     cameras = [camera for camera in parsed.cameras if camera]
     enlarge_shared_memory()
-    with polite_end():
+    with polite_end(last=last):
         # rclpy's own handlers would shut the context down while the nodes still use it.
         rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
         nodes: list[ApeNode] = []
@@ -97,7 +99,7 @@ def run(argv: Sequence[str]) -> int:
 
 def main() -> None:
     """Run with the arguments of this process."""
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:], last=True))
 
 
 def _start(
