@@ -110,7 +110,7 @@ def semantic(
 @app.command()
 def detection(
     *,
-    annotations: Annotated[
+    data: Annotated[
         Path, typer.Option(help="A COCO file, a folder of Pascal VOC, or a data.yaml of YOLO.")
     ],
     images: Annotated[
@@ -131,12 +131,12 @@ def detection(
     from ape_stream.datasets.read import read_instances, splits_of  # noqa: PLC0415 (pycocotools)
     from ape_stream.evaluation.detection import judge_detection  # noqa: PLC0415 (the same)
 
-    named = splits_of(annotations)
+    named = splits_of(data)
     chosen = split or next((one for one in ("val", "test") if one in named), None)
-    data = read_instances(annotations, images, chosen)
+    labelled = read_instances(data, images, chosen)
     options: dict[str, Any] = {"device": device} | ({} if canvas is None else {"canvas": canvas})
     perceiver: Perceiver = plugins.make_model(model, options)
-    report = judge_detection(perceiver, data, _progress(len(data.images), quiet=as_json))
+    report = judge_detection(perceiver, labelled, _progress(len(labelled.images), quiet=as_json))
     if as_json:
         typer.echo(json.dumps({"model": model, "split": chosen, **report}))
         return

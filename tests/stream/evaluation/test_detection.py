@@ -141,7 +141,7 @@ def test_images_that_cannot_be_judged_are_named_and_counted(data, tmp_path, capl
 def test_the_command_prints_json_or_a_table(data, monkeypatch):
     asked = []
     monkeypatch.setattr(plugins, "make_model", lambda *given: asked.append(given) or Finder(FOUND))
-    words = ["detection", "--annotations", str(data()), "--model", "mine", "--canvas", "160"]
+    words = ["detection", "--data", str(data()), "--model", "mine", "--canvas", "160"]
     done = CliRunner().invoke(app, [*words, "--json"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
@@ -163,7 +163,7 @@ def test_a_split_for_evaluation_is_preferred(tmp_path, monkeypatch):
             Image.new("RGB", (40, 30)).save(tmp_path / "images" / part / f"{k}.png")
             (tmp_path / "labels" / part / f"{k}.txt").write_text("0 .5 .5 .4 .4\n")
     (tmp_path / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat]\n")
-    words = ["detection", "--annotations", str(tmp_path / "data.yaml"), "--json"]
+    words = ["detection", "--data", str(tmp_path / "data.yaml"), "--json"]
     report = json.loads(CliRunner().invoke(app, words).stdout)
     assert (report["split"], report["images"]) == ("val", 1)
     report = json.loads(CliRunner().invoke(app, [*words, "--split", "train"]).stdout)
