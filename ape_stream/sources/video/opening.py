@@ -134,7 +134,8 @@ class Address:
             # FFmpeg calls it invalid data, too, where the time limit broke off its probing.
             if self.is_url and silent_s >= self._limits[0]:
                 raise SourceError(f"{self.shown} sent no video for {silent_s:.0f} s") from error
-            raise SourceError(f"{self.shown} is not a video, or its head is damaged") from error
+            what = "sent no video, or one whose" if self.is_url else "is not a video, or its"
+            raise SourceError(f"{self.shown} {what} head is damaged") from error
         except (OSError, av.FFmpegError, ValueError) as error:
             why = reason(error, silent_s=self._limits[0])
             raise SourceError(f"cannot open {self.shown}: {why}") from error

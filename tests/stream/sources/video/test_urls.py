@@ -163,8 +163,9 @@ def test_a_silent_peer_is_reported_as_silent(scheme):
     assert "\n" not in str(error.value)
 
 
-def test_garbage_is_reported_as_no_video():
-    with serve(garbage) as server, pytest.raises(SourceError, match="is not a video"):
+@pytest.mark.parametrize("talk", [garbage, socket.socket.close], ids=["garbage", "nothing"])
+def test_a_peer_that_sends_no_video_is_reported_as_such(talk):
+    with serve(talk) as server, pytest.raises(SourceError, match="sent no video, or one whose"):
         VideoSource(f"tcp://127.0.0.1:{server.getsockname()[1]}", open_timeout_s=2.0).__enter__()
 
 
