@@ -295,11 +295,14 @@ class PromptList:
         )
 
     def _remember(self, prompts: PromptSet, rev: int) -> None:
+        self._revs.pop(prompts.texts, None)  # the newest is last: the first is forgotten first
         self._revs[prompts.texts] = rev
         while len(self._revs) > _REMEMBERED:
             self._revs.pop(next(iter(self._revs)))
+        known = {**self._ids, **{entry.text: entry.id for entry in self._entries}}
+        texts = {entry.text for entry in self._entries}.union(*self._revs)
         # Whole dictionaries are put in place: other threads read them.
-        self._ids = {**self._ids, **{entry.text: entry.id for entry in self._entries}}
+        self._ids = {text: known[text] for text in texts if text in known}
 
     # -- other editors --------------------------------------------------------------------
 

@@ -151,6 +151,33 @@ def test_revisions_lead_from_results_to_edits():
     assert moon == 0
 
 
+def test_after_many_edits_the_last_ones_are_known_and_the_first_are_forgotten():
+    """A result may still be of the prompts before the last edit; memory stays as it is."""
+
+    async def main():
+        edited, _, _ = listed()
+        first = PromptSet.of("red apple, fox")
+
+        async def put(*texts):
+            rows = tuple({"text": text} for text in texts)
+            edited.edit([PromptOp("replace", prompts=rows)], edited.rev)
+            await edited.apply()
+            return len(edited._ids), len(edited._revs)
+
+        sizes = [await put(f"thing {k}", f"other {k}") for k in range(300)]
+        await put("thing 240", "other 240")  # known already, and now the newest
+        for k in range(60):
+            await put(f"new {k}")
+        again = PromptSet.of("thing 240, other 240")
+        return sizes, edited.rev_of(first), edited.rev_of(again), edited.id_of("other 240")
+
+    sizes, first, again, known = asyncio.run(main())
+    assert len(set(sizes[150:])) == 1
+    assert first is None
+    assert again == 302
+    assert known > 0
+
+
 def test_prompts_of_another_editor_are_taken_over():
     edited, _, changes = listed()
     fox = by_text(edited)["fox"]["id"]
