@@ -26,6 +26,7 @@ __all__ = [
     "Head",
     "fixed_point",
     "fixed_point_bits",
+    "float32_of",
     "logits_of",
     "read_head",
     "scores_of",
@@ -35,6 +36,11 @@ LOGIT_LIMIT: Final = 50_000.0
 """As in `ape_model.network.align`."""
 _NARROW: Final = 64
 """Exponents below it, by size, are far from the limits of float32, also after a shift by 30."""
+_ROWS: Final = 256
+"""So few that all steps find them in a cache."""
+_SIGN_AND_REST: Final = np.int32(0x8FFFE000 - 2**32)
+_EXPONENTS: Final = np.float32(2.0**112)
+"""Exponents of a float16 count from -15, those of a float32 from -127."""
 _SHORT: Final = 16
 """Rows of so few numbers are not halved."""
 UNREADABLE: Final = (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile)
@@ -71,6 +77,20 @@ def fixed_point_bits(width: int) -> int:
     """How many bits float64 has room for in each factor of a sum of so many products."""
     # A product of two b-bit integers has 2 b bits, a sum of `width` of them log2(width) more.
     return (53 - (width - 1).bit_length()) // 2
+
+
+def float32_of(halves: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Finite (N, C) float16 as float32, in a third of the time that `astype` takes."""
+    wide = np.empty(halves.shape, np.float32)
+    for first in range(0, len(halves), _ROWS):
+        own = wide[first : first + _ROWS]
+        # The sign is extended to the left: after the shift it is where that of a float32 is.
+        bits = own.view(np.int32)
+        bits[...] = halves[first : first + _ROWS].view(np.int16)
+        bits <<= 13
+        bits &= _SIGN_AND_REST
+        own *= _EXPONENTS
+    return wide
 
 
 def _largest(values: NDArray[np.generic]) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ape_stream.index.layout import PARTS
 from ape_stream.index.levels import Levels, build_levels
+from ape_stream.index.part import open_part
 from ape_stream.optional import library
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ def write_levels(store: Store) -> None:
     """
     for left in (store.root / PARTS).rglob(f".*{_SUFFIX}.*"):  # of a process that was killed
         left.unlink(missing_ok=True)
-    for part in store.parts:
-        if part.info.rows:
-            levels_of(store.root, part)
+    for info in (part.info for part in store.parts if part.info.rows):
+        # Opened once more, and closed: what was read of a mapped file stays in memory.
+        levels_of(store.root, open_part(store.root, info, store.manifest, store.head))
 
 
 def levels_size(root: Path, part: Part) -> int:

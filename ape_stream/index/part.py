@@ -12,6 +12,7 @@ import numpy as np
 
 from ape_stream import masks
 from ape_stream.errors import ConfigError
+from ape_stream.index.alignment import float32_of
 from ape_stream.index.blocks import BlockFile
 from ape_stream.index.cells import clip_logits, inside_boxes, split_records, unpack_cells
 from ape_stream.index.dropped.bounds import Spheres
@@ -243,6 +244,8 @@ def as_float32(states: NDArray[Any]) -> NDArray[np.float32]:
     """States as float32; without loss."""
     if states.dtype == np.uint16:  # bfloat16 is the upper half of float32
         return (states.astype(np.uint32) << 16).view(np.float32)
+    if states.dtype == np.float16:
+        return float32_of(states)
     return np.asarray(states, np.float32)
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from ape_stream.index.alignment import float32_of
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -75,11 +77,13 @@ class Spheres:
             (S, P) float32.
         """
         inside, outside = split(vectors, head.basis)  # (P, k), (P,)
-        centre = self.centre.astype(np.float32)  # (S, k)
+        centre = float32_of(self.centre)  # (S, k)
         products = centre @ inside.T  # (S, P)
         length = np.linalg.norm(inside, axis=1)  # (P,)
         products += self.radius[:, None] * length + self.remainder[:, None] * outside
-        reach = np.linalg.norm(centre, axis=1) + self.radius + self.remainder  # (S,)
+        reach = (
+            np.sqrt(np.einsum("sk,sk->s", centre, centre)) + self.radius + self.remainder
+        )  # (S,)
         products += np.float32(_SLACK) * reach[:, None] * (length + outside)
         bounds: NDArray[np.float32] = products / np.float32(head.scale) + biases
         return bounds

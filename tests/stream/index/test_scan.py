@@ -7,7 +7,7 @@ import pytest
 
 from ape_stream.index import benchmark, scan
 from ape_stream.index import kernels as kernel_room
-from ape_stream.index.alignment import Head, fixed_point, scores_of
+from ape_stream.index.alignment import Head, fixed_point, float32_of, scores_of
 from ape_stream.index.kernels import kernels
 from ape_stream.index.levels import Directions, build_levels
 from ape_stream.index.part import as_float32
@@ -180,6 +180,15 @@ def test_fixed_point_of_float32_is_that_of_float64(width):
     rows = rows.astype(np.float32)
     for some in (rows[:1], rows[5:9], rows, rng.standard_normal((9, width)).astype(np.float32)):
         assert np.array_equal(fixed_point(some, width), fixed_point(some.astype(float), width))
+
+
+def test_every_float16_is_the_same_as_float32():
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)].reshape(-1, 8)
+    wide = float32_of(halves)
+    assert np.array_equal(wide, halves.astype(np.float32))
+    assert np.array_equal(np.signbit(wide), np.signbit(halves))
+    assert float32_of(halves[:0]).shape == (0, 8)
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
