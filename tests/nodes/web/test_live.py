@@ -274,7 +274,7 @@ def test_zones_are_shared_counted_and_kept_by_revision(live):
 
 
 def test_what_is_blurred_is_in_no_image():
-    """The stripes under the square of `fox` become flat, in the image and in the snapshot."""
+    """The stripes under the square of `fox` become flat, and its prompt cannot be removed."""
     size = (240, 384)
     with LiveRun(blur="fox", sources=[ClockSource(size=size)]) as live:
 
