@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ape_stream.annotation.first_sightings import with_first_sightings
 from ape_stream.annotation.outputs import ClipOutputs
 from ape_stream.annotation.records import frame_line, frame_values, instances_of
 from ape_stream.batch.clips import file_digest
@@ -105,7 +106,7 @@ class AnnotateJob:
         scores: dict[int, str] = {}
         rejected = self._outputs.rejected.get(results.clip.name, [])
         with ClipOutputs(results, self._outputs) as outputs:
-            for result in self._tracked(results):
+            for result in with_first_sightings(self._tracked(results)):
                 kept = _without(result, rejected)
                 outputs.write(kept)
                 _count(kept, counts, scores)

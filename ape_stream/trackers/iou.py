@@ -188,12 +188,14 @@ class IouTracker:
                 track.extend(found, k, self._time_s)
                 owners[k] = track
                 free.remove(track)
-        # One miss ends a track that is not confirmed; the others stay, lost, for `max_lost_s`.
-        self._end([track for track in free if not track.confirmed])
         for k in np.flatnonzero(strong).tolist():
             if k not in owners:
                 owners[k] = _Track.born(found, k, self._time_s, self._new_id())
                 self._tracks.append(owners[k])
+        # One miss ends a track that is not confirmed; the others stay, lost, for `max_lost_s`.
+        # After the births: an id that is free again is in no region of this frame, so regions with
+        # one candidate id in consecutive frames are one track.
+        self._end([track for track in free if not track.confirmed])
         return owners
 
     def _new_id(self) -> int:

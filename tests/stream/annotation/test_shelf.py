@@ -193,6 +193,6 @@ def test_json_lines_for_machines(folder, capsys):
     assert err == ""
     assert [event["event"] for event in events if event["event"] == "clip"] == ["clip"]
     notes = [event["text"] for event in events if event["event"] == "note"]
-    assert notes == ["writing yolo", "yolo cannot hold 2 track ids"]
+    assert notes == ["writing yolo", "yolo cannot hold 3 track ids"]
     assert events[-1]["event"] == "finished"
     assert events[-1]["summary"]["words"]["cup"]["regions"] == 3
