@@ -93,6 +93,10 @@ class RayPool(Closing):
     def _follow(self, slot: str, actor: Any, task: Task) -> None:
         """Post the events of a task."""
         try:
+            # Once it has begun, its death counts against the clip; the events of an actor that dies
+            # at once do not all arrive.
+            self._ray.get(actor.ready.remote())
+            self._post(Event(slot, task.number, "started"))
             # One object for each event, as it comes.
             events = actor.run.options(num_returns="streaming").remote(task.to_json())
             for reference in events:
@@ -128,6 +132,9 @@ class _Actor:
     def __init__(self, setup: dict[str, Any], path: list[str]) -> None:
         sys.path += [entry for entry in path if entry not in sys.path]
         self._worker = Worker(Setup.from_json(setup))
+
+    def ready(self) -> None:
+        """Return once the worker is made."""
 
     def run(self, task: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Do a task; yields its events."""

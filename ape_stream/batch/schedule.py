@@ -231,7 +231,7 @@ class Schedule:
         elif event.kind == "failed":
             self._failed(running, str(event.value), final=not event.retry)
         elif running.may_wait:
-            self._died_early(running, " ".join(event.value))
+            self._died_early(running, ": ".join(filter(None, event.value)))
         else:
             reason, last_words = event.value
             if running.stalled:
