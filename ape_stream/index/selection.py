@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["CANDIDATES", "NMS_IOU", "select_pairs", "suppresses"]
+__all__ = ["CANDIDATES", "NMS_IOU", "select_pairs", "suppresses", "suppresses_each"]
 
 NMS_IOU: Final = 0.7
 """IoU above which the weaker of two regions of a prompt is dropped."""
@@ -80,11 +80,18 @@ def _not_suppressed(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 def suppresses(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Whether (n, 4) and (m, 4) boxes overlap so much that one suppresses the other, (n, m)."""
+    return suppresses_each(a[:, None], b[None])
+
+
+def suppresses_each(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The same for pairs of boxes, (..., 4) each, where these shapes fit together: (...,)."""
     zero = np.float32(0)
-    width = np.minimum.outer(a[:, 2], b[:, 2]) - np.maximum.outer(a[:, 0], b[:, 0])
-    height = np.minimum.outer(a[:, 3], b[:, 3]) - np.maximum.outer(a[:, 1], b[:, 1])
+    ax1, ay1, ax2, ay2 = np.moveaxis(a, -1, 0)
+    bx1, by1, bx2, by2 = np.moveaxis(b, -1, 0)
+    width = np.minimum(ax2, bx2) - np.maximum(ax1, bx1)
+    height = np.minimum(ay2, by2) - np.maximum(ay1, by1)
     overlap = np.maximum(width, zero) * np.maximum(height, zero)
-    areas = [(one[:, 2] - one[:, 0]) * (one[:, 3] - one[:, 1]) for one in (a, b)]
+    areas = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1)
     with np.errstate(invalid="ignore"):  # two boxes without area: not a number, so no overlap
-        near: NDArray[np.bool_] = overlap / (np.add.outer(*areas) - overlap) > np.float32(NMS_IOU)
+        near: NDArray[np.bool_] = overlap / (areas - overlap) > np.float32(NMS_IOU)
     return near

@@ -10,27 +10,25 @@ are decided as if it were not there.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from ape_stream.index.alignment import scores_of
-from ape_stream.index.scan import logit_floor
-from ape_stream.index.selection import CANDIDATES, suppresses
+from ape_stream.index.dropped.coarse import CoarseStates
+from ape_stream.index.scan import Words, logit_floor
+from ape_stream.index.selection import CANDIDATES, suppresses_each
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
-    from ape_stream.index.dropped.coarse import CoarseStates
     from ape_stream.index.part import Part
-    from ape_stream.index.scan import Words
 
 __all__ = ["Selected", "lost_logits"]
 
 _WORDS_AT_ONCE: Final = 256
+_PAIRS: Final = 8192
+"""Of frames and words that are looked at together: at most some megabytes of logits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +46,11 @@ class Selected:
         """Some of them."""
         return Selected(self.rows[own], self.words[own], self.scores[own])
 
+    def of_words(self, own: slice) -> Selected:
+        """Those of some words, which are counted from the first of these."""
+        some = self.take(np.flatnonzero((self.words >= own.start) & (self.words < own.stop)))
+        return Selected(some.rows, some.words - own.start, some.scores)
+
 
 def lost_logits(
     part: Part, frames: NDArray[np.intp], words: Words, found: Selected, per_prompt: int
@@ -64,98 +67,102 @@ def lost_logits(
     Returns:
         (f, P): where it is under the word's threshold, nothing is lost.
     """
-    lost = np.full((len(part.frames.index), len(words.vectors)), -np.inf, np.float32)
+    spheres, floor = part.spheres, logit_floor(words.thresholds)
+    frame_of = spheres.frame_of()  # (S,)
+    lost = np.full((len(part.frames.index), len(floor)), -np.inf, np.float32)
     wanted = np.zeros(len(lost), np.bool_)
     wanted[frames] = True
-    floor = logit_floor(words.thresholds)
-    ends = np.searchsorted(part.rows.frame[found.rows], np.arange(len(lost) + 1)).tolist()
+    wanted = wanted[frame_of]  # (S,)
+    coarse = spheres.members > 0
     limit = max(per_prompt, CANDIDATES // max(1, len(floor)))
-    for frame, spheres, asked, bounds in _open_spheres(part, wanted, words, floor):
-        opened = part.spheres.members[spheres] > 0
-        np.maximum.at(lost[frame], asked[~opened], bounds[~opened])
-        if opened.any():
-            own = np.unique(asked[opened])
-            coarse = part.coarse(frame)
-            highest = _highest(part, frame, coarse, words, own)  # (M, W)
-            table = _opened(part, frame, spheres[opened], np.searchsorted(own, asked[opened]))
-            logits = np.where(table, highest, np.float32(-np.inf))
-            # Where more queries enter suppression than a run admits, the weakest are left out.
-            rows = part.rows_of(frame)
-            if rows.stop - rows.start + part.frames.dropped[frame] <= limit:
-                regions = _by_row(rows, own, found.take(slice(ends[frame], ends[frame + 1])))
-                near = suppresses(coarse.box, part.rows.box[rows])  # (M, K)
-                logits[_suppressed(scores_of(logits), near, regions)] = -np.inf
-            lost[frame, own] = np.maximum(lost[frame, own], logits.max(axis=0))
+    for first in range(0, len(floor), _WORDS_AT_ONCE):
+        own = slice(first, first + _WORDS_AT_ONCE)
+        chunk = Words(words.vectors[own], words.biases[own], words.thresholds[own])
+        bounds = spheres.each(chunk.vectors, chunk.biases, part.head)  # (S, W)
+        over = ~(bounds < floor[own]) & wanted[:, None]
+        at, asked = np.nonzero(over & ~coarse[:, None])
+        np.maximum.at(lost, (frame_of[at], asked + first), bounds[at, asked])
+        opened = np.unique(frame_of[coarse & over.any(axis=1)])
+        step = max(1, _PAIRS // over.shape[1])
+        regions = found.of_words(own)
+        for start in range(0, len(opened), step):
+            group = _Group(part, opened[start : start + step])
+            columns, highest = group.highest(chunk, over, regions, limit)
+            place = np.ix_(group.frames, columns + first)
+            lost[place] = np.maximum(lost[place], highest)
     return lost[frames]
 
 
-def _open_spheres(
-    part: Part, wanted: NDArray[np.bool_], words: Words, floor: NDArray[np.float32]
-) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]]:
-    """By frame: spheres (n,), words (n,) and bounds (n,) of the pairs that may reach a floor."""
-    spheres = part.spheres
-    frame_of = spheres.frame_of()  # (S,)
-    for first in range(0, len(floor), _WORDS_AT_ONCE):
-        chunk = slice(first, first + _WORDS_AT_ONCE)
-        bounds = spheres.each(words.vectors[chunk], words.biases[chunk], part.head)  # (S, P)
-        over = ~(bounds < floor[chunk])
-        over &= wanted[frame_of][:, None]
-        at, asked = np.nonzero(over)
-        borders = np.flatnonzero(np.diff(frame_of[at], prepend=-1, append=-1))
-        for start, end in pairwise(borders.tolist()):
-            own = slice(start, end)
-            yield int(frame_of[at[start]]), at[own], asked[own] + first, bounds[at[own], asked[own]]
-
-
-def _opened(
-    part: Part, frame: int, spheres: NDArray[np.intp], own: NDArray[np.intp]
-) -> NDArray[np.bool_]:
-    """Which coarse states of a frame (M, W) are in a sphere that is open for a word.
+class _Group:
+    """The coarse states of some frames of a part, of which each has one.
 
     Args:
         part: Of the index.
-        frame: Position in the part.
-        spheres: (n,) those that are open.
-        own: (n,) for which of W words, each of which is there.
+        frames: (G,) positions in the part, rising.
     """
-    first = int(part.spheres.first[frame])
-    members = part.spheres.members[first : int(part.spheres.first[frame + 1])]
-    table = np.zeros((len(members), int(own.max()) + 1), np.bool_)
-    table[spheres - first, own] = True
-    return np.repeat(table, members, axis=0)
 
+    def __init__(self, part: Part, frames: NDArray[np.intp]) -> None:
+        self.frames = frames
+        self._part = part
+        each = [part.coarse(frame) for frame in frames.tolist()]
+        self._counts = np.array([len(one.step) for one in each])  # (G,)
+        self._starts = np.cumsum(self._counts) - self._counts
+        first = part.frames.first_row[frames]
+        rows = np.concatenate([one.base + row for one, row in zip(each, first, strict=True)])
+        self._kept, base = np.unique(rows, return_inverse=True)
+        self._coarse = CoarseStates.joined(each, base)
+        spheres = [np.arange(part.spheres.first[f], part.spheres.first[f + 1]) for f in frames]
+        own = np.concatenate(spheres)
+        self._spheres = np.repeat(own, part.spheres.members[own])  # (M,)
 
-def _highest(
-    part: Part, frame: int, coarse: CoarseStates, words: Words, own: NDArray[np.intp]
-) -> NDArray[np.float32]:
-    """The highest logits (M, W) that the coarse states of a frame can have for some words."""
-    kept = part.states(part.rows_of(frame))
-    products = coarse.upper_products(kept, words.vectors[own])
-    logits = products / np.float64(part.head.scale) + words.biases[own].astype(np.float64)
-    # One unit more covers the division and the sum.
-    highest: NDArray[np.float32] = np.nextafter(logits.astype(np.float32), np.float32(np.inf))
-    return highest
+    def highest(
+        self, words: Words, over: NDArray[np.bool_], found: Selected, limit: int
+    ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """The highest logits that these states may add to an answer.
 
+        Args:
+            words: W of them.
+            over: (S, W) spheres of the part that may reach a word's floor.
+            found: Regions of these words in the part.
+            limit: Most queries of a frame that a run admits to suppression.
 
-def _by_row(rows: slice, own: NDArray[np.intp], found: Selected) -> NDArray[np.float32]:
-    """Scores (K, W) of the regions of one frame by row and word; -1 where there is none."""
-    scores = np.full((rows.stop - rows.start, len(own)), -1, np.float32)
-    at = np.searchsorted(own, found.words).clip(max=len(own) - 1)
-    asked = own[at] == found.words
-    scores[found.rows[asked] - rows.start, at[asked]] = found.scores[asked]
-    return scores
+        Returns:
+            (V,) positions of the words that a sphere is open for, and (G, V).
+        """
+        opened = over[self._spheres]  # (M, W)
+        columns = np.flatnonzero(opened.any(axis=0))
+        products = self._coarse.upper_products(
+            self._part.states(self._kept), words.vectors[columns]
+        )
+        logits = products / np.float64(self._part.head.scale)
+        logits += words.biases[columns].astype(np.float64)
+        # One unit more covers the division and the sum.
+        highest = np.nextafter(logits.astype(np.float32), np.float32(np.inf))
+        highest[~opened[:, columns]] = -np.inf
+        lower = scores_of(highest) < self._strongest(columns, found, limit)
+        highest[lower] = -np.inf
+        return columns, np.maximum.reduceat(highest, self._starts, axis=0)
 
-
-def _suppressed(
-    highest: NDArray[np.float32], near: NDArray[np.bool_], scores: NDArray[np.float32]
-) -> NDArray[np.bool_]:
-    """Which dropped queries (M, W) a region of the same word certainly suppresses.
-
-    Args:
-        highest: (M, W) scores that they can have.
-        near: (M, K) which of the frame's rows overlap with them.
-        scores: (K, W) of regions.
-    """
-    strongest = np.where(near[:, :, None], scores, -1).max(axis=1, initial=-1)  # (M, W)
-    lower: NDArray[np.bool_] = highest < strongest
-    return lower
+    def _strongest(
+        self, columns: NDArray[np.intp], found: Selected, limit: int
+    ) -> NDArray[np.float32]:
+        """(M, V) the best score of a region that suppresses a query; -1: there is none."""
+        part = self._part
+        strongest = np.full((len(self._spheres), len(columns)), -1, np.float32)
+        # Where more queries enter suppression than a run admits, the weakest are left out.
+        queries = np.diff(part.frames.first_row) + part.frames.dropped
+        frames = part.rows.frame[found.rows]
+        at = np.searchsorted(self.frames, frames).clip(max=len(self.frames) - 1)
+        word = np.searchsorted(columns, found.words).clip(max=len(columns) - 1)
+        own = (self.frames[at] == frames) & (columns[word] == found.words)
+        own = np.flatnonzero(own & (queries[frames] <= limit))
+        # Each of these regions with each state of its frame.
+        counts = self._counts[at[own]]
+        begins = np.cumsum(counts) - counts
+        states = np.arange(counts.sum()) + np.repeat(self._starts[at[own]] - begins, counts)
+        regions = np.repeat(own, counts)
+        boxes = part.rows.box[found.rows[regions]]
+        near = suppresses_each(self._coarse.box[states], boxes)
+        states, regions = states[near], regions[near]
+        np.maximum.at(strongest, (states, word[regions]), found.scores[regions])
+        return strongest

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 __all__ = ["CoarseStates", "encode_coarse"]
@@ -38,7 +40,7 @@ class CoarseStates:
     """(M,) s."""
     error: NDArray[np.float32]
     """(M,) e."""
-    base: NDArray[np.uint16]
+    base: NDArray[Any]
     """(M,) the kept query b, by its position among those of the frame."""
     box: NDArray[np.float32]
     """(M, 4) x1 y1 x2 y2 over the image's width and height, 0..1: the network's own box."""
@@ -47,6 +49,15 @@ class CoarseStates:
         """All columns, one after the other."""
         arrays = (self.code, self.step, self.error, self.base, self.box)
         return b"".join(array.tobytes() for array in arrays)
+
+    @classmethod
+    def joined(cls, several: Sequence[CoarseStates], base: NDArray[np.intp]) -> CoarseStates:
+        """Those of several frames, next to kept queries as numbered by `base`, (M,)."""
+        code, step, error, box = (
+            np.concatenate([getattr(one, name) for one in several])
+            for name in ("code", "step", "error", "box")
+        )
+        return cls(code, step, error, base, box)
 
     def take(self, own: NDArray[np.intp]) -> CoarseStates:
         """Some of them."""
@@ -89,13 +100,15 @@ class CoarseStates:
             kept: (K, C) states of the frame that are kept.
             vectors: (P, C) text vectors.
         """
-        near = kept[self.base].astype(np.float64) + self.code * self.step[:, None].astype(
-            np.float64
-        )
-        texts = vectors.astype(np.float64)
-        lengths = np.linalg.norm(texts, axis=1)  # (P,)
-        reach = self.error + _EXACT * (np.linalg.norm(near, axis=1) + self.error)  # (M,)
-        products: NDArray[np.float64] = near @ texts.T + reach[:, None] * lengths
+        texts = vectors.T.astype(np.float64)  # (C, P)
+        step = self.step.astype(np.float64)[:, None]
+        products: NDArray[np.float64] = (kept.astype(np.float64) @ texts)[self.base]
+        products += step * (self.code.astype(np.float64) @ texts)
+        # No code is longer than one of the largest numbers alone.
+        size = np.sqrt(np.square(kept, dtype=np.float64).sum(axis=1))[self.base]
+        size += _LARGEST * np.sqrt(self.code.shape[1]) * step[:, 0]
+        reach = self.error + _EXACT * (size + self.error)  # (M,)
+        products += reach[:, None] * np.linalg.norm(texts, axis=0)
         return products
 
 
