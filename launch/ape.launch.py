@@ -17,7 +17,7 @@ ARGUMENTS = {
     "image_transport": ("", "raw, compressed, ffmpeg or foxglove; empty: as in the file."),
     "prompts": ("", "What to find, separated by commas (`cat, dog:0.6`); empty: as in the file."),
     "model": ("", "Name or path of the model; empty: as in the file."),
-    "depth_topic": ("", "Topic of a depth image; empty: no depth."),
+    "depth_topic": ("", "Topic of a depth image, or of its compressedDepth; empty: no depth."),
     "points_topic": ("", "Topic of a point cloud; empty: none."),
     "camera_info_topic": ("camera_info", "Topic of the image's calibration, for depth."),
     "target_frame": ("", "Coordinate frame of results in space; empty: the image's."),
@@ -27,6 +27,9 @@ ARGUMENTS = {
     "respawn": ("false", "Start the node again 2 s after it ended, as when it was killed."),
     "log_level": ("info", "debug, info, warn or error."),
 }
+
+
+_COMPRESSED = "/compressedDepth"
 
 
 def _is_true(text: str) -> bool:
@@ -40,17 +43,20 @@ def _parameters(value):  # noqa: ANN001, ANN202 (a function from an argument to 
     prompts = [text.strip() for text in value("prompts").split(",") if text.strip()]
     if prompts:
         given["prompts"] = prompts
-    if value("depth_topic") or value("points_topic"):
-        given["depth"] = "image" if value("depth_topic") else "points"
+    if value("depth_topic"):
+        given["depth"] = "compressed" if value("depth_topic").endswith(_COMPRESSED) else "image"
+    elif value("points_topic"):
+        given["depth"] = "points"
     if _is_true(value("use_sim_time")):
         given["use_sim_time"] = True
     return given
 
 
 def _node(value) -> LifecycleNode:  # noqa: ANN001 (as above)
+    form = _COMPRESSED if value("depth_topic").endswith(_COMPRESSED) else ""
     topics = {
         "image": value("image_topic"),
-        "depth": value("depth_topic"),
+        f"depth{form}": value("depth_topic"),
         "points": value("points_topic"),
         "camera_info": value("camera_info_topic"),
     }

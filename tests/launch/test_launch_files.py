@@ -109,6 +109,8 @@ def test_arguments_become_parameters_and_remappings(launch):
     } <= set(command)  # fmt: skip
     assert "--params" not in command
     assert "depth:=points" in launch("ape.launch.py", points_topic="/lidar").commands[0]
+    compressed = launch("ape.launch.py", depth_topic="/d/compressedDepth").commands[0]
+    assert {"depth:=compressed", "depth/compressedDepth:=/d/compressedDepth"} <= set(compressed)
 
 
 def test_without_autostart_it_waits(launch):

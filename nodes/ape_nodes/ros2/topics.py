@@ -86,6 +86,8 @@ INPUTS: Final = (
               "instead of `image`, with `image_transport:=foxglove`"),
     TopicSpec("depth", "sensor_msgs/msg/Image", False, False, 5, True,
               "with `depth:=image`: 16UC1 millimetres or 32FC1 metres"),
+    TopicSpec("depth/compressedDepth", "sensor_msgs/msg/CompressedImage", False, False, 5, True,
+              "instead of `depth`, with `depth:=compressed`: its PNG (compressedDepth)"),
     TopicSpec("points", "sensor_msgs/msg/PointCloud2", False, False, 5, True,
               "with `depth:=points`: organised or not, in any frame that tf connects"),
     TopicSpec("camera_info", "sensor_msgs/msg/CameraInfo", False, False, 5, True,

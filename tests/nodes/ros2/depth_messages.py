@@ -1,5 +1,6 @@
 """Messages of a depth camera, as rosbags has them."""
 
+import struct
 from fractions import Fraction
 
 import av
@@ -8,6 +9,7 @@ import pytest
 
 pytest.importorskip("rosbags")
 
+from ape_nodes.ros2.images import to_png
 from ape_nodes.ros2.types import blank, type_store
 
 STORE = type_store()
@@ -38,6 +40,21 @@ def a_depth_image(values, *, padding=0, big=0, stamp_ns=0, frame_id=FRAME):
         "sensor_msgs/msg/Image", header=a_header(stamp_ns, frame_id), height=height, width=width,
         encoding=encoding, is_bigendian=big, step=rows.shape[1], data=rows.ravel(),
     )  # fmt: skip
+
+
+def a_compressed_depth_image(metres, encoding, *, stamp_ns=0, frame_id=FRAME):
+    """As compressed_depth_image_transport writes it, with its default quantisation and 10 m."""
+    if encoding == "16UC1":
+        config, values = struct.pack("<iff", 0, 0.0, 0.0), np.rint(1000 * metres).astype(np.uint16)
+    else:
+        a = 100.0 * (100.0 + 1.0)
+        b = 1.0 - a / 10.0
+        config = struct.pack("<iff", 1, a, b)
+        with np.errstate(divide="ignore"):
+            values = np.where(metres > 0, np.rint(a / metres + b), 0).astype(np.uint16)
+    data = np.frombuffer(config + to_png(values), np.uint8)
+    header, form = a_header(stamp_ns, frame_id), f"{encoding}; compressedDepth png"
+    return made("sensor_msgs/msg/CompressedImage", header=header, format=form, data=data)
 
 
 def a_cloud(points, *, extra=0, stamp_ns=0, frame_id=FRAME):

@@ -1,15 +1,26 @@
 """Depth messages to depth, pairs by time, and results in space, after serialisation by rosbags."""
 
+import struct
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from depth_messages import FRAME, STORE, a_cloud, a_depth_image, an_info, tf_message
+from depth_messages import (
+    FRAME,
+    STORE,
+    a_cloud,
+    a_compressed_depth_image,
+    a_depth_image,
+    an_info,
+    tf_message,
+)
 
+from ape_nodes.ros2.images import to_png
 from ape_nodes.ros2.messages import RosFrame
 from ape_nodes.ros2.publisher import ResultPublisher
+from ape_nodes.ros2.space.compressed_depth import decompressed
 from ape_nodes.ros2.space.depth import DepthPairs, DepthReader, camera_of, depth_values, points_of
 from ape_nodes.ros2.space.results import SPACE_TOPICS, Placement
 from ape_nodes.ros2.space.tf import Patience, TransformError, TransformTree
@@ -22,6 +33,7 @@ from ape_stream.types import FrameResult, Instances, PromptSet
 
 TYPES = {spec.name: spec.type for spec in OUTPUTS}
 MS = 10**6
+HUGE_PNG = b"\x89PNG\r\n\x1a\n" + bytes(8) + struct.pack(">II", 100_000, 100_000)
 
 
 # -- messages ------------------------------------------------------------------------------------
@@ -40,6 +52,34 @@ def test_the_encoding_says_millimetres_or_metres(big, padding):
                                   metres)  # fmt: skip
     with pytest.raises(SourceError, match="none of 16UC1, 32FC1"):
         depth_values(SimpleNamespace(encoding="rgb8"))
+
+
+@pytest.mark.parametrize("encoding", ["16UC1", "32FC1"])
+def test_compressed_depth_gives_back_what_was_measured(encoding):
+    metres = np.linspace(0.4, 9.0, 48 * 64, dtype=np.float32).reshape(48, 64)
+    metres[3, 5] = 0
+    values = decompressed(a_compressed_depth_image(metres, encoding))
+    assert values.dtype == {"16UC1": np.uint16, "32FC1": np.float32}[encoding]
+    scale = 1000 if encoding == "16UC1" else 1
+    np.testing.assert_allclose(values / scale, metres, atol=0.001, rtol=0.005)
+    assert values[3, 5] == 0
+
+
+@pytest.mark.parametrize(
+    ("form", "data", "words"),
+    [
+        ("bgr8; jpeg compressed bgr8", b"", "is no depth in 16UC1 or 32FC1"),
+        ("16UC1; compressedDepth rvl", bytes(40), "set its format to png, not rvl"),
+        ("16UC1; compressedDepth", b"", "holds no PNG"),
+        ("16UC1; compressedDepth", bytes(12) + HUGE_PNG, "100000x100000 pixels cannot be used"),
+        ("16UC1; compressedDepth", bytes(12) + to_png(np.zeros((4, 4), np.uint16))[:50], "damaged"),
+        ("16UC1; compressedDepth", bytes(12) + to_png(np.zeros((4, 4), np.uint8)), "no 16 bits"),
+    ],
+)
+def test_compressed_depth_that_cannot_be_used_is_refused(form, data, words):
+    message = SimpleNamespace(format=form, data=np.frombuffer(data, np.uint8))
+    with pytest.raises(SourceError, match=words):
+        decompressed(message)
 
 
 @pytest.mark.parametrize("extra", [0, 4])

@@ -5,6 +5,7 @@ import pytest
 from ros_bench import BACKENDS, World, an_image
 
 from ape_nodes.ros2.encoder import byte_array
+from ape_nodes.ros2.images import to_png
 from ape_nodes.ros2.topics import DIAGNOSTICS, OUTPUTS
 
 SPECS = {spec.name: spec for spec in OUTPUTS}
@@ -22,7 +23,10 @@ def depth_camera(world, *, late_ns=0, encoding="16UC1", frame_id="lens"):
     """Publishes image, depth and calibration ten times a second; the depth is 1.5 m."""
     node = world.helper
     image = node.create_publisher(world.message("sensor_msgs/msg/Image"), "image", 5)
-    depth = node.create_publisher(world.message("sensor_msgs/msg/Image"), "depth", 5)
+    kind, topic = "sensor_msgs/msg/Image", "depth"
+    if encoding == "compressed":
+        kind, topic = "sensor_msgs/msg/CompressedImage", "elsewhere/compressedDepth"
+    depth = node.create_publisher(world.message(kind), topic, 5)
     info = node.create_publisher(world.message("sensor_msgs/msg/CameraInfo"), "camera_info", 5)
     count = [0]
 
@@ -36,11 +40,15 @@ def depth_camera(world, *, late_ns=0, encoding="16UC1", frame_id="lens"):
         calibration.p = np.array([25.0, 0, 16, 0, 0, 25, 12, 0, 0, 0, 1, 0])
         info.publish(calibration)
         values = {"16UC1": np.full((24, 32), 1500, "<u2"), "32FC1": np.full((24, 32), 1.5, "<f4")}
-        pixels = values[encoding]
+        pixels = values.get(encoding, values["16UC1"])
         measured = world.message("sensor_msgs/msg/Image")(
             height=24, width=32, encoding=encoding, step=pixels.strides[0],
             data=byte_array(pixels.tobytes()),
         )  # fmt: skip
+        if encoding == "compressed":
+            measured = world.message(kind)(
+                format="16UC1; compressedDepth png", data=byte_array(bytes(12) + to_png(pixels))
+            )
         measured.header.frame_id = frame_id
         measured.header.stamp.sec = message.header.stamp.sec
         measured.header.stamp.nanosec = count[0] + late_ns
@@ -54,9 +62,11 @@ def statuses(world):
     return lambda: [report.status[0] for report in reports]
 
 
-@pytest.mark.parametrize("encoding", ["16UC1", "32FC1"])
+@pytest.mark.parametrize("encoding", ["16UC1", "32FC1", "compressed"])
 def test_results_in_space_are_those_of_the_image(world, encoding):
-    node = world.active(depth="image", prompts=["cat"])
+    form = "compressed" if encoding == "compressed" else "image"
+    rule = ["--ros-args", "-r", "depth:=elsewhere"] if form == "compressed" else None
+    node = world.active(depth=form, prompts=["cat"], cli_args=rule)
     depth_camera(world, encoding=encoding, late_ns=3_000_000)
     flat = world.listen("ape/detections", SPECS["detections"])
     solid = world.listen("ape/detections_3d", SPECS["detections_3d"])

@@ -31,7 +31,9 @@ IMAGE_TYPES: Final = (
     "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage",
     "foxglove_msgs/msg/CompressedVideo", "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
 )  # fmt: skip
-_DEPTHS: Final = ("sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2")
+_DEPTHS: Final = (
+    "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/PointCloud2",
+)  # fmt: skip
 _INFO: Final = "sensor_msgs/msg/CameraInfo"
 _TF: Final = {"/tf": False, "/tf_static": True}
 _TRANSFORM_NS: Final = 200_000_000
@@ -144,7 +146,8 @@ class BagSource(Closing):
                     f"{self._bag}: there is no {topic} of {' or '.join(wanted)}; it has"
                     f" {', '.join(have) or 'none'}"
                 )
-        own = f"{self._depth_topic.rpartition('/')[0]}/camera_info"
+        plain = self._depth_topic.removesuffix("/compressedDepth")
+        own = f"{plain.rpartition('/')[0]}/camera_info"
         found = {self._depth_topic: "pair", info: "image"}
         if kinds.get(own) == _INFO and own != info:
             found[own] = "depth"

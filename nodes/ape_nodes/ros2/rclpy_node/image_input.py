@@ -34,7 +34,9 @@ _TRANSPORTS: Final = {
     "raw": "image", "compressed": "image/compressed", "ffmpeg": "image/ffmpeg",
     "foxglove": "image/video",
 }  # fmt: skip
-_SUFFIXES: Final = {"compressed": "compressed", "ffmpeg": "ffmpeg", "foxglove": "video"}
+_FORMS: Final = ("image/compressed", "image/ffmpeg", "image/video", "depth/compressedDepth")
+"""Other forms of the topic before their slash, below that topic."""
+_DEPTHS: Final = {"image": "depth", "compressed": "depth/compressedDepth", "points": "points"}
 
 
 class RateLimit:
@@ -141,7 +143,7 @@ class ImageInput:
         self._pairs = DepthPairs(round(1e9 * self._value("depth_slop")))
         self._depth = DepthReader(self.transforms, rectified=self._value("rectified"))
         wanted: tuple[tuple[str, Callable[[Any], None]], ...] = (
-            ("depth" if kind == "image" else "points", self._on_depth),
+            (_DEPTHS[kind], self._on_depth),
             ("camera_info", partial(self._on_info, "image")),
             ("depth/camera_info", partial(self._on_info, "depth")),
             ("/tf", partial(self._on_tf, static=False)),
@@ -149,7 +151,8 @@ class ImageInput:
         )
         for name, callback in wanted:
             if (spec := _SPECS[name]) and self._exists(spec):
-                self._others.append(self._subscription(spec, name, callback))
+                topic = name if name.startswith("/") else self._resolved(name)
+                self._others.append(self._subscription(spec, topic, callback))
 
     def _exists(self, spec: TopicSpec) -> bool:
         if not has_message(spec.type):
@@ -195,14 +198,16 @@ class ImageInput:
 
     def topic(self, transport: str) -> str:
         """The topic of the image; a remapping of `image` applies to its transports too."""
-        topic: str = self._node.resolve_topic_name("image")
-        if transport == "raw":
-            return topic
-        name = _TRANSPORTS[transport]
+        return self._resolved(_TRANSPORTS[transport])
+
+    def _resolved(self, name: str) -> str:
         own: str = self._node.resolve_topic_name(name)
+        base, _, suffix = name.partition("/")
         # A rule for `image/compressed` itself goes before that for `image`.
         remapped = own != self._node.resolve_topic_name(name, only_expand=True)
-        return own if remapped else f"{topic}/{_SUFFIXES[transport]}"
+        if name not in _FORMS or remapped:
+            return own
+        return f"{self._node.resolve_topic_name(base)}/{suffix}"
 
     def unsubscribe(self, reason: str) -> None:
         """End all subscriptions, unless there are none; the reason is logged."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import numpy as np
 
 from ape_nodes.ros2.images import rows_of
+from ape_nodes.ros2.space.compressed_depth import decompressed
 from ape_nodes.ros2.space.tf import Patience, TransformError, TransformTree
 from ape_stream.depth import Camera, Depth, from_points, registered
 from ape_stream.errors import SourceError
@@ -227,7 +228,12 @@ class DepthReader:
             self.problem = ""
 
     def with_depth(self, frame: RosFrame, message: Any | None) -> RosFrame:
-        """The frame with the depth of a message (Image or PointCloud2), or as it is: `problem`."""
+        """The frame with the depth of a message, or as it is: `problem`.
+
+        Args:
+            frame: The image.
+            message: An Image, a CompressedImage of compressedDepth, or a PointCloud2.
+        """
         if message is None:
             self.problem = NOT_PAIRED
             return frame
@@ -245,8 +251,9 @@ class DepthReader:
         camera = self._cameras["image"][1].resized(frame.size)
         own, other = frame.frame_id, message.header.frame_id
         same = other in ("", own)
-        if hasattr(message, "encoding"):
-            values = depth_values(message)
+        if not hasattr(message, "fields"):
+            compressed = hasattr(message, "format")
+            values = decompressed(message) if compressed else depth_values(message)
             if same:
                 return Depth(values, camera)
             if "depth" not in self._cameras:

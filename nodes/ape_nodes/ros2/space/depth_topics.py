@@ -27,7 +27,7 @@ class DepthTopics:
     """The topics that depth needs.
 
     Args:
-        topic: Of the depth images or point clouds.
+        topic: Of the depth images or point clouds; `.../compressedDepth` has compressed images.
         camera_info: Topic of the image's calibration.
         points: Whether the topic has point clouds.
         slop_s: Largest difference of the stamps of an image and its depth, seconds.
@@ -37,9 +37,10 @@ class DepthTopics:
     def __init__(
         self, topic: str, camera_info: str, *, points: bool, slop_s: float, rectified: bool
     ) -> None:
-        kind = "PointCloud2" if points else "Image"
+        plain = topic.removesuffix("/compressedDepth")
+        kind = "PointCloud2" if points else "Image" if topic == plain else "CompressedImage"
         self._spec = TopicSpec(topic, f"sensor_msgs/msg/{kind}", False, False, 5, False, "")
-        self._infos = {"image": camera_info, "depth": f"{topic.rpartition('/')[0]}/camera_info"}
+        self._infos = {"image": camera_info, "depth": f"{plain.rpartition('/')[0]}/camera_info"}
         self._pairs: DepthPairs[Any] = DepthPairs(round(1e9 * slop_s))
         self._tree = TransformTree()
         self._reader = DepthReader(self._tree, rectified=rectified)
