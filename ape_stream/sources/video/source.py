@@ -166,7 +166,9 @@ class VideoSource(Closing):
 
     def _frames(self, opened: Opened | None) -> Iterator[TimedFrame]:
         if self.live:
-            live = LiveReader(self._address, self._read_timeout_s, self._reconnect_s, self._closed)
+            # A file is not lost at its end: opened again it would begin again, for ever.
+            reconnect_s = self._reconnect_s if self._address.is_url else 0.0
+            live = LiveReader(self._address, self._read_timeout_s, reconnect_s, self._closed)
             yield from live.frames(opened)
             return
         opened = opened or self._address.open(live=False)

@@ -36,6 +36,12 @@ def test_a_live_stream_ends_with_its_connection_when_not_reconnected(clip):
             assert numbers(source) == list(range(20))
 
 
+def test_a_file_that_is_read_as_live_ends_with_its_last_frame(tmp_path):
+    path = write_clip(tmp_path / "a.ts", container="mpegts", options={"tune": "zerolatency"})
+    with VideoSource(path, live=True) as source:
+        assert numbers(itertools.islice(source, 40)) == list(range(20))
+
+
 def test_a_live_stream_that_breaks_off_goes_on_and_so_does_its_clock(clip):
     with Broadcast(clip, clip) as camera, VideoSource(camera.url, open_timeout_s=1.0) as source:
         frames = list(itertools.islice(source, 40))
