@@ -44,7 +44,7 @@ def decompressed(message: Any) -> NDArray[Any]:
     values = _stored(data[_CONFIG.size :], message.format)
     if encoding == "16uc1":
         return values
-    _, a, b = _CONFIG.unpack_from(data)
+    _, a, b = _CONFIG.unpack(data[: _CONFIG.size].tobytes())
     with np.errstate(divide="ignore", invalid="ignore"):  # values next to B are no depth
         metres = np.float32(a) / (values.astype(np.float32) - np.float32(b))
     metres[values == 0] = 0
@@ -61,4 +61,4 @@ def _stored(data: NDArray[np.uint8], form: str) -> NDArray[np.uint16]:
     values = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.ndim != 2:
         raise SourceError(f"a depth image in {form!r} is damaged, or has no 16 bits")
-    return values
+    return np.asarray(values, np.uint16)
