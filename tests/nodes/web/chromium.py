@@ -121,6 +121,9 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": phone})
         try:
+            # The page takes both over with its next frame.
+            coarse = f"matchMedia('(pointer: coarse)').matches === {str(phone).lower()}"
+            self.wait(f"innerWidth === {width} && {coarse}")
             yield
         finally:
             self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})

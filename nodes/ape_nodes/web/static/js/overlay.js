@@ -1,6 +1,7 @@
 // Boxes, labels, trails and zones above the masks, at the screen's own pixels.
 
 import { inkOn } from "./colours.js";
+import { flatContext } from "./painter.js";
 
 const FONT = 12;
 const PAD = 4;
@@ -25,9 +26,13 @@ const TRAIL_MS = 4000;
 
 /** Draws in pixels of the canvas, given parts of the image. */
 export class Overlay {
-  /** @param {HTMLCanvasElement} canvas */
-  constructor(canvas) {
-    this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  /**
+   * @param {HTMLCanvasElement} canvas
+   * @param {boolean} accelerated whether a graphics card draws what is below
+   */
+  constructor(canvas, accelerated) {
+    /** @type {CanvasRenderingContext2D} */
+    this.context = flatContext(canvas, { accelerated });
     /** @type {Map<number, {colour: string, points: [number, number, number][]}>} by track: x y ms */
     this.trails = new Map();
   }

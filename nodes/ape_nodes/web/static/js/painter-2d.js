@@ -1,6 +1,6 @@
 // Image and masks on a 2D canvas, where there is no WebGL2: the masks are layers of their own size.
 
-import { BLOCK } from "./painter.js";
+import { BLOCK, flatContext } from "./painter.js";
 
 /** @typedef {import("./painter.js").Painter} Painter */
 
@@ -142,7 +142,8 @@ function pixelsOf({ colours }, alphaOf) {
 
 const same = (/** @type {Uint32Array} */ a, /** @type {Uint32Array} */ b) => a.every((value, k) => value === b[k]);
 
-const offscreen = () => /** @type {OffscreenCanvasRenderingContext2D} */ (new OffscreenCanvas(1, 1).getContext("2d"));
+/** @returns {OffscreenCanvasRenderingContext2D} */
+const offscreen = () => flatContext(new OffscreenCanvas(1, 1));
 
 /**
  * @param {import("./decode.js").Bitmap} bitmap

@@ -27,13 +27,30 @@ import { FlatPainter } from "./painter-2d.js";
 export const BLOCK = 1 / 48;
 
 /** Whether a graphics card draws WebGL2; in software it is slower than 2D. */
-const hasGraphicsCard = () => {
+function hasGraphicsCard() {
   const gl = new OffscreenCanvas(1, 1).getContext("webgl2", { failIfMajorPerformanceCaveat: true });
   const names = gl?.getExtension("WEBGL_debug_renderer_info");
   const name = names ? gl.getParameter(names.UNMASKED_RENDERER_WEBGL) : "";
   gl?.getExtension("WEBGL_lose_context")?.loseContext(); // a page has few
   return gl !== null && !/swiftshader|llvmpipe|software/i.test(name);
-};
+}
+
+/** @type {boolean | undefined} */
+let found;
+
+/**
+ * Whether WebGL2 draws.
+ * @param {"auto" | "webgl" | "2d"} kind
+ */
+export const isAccelerated = (kind) => kind === "webgl" || (kind === "auto" && (found ??= hasGraphicsCard()));
+
+/**
+ * A 2D context; in software without the copies that a graphics process would need.
+ * @param {HTMLCanvasElement | OffscreenCanvas} canvas
+ * @param {{accelerated?: boolean, alpha?: boolean}} [options]
+ * @returns {any}
+ */
+export const flatContext = (canvas, { accelerated = false, alpha = true } = {}) => canvas.getContext("2d", { alpha, willReadFrequently: !accelerated });
 
 /**
  * @param {HTMLCanvasElement} canvas
@@ -41,9 +58,9 @@ const hasGraphicsCard = () => {
  * @returns {Painter}
  */
 export function painterFor(canvas, kind = "auto") {
-  if (kind === "webgl" || (kind === "auto" && hasGraphicsCard())) {
+  if (isAccelerated(kind)) {
     const gl = canvas.getContext("webgl2", { alpha: false, antialias: false });
     if (gl) return new GlPainter(gl);
   }
-  return new FlatPainter(/** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", { alpha: false })));
+  return new FlatPainter(flatContext(canvas, { alpha: false }));
 }

@@ -3,7 +3,7 @@
 import { detectionColour, rgb, shade } from "./colours.js";
 import { element, iconButton, scoreText, setIcon, setText } from "./dom.js";
 import { Overlay } from "./overlay.js";
-import { painterFor } from "./painter.js";
+import { isAccelerated, painterFor } from "./painter.js";
 import { ZoneEditor } from "./zone-editor.js";
 
 const FOLLOW_PART = 0.45; // of the image's width that is seen while a thing is followed
@@ -57,7 +57,7 @@ export class Tile {
     const { app, stream } = this;
     const { name } = stream.cam;
     this.overlayCanvas = element("canvas", { class: "overlay", "aria-hidden": "true" });
-    this.overlay = new Overlay(this.overlayCanvas);
+    this.overlay = new Overlay(this.overlayCanvas, isAccelerated(app.painter));
     this.message = element("p", { class: "stage-message" });
     this.stage = element("div", { class: "stage" }, this.overlayCanvas, this.message);
     this.#useCanvas(app.painter);
