@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ape_stream.batch.folder import json_bytes
 from ape_stream.batch.shards import write_whole
+from ape_stream.values.texts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,4 +90,4 @@ def table_of(summary: dict[str, Any]) -> Table:
 
 
 def _cell(regions: int, tracks: int) -> str:
-    return f"{regions} ({tracks} {'track' if tracks == 1 else 'tracks'})" if regions else "-"
+    return f"{regions} ({counted(tracks, 'track')})" if regions else "-"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ape_stream.values.texts import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,14 +29,15 @@ def lines_of(answer: Answer) -> Iterator[str]:
         single = sum(track.id is None for track in own)
         note = "" if mode == "vocabulary" else f"  ({mode})"
         yield (
-            f"{prompt.text}: {_of(len(own) - single, 'track')}, {_of(single, 'single region')},"
-            f" {_of(counts[prompt.text], 'region')} in all{note}"
+            f"{prompt.text}: {counted(len(own) - single, 'track')},"
+            f" {counted(single, 'single region')}, {counted(counts[prompt.text], 'region')} in all{note}"
         )
     for track in answer.tracks[:_SHOWN]:
         yield _track(track)
     if len(answer.tracks) > _SHOWN:
         yield f"  ... and {len(answer.tracks) - _SHOWN} more; --json lists all"
-    yield f"searched {_of(answer.searched, 'frame')}; {'exact' if answer.exact else 'not exact'}"
+    exact = "exact" if answer.exact else "not exact"
+    yield f"searched {counted(answer.searched, 'frame')}; {exact}"
     yield from answer.notes
     for one in answer.missing:
         times = f"{_clock(one.info.start_s)} to {_clock(one.info.end_s)}"
@@ -60,10 +63,11 @@ def _track(track: AnswerTrack) -> str:
 def _uncertain(answer: Answer) -> Iterator[str]:
     if not answer.recheck:
         return
-    yield f"{_of(len(answer.recheck), 'frame')} may hold more; --recheck runs the network on them:"
+    frames = counted(len(answer.recheck), "frame")
+    yield f"{frames} may hold more; --recheck runs the network on them:"
     for one, last, count in _joined(answer.recheck)[:_SHOWN]:
         times = _clock(one.time_s) if count == 1 else f"{_clock(one.time_s)}-{_clock(last.time_s)}"
-        yield f"  {one.video.name}  {times}  {_of(count, 'frame')}: {one.reason}"
+        yield f"  {one.video.name}  {times}  {counted(count, 'frame')}: {one.reason}"
 
 
 def _joined(frames: tuple[Uncertain, ...]) -> list[tuple[Uncertain, Uncertain, int]]:
@@ -77,10 +81,6 @@ def _joined(frames: tuple[Uncertain, ...]) -> list[tuple[Uncertain, Uncertain, i
                 continue
         runs.append((one, one, 1))
     return runs
-
-
-def _of(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _clock(time_s: float) -> str:

@@ -26,12 +26,12 @@ def annotate_given(given: Mapping[str, Any]) -> None:
     """
     options = _options(given)
     files = _for_files(given)
-    run = plan.from_options(options, default_outputs=())
+    run = plan.from_options(options)
     if shelf.is_for_files(options.sources, run.outputs, files):
         overwrite, as_json = given["overwrite"], given["as_json"]
         shelf.annotate_files(options.sources, run, files, overwrite=overwrite, as_json=as_json)
     else:
-        execute(plan.from_options(options), as_json=given["as_json"])
+        execute(plan.with_files(run, options), as_json=given["as_json"])
 
 
 def _options(given: Mapping[str, Any]) -> plan.Options:

@@ -15,13 +15,30 @@ __all__ = [
     "Stderr",
     "discard_stdout",
     "error_console",
+    "open_standard_streams",
     "say",
     "say_error",
     "show_warnings",
     "stdout_problem",
 ]
 
+_STDERR = 2  # number of its file descriptor
 _OPTIONS = {"overwrite=True": "--overwrite"}
+
+
+def open_standard_streams() -> None:
+    """Open what the process was started without, as by `>&-`, on the null device.
+
+    Python leaves such a stream out, and the next file that is opened gets its number: what a
+    native library or a child process prints would go into an output.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            mode = "w" if number else "r"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def say(line: str) -> None:

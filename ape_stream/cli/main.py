@@ -21,6 +21,7 @@ from ape_stream.cli import commands, index
 from ape_stream.cli.console import (
     Stderr,
     discard_stdout,
+    open_standard_streams,
     say,
     say_error,
     show_warnings,
@@ -83,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    open_standard_streams()
     show_warnings()
     with polite_end(last=argv is None) as ending:
         try:

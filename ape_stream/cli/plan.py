@@ -18,7 +18,7 @@ from ape_stream.values.texts import read_text
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Options", "from_file", "from_options", "model_with", "words"]
+__all__ = ["Options", "from_file", "from_options", "model_with", "with_files", "words"]
 
 VIDEOS = (".mp4", ".mkv")
 DEFAULT_OUTPUTS = ("overlay.mp4", "tracks.json", "results.jsonl", "sheet.png")
@@ -73,12 +73,11 @@ def _metrics(address: str | None) -> list[OutputConfig]:
     return [] if address is None else [OutputConfig(f"metrics:{address}")]
 
 
-def from_options(given: Options, *, default_outputs: Sequence[str] = DEFAULT_OUTPUTS) -> RunConfig:
+def from_options(given: Options) -> RunConfig:
     """The run that options describe, and a TOML file where they leave something open.
 
     Args:
-        given: The options.
-        default_outputs: Files of each stream, where neither options nor the TOML file name any.
+        given: The options; what they name is read once, it may be a pipe.
 
     Raises:
         UsageError: something given cannot be used.
@@ -92,9 +91,8 @@ def from_options(given: Options, *, default_outputs: Sequence[str] = DEFAULT_OUT
         plan = RunConfig(sources=sources, prompts=prompts)
     else:
         raise PromptError('no prompt given: say what to find, as in --prompt "red apple, dog face"')
-    hidden = {"blur": words(given.blur), "pixelate": words(given.pixelate)}
     # What is to be hidden must be looked for.
-    looked_for = PromptSet.of([*plan.prompts, *hidden["blur"], *hidden["pixelate"]])
+    looked_for = PromptSet.of([*plan.prompts, *words(given.blur), *words(given.pixelate)])
     threshold, prompts = _thresholds(given.thresholds, replace(plan, prompts=looked_for))
     plan = replace(
         plan,
@@ -105,18 +103,38 @@ def from_options(given: Options, *, default_outputs: Sequence[str] = DEFAULT_OUT
         threshold=threshold,
         policy=plan.policy if given.policy is None else _policy(given.policy),
         outputs=(
-            *_hiding(
-                _outputs(given.output, plan.outputs, sources, default_outputs),
-                _chosen_lists(hidden),
-            ),
+            *_hiding(_outputs(given.output, plan.outputs), given),
             *_metrics(given.metrics),
         ),
         overwrite=plan.overwrite or given.overwrite,
     )
-    # An output must not replace the file that the run was read from.
-    read = [path for path in (given.prompts_file, given.config) if path is not None]
-    refuse_inputs((Path(output.output) for output in plan.outputs), read)
+    _refuse_own_files(plan, given)
     return plan
+
+
+def with_files(run: RunConfig, given: Options) -> RunConfig:
+    """A run of `from_options`, with files of each stream where nothing names an output.
+
+    Raises:
+        UsageError: one of these files is what the run was read from.
+    """
+    metrics = tuple(_metrics(given.metrics))
+    if run.outputs != metrics:
+        return run
+    files = tuple(
+        OutputConfig(f"out/{source.name}/{file}", source.name)
+        for source in run.sources
+        for file in DEFAULT_OUTPUTS
+    )
+    run = replace(run, outputs=(*_hiding(files, given), *metrics))
+    _refuse_own_files(run, given)
+    return run
+
+
+def _refuse_own_files(run: RunConfig, given: Options) -> None:
+    """An output must not replace the file that the run was read from."""
+    read = [path for path in (given.prompts_file, given.config) if path is not None]
+    refuse_inputs((Path(output.output) for output in run.outputs), read)
 
 
 def words(lines: Sequence[str]) -> list[str]:
@@ -202,26 +220,14 @@ def _policy(name: str) -> Policy:
 
 
 def _outputs(
-    named: Sequence[str],
-    configured: tuple[OutputConfig, ...],
-    sources: tuple[SourceConfig, ...],
-    default: Sequence[str],
+    named: Sequence[str], configured: tuple[OutputConfig, ...]
 ) -> tuple[OutputConfig, ...]:
-    if named:
-        return tuple(OutputConfig(output) for output in named)
-    if configured:
-        return configured
-    return tuple(
-        OutputConfig(f"out/{source.name}/{file}", source.name)
-        for source in sources
-        for file in default
-    )
+    return tuple(OutputConfig(output) for output in named) or configured
 
 
-def _hiding(
-    outputs: tuple[OutputConfig, ...], hidden: Mapping[str, Any]
-) -> tuple[OutputConfig, ...]:
+def _hiding(outputs: tuple[OutputConfig, ...], given: Options) -> tuple[OutputConfig, ...]:
     """Give videos the prompts that they hide."""
+    hidden = _chosen_lists({"blur": words(given.blur), "pixelate": words(given.pixelate)})
     return tuple(
         replace(output, options={**output.options, **hidden})
         if hidden and Path(output.output).suffix.lower() in VIDEOS

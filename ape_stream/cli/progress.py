@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ape_stream.cli.console import error_console, say
 from ape_stream.signals import on_first_signal
+from ape_stream.values.texts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -194,7 +195,7 @@ def summary(stats: RunStats, found: Found) -> str:
     for stream in stats.streams.values():
         _add(causes, stream.dropped)
     drops = "".join(f", {count} dropped ({cause})" for cause, count in sorted(causes.items()))
-    return f"{stats.published} frames in {stats.elapsed_s:.1f} s{speed}{drops}"
+    return f"{counted(stats.published, 'frame')} in {stats.elapsed_s:.1f} s{speed}{drops}"
 
 
 def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
@@ -208,7 +209,8 @@ def found_lines(found: Found) -> list[str]:
     # In the order of the prompts.
     none = [text for text, count in found.regions.items() if not count]
     lines = [
-        f"  {text}: {found.regions[text]} regions, {found.tracks(text)} tracks"
+        f"  {text}: {counted(found.regions[text], 'region')},"
+        f" {counted(found.tracks(text), 'track')}"
         for text in some[::-1][:_WORDS_SHOWN]
     ]
     if len(some) > _WORDS_SHOWN:

@@ -21,6 +21,7 @@ from ape_stream.cli.console import error_console, say
 from ape_stream.cli.shelf_view import Bars, JsonLines, Lines
 from ape_stream.errors import StoppedError, UsageError
 from ape_stream.signals import on_first_signal
+from ape_stream.values.texts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -238,6 +239,6 @@ def _report(result: ShelfResult, *, as_json: bool) -> None:
     if summary["words_not_found"]:
         say(f"found nowhere: {', '.join(summary['words_not_found'])}")
     if summary["clips_without"]:
-        say(f"nothing found in {len(summary['clips_without'])} clips, see summary.json")
+        say(f"nothing found in {counted(len(summary['clips_without']), 'clip')}, see summary.json")
     for path in result.files:
         typer.echo(path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["clean_text", "read_text"]
+__all__ = ["clean_text", "counted", "read_text"]
 
 _PLAIN: Final = re.compile(r"[ -%'-~]*")
 """Printable ASCII without an ampersand: nothing in it is repaired."""
@@ -28,6 +28,11 @@ def clean_text(text: str) -> str:
     # Twice, as in the official code: web captions hold "&amp;amp;".
     repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
     return " ".join(repaired.split()).lower()
+
+
+def counted(count: int, what: str) -> str:
+    """A number and its noun: "1 track", "2 tracks"."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def read_text(path: Path) -> str:

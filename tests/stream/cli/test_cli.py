@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -197,3 +198,13 @@ def test_the_version_is_that_of_the_package(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"ape-stream {ape_stream.__version__}\n"
     assert ape_stream.__version__ == importlib.metadata.version("ape-stream")
+
+
+def test_a_list_of_prompts_may_be_a_pipe(folder, capsys):
+    reading, writing = os.pipe()
+    os.write(writing, b"cat\ndog\n")
+    os.close(writing)
+    code = annotate("fake://2", "--prompts-file", f"/dev/fd/{reading}", "--output", "fake:out.txt")
+    os.close(reading)
+    assert code == 0, capsys.readouterr().err
+    assert (folder / "out.txt").read_text().splitlines() == ["2 0 2", "2 1 2", "closed"]

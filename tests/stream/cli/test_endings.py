@@ -18,12 +18,16 @@ ROOT = Path(__file__).resolve().parents[3]
 OUTPUTS = ("--output", "o.json", "--output", "o.mp4", "--output", "o.jsonl", "--output", "maps/")
 
 
-def start(folder, *words, **more):
+def environment(folder):
     path = os.pathsep.join([str(folder), *(str(ROOT / p) for p in (".", "model", "nodes"))])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def start(folder, *words, **more):
     return subprocess.Popen(
         [sys.executable, "-m", "ape_stream", *words],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
+        env=environment(folder),
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more},
     )
 
@@ -183,3 +187,21 @@ def test_every_part_is_recovered_that_can_be(folder, capsys):
     assert (folder / "b.jsonl").exists()
     err = capsys.readouterr().err
     assert [err.count(name) for name in ("missing.json.part", "missing.jsonl.part")] == [1, 1]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_missing_from_the_start_change_no_exit_code(folder, closed):
+    run = f"{sys.executable} -m ape_stream annotate"
+    words = f"fake://3 --config fake.toml {' '.join(OUTPUTS)} {closed}"
+    script = f"{run} {words}; echo $? >code; {run} gone.mp4 --prompt cat {closed}; echo $? >>code"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=environment(folder),
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert Path("code").read_text().split() == ["0", "2"], done.stderr
+    assert "Traceback" not in done.stderr
+    assert "error" not in done.stdout
+    assert Path("o.json").exists()
