@@ -30,7 +30,8 @@ def lines_of(answer: Answer) -> Iterator[str]:
         note = "" if mode == "vocabulary" else f"  ({mode})"
         yield (
             f"{prompt.text}: {counted(len(own) - single, 'track')},"
-            f" {counted(single, 'single region')}, {counted(counts[prompt.text], 'region')} in all{note}"
+            f" {counted(single, 'single region')},"
+            f" {counted(counts[prompt.text], 'region')} in all{note}"
         )
     for track in answer.tracks[:_SHOWN]:
         yield _track(track)
