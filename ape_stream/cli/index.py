@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ape_stream.cli import options as opt  # noqa: TC001 (typer reads annotations while running)
+from ape_stream.values.texts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,7 +130,8 @@ def _report(result: IndexResult, out: Path, *, as_json: bool) -> None:
         elif state.problem:
             say(f"not whole: {state.clip.source}: {state.problem}")
     say(
-        f"{summary['clips']} clips, {summary['frames']} frames, {summary['rows']} queries kept,"
+        f"{counted(summary['clips'], 'clip')}, {counted(summary['frames'], 'frame')},"
+        f" {summary['rows']} queries kept,"
         f" {summary['dropped']} dropped, {summary['bytes'] / 1e6:.1f} MB"
     )
     typer.echo(out)

@@ -90,7 +90,7 @@ def live(  # noqa: PLR0913 (typer reads a command's options from its parameters)
         "browser": browser, "public": public, "tls": tls, "tokens": tokens, "folder": folder,
         "events": events, "webhook": webhook, "mqtt": mqtt, "blur": blur, "hosts": hosts,
     }  # fmt: skip
-    planned = plan.from_options(options, default_outputs=())
+    planned = plan.from_options(options)
     shown = tuple(replace(source, source=still_of(source.source)) for source in planned.sources)
     outputs = (*planned.outputs, _page_output(host, port, page))
     execute(replace(planned, sources=shown, outputs=outputs), as_json=as_json)
