@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ape_stream.errors import UsageError
-from ape_stream.sources.media import PATTERN, URL, find_media, natural_key
+from ape_stream.sources.media import URL, find_media, is_pattern, natural_key
 from ape_stream.specs import stream_name
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _plain_name(one: Found, folder: Path | None) -> str:
     if one.root is None or folder is None:
         return stream_name(one.spec, set())
     path = Path(one.spec).absolute()
-    if Path(one.spec).is_dir() or PATTERN.search(path.name):
+    if Path(one.spec).is_dir() or is_pattern(one.spec):
         # The images of a folder; where they lie in the shelf's own folder, its name must do.
         inside = one.files[0].parent.absolute().relative_to(folder)
         return inside.as_posix() if inside.parts else (folder.name or "images")

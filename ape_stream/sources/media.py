@@ -16,7 +16,7 @@ from ape_stream.values.texts import read_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PATTERN", "URL", "VIDEO_SUFFIXES", "Found", "expand", "find_media", "natural_key"]
+__all__ = ["URL", "VIDEO_SUFFIXES", "Found", "expand", "find_media", "is_pattern", "natural_key"]
 
 VIDEO_SUFFIXES: Final = frozenset(
     [
@@ -47,7 +47,7 @@ VIDEO_SUFFIXES: Final = frozenset(
     ]
 )
 """Suffixes of what is taken as a video inside a folder; a file that is named may have any."""
-PATTERN: Final = re.compile(r"[*?\[]")
+_PATTERN: Final = re.compile(r"[*?\[]")
 URL: Final = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _DIGITS: Final = re.compile(r"(\d+)")
 _LISTS: Final = frozenset((".streams", ".txt"))
@@ -81,7 +81,7 @@ def expand(spec: str) -> list[str]:
     if _is_list(spec):
         lines = _lines(Path(spec))
         return [one for line in lines for one in expand(line)] or [spec]
-    several = _is_pattern(spec) or (spec and Path(spec).is_dir())
+    several = is_pattern(spec) or (spec and Path(spec).is_dir())
     found = [one.spec for one in find_media(spec)] if several else []
     return found or [spec]
 
@@ -102,7 +102,7 @@ def find_media(source: str, skip: Path | None = None) -> Iterator[Found]:
     path = checked_path(source)
     if source and path.is_dir():
         yield from _in_folder(path, skip)
-    elif _is_pattern(source):
+    elif is_pattern(source):
         yield from _matching(source, skip)
     elif _is_list(source):
         lines = _lines(path)
@@ -122,9 +122,9 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(1, int(p), "") if p.isdecimal() else (0, 0, p) for p in _DIGITS.split(name)]
 
 
-def _is_pattern(source: str) -> bool:
-    # A file whose own name holds a bracket is a file.
-    return bool(PATTERN.search(source)) and not URL.match(source) and not Path(source).exists()
+def is_pattern(source: str) -> bool:
+    """Whether a source stands for files; one whose own name holds a bracket is a file."""
+    return bool(_PATTERN.search(source)) and not URL.match(source) and not Path(source).exists()
 
 
 def _in_folder(root: Path, skip: Path | None) -> Iterator[Found]:
@@ -181,7 +181,7 @@ def _matching(pattern: str, skip: Path | None) -> Iterator[Found]:
 def _fixed_parts(pattern: Path) -> Iterator[str]:
     """The folders of a pattern before its first wildcard."""
     for part in pattern.parts[:-1]:
-        if PATTERN.search(part):
+        if _PATTERN.search(part):
             return
         yield part
 

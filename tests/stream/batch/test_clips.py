@@ -50,6 +50,13 @@ def test_patterns_and_lists_stand_for_their_files(tree):
     assert names(listing) == ["list"]  # images alone are one clip, in the list's order
 
 
+def test_a_file_with_brackets_in_its_name_keeps_it(tree):
+    for name in ("talk [x1].mp4", "talk [x2].mp4", "why?.mp4"):
+        (tree / "day 10" / name).touch()
+    expected = ["day 10/b", "day 10/talk [x1]", "day 10/talk [x2]", "day 10/why?"]
+    assert names(f"{tree}/day 10", tree / "a.mp4")[1:] == expected
+
+
 def test_a_file_by_two_ways_is_one_clip(tree):
     assert names(tree, tree / "a.mp4", tree / "day 1" / ".." / "a.mp4") == names(tree)
 
