@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ __all__ = [
 RESERVED: Final = frozenset(("failed.jsonl", "plan.json", "report.html", "summary.json"))
 """Names that the job itself writes into the output folder."""
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+"""Characters of a file's name that would break lines of tables and of answers."""
 _SAMPLE: Final = 1 << 16
 """Bytes read at the head, the middle and the end of a file for its digest."""
 
@@ -113,7 +116,7 @@ def is_clip(source: str) -> bool:
 
 def _named(found: list[Found], folder: Path | None, reserved: Collection[str]) -> dict[str, Found]:
     """Every source under a name of its own."""
-    plain = [_plain_name(one, folder) for one in found]
+    plain = [_CONTROL.sub("_", _plain_name(one, folder)) for one in found]
     counts = Counter(plain)
     named: dict[str, Found] = {}
     taken = {name.casefold() for name in reserved}

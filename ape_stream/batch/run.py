@@ -145,6 +145,8 @@ def _refuse(out: OutFolder, old: Plan | None, new: Plan, takeover: Takeover) -> 
     if old is None:
         _refuse_unplanned(out, new, takeover.final_files)
         return
+    if old.find.keys() != new.find.keys():
+        raise ConfigError(f"{out.root} is the folder of another command: give another --out-dir")
     found, written = differences(old.find, new.find), differences(old.write, new.write)
     if takeover.may_differ is not None:
         written = [line for line in written if not line.startswith(takeover.may_differ)]

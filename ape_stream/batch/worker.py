@@ -110,6 +110,10 @@ class Worker:
         return job
 
     def _reading(self, clip: Clip) -> Reading:
+        try:
+            clip.source.encode()
+        except UnicodeEncodeError as error:  # records and annotation formats are UTF-8
+            raise SourceError("its name is not UTF-8: rename the file") from error
         folder = None if self._setup.folder is None else Path(self._setup.folder)
         spec, setup = clip_spec(folder, clip), self._setup
         return Reading(spec, clip.name, setup.selection, setup.source, folder)

@@ -51,6 +51,8 @@ def recover(part: str | Path, *, overwrite: bool = False) -> tuple[Path, str]:
     path = Path(part)
     final = path.with_name(path.name.removesuffix(PART))
     kind = "labels" if path.is_dir() else final.suffix.lower()
+    if path.suffix == ".mcap" or any(path.glob("*.mcap")):
+        raise UsageError(f"{path} is a bag: what a killed run wrote is read as it is")
     if path.suffix != PART or kind not in _KINDS:
         known = ", ".join(f"name{suffix}{PART}" for suffix in _KINDS if suffix != "labels")
         raise UsageError(f"{path} is not left from a run: give {known} or a folder{PART}")

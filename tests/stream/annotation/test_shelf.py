@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 
 from ape_stream.annotation import shelf
 from ape_stream.batch import state
+from ape_stream.cli.main import main
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shelves import annotate, final_files, lines_of, start, summary_of, write, write_shelf
@@ -122,6 +123,13 @@ def wait_for(path):
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+def test_an_index_does_not_go_on_in_the_folder_of_a_job(folder, capsys):
+    write(folder / "a.mp4", frames=3)
+    assert annotate("a.mp4") == 0
+    assert main(["index", "a.mp4", "--out-dir", "out"]) == 2
+    assert "is the folder of another command" in capsys.readouterr().err
 
 
 def test_another_plan_is_refused_with_what_differs(folder, capsys):

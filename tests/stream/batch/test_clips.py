@@ -57,6 +57,12 @@ def test_a_file_with_brackets_in_its_name_keeps_it(tree):
     assert names(f"{tree}/day 10", tree / "a.mp4")[1:] == expected
 
 
+def test_names_are_one_line(tree):
+    for name in ("a\nb.mp4", "a\tb.mp4"):
+        (tree / "day 10" / name).touch()
+    assert names(tree / "day 10") == ["a_b-mp4", "a_b-mp4-2", "b"]
+
+
 def test_a_file_by_two_ways_is_one_clip(tree):
     assert names(tree, tree / "a.mp4", tree / "day 1" / ".." / "a.mp4") == names(tree)
 

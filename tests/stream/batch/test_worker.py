@@ -59,6 +59,10 @@ def test_a_clip_that_cannot_be_read_loads_no_model(run):
     assert run("junk.mp4", b"junk") == ["started", "failed"]
 
 
+def test_a_name_that_no_record_can_hold_fails_its_clip_alone(run):
+    assert run("caf\udce9.png", png()) == ["started", "failed"]
+
+
 def test_the_model_is_loaded_with_the_first_clip_that_can_be_read(run):
     assert run("a.png", png())[:3] == ["started", "loading", "loaded"]
     assert run("b.png", png()) == ["started", "open", "frames", "shard", "done"]

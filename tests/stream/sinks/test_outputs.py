@@ -354,11 +354,15 @@ def test_a_torn_end_is_left_out(tmp_path, name):
         ("gone.json.part", "there is no"),
         ("o.json", "is not left from a run"),
         ("o.txt.part", "is not left from a run"),
+        ("bag", "bag is a bag: what a killed run wrote is read as it is"),
+        ("bag/bag_0.mcap", "is a bag"),
     ],
 )
 def test_what_is_no_part_is_refused(tmp_path, name, says):
     (tmp_path / "o.json").touch()
     (tmp_path / "o.txt.part").touch()
+    (tmp_path / "bag").mkdir()
+    (tmp_path / "bag/bag_0.mcap").touch()
     with pytest.raises(UsageError, match=says):
         recover(tmp_path / name)
 
