@@ -33,6 +33,13 @@ _PLAIN: Final = (
 _PLAIN_NAMES: Final = {one.__name__: one for one in _PLAIN}
 
 
+def _encode(text: str, encoding: str) -> bytes:
+    """Bytes, and with them arrays, as protocols before 3 hold them: text of characters 0..255."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it has bytes as text in {encoding!r}")
+    return text.encode("latin1")
+
+
 class _Plain(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         # As numpy 1 called it.
@@ -41,6 +48,8 @@ class _Plain(pickle.Unpickler):
             return super().find_class(module, name)
         if module in {"builtins", "__builtin__"} and name in _PLAIN_NAMES:
             return _PLAIN_NAMES[name]
+        if (module, name) == ("_codecs", "encode"):
+            return _encode
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no data")
 
 

@@ -213,9 +213,22 @@ def test_a_pickle_cannot_run_anything(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="which is no data"):
         read_pickle(path)
     assert not (tmp_path / "made").exists()
-    good = {"a": [1, "b"], "c": np.arange(6.0).reshape(2, 3), "d": np.int64(3)}
-    path.write_bytes(pickle.dumps(good))
-    assert read_pickle(path)["c"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_plain_values_and_arrays_are_read_from_a_pickle_of_any_protocol(
+    tmp_path: Path, protocol: int
+) -> None:
+    path = tmp_path / "a.pkl"
+    good = {"a": [1, "b"], "c": np.arange(6.0).reshape(2, 3), "d": np.int64(3), "e": b"\xff\x00"}
+    path.write_bytes(pickle.dumps(good, protocol))
+    again = read_pickle(path)
+    assert again.pop("c").tolist() == good.pop("c").tolist()
+    assert again == good
+    # Bytes of protocol 0 name a codec: only the one that Python writes is known.
+    path.write_bytes(b"c_codecs\nencode\n(Va\nVrot13\ntR.")
+    with pytest.raises(SourceError, match="bytes as text in 'rot13'"):
+        read_pickle(path)
 
 
 def test_an_annotation_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:
