@@ -1,5 +1,7 @@
 """The page for one image in a real Chromium: another image, views, and where to look."""
 
+import base64
+import json
 import time
 
 import cv2
@@ -84,6 +86,34 @@ def test_views_are_chosen_by_key_and_list(page):
     page.run("document.activeElement.blur()")
     page.keys("v")
     assert view_of(page, "instances") == first
+
+
+def test_image_and_results_are_downloaded(page):
+    page.run("""
+        const blobs = [], {createObjectURL} = URL;
+        URL.createObjectURL = (blob) => (blobs.push(blob), createObjectURL.call(URL, blob));
+        window.files = [];
+        HTMLAnchorElement.prototype.click = function () {
+            files.push(blobs.pop().arrayBuffer().then((bytes) =>
+                [this.download, btoa(String.fromCharCode(...new Uint8Array(bytes)))]));
+        };
+    """)
+    page.click("#still-save")
+    page.wait("window.files.length === 2")
+    files = {name[-4:]: base64.b64decode(data) for name, data in page.value("Promise.all(files)")}
+    image = cv2.imdecode(np.frombuffer(files[".png"], np.uint8), cv2.IMREAD_COLOR)
+    assert np.ptp(image.reshape(-1, 3), axis=0).max() > 50  # masks are drawn on the grey
+    record = json.loads(files["json"])
+    assert (record["size"], record["view"]) == (list(SIZE), "instances")
+    assert len(record["detections"]) == 2
+    for one in record["detections"]:
+        x1, y1, x2, y2 = one["box"]
+        filled = np.zeros(SIZE, bool)
+        filled[y1:y2, x1:x2] = True
+        assert one["segmentation"]["size"] == list(SIZE)
+        runs = one["segmentation"]["counts"]
+        dense = np.repeat(np.arange(len(runs)) % 2, runs).reshape(SIZE, order="F")
+        assert (dense == filled).mean() > 0.99  # the label map is smaller than the image
 
 
 def test_where_to_look_is_drawn_and_given_up(page):
