@@ -1,4 +1,4 @@
-"""The size of the screen, which OpenCV does not tell."""
+"""The size of the screen, which OpenCV does not report."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def _metadata(name: str, key: str, value: str) -> bytes:
     return _RECORD.pack(0x0C, len(record)) + record
 
 
-# Its first record tells it from the end of a recording that was closed without an index.
+# Its first record is what the end of a recording that was closed without an index lacks.
 _END_FOR_NOW: Final = _metadata("ape_stream", "partial", "the recorder was not closed") + _END
 
 
