@@ -247,29 +247,40 @@ class Camera:
             meta["counts"] = found.counts
         image = b""
         if variant.codec == "sync":
-            work = partial(encode_jpeg, result.frame.image, variant.width)
-            image, meta["encode_ms"] = self._timed(work)
+            image = self._jpeg(result.frame, variant.width, meta)
         kind = protocol.SYNCED if variant.codec == "sync" else protocol.MASKS
         return protocol.pack(
             self._head(kind, result.frame, found.rev), meta, protocol.pack_label_map(labels), image
         )
 
     def _image(self, variant: Variant, serial: int, frame: Frame) -> Encoded:
-        meta, key = _meta(frame), True
+        meta = _meta(frame)
         if variant.codec == "h264":
-            encoder = self._h264.setdefault(variant.width, H264Encoder(variant.width))
-            asked = variant.width in self._keys and encoder.since_key_s >= KEY_EVERY_S
-            work = partial(encoder.encode, frame.image, key=asked)
-            (image, key), meta["encode_ms"] = self._timed(work)
-            meta["codec"] = encoder.codec
-            if key:
-                self._keys.discard(variant.width)
+            kind = protocol.H264
+            image, key = self._h264_unit(frame, variant.width, meta)
         else:
-            jpeg = partial(encode_jpeg, frame.image, variant.width)
-            image, meta["encode_ms"] = self._timed(jpeg)
-        kind = protocol.H264 if variant.codec == "h264" else protocol.JPEG
+            kind, key = protocol.JPEG, True
+            image = self._jpeg(frame, variant.width, meta)
         head = self._head(kind, frame, 0, protocol.KEY if key else 0)
         return Encoded(variant, serial, protocol.pack(head, meta, b"", image), key)
+
+    def _jpeg(self, frame: Frame, width: int, meta: dict[str, Any]) -> bytes:
+        """The frame as a JPEG; notes in `meta` how long it took."""
+        image, meta["encode_ms"] = self._timed(partial(encode_jpeg, frame.image, width))
+        return image
+
+    def _h264_unit(self, frame: Frame, width: int, meta: dict[str, Any]) -> tuple[bytes, bool]:
+        """The frame as an access unit, and whether it is a key frame; `meta` as in `_jpeg`."""
+        encoder = self._h264.get(width)
+        if encoder is None:
+            encoder = self._h264[width] = H264Encoder(width)
+        asked = width in self._keys and encoder.since_key_s >= KEY_EVERY_S
+        work = partial(encoder.encode, frame.image, key=asked)
+        (image, key), meta["encode_ms"] = self._timed(work)
+        meta["codec"] = encoder.codec
+        if key:
+            self._keys.discard(width)
+        return image, key
 
     def _timed(self, work: Callable[[], T]) -> tuple[T, float]:
         """What an encoder returns, and how long it took, milliseconds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +17,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from ape_stream.wire.codecs import encode_image
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from av.video.codeccontext import VideoCodecContext
     from numpy.typing import NDArray
 
@@ -28,6 +31,11 @@ WIDTHS: Final = (1920, 1280, 960, 640, 320)
 QUALITY: Final = 80
 KEY_FRAME_S: Final = 2.0
 NOMINAL_RATE: Final = 30
+QP: Final = 26
+"""H.264 quantiser of an image without much noise; x264 codes key frames 3 finer."""
+MAX_QP: Final = 40
+BYTES_PER_PIXEL: Final = 0.04
+"""Of images between key frames, a quarter of a JPEG's: with more the quantiser rises."""
 _CLOCK: Final = Fraction(1, 1_000_000)
 _SPS: Final = b"\0\0\0\1\x67"
 
@@ -77,6 +85,10 @@ def encode_jpeg(image: NDArray[np.uint8], width: int) -> bytes:
 class H264Encoder:
     """H.264 in Annex B without delay: what is given is encoded at once.
 
+    The quantiser is constant from one key frame to the next: x264's own rate control first looks at
+    every image at half its size, a quarter of the whole time. Noise, which would make images many
+    times as large, is met here instead: the quantiser of the next key frame follows their sizes.
+
     Args:
         width: Most pixels of a row.
     """
@@ -87,6 +99,9 @@ class H264Encoder:
         self._size = (0, 0)
         self._key_s = 0.0
         self._pts = -1
+        self._qp = QP
+        self._sizes: list[int] = []
+        """Bytes of the images since the last key frame."""
         self.codec = ""
         """WebCodecs' name of what comes out, such as avc1.42c01f; known after the first image."""
 
@@ -104,31 +119,48 @@ class H264Encoder:
         # 4:2:0 colour needs even sides: an odd row or column is left out.
         image = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
         now = time.monotonic()
-        if self._context is None or image.shape[:2] != self._size:
-            self._context, self._size, key = (
-                _x264(image.shape[1], image.shape[0]),
-                image.shape[:2],
-                True,
-            )
-        key = key or now - self._key_s >= KEY_FRAME_S
-        planes = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), np.uint8)
-        frame = _frame(planes)
+        size = image.shape[:2]
+        key = key or size != self._size or now - self._key_s >= KEY_FRAME_S
+        if key:
+            self._begin(size, now)
+        assert self._context is not None  # noqa: S101 (the first image is a key frame)
+        frame = _frame(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), np.uint8))
         self._pts = max(self._pts + 1, int(now * 1e6))
         frame.pts, frame.time_base = self._pts, _CLOCK
         frame.pict_type = PictureType.I if key else PictureType.NONE
         packets = self._context.encode(frame)
         data = b"".join(bytes(packet) for packet in packets)
         if key:
-            self._key_s = now
             # Profile, constraints and level as in the sequence parameter set (RFC 6381, 3.3).
             at = data.find(_SPS) + len(_SPS)
             self.codec = f"avc1.{data[at : at + 3].hex()}"
+        else:
+            self._sizes.append(len(data))
         return data, any(packet.is_keyframe for packet in packets)
+
+    def _begin(self, size: tuple[int, int], now: float) -> None:
+        """Begin a group of images, with a new context where their size or quantiser changes."""
+        qp = _next_qp(self._qp, self._sizes, size[0] * size[1])
+        if self._context is None or (size, qp) != (self._size, self._qp):
+            self._context = _x264(size[1], size[0], qp)
+        self._size, self._qp, self._key_s = size, qp, now
+        self._sizes = []
 
     @property
     def since_key_s(self) -> float:
         """Seconds since the last key frame."""
         return time.monotonic() - self._key_s
+
+
+def _next_qp(qp: int, sizes: Sequence[int], pixels: int) -> int:
+    """The quantiser after images of so many bytes each; six more about halve them."""
+    if not sizes:
+        return qp
+    share = sum(sizes) / len(sizes) / (pixels * BYTES_PER_PIXEL)
+    if share > 1:
+        return min(MAX_QP, qp + math.ceil(4 * math.log2(share)))
+    # Far below only: two finer may be many times as much, where noise passes the dead zone.
+    return max(QP, qp - 2) if share < 1 / 4 else qp
 
 
 def _frame(planes: NDArray[np.uint8]) -> av.VideoFrame:
@@ -141,7 +173,7 @@ def _frame(planes: NDArray[np.uint8]) -> av.VideoFrame:
     return make(planes, format="yuv420p")
 
 
-def _x264(width: int, height: int) -> VideoCodecContext:
+def _x264(width: int, height: int, qp: int = QP) -> VideoCodecContext:
     context: VideoCodecContext = av.CodecContext.create("libx264", "w")
     context.width, context.height = width, height
     context.pix_fmt = "yuv420p"
@@ -153,7 +185,7 @@ def _x264(width: int, height: int) -> VideoCodecContext:
     context.options = {
         "preset": "ultrafast",
         "tune": "zerolatency",
-        "crf": "26",
+        "qp": str(qp),
         "g": "100000",  # key frames come by time and on demand
         "x264-params": "annexb=1:repeat-headers=1:threads=1",
     }
