@@ -4,6 +4,7 @@ Only those match whose types and QoS do, by the rules of DDS.
 """
 
 import collections
+import contextlib
 import enum
 import threading
 
@@ -81,10 +82,34 @@ class CallbackGroup:
     def __init__(self):
         self.lock = threading.Lock()
 
+    def can_execute(self, entity):
+        return True
+
+
+class Handle(contextlib.nullcontext):
+    """That of a context, a guard condition or a subscription."""
+
+    @property
+    def pointer(self):
+        return id(self)
+
+
+class GuardCondition:
+    def __init__(self, callback, callback_group, context=None):
+        assert isinstance(context, Context)
+        self.handle = Handle()
+        self.handle.triggered = False
+
+    def trigger(self):
+        self.handle.triggered = True
+
+    def destroy(self):
+        assert self.handle.triggered, "destroyed while it is waited for"
+
 
 class Context:
     def __init__(self):
-        self.alive, self.arguments = False, []
+        self.alive, self.arguments, self.handle = False, [], Handle()
 
     def ok(self):
         return self.alive
@@ -191,9 +216,23 @@ class Subscription(Endpoint):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.events, self.publishers, self.refused, self.lost = None, 0, 0, 0
+        self.handle, self.event_handlers, self.raw = Handle(), [], False
+        self.handle.reader, self.handle.take_message = self, self._take
         if self.qos.durability is DurabilityPolicy.TRANSIENT_LOCAL:
             for writer in self.matches():
                 self.waiting.extend(writer.kept)
+
+    @property
+    def msg_type(self):
+        return self.kind
+
+    @property
+    def topic_name(self):
+        return self.topic
+
+    def _take(self, kind, raw):
+        assert (kind, raw) == (self.kind, False)
+        return (self.waiting.popleft(), {}) if self.alive and self.waiting else None
 
     def unmatched(self):
         """The policies that keep publishers of this topic away."""

@@ -4,6 +4,7 @@ Signatures, callback order and refusals follow rclpy's sources (Jazzy). Executor
 the calling thread. `install` puts it and its messages where `import rclpy` finds them.
 """
 
+import contextlib
 import enum
 import itertools
 import sys
@@ -19,6 +20,7 @@ from fake_graph import (
     Context,
     DurabilityPolicy,
     ExternalShutdownException,
+    GuardCondition,
     HistoryPolicy,
     InvalidHandle,
     InvalidParameterTypeException,
@@ -138,8 +140,9 @@ class SingleThreadedExecutor:
                     timer.due_s = time.monotonic() + timer.period_s
                     timer.callback()
             for reader in list(node._subscriptions):
-                if reader.alive and reader.events is not None:
-                    report(reader)
+                if not reader.group.can_execute(reader):
+                    continue
+                report(reader)
                 while reader.alive and reader.waiting:
                     reader.callback(reader.waiting.popleft())
         time.sleep(min(0.01, timeout_sec or 0.01))
@@ -157,6 +160,8 @@ def report(reader):
     """Call back what has happened to a subscription: publishers, refused ones, lost messages."""
     event = types.SimpleNamespace
     events = reader.events
+    if events is None or not reader.alive:
+        return
     if events.matched and len(reader.matches()) != reader.publishers:
         reader.publishers = len(reader.matches())
         events.matched(event(current_count=reader.publishers))
@@ -177,9 +182,45 @@ class MultiThreadedExecutor(SingleThreadedExecutor):
         return super().shutdown(timeout_sec)
 
 
+class WaitSet:
+    """Polls; what happened to a subscription is called back while it waits for it."""
+
+    def __init__(self, subscriptions, guards, timers, clients, services, events, context):
+        self._sizes, self._context = (subscriptions, guards), context
+
+    def clear_entities(self):
+        self._readers, self._guards = [], []
+
+    def add_subscription(self, handle):
+        self._readers.append(handle.reader)
+
+    def add_guard_condition(self, handle):
+        self._guards.append(handle)
+
+    def wait(self, timeout_ns):
+        assert (len(self._readers), len(self._guards)) == self._sizes
+        end_s = time.monotonic() + timeout_ns / 1e9
+        while time.monotonic() < end_s and not any(one.triggered for one in self._guards):
+            for reader in self._readers:
+                with contextlib.suppress(InvalidHandle):  # of a context that was shut down
+                    report(reader)
+            if self.get_ready_entities("subscription"):
+                break
+            time.sleep(0.002)
+
+    def get_ready_entities(self, kind):
+        assert kind == "subscription"
+        return [reader.handle.pointer for reader in self._readers if reader.waiting]
+
+
+implementation_singleton = types.SimpleNamespace(
+    rclpy_implementation=types.SimpleNamespace(WaitSet=WaitSet)
+)
+
+
 CONTENT = {
     "rclpy": (init, try_shutdown, ok, create_node),
-    "rclpy.callback_groups": (),
+    "rclpy.callback_groups": (CallbackGroup,),
     "rclpy.clock": (Clock, ClockType),
     "rclpy.context": (Context,),
     "rclpy.event_handler": (PublisherEventCallbacks, SubscriptionEventCallbacks),
@@ -190,6 +231,8 @@ CONTENT = {
         ParameterUninitializedException,
     ),
     "rclpy.executors": (ExternalShutdownException, SingleThreadedExecutor, MultiThreadedExecutor),
+    "rclpy.guard_condition": (GuardCondition,),
+    "rclpy.impl": (),
     "rclpy.lifecycle": (LifecycleNode, LifecycleState, TransitionCallbackReturn),
     "rclpy.node": (Node,),
     "rclpy.parameter": (Parameter,),
@@ -208,6 +251,8 @@ def install(patch):
         parent, _, short = name.rpartition(".")
         if parent:
             setattr(made[parent], short, made[name])
+    made["rclpy.impl"].implementation_singleton = implementation_singleton
+    patch.setitem(sys.modules, "rclpy.impl.implementation_singleton", implementation_singleton)
     made["rclpy.callback_groups"].MutuallyExclusiveCallbackGroup = CallbackGroup
     for name, module in itertools.chain(made.items(), fake_messages.modules().items()):
         patch.setitem(sys.modules, name, module)

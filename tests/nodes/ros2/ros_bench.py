@@ -27,6 +27,7 @@ OURS = (
     "ape_nodes.ros2.rclpy_node.detect",
     "ape_nodes.ros2.rclpy_node.image_input",
     "ape_nodes.ros2.rclpy_node.outputs",
+    "ape_nodes.ros2.rclpy_node.receiver",
 )
 PATIENCE_S = 60.0  # what is waited for, so that a busy machine fails no test
 STAMP = (1_700_000_000, 7)

@@ -53,6 +53,17 @@ def test_what_the_user_has_chosen_stays(tmp_path, environment):
     assert environment == before
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "warns"),
+    [("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST", True), ("ROS_LOCALHOST_ONLY", "1", True),
+     ("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET", False)],
+)  # fmt: skip
+def test_large_data_on_one_host_only_is_warned_of(tmp_path, caplog, name, value, warns):
+    environment = {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA?max_msg_size=1MB", name: value}
+    enlarge_shared_memory(environment, tmp_path)
+    assert (name in caplog.text) is warns
+
+
 def test_a_profile_in_the_present_folder_stays(tmp_path):
     (tmp_path / "DEFAULT_FASTRTPS_PROFILES.xml").touch()
     assert not enlarge_shared_memory({}, tmp_path)

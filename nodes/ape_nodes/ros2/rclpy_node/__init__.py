@@ -3,6 +3,7 @@
 main               the executable `ape_node`; process: arguments, executor, shutdown
 node, image_input, outputs, detect  ApeNode
 backend            topics through rclpy, also for the `ros2` source and sink
+receiver           receives images in a thread of its own
 shared_memory      more of it for Fast DDS, by the profile `fast_dds.xml`
 build_vision_msgs  compiles vision_msgs, and the services of `../interfaces`, for the wheels
 """

@@ -6,13 +6,12 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from ape_nodes.ros2.health import DepthWatch, InputWatch
 from ape_nodes.ros2.messages import frame_of
 from ape_nodes.ros2.rclpy_node.backend import has_message, message_class, rclpy_qos
+from ape_nodes.ros2.rclpy_node.receiver import Receiver
 from ape_nodes.ros2.space.depth import NOT_PAIRED, DepthPairs, DepthReader, stamp_ns_of
 from ape_nodes.ros2.space.tf import TransformTree
 from ape_nodes.ros2.topics import INPUTS
@@ -93,11 +92,8 @@ class ImageInput:
         self._paced = paced
         self._node = node
         self._source = source
-        # Its own group: images are received while a parameter callback waits for the model.
-        self._group = MutuallyExclusiveCallbackGroup()
         self._rate_limit = RateLimit()
-        self._image: Any = None
-        self._others: list[Any] = []
+        self._receiver: Receiver | None = None
         self._pairs: DepthPairs[Any] | None = None
         self._depth = DepthReader(self.transforms)
         self._video: VideoDecoder | None = None
@@ -112,7 +108,7 @@ class ImageInput:
     @property
     def is_subscribed(self) -> bool:
         """Whether the node is subscribed to the image now."""
-        return self._image is not None
+        return self._receiver is not None
 
     @property
     def depth_problem(self) -> str:
@@ -123,22 +119,23 @@ class ImageInput:
 
     def subscribe(self) -> None:
         """Subscribe, unless that is done already."""
-        if self._image is not None:
+        if self._receiver is not None:
             return
+        self._receiver = receiver = Receiver(self._node)
         transport = self._value("image_transport")
         topic = self.topic(transport)
         self._video = VideoDecoder() if transport in ("ffmpeg", "foxglove") else None
         if self._value("depth") != "none":
-            self._subscribe_depth()
+            self._subscribe_depth(receiver)
         self.watch.subscribed(topic, time.monotonic())
         spec = _SPECS[_TRANSPORTS[transport]]
         reliable = self._value("image_reliability") == "reliable"
-        self._image = self._subscription(
-            spec, topic, self._on_image, reliable=reliable, events=self._events()
-        )
+        qos = rclpy_qos(spec, reliable=reliable)
+        receiver.subscribe(message_class(spec.type), topic, self._on_image, qos, self._events())
+        receiver.start()
         self._log(f"an output has a reader: subscribed to {topic}")
 
-    def _subscribe_depth(self) -> None:
+    def _subscribe_depth(self, receiver: Receiver) -> None:
         kind = self._value("depth")
         self._pairs = DepthPairs(round(1e9 * self._value("depth_slop")))
         self._depth = DepthReader(self.transforms, rectified=self._value("rectified"))
@@ -152,7 +149,7 @@ class ImageInput:
         for name, callback in wanted:
             if (spec := _SPECS[name]) and self._exists(spec):
                 topic = name if name.startswith("/") else self._resolved(name)
-                self._others.append(self._subscription(spec, topic, callback))
+                receiver.subscribe(message_class(spec.type), topic, callback, rclpy_qos(spec))
 
     def _exists(self, spec: TopicSpec) -> bool:
         if not has_message(spec.type):
@@ -161,25 +158,6 @@ class ImageInput:
             )
             return False
         return True
-
-    def _subscription(
-        self,
-        spec: TopicSpec,
-        topic: str,
-        callback: Callable[[Any], None],
-        *,
-        reliable: bool | None = None,
-        events: Any = None,
-    ) -> Any:
-        return self._node.create_subscription(
-            message_class(spec.type),
-            topic,
-            callback,
-            rclpy_qos(spec, reliable=reliable),
-            callback_group=self._group,
-            event_callbacks=events,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
 
     def _events(self) -> SubscriptionEventCallbacks:
         def lost(event: Any) -> None:
@@ -211,12 +189,10 @@ class ImageInput:
 
     def unsubscribe(self, reason: str) -> None:
         """End all subscriptions, unless there are none; the reason is logged."""
-        if self._image is None:
+        if self._receiver is None:
             return
-        for subscription in (self._image, *self._others):
-            self._node.destroy_subscription(subscription)
-        self._image, self._pairs = None, None
-        self._others.clear()
+        self._receiver.end()
+        self._receiver, self._pairs = None, None
         self.watch.unsubscribed()
         self._log(f"{reason}: unsubscribed")
 

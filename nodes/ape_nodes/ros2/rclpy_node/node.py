@@ -4,9 +4,9 @@ configure loads the model, activate starts the pipeline and subscribes, deactiva
 keeps the model, cleanup frees it. Written for Jazzy and newer.
 
 Lifecycle, parameters, services and timers run one at a time in the node's default callback group;
-images have a group of their own, so that they are received while prompts are embedded; a thread
-that lives as long as the active state publishes results. `~/detect` has a group of its own as well:
-it is the one callback in which the model runs.
+`~/detect` has a group of its own: it is the one callback in which the model runs. Images are
+received in a thread that lives as long as their subscription (see `receiver`), and results are
+published in one that lives as long as the active state.
 """
 
 from __future__ import annotations

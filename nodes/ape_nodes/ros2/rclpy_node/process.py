@@ -79,9 +79,9 @@ def run(argv: Sequence[str], *, last: bool = False) -> int:
         # rclpy's own handlers would shut the context down while the nodes still use it.
         rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
         nodes: list[ApeNode] = []
-        # Each node needs a thread for images, one for `~/detect` and one for the rest; rclpy's
-        # default is one per CPU.
-        executor = MultiThreadedExecutor(num_threads=2 + 3 * max(1, len(cameras)))
+        # Each node needs a thread for `~/detect` and one for the rest; rclpy's default is one per
+        # CPU.
+        executor = MultiThreadedExecutor(num_threads=2 + 2 * max(1, len(cameras)))
         try:
             base = _global_namespace(ros_arguments)
             if not _start(nodes, executor, cameras, base=base, autostart=parsed.autostart):

@@ -1,0 +1,131 @@
+"""Receives the images of a node in a thread of its own, so that they cost the model little.
+
+An executor of rclpy collects all entities of its nodes each time that one of them is ready, in
+Python: at 30 images a second the lock of Python (GIL) was held for 45 % of the time by that alone.
+The model takes this lock after every operation, so it waited hundreds of times an image. Here
+only what is received is waited for.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.guard_condition import GuardCondition
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["Receiver"]
+
+_LOOK_NS: Final = 500_000_000
+"""How often the thread checks whether the context was shut down."""
+_JOIN_S: Final = 5.0
+
+
+class _NoExecutor(CallbackGroup):  # type: ignore[misc]
+    """The group of entities that executors leave alone."""
+
+    def can_execute(self, _entity: Any) -> bool:
+        return False
+
+
+class Receiver:
+    """Subscriptions of a node and the thread that calls them back, one message at a time.
+
+    Args:
+        node: The node that subscribes; its executor does not see these subscriptions.
+    """
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._group = _NoExecutor()
+        self._subscriptions: list[Any] = []
+        self._wake = GuardCondition(None, None, node.context)
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="ape-receiver", daemon=True)
+
+    def subscribe(
+        self, kind: type, topic: str, callback: Callable[[Any], None], qos: Any, events: Any = None
+    ) -> None:
+        """Add a subscription, before `start`.
+
+        Args:
+            kind: Class of the messages.
+            topic: Name of the topic.
+            callback: Takes a message.
+            qos: Its QoS; parameters may override it.
+            events: rclpy's `SubscriptionEventCallbacks`.
+        """
+        made = self._node.create_subscription(
+            kind,
+            topic,
+            callback,
+            qos,
+            callback_group=self._group,
+            event_callbacks=events,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        self._subscriptions.append(made)
+
+    def start(self) -> None:
+        """Receive from now on."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Unsubscribe; afterwards nothing is called back."""
+        self._ended = True
+        self._wake.trigger()
+        if self._thread.ident is not None:  # started
+            self._thread.join(_JOIN_S)
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._wake.destroy()
+
+    def _run(self) -> None:
+        events = [event for one in self._subscriptions for event in one.event_handlers]
+        context = self._node.context
+        try:
+            with ExitStack() as used:  # what is in use is destroyed only after the thread's end
+                handles = (one.handle for one in self._subscriptions)
+                for one in (context.handle, self._wake.handle, *handles, *events):
+                    used.enter_context(one)
+                sizes = (len(self._subscriptions), 1, 0, 0, 0, len(events))
+                wait_set = rclpy_implementation.WaitSet(*sizes, context.handle)
+                while not self._ended and context.ok():
+                    self._turn(wait_set, events)
+        except RuntimeError as error:  # of rcl: the context was shut down, or the node destroyed
+            if not self._ended and context.ok():
+                self._node.get_logger().error(f"images are not received any more: {error}")
+
+    def _turn(self, wait_set: Any, events: Iterable[Any]) -> None:
+        """Wait until anything is ready, and call it back."""
+        wait_set.clear_entities()
+        wait_set.add_guard_condition(self._wake.handle)
+        for one in self._subscriptions:
+            wait_set.add_subscription(one.handle)
+        for event in events:
+            event.add_to_wait_set(wait_set)
+        wait_set.wait(_LOOK_NS)
+        for event in events:
+            if event.is_ready(wait_set) and (change := event.take_data()) is not None:
+                event.callback(change)
+        ready = set(wait_set.get_ready_entities("subscription"))
+        for one in self._subscriptions:
+            if one.handle.pointer in ready and not self._ended:
+                self._take(one)
+
+    def _take(self, subscription: Any) -> None:
+        """Take one message; a failure is logged and ends nothing."""
+        try:
+            taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+            if taken is not None:
+                subscription.callback(taken[0])
+        except Exception as error:  # noqa: BLE001 (a thread has nobody above to raise to)
+            if self._node.context.ok():
+                text = f"a message on {subscription.topic_name} was left out: {error!r}"
+                self._node.get_logger().error(text, throttle_duration_sec=5.0)
