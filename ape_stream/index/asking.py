@@ -330,10 +330,11 @@ class _Regions:
 
     def made(self) -> tuple[Instances, NDArray[np.int64]]:
         """The regions as a live run has them, and the object of each."""
-        keys = list(zip(self._rows.tolist(), self._stuff[self._words].tolist(), strict=True))
         # Several words share a row's mask; that of stuff is another one.
-        drawn = {key: self._part.mask(key[0], stuff=key[1]) for key in dict.fromkeys(keys)}
-        every = [drawn[key] for key in keys]
+        keys = 2 * self._rows + self._stuff[self._words]
+        some, which = np.unique(keys, return_inverse=True)
+        drawn = self._part.masks(some // 2, some % 2 == 1)
+        every = [drawn[k] for k in which.tolist()]
         # A mask without a pixel is no region, however sure its score is.
         kept = np.array([k for k, mask in enumerate(every) if mask.bitmap.size], np.intp)
         own = tuple(every[k] for k in kept)

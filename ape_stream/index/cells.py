@@ -6,39 +6,40 @@ So a cell is kept as a number only if one of the blocks of 2 x 2 cells that it i
 of all others one bit is kept. The mask of a thing also ends at its box, that of stuff does not:
 cells along this edge are kept, too, so that both masks come out of one record.
 
-A record is x, y, width and height of the positive cells (uint16), one bit for each cell of this
-rectangle, then the numbers (int8, in sixteenths) in the order of the map. No positive cell: no
-bytes at all. Records of several frames are compressed together, as bits and numbers apart.
+Of K masks of h x w cells one bit of each cell is kept, and the numbers of those that decide, as
+int8 in sixteenths, in the order of the map. The masks of several frames are compressed together,
+bits and numbers apart: bits that do not change are nearly nothing then.
 """
 
 from __future__ import annotations
 
-import struct
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
 __all__ = [
     "FAR",
+    "STEPS",
     "Edges",
+    "PackedMaps",
     "clip_logits",
     "inside_boxes",
-    "join_records",
-    "pack_cells",
-    "split_records",
-    "unpack_cells",
+    "join_maps",
+    "pack_maps",
+    "split_maps",
 ]
 
 FAR: Final = np.float32(20.0)
 """Stands for every cell that is not kept, under its sign; outside boxes as in a live run."""
 STEPS: Final = np.float32(16.0)
 """Mask logits are whole multiples of 1 / 16; as `ape_model.inference.detect.MASK_STEPS`."""
-_EXTENT: Final = struct.Struct("<4H")
 
 Edges = tuple["NDArray[np.bool_]", "NDArray[np.bool_]"]
 """Which rows (K, h) and columns (K, w) of maps are inside the boxes of K things."""
@@ -80,94 +81,91 @@ def clip_logits(logits: NDArray[np.float32], edges: Edges | None) -> NDArray[np.
     return np.where(down[:, :, None] & across[:, None], logits, -FAR)
 
 
-def pack_cells(logits: NDArray[np.float32], edges: Edges | None) -> list[bytes]:
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedMaps:
+    """The masks of K queries of one frame."""
+
+    bits: NDArray[np.uint8]
+    """(K, ceil(h w / 8)) whether a cell is positive, as `np.packbits`."""
+    counts: NDArray[np.uint32]
+    """(K,) how many numbers each has."""
+    numbers: NDArray[np.int8]
+    """(n,) mask logits in sixteenths of the cells that decide a pixel, one mask after the other."""
+
+    def logits(
+        self, rows: NDArray[np.intp], cells: tuple[int, int], edges: Edges | None
+    ) -> NDArray[np.float32]:
+        """The mask logits (k, h, w) of some; those that decide no pixel are -20 or 20.
+
+        Args:
+            rows: (k,) which ones.
+            cells: Height and width of the maps.
+            edges: Of `inside_boxes`, for these.
+
+        Raises:
+            ValueError: they are damaged.
+        """
+        bits = np.unpackbits(self.bits[rows], axis=1, count=cells[0] * cells[1])
+        positive = bits.view(np.bool_).reshape(-1, *cells)  # (k, h, w)
+        ends = np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])
+        spans = [self.numbers[ends[k] : ends[k + 1]] for k in rows.tolist()]
+        logits = np.where(positive, FAR, -FAR)
+        logits[_deciding(positive, edges)] = np.concatenate([self.numbers[:0], *spans]) / STEPS
+        return logits
+
+
+def pack_maps(logits: NDArray[np.int8], edges: Edges | None) -> PackedMaps:
     """Pack the masks of K queries.
 
     Args:
-        logits: (K, h, w) float32, whole multiples of 1/16 from -127/16 to 127/16.
+        logits: (K, h, w) in sixteenths, from -127 to 127.
         edges: Of `inside_boxes`, for all of them.
     """
     positive = logits > 0
     kept = _deciding(positive, edges)
-    numbers = (logits[kept] * STEPS).astype(np.int8).tobytes()
-    ends = np.cumsum([np.count_nonzero(one) for one in kept]).tolist()
-    records, start = [], 0
-    for own, (left, top, width, height), end in zip(
-        positive, _extents(positive), ends, strict=True
-    ):
-        if not width:
-            records.append(b"")
-            continue
-        # One by one: this takes half as long as the bits of all maps at once.
-        bits = np.packbits(own[top : top + height, left : left + width]).tobytes()
-        records.append(_EXTENT.pack(left, top, width, height) + bits + numbers[start:end])
-        start = end
-    return records
+    return PackedMaps(
+        bits=np.packbits(_lines(positive), axis=1),
+        counts=np.count_nonzero(_lines(kept), axis=1).astype(np.uint32),
+        numbers=logits[kept],
+    )
 
 
-def _extents(positive: NDArray[np.bool_]) -> list[list[int]]:
-    """x, y, width and height of the positive cells of (K, h, w) maps; width 0: there are none."""
-    sides = []
-    for line in (np.any(positive, axis=1), np.any(positive, axis=2)):  # (K, w), (K, h)
-        first = line.argmax(axis=1)
-        size = line.shape[1] - line[:, ::-1].argmax(axis=1) - first
-        sides.append((first, np.where(line.any(axis=1), size, 0)))
-    (left, width), (top, height) = sides
-    extents: list[list[int]] = np.stack([left, top, width, height], axis=1).tolist()
-    return extents
+def _lines(maps: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(K, h, w) as (K, h w)."""
+    return maps.reshape(len(maps), maps.shape[1] * maps.shape[2])
 
 
-def unpack_cells(
-    record: bytes | memoryview, cells: tuple[int, int], edges: Edges | None
-) -> NDArray[np.float32]:
-    """The mask logits (h, w) of one record; those that decide no pixel are -20 or 20.
+def join_maps(frames: Iterable[PackedMaps]) -> bytes:
+    """The masks of several frames in one piece that compresses well; see `split_maps`."""
+    columns = zip(*((one.counts, one.bits, one.numbers) for one in frames), strict=True)
+    return b"".join(array.tobytes() for column in columns for array in column)
+
+
+def split_maps(data: bytes, frames: Sequence[tuple[int, tuple[int, int]]]) -> list[PackedMaps]:
+    """Undo `join_maps`.
 
     Args:
-        record: Of `pack_cells`.
-        cells: Height and width of the map.
-        edges: Of `inside_boxes`, for this query alone.
+        data: Of `join_maps`.
+        frames: Of each frame how many masks it has, and the height and width of their maps.
 
     Raises:
         ValueError: it is damaged.
     """
-    data = memoryview(record)
-    positive = np.zeros((1, *cells), np.bool_)
-    if len(data) == 0:
-        return np.full(cells, -FAR)
-    left, top, width, height = _EXTENT.unpack_from(data)
-    bits = np.frombuffer(data, np.uint8, -(-width * height // 8), _EXTENT.size)
-    inside = np.unpackbits(bits, count=width * height).reshape(height, width)
-    positive[0, top : top + height, left : left + width] = inside
-    kept = _deciding(positive, edges)[0]
-    logits = np.where(positive[0], FAR, -FAR)
-    logits[kept] = np.frombuffer(data, np.int8, offset=_EXTENT.size + len(bits)) / STEPS
-    return logits
-
-
-def join_records(records: Sequence[bytes]) -> bytes:
-    """Many records in one piece that compresses well; see `split_records`."""
-    ends = [_bits_end(record) for record in records]
-    sizes = np.array([(end, len(r) - end) for end, r in zip(ends, records, strict=True)], "<u4")
-    bits = [record[:end] for end, record in zip(ends, records, strict=True)]
-    numbers = [record[end:] for end, record in zip(ends, records, strict=True)]
-    return b"".join([np.uint32(len(records)).tobytes(), sizes.tobytes(), *bits, *numbers])
-
-
-def split_records(data: bytes) -> list[bytes]:
-    """Undo `join_records`."""
-    count = int(np.frombuffer(data, "<u4", 1)[0])
-    sizes = np.frombuffer(data, "<u4", 2 * count, 4).reshape(count, 2).T  # (2, N)
-    ends = 4 + 8 * count + np.cumsum(sizes.ravel(), dtype=np.int64)
-    pieces = [data[end - size : end] for end, size in zip(ends, sizes.ravel(), strict=True)]
-    return [bits + numbers for bits, numbers in zip(pieces[:count], pieces[count:], strict=True)]
-
-
-def _bits_end(record: bytes) -> int:
-    """Where the numbers of a record begin."""
-    if not record:
-        return 0
-    _, _, width, height = _EXTENT.unpack_from(record)
-    return int(_EXTENT.size + -(-width * height // 8))
+    raw = np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
+    places = np.cumsum([0, *(count for count, _ in frames)]).tolist()
+    at = 4 * places[-1]
+    counts = raw[:at].view(np.uint32)
+    bits = []
+    for count, (height, width) in frames:
+        size = count * -(-height * width // 8)
+        bits.append(raw[at : at + size].reshape(count, -(-height * width // 8)))
+        at += size
+    numbers = raw[at:].view(np.int8)
+    ends = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).tolist()
+    return [
+        PackedMaps(own, counts[first:last], numbers[ends[first] : ends[last]])
+        for own, (first, last) in zip(bits, pairwise(places), strict=True)
+    ]
 
 
 def _deciding(positive: NDArray[np.bool_], edges: Edges | None) -> NDArray[np.bool_]:
@@ -177,8 +175,9 @@ def _deciding(positive: NDArray[np.bool_], edges: Edges | None) -> NDArray[np.bo
         down, across = edges
         inside = down[:, :, None] & across[:, None]
         # Of most maps the box cuts nothing.
-        cut = np.flatnonzero((positive & ~inside).any(axis=(1, 2)))
-        kept[cut] |= _near_change(positive[cut] & inside[cut]) & inside[cut]
+        cut = np.flatnonzero((positive > inside).any(axis=(1, 2)))
+        if len(cut):
+            kept[cut] |= _near_change(positive[cut] & inside[cut]) & inside[cut]
     return kept
 
 

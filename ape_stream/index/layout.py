@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DATABASE",
     "FORMAT",
+    "GROUP_FRAMES",
     "HEAD",
     "MANIFEST",
-    "MASK_FRAMES",
     "PARTS",
     "PART_FRAMES",
     "REFERENCE",
@@ -33,7 +33,7 @@ __all__ = [
     "read_manifest",
 ]
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Of everything in an index; another one is refused."""
 MANIFEST: Final = "manifest.json"
 HEAD: Final = "head.npz"
@@ -45,8 +45,8 @@ SOURCES: Final = "sources.json"
 PARTS: Final = "parts"
 PART_FRAMES: Final = 1024
 """Frames of a part: at 50 rows of 256 numbers in 16 bits, 26 MB."""
-MASK_FRAMES: Final = 16
-"""Frames whose masks are compressed together."""
+GROUP_FRAMES: Final = 16
+"""Frames whose masks are compressed together, and whose coarse states are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from ape_stream import masks
 from ape_stream.errors import ConfigError
 from ape_stream.index.alignment import float32_of
 from ape_stream.index.blocks import BlockFile
-from ape_stream.index.cells import clip_logits, inside_boxes, split_records, unpack_cells
+from ape_stream.index.cells import clip_logits, inside_boxes, split_maps
 from ape_stream.index.dropped.bounds import Spheres
 from ape_stream.index.dropped.coarse import CoarseStates
-from ape_stream.index.layout import MASK_FRAMES, crc32_without, part_files
+from ape_stream.index.layout import GROUP_FRAMES, crc32_without, part_files
 from ape_stream.optional import library
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ape_stream.index.alignment import Head
-    from ape_stream.index.cells import Edges
+    from ape_stream.index.cells import PackedMaps
     from ape_stream.index.layout import Manifest, PartInfo
     from ape_stream.values.instances import Mask
 
@@ -74,11 +74,12 @@ class FrameTable:
     state_crc32: NDArray[np.uint32]
     """(F,) of the states of its rows."""
     coarse_end: NDArray[np.int64]
-    """(F,) where its coarse states end among the blocks; the first begin at 0."""
+    """(F,) where the coarse states of 16 frames end among the blocks, under the first of these;
+    those of the part begin at 0."""
     coarse_crc32: NDArray[np.uint32]
     """(F,) of that piece."""
     mask_end: NDArray[np.int64]
-    """(F,) the same of masks, which begin where coarse states end; under the first of 16 frames."""
+    """(F,) the same of masks, which begin where coarse states end."""
     mask_crc32: NDArray[np.uint32]
     """(F,) of that piece."""
     file: list[str | None]
@@ -154,42 +155,58 @@ class Part:
             DamagedPartError: something does not match its checksum.
         """
         self._check(np.arange(len(self.frames.index), dtype=np.int32))
-        for frame in range(len(self.frames.index)):
-            self.coarse(frame)
-            self._records(frame)
+        self.coarse(np.arange(len(self.frames.index)))
+        for first in range(0, len(self.frames.index), GROUP_FRAMES):
+            self._group(first, self.frames.mask_end, self.frames.mask_crc32)
 
-    def coarse(self, frame: int) -> CoarseStates:
-        """The coarse states of a frame, in the order of its spheres.
+    def coarse(self, frames: NDArray[np.intp]) -> CoarseStates:
+        """The coarse states of some frames, of each in the order of its spheres.
+
+        Args:
+            frames: Positions of frames in the part, rising; at least one.
 
         Raises:
             DamagedPartError: they do not match their checksum.
         """
-        frames = self.frames
-        start = int(frames.coarse_end[frame - 1]) if frame else 0
-        data = self._block(start, int(frames.coarse_end[frame]), int(frames.coarse_crc32[frame]))
-        return CoarseStates.from_bytes(data, self.head.width)
+        found = []
+        for first in np.unique(frames - frames % GROUP_FRAMES).tolist():
+            data = self._group(first, self.frames.coarse_end, self.frames.coarse_crc32)
+            every = CoarseStates.from_bytes(data, self.head.width)
+            group = np.arange(first, min(first + GROUP_FRAMES, len(self.coarse_counts)))
+            wanted = np.isin(group, frames)
+            own = np.flatnonzero(np.repeat(wanted, self.coarse_counts[group]))
+            found.append(every if wanted.all() else every.take(own))
+        return CoarseStates.joined(found)
 
-    def _block(self, start: int, end: int, crc: int) -> bytes:
+    @cached_property
+    def coarse_counts(self) -> NDArray[np.int64]:
+        """(F,) how many coarse states a frame has."""
+        ends = np.concatenate([[0], np.cumsum(self.spheres.members, dtype=np.int64)])
+        return np.diff(ends[self.spheres.first])
+
+    def _group(self, first: int, ends: NDArray[np.int64], crc32s: NDArray[np.uint32]) -> bytes:
+        """What a piece of 16 frames holds."""
+        before = 0 if ends is self.frames.coarse_end else int(self.frames.coarse_end[-1])
+        start = int(ends[first - 1]) if first else before
         try:
-            return self.blocks.read(start, end, crc)
+            return self.blocks.read(start, int(ends[first]), int(crc32s[first]))
         except ValueError as error:
             raise DamagedPartError(self.info, str(error)) from error
 
-    def _records(self, frame: int) -> list[bytes]:
+    def _packed(self, frame: int) -> PackedMaps:
         """The packed masks of a frame."""
-        first = frame - frame % MASK_FRAMES
+        first = frame - frame % GROUP_FRAMES
         if first not in self._unpacked:
-            ends = self.frames.mask_end
-            start = int(ends[first - 1] if first else self.frames.coarse_end[-1])
-            data = self._block(start, int(ends[first]), int(self.frames.mask_crc32[first]))
+            data = self._group(first, self.frames.mask_end, self.frames.mask_crc32)
+            own = slice(first, first + GROUP_FRAMES)
+            counts = np.diff(self.frames.first_row[first : first + GROUP_FRAMES + 1]).tolist()
+            cells = map(tuple, self.frames.cells[own].tolist())
             self._unpacked.clear()  # frames are asked in order
-            self._unpacked[first] = split_records(data) if data else []
-        rows = self.rows_of(frame)
-        before = int(self.frames.first_row[first])
-        return self._unpacked[first][rows.start - before : rows.stop - before]
+            self._unpacked[first] = split_maps(data, list(zip(counts, cells, strict=True)))
+        return self._unpacked[first][frame - first]
 
     @cached_property
-    def _unpacked(self) -> dict[int, list[bytes]]:
+    def _unpacked(self) -> dict[int, list[PackedMaps]]:
         """The packed masks that were read last, by the first of their frames."""
         return {}
 
@@ -207,31 +224,24 @@ class Part:
         height, width = self.frames.size[frame].tolist()
         return height, width
 
-    def mask(self, row: int, *, stuff: bool = False) -> Mask:
-        """The mask of a row at the size of its frame, as a live run has it.
+    def masks(self, rows: NDArray[np.intp], stuff: NDArray[np.bool_]) -> list[Mask]:
+        """The masks of rows of one frame at its size, as a live run has them.
 
         Args:
-            row: Position in the part.
-            stuff: As the mask of stuff, which may reach out of its box.
+            rows: (n,) positions in the part, at least one.
+            stuff: (n,) whether as the mask of stuff, which may reach out of its box.
         """
-        frame = int(self.rows.frame[row])
-        (height, width), filled = self.frames.cells[frame].tolist(), self._filled(frame)
-        edges = self._edges(row)
-        record = self._records(frame)[row - self.rows_of(frame).start]
-        logits = unpack_cells(record, (height, width), edges)
-        if not stuff:
-            logits = clip_logits(logits[None], edges)[0]
-        return masks.from_logits(logits, self.size(frame), filled)
-
-    def _filled(self, frame: int) -> tuple[float, float]:
-        rows, columns = self.frames.filled[frame].tolist()
-        return rows, columns
-
-    def _edges(self, row: int) -> Edges | None:
-        frame = int(self.rows.frame[row])
-        height, width = self.frames.cells[frame].tolist()
-        box = self.rows.box[row : row + 1]
-        return inside_boxes(box, (height, width), self._filled(frame), self.mask_margin)
+        frame = int(self.rows.frame[rows[0]])
+        cells, filled = self.frames.cells[frame].tolist(), self.frames.filled[frame].tolist()
+        edges = inside_boxes(self.rows.box[rows], cells, filled, self.mask_margin)
+        own = rows - self.rows_of(frame).start
+        logits = self._packed(frame).logits(own, cells, edges)  # (n, h, w)
+        cut = clip_logits(logits, edges)
+        size = self.size(frame)
+        return [
+            masks.from_logits(whole if is_stuff else ended, size, filled)
+            for whole, ended, is_stuff in zip(logits, cut, stuff.tolist(), strict=True)
+        ]
 
     def upper_bounds(
         self, vectors: NDArray[np.float32], biases: NDArray[np.float32]

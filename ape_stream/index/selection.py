@@ -80,14 +80,19 @@ def _not_suppressed(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 def suppresses(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Whether (n, 4) and (m, 4) boxes overlap so much that one suppresses the other, (n, m)."""
-    return suppresses_each(a[:, None], b[None])
+    # By coordinates: of arrays (n, m, 4) each operation would step over three of four numbers.
+    return _near(a.T[:, :, None], np.ascontiguousarray(b.T)[:, None])
 
 
 def suppresses_each(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.bool_]:
     """The same for pairs of boxes, (..., 4) each, where these shapes fit together: (...,)."""
+    return _near(np.moveaxis(a, -1, 0), np.moveaxis(b, -1, 0))
+
+
+def _near(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The same of (4, ...) coordinates."""
     zero = np.float32(0)
-    ax1, ay1, ax2, ay2 = np.moveaxis(a, -1, 0)
-    bx1, by1, bx2, by2 = np.moveaxis(b, -1, 0)
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a, b
     width = np.minimum(ax2, bx2) - np.maximum(ax1, bx1)
     height = np.minimum(ay2, by2) - np.maximum(ay1, by1)
     overlap = np.maximum(width, zero) * np.maximum(height, zero)

@@ -202,6 +202,6 @@ def _instances(part: Part, rows: NDArray[np.intp], cosines: NDArray[np.float32])
         boxes=part.rows.box[rows] * scale,
         scores=cosines.clip(0, 1).astype(np.float32),
         prompt_ids=np.zeros(len(rows), np.int64),
-        masks=tuple(part.mask(int(row)) for row in rows),
+        masks=tuple(part.masks(rows, np.zeros(len(rows), np.bool_))),
         size=(height, width),
     )

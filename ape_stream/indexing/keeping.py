@@ -9,7 +9,7 @@ import numpy as np
 
 from ape_stream.errors import UsageError
 from ape_stream.index.alignment import scores_of
-from ape_stream.index.cells import inside_boxes, pack_cells
+from ape_stream.index.cells import inside_boxes, pack_maps
 from ape_stream.index.dropped.bounds import enclose
 from ape_stream.index.dropped.coarse import encode_coarse
 from ape_stream.index.part import as_float32
@@ -115,7 +115,7 @@ class Keeper:
             box=boxes,
             reference=scores[kept],
             state=queries.states[kept],
-            masks=pack_cells(queries.mask_logits(kept), edges) if len(kept) else [],
+            masks=pack_maps(queries.mask_logits(kept), edges),
             **self._dropped(states, scores, dropped),
         )
 

@@ -10,16 +10,19 @@ import numpy as np
 
 from ape_stream.batch.shards import write_whole
 from ape_stream.index.blocks import pack_piece
-from ape_stream.index.cells import join_records
-from ape_stream.index.layout import MASK_FRAMES, crc32_without, part_files
+from ape_stream.index.cells import join_maps
+from ape_stream.index.dropped.coarse import CoarseStates
+from ape_stream.index.layout import GROUP_FRAMES, crc32_without, part_files
 from ape_stream.index.part import NO_PTS
 from ape_stream.optional import library
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from ape_stream.index.cells import PackedMaps
 
 __all__ = ["IndexedFrame", "write_part"]
 
@@ -52,8 +55,8 @@ class IndexedFrame:
     """(K,) best score of a reference word."""
     state: NDArray[Any]
     """(K, C); see `RowTable.state`."""
-    masks: Sequence[bytes]
-    """K records of `pack_cells`."""
+    masks: PackedMaps
+    """Of the K rows."""
     dropped: int
     """How many queries were dropped."""
     centre: NDArray[np.float16]
@@ -115,26 +118,30 @@ def write_part(
 def _blocks(frames: Sequence[IndexedFrame]) -> tuple[bytes, dict[str, Any]]:
     """The file of blocks, and the columns of frames that say where what is, and its checksum."""
     pa = library("pyarrow", "index")
-    coarse = [pack_piece(frame.coarse.tobytes()) for frame in frames]
-    masks = [
-        pack_piece(join_records([mask for frame in group for mask in frame.masks]))
-        for group in _groups(frames)
-    ]
-    # The masks of some frames are one piece; of these, it is under the first.
-    masks = [masks[k // MASK_FRAMES] if k % MASK_FRAMES == 0 else b"" for k in range(len(frames))]
-    columns = {"state_crc32": pa.array([crc32(f.state.tobytes()) for f in frames], pa.uint32())}
+    columns = {"state_crc32": pa.array([crc32(f.state.data) for f in frames], pa.uint32())}
+    every: list[bytes] = []
     end = 0
-    for name, pieces in (("coarse", coarse), ("mask", masks)):
+    for name, join in (("coarse", _coarse), ("mask", _masks)):
+        # What some frames have is one piece, which is under the first of these.
+        pieces = [b""] * len(frames)
+        for first in range(0, len(frames), GROUP_FRAMES):
+            pieces[first] = pack_piece(join(frames[first : first + GROUP_FRAMES]))
         ends = end + np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
         end = int(ends[-1])
         columns[f"{name}_end"] = pa.array(ends)
         columns[f"{name}_crc32"] = pa.array([crc32(piece) for piece in pieces], pa.uint32())
-    return b"".join([*coarse, *masks]), columns
+        every += pieces
+    return b"".join(every), columns
 
 
-def _groups(frames: Sequence[IndexedFrame]) -> Iterator[Sequence[IndexedFrame]]:
-    for first in range(0, len(frames), MASK_FRAMES):
-        yield frames[first : first + MASK_FRAMES]
+def _coarse(frames: Sequence[IndexedFrame]) -> bytes:
+    width = frames[0].state.shape[1]
+    each = [CoarseStates.from_bytes(frame.coarse.tobytes(), width) for frame in frames]
+    return CoarseStates.joined(each).to_bytes()
+
+
+def _masks(frames: Sequence[IndexedFrame]) -> bytes:
+    return join_maps([frame.masks for frame in frames])
 
 
 def _states_at(rows: bytes) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ape_stream.index.cells import PackedMaps
 from ape_stream.indexing.parts import IndexedFrame
 
 if TYPE_CHECKING:
@@ -15,23 +16,24 @@ if TYPE_CHECKING:
 
 __all__ = ["from_payload", "to_payload"]
 
+_MASKS: Final = tuple(field.name for field in fields(PackedMaps))
+_NAMES: Final = tuple(field.name for field in fields(IndexedFrame) if field.name != "masks")
+
 
 def to_payload(frame: IndexedFrame) -> bytes:
     """The bytes of a frame: the same for the same values."""
     head: dict[str, Any] = {}
     arrays: list[tuple[str, str, tuple[int, ...]]] = []
     data: list[bytes] = []
-    for field in fields(IndexedFrame):
-        value = getattr(frame, field.name)
+    every = [(name, getattr(frame, name)) for name in _NAMES]
+    for name, value in [*every, *((name, getattr(frame.masks, name)) for name in _MASKS)]:
         if isinstance(value, np.ndarray):
-            arrays.append((field.name, value.dtype.str, value.shape))
+            arrays.append((name, value.dtype.str, value.shape))
             data.append(value.tobytes())
-        elif field.name == "masks":
-            head["masks"] = [len(record) for record in value]
         else:
-            head[field.name] = value
+            head[name] = value
     line = json.dumps({**head, "arrays": arrays}, sort_keys=True)
-    return b"".join([line.encode(), b"\n", *data, *frame.masks])
+    return b"".join([line.encode(), b"\n", *data])
 
 
 def from_payload(data: bytes) -> IndexedFrame:
@@ -40,14 +42,10 @@ def from_payload(data: bytes) -> IndexedFrame:
     values = json.loads(line)
     at = 0
     for name, dtype, shape in values.pop("arrays"):
-        array: NDArray[Any] = np.frombuffer(body, dtype, int(np.prod(shape)), at).reshape(shape)
+        array: NDArray[Any] = np.ndarray(shape, dtype, body, at)
         values[name] = array
         at += array.nbytes
-    records = []
-    for size in values["masks"]:
-        records.append(body[at : at + size])
-        at += size
-    values["masks"] = records
+    values["masks"] = PackedMaps(*(values.pop(name) for name in _MASKS))
     for name in ("size", "cells", "filled", "time_base"):
         values[name] = None if values[name] is None else tuple(values[name])
     return IndexedFrame(**values)

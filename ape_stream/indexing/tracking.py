@@ -73,12 +73,15 @@ def _grouped(
     boxes: NDArray[np.float32], scores: NDArray[np.float32]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Group (K, 4) boxes: (L,) the strongest row of each group, (K,) the group of each row."""
-    overlap = box_iou(boxes, boxes)  # (K, K)
-    owner = np.full(len(boxes), -1, np.intp)
+    near: list[list[int]] = [[] for _ in boxes]
+    for row, other in np.argwhere(box_iou(boxes, boxes) > SAME_IOU).tolist():
+        near[row].append(other)
+    owner = [-1] * len(boxes)
     leaders: list[int] = []
     for row in np.argsort(-scores, kind="stable").tolist():
         if owner[row] < 0:
-            owner[(owner < 0) & (overlap[row] > SAME_IOU)] = len(leaders)
-            owner[row] = len(leaders)  # a box without area overlaps nothing, not even itself
+            for other in (row, *near[row]):  # a box without area overlaps not even itself
+                if owner[other] < 0:
+                    owner[other] = len(leaders)
             leaders.append(row)
-    return np.array(leaders, np.intp), owner
+    return np.array(leaders, np.intp), np.array(owner, np.intp)

@@ -26,8 +26,8 @@ class FrameQueries:
     filled: tuple[float, float]
     """Rows and columns of the mask logits that the image fills."""
     mask_logits: Callable[[NDArray[Any]], NDArray[Any]]
-    """(K, h, w) float32 for (K,) query numbers, not cut at boxes; can be called at any time. Whole
-    multiples of 1/16, from -127/16 to 127/16."""
+    """(K, h, w) int8 for (K,) query numbers, not cut at boxes; can be called at any time. Logits in
+    sixteenths, from -127 to 127."""
     facts: NetworkFacts
     """Of the network: the same object in every frame."""
 

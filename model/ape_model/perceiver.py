@@ -21,6 +21,7 @@ from ape_model.inference.class_maps import RULES, all_queries, paint_classes, pa
 from ape_model.inference.cuda_graphs import CudaGraphRunner
 from ape_model.inference.detect import PromptPass, find_regions
 from ape_model.inference.device_check import graphs_work, uploader
+from ape_model.inference.mask_products import MaskProducts
 from ape_model.inference.preprocess import group_by_canvas, make_batch
 from ape_model.inference.ranking import rank_regions
 from ape_model.inference.selection import initial_capacity
@@ -228,8 +229,9 @@ class ApePerceiver:
         )
         features = self._runner.encode_image(images, sizes)
         heads = [self._runner.head(features, one.prompts) for one in self._passes]
+        products = MaskProducts(self._runner) if "queries" in wanted else None
         found = find_regions(
-            self._runner,
+            products or self._runner,
             features,
             self._passes,
             heads,
@@ -244,9 +246,9 @@ class ApePerceiver:
         copies = iter(to_host([tensor for parts in on_device for tensor in parts.values()]))
         on_host = [{name: next(copies).numpy() for name in parts} for parts in on_device]
         queries: Sequence[FrameQueries | None] = [None] * len(frames)
-        if "queries" in wanted:
+        if products is not None:
             passes = [one.prompts for one in self._passes]
-            queries = queries_of(self.network, self._runner, features, passes, heads, self.facts)
+            queries = queries_of(self.network, products, features, passes, heads, self.facts)
         return [
             (
                 self._instances(regions, parts["masks"], frame.size),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ape_model.inference.detect import rounded_masks
+from ape_model.inference.detect import mask_steps
 from ape_model.network.boxes import corners
 from ape_stream.values.queries import FrameQueries, NetworkFacts
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ape_model.config import ApeConfig
-    from ape_model.inference.cuda_graphs import CudaGraphRunner
+    from ape_model.inference.mask_products import MaskProducts
     from ape_model.network.ape import Ape, ImageFeatures, PromptFeatures, RawOutputs
     from ape_model.text.embedder import PromptEmbedder
     from ape_model.weights.registry import ModelFiles
@@ -73,7 +73,7 @@ def facts_of(
 
 def queries_of(
     network: Ape,
-    runner: Ape | CudaGraphRunner,
+    products: MaskProducts,
     features: ImageFeatures,
     prompts: Sequence[PromptFeatures],
     heads: Sequence[RawOutputs],
@@ -83,7 +83,7 @@ def queries_of(
 
     Args:
         network: what made them.
-        runner: the network, or its graphs.
+        products: its masks.
         features: of `runner.encode_image`.
         prompts: of each pass.
         heads: of `runner.head`, of each pass.
@@ -93,31 +93,33 @@ def queries_of(
     outputs = next((head for one, head in passes if one.vectors is not None), None)
     if outputs is None:  # sentences alone
         none = features.lateral.new_zeros(1, network.config.text_width)
-        outputs = runner.head(features, network.vocabulary(none))
-    overwritten = runner is not network  # graphs write the next frame into the same memory
+        outputs = products.runner.head(features, network.vocabulary(none))
     return [
-        _of_image(network, features, outputs, image, facts, overwritten=overwritten)
+        _of_image(network, products, features, outputs, image, facts)
         for image in range(len(features.sizes))
     ]
 
 
 def _of_image(
     network: Ape,
+    products: MaskProducts,
     features: ImageFeatures,
     outputs: RawOutputs,
     image: int,
     facts: NetworkFacts,
-    *,
-    overwritten: bool,
 ) -> FrameQueries:
     made = outputs.hidden[image], outputs.mask_feature[image]
+    # Graphs write the next frame into the same memory.
+    overwritten = products.runner is not network
     hidden, feature = (tensor.clone() for tensor in made) if overwritten else made
+    every = products.made(outputs, image)
     size, canvas, cells = features.sizes[image], features.canvas, feature.shape[-2:]
 
     @torch.inference_mode()
     def mask_logits(numbers: NDArray[Any]) -> NDArray[Any]:
-        logits = network.masks_of(hidden, feature, torch.from_numpy(numbers))
-        return _array(rounded_masks(logits))
+        own = torch.from_numpy(numbers)
+        logits = network.masks_of(hidden, feature, own) if every is None else every[own]
+        return _array(mask_steps(logits).to(torch.int8))
 
     return FrameQueries(
         states=_stored(hidden),

@@ -11,7 +11,7 @@ from ape_model.perceiver import ApePerceiver
 from ape_model.world import World
 from ape_stream import masks
 from ape_stream.index import alignment
-from ape_stream.index.cells import clip_logits, inside_boxes
+from ape_stream.index.cells import STEPS, clip_logits, inside_boxes
 from ape_stream.types import Frame, PromptSet
 
 WORLD = World()
@@ -44,7 +44,8 @@ def test_scores_and_masks_of_a_live_run_are_those_of_the_states(perceiver):
         own = maps.queries
         scores = alignment.scores_of(head_of(facts).logits(own.states, vectors, biases))  # (Q, P)
         edges = inside_boxes(own.boxes, own.cells, own.filled, facts.mask_margin)
-        logits = clip_logits(own.mask_logits(np.arange(len(own.boxes))), edges)
+        steps = own.mask_logits(np.arange(len(own.boxes)))
+        logits = clip_logits(steps.astype(np.float32) / STEPS, edges)
         every = [masks.from_logits(one, SIZE, own.filled) for one in logits]
         for mask, score, prompt in zip(live.masks, live.scores, live.prompt_ids, strict=True):
             if words[prompt] in facts.stuff:
@@ -57,12 +58,14 @@ def test_scores_and_masks_of_a_live_run_are_those_of_the_states(perceiver):
 
 
 def test_a_mask_does_not_depend_on_the_others(perceiver):
-    perceiver.prepare(PromptSet.of("dog"))
-    frame = Frame(WORLD.scene(4, SIZE).image, 0, 0.0)
-    ((_, maps),) = perceiver.perceive_with_maps([frame], frozenset({"queries"}))
-    every = maps.queries.mask_logits(np.arange(64))
-    for some in ([3], [9, 3], [63, 0, 17]):
-        assert np.array_equal(maps.queries.mask_logits(np.array(some)), every[some])
+    frame, every = Frame(WORLD.scene(4, SIZE).image, 0, 0.0), []
+    for words in (list(WORLD.names), "violin"):  # regions that have masks already, and none
+        perceiver.prepare(PromptSet.of(words))
+        ((live, maps),) = perceiver.perceive_with_maps([frame], frozenset({"queries"}))
+        assert (len(live) > 0) is (words != "violin")
+        every.append(maps.queries.mask_logits(np.arange(64)))
+        for some in ([3], [9, 3], [63, 0, 17]):
+            assert np.array_equal(maps.queries.mask_logits(np.array(some)), every[0][some])
 
 
 def test_sentences_leave_the_queries_as_they_are(perceiver):

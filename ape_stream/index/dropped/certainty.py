@@ -9,13 +9,12 @@ are decided as if it were not there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from ape_stream.index.alignment import scores_of
-from ape_stream.index.dropped.coarse import CoarseStates
 from ape_stream.index.scan import Words, logit_floor
 from ape_stream.index.selection import CANDIDATES, suppresses_each
 
@@ -104,15 +103,15 @@ class _Group:
     def __init__(self, part: Part, frames: NDArray[np.intp]) -> None:
         self.frames = frames
         self._part = part
-        each = [part.coarse(frame) for frame in frames.tolist()]
-        self._counts = np.array([len(one.step) for one in each])  # (G,)
+        coarse = part.coarse(frames)
+        self._counts = part.coarse_counts[frames]  # (G,)
         self._starts = np.cumsum(self._counts) - self._counts
-        first = part.frames.first_row[frames]
-        rows = np.concatenate([one.base + row for one, row in zip(each, first, strict=True)])
+        rows = coarse.base + np.repeat(part.frames.first_row[frames], self._counts)
         self._kept, base = np.unique(rows, return_inverse=True)
-        self._coarse = CoarseStates.joined(each, base)
-        spheres = [np.arange(part.spheres.first[f], part.spheres.first[f + 1]) for f in frames]
-        own = np.concatenate(spheres)
+        self._coarse = replace(coarse, base=base)
+        wanted = np.zeros(len(part.frames.index), np.bool_)
+        wanted[frames] = True
+        own = np.flatnonzero(wanted[part.spheres.frame_of()])
         self._spheres = np.repeat(own, part.spheres.members[own])  # (M,)
 
     def highest(

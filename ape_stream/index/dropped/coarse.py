@@ -11,7 +11,7 @@ suppresses the other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -32,7 +32,7 @@ _EXACT: Final = 2.0**-18
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CoarseStates:
-    """M dropped queries of one frame."""
+    """M dropped queries, of one frame or of several in order."""
 
     code: NDArray[np.int8]
     """(M, C) q."""
@@ -41,7 +41,7 @@ class CoarseStates:
     error: NDArray[np.float32]
     """(M,) e."""
     base: NDArray[Any]
-    """(M,) the kept query b, by its position among those of the frame."""
+    """(M,) the kept query b, by its position among those of its frame."""
     box: NDArray[np.float32]
     """(M, 4) x1 y1 x2 y2 over the image's width and height, 0..1: the network's own box."""
 
@@ -51,13 +51,10 @@ class CoarseStates:
         return b"".join(array.tobytes() for array in arrays)
 
     @classmethod
-    def joined(cls, several: Sequence[CoarseStates], base: NDArray[np.intp]) -> CoarseStates:
-        """Those of several frames, next to kept queries as numbered by `base`, (M,)."""
-        code, step, error, box = (
-            np.concatenate([getattr(one, name) for one in several])
-            for name in ("code", "step", "error", "box")
-        )
-        return cls(code, step, error, base, box)
+    def joined(cls, several: Sequence[CoarseStates]) -> CoarseStates:
+        """Those of several frames; at least one."""
+        columns = ([getattr(one, field.name) for one in several] for field in fields(cls))
+        return cls(*map(np.concatenate, columns))
 
     def take(self, own: NDArray[np.intp]) -> CoarseStates:
         """Some of them."""
@@ -127,7 +124,9 @@ def encode_coarse(
     nearest = kept[base]
     difference = states - nearest  # (M, C)
     step = np.maximum(np.abs(difference).max(axis=1) / np.float32(_LARGEST), np.float32(1e-30))
-    code = np.rint(difference / step[:, None]).clip(-_LARGEST, _LARGEST).astype(np.int8)
+    code = np.rint(difference / step[:, None]).astype(
+        np.int8
+    )  # at most 127: so was the step chosen
     # In float64, of the numbers as they are stored.
     lost = states.astype(np.float64) - nearest - code * step[:, None].astype(np.float64)
     error = (np.linalg.norm(lost, axis=1) * _SLACK).astype(np.float32)

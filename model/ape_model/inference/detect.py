@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ape_model.inference.cuda_graphs import CudaGraphRunner
+    from ape_model.inference.mask_products import MaskProducts
     from ape_model.inference.selection import HeadBatch
     from ape_model.network.ape import Ape, ImageFeatures, PromptFeatures, RawOutputs
 
@@ -24,6 +25,7 @@ __all__ = [
     "clip_to_boxes",
     "find_regions",
     "inside_boxes",
+    "mask_steps",
     "merged",
     "rounded_masks",
 ]
@@ -71,7 +73,7 @@ class PromptPass:
 
 
 def find_regions(
-    model: Ape | CudaGraphRunner,
+    model: Ape | CudaGraphRunner | MaskProducts,
     features: ImageFeatures,
     passes: Sequence[PromptPass],
     heads: Sequence[RawOutputs],
@@ -83,7 +85,7 @@ def find_regions(
     """Select and mask the regions of one batch of images, and merge those of all passes.
 
     Args:
-        model: the network, or its graphs.
+        model: the network, or its graphs, or what keeps their masks.
         features: of `model.encode_image`: the backbone has run, once.
         passes: at least one.
         heads: of `model.head`, one for each pass.
@@ -123,7 +125,12 @@ def rounded_masks(logits: Tensor) -> Tensor:
 
     1/16 is the step of bfloat16 between 8 and 16: of nano's masks 0.04 % of the pixels change.
     """
-    return (logits.float() * MASK_STEPS).round_().clamp_(-127, 127) / MASK_STEPS
+    return mask_steps(logits) / MASK_STEPS
+
+
+def mask_steps(logits: Tensor) -> Tensor:
+    """The same in sixteenths: whole numbers from -127 to 127, as float32."""
+    return (logits.float() * MASK_STEPS).round_().clamp_(-127, 127)
 
 
 def merged(parts: Sequence[Regions]) -> Regions:

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from ape_model.network.align import Align, ExactAlignment
     from ape_model.network.geometry import Coordinates
 
-__all__ = ["OFFICIAL_PREFIX", "Ape", "ImageFeatures", "PromptFeatures", "RawOutputs"]
+__all__ = ["FEW_QUERIES", "OFFICIAL_PREFIX", "Ape", "ImageFeatures", "PromptFeatures", "RawOutputs"]
 
 OFFICIAL_PREFIX = "model_vision."
 """What official checkpoints put before every key of this module."""
 
 MASK_BLOCK = 8
 """Queries whose masks are made in one product, of many."""
-_FEW_QUERIES = 64
+FEW_QUERIES = 64
 """So many or fewer take one product: that takes as long as two of such blocks."""
 
 
@@ -262,7 +262,7 @@ class Ape(nn.Module):
         if not len(queries):
             return feature.new_zeros(0, *feature.shape[-2:])
         # A product of another shape has other last bits: so always whole blocks of neighbours.
-        if len(hidden) <= _FEW_QUERIES:
+        if len(hidden) <= FEW_QUERIES:
             return self.mask_head.logits(hidden, feature)[queries]
         asked = [divmod(query, MASK_BLOCK) for query in queries.tolist()]
         blocks = {

@@ -162,8 +162,9 @@ def write_index(made, keep, part_frames, name, **changes):
 
 
 def _frame(made, f, keep, vectors, biases):
+    steps = (made.logits[f] * 16).astype(np.int8)
     queries = FrameQueries(made.states[f], made.boxes[f], CELLS, FILLED,
-                           lambda numbers: made.logits[f][numbers], Facts)  # fmt: skip
+                           lambda numbers: steps[numbers], Facts)  # fmt: skip
     frame = Frame(
         np.zeros((*SIZE, 3), np.uint8), f, f / 10, pts=f * 9000, time_base=Fraction(1, 90_000)
     )

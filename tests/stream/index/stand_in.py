@@ -35,7 +35,7 @@ class Model(OraclePerceiver):
         states = made(seed, QUERIES, WIDTH) + made(9, QUERIES, WIDTH)
         corners = np.sort(np.random.default_rng(5).random((QUERIES, 2, 2)), axis=1)
         boxes = (0.3 * corners + 0.7 * np.round(corners, 1)).reshape(-1, 4).astype(np.float32)
-        logits = np.round(made(seed + 1, QUERIES, *CELLS) * 16) / np.float32(16)
+        logits = np.round(made(seed + 1, QUERIES, *CELLS) * 16).astype(np.int8)
         return FrameQueries(
             states, boxes, CELLS, (6.0, 8.0), lambda numbers: logits[numbers], self.facts
         )

@@ -5,12 +5,12 @@ import pytest
 
 from ape_stream import masks
 from ape_stream.index.cells import (
+    STEPS,
     clip_logits,
     inside_boxes,
-    join_records,
-    pack_cells,
-    split_records,
-    unpack_cells,
+    join_maps,
+    pack_maps,
+    split_maps,
 )
 
 
@@ -30,12 +30,10 @@ def made(seed, count=9):
 
 
 def plain(logits, edges):
-    """One record, cell by cell."""
+    """Bits and numbers of one mask, cell by cell."""
     signs = [logits > 0]
     if edges is not None:
         signs.append(clip_logits(logits[None], edges)[0] > 0)
-    if not signs[0].any():
-        return b""
     h, w = logits.shape
     kept = np.zeros((h, w), bool)
     for number, sign in enumerate(signs):
@@ -48,30 +46,40 @@ def plain(logits, edges):
         if number:
             near &= edges[0][0][:, None] & edges[1][0]
         kept |= near
-    rows, columns = np.flatnonzero(signs[0].any(1)), np.flatnonzero(signs[0].any(0))
-    left, top = columns[0], rows[0]
-    width, height = columns[-1] + 1 - left, rows[-1] + 1 - top
-    extent = np.array([left, top, width, height], "<u2").tobytes()
-    bits = np.packbits(signs[0][top : top + height, left : left + width])
-    return extent + bits.tobytes() + (logits[kept] * 16).astype(np.int8).tobytes()
+    return np.packbits(signs[0]), logits[kept]
 
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("margin", [None, 0.05])
-def test_records_are_those_of_the_plain_form_and_give_the_same_masks(seed, margin):
+def test_maps_are_those_of_the_plain_form_and_give_the_same_masks(seed, margin):
     logits, boxes = made(seed)
+    steps = (logits * STEPS).astype(np.int8)
     cells = logits.shape[1:]
     filled = (float(cells[0]), cells[1] - 0.5)
     edges = inside_boxes(boxes, cells, filled, margin)
-    records = pack_cells(logits, edges)
-    assert split_records(join_records(records)) == records
-    for k, record in enumerate(records):
-        own = None if edges is None else (edges[0][k : k + 1], edges[1][k : k + 1])
-        assert record == plain(logits[k], own)
-        again = unpack_cells(record, cells, own)
+    some = np.array([7, 0, 2, 4])
+    packed = pack_maps(steps, edges)
+    none = pack_maps(steps[:0], inside_boxes(boxes[:0], cells, filled, margin))
+    frames = [(0, cells), (len(steps), cells), (0, (2, 3)), (len(steps), cells)]
+    joined = join_maps([none, packed, none, packed])
+    *_, again = split_maps(joined, frames)
+    decoded = again.logits(some, cells, edges and (edges[0][some], edges[1][some]))
+    for k, got in zip(some, decoded, strict=True):
+        own = edges and (edges[0][k : k + 1], edges[1][k : k + 1])
+        bits, numbers = plain(steps[k], own)
+        first = packed.counts[:k].sum()
+        assert np.array_equal(packed.bits[k], bits)
+        assert np.array_equal(packed.numbers[first : first + packed.counts[k]], numbers)
         for one in (None, own):
-            wanted, got = (clip_logits(maps[None], one)[0] for maps in (logits[k], again))
+            wanted, got_one = (clip_logits(maps[None], one)[0] for maps in (logits[k], got))
             size = (3 * cells[0], 4 * cells[1])
-            first, second = (masks.from_logits(maps, size, filled) for maps in (wanted, got))
+            first, second = (masks.from_logits(maps, size, filled) for maps in (wanted, got_one))
             assert (first.x, first.y) == (second.x, second.y)
             assert np.array_equal(first.bitmap, second.bitmap)
+
+
+def test_frames_without_masks_are_nothing():
+    none = pack_maps(np.zeros((0, 4, 5), np.int8), None)
+    assert join_maps([none, none]) == b""
+    first, second = split_maps(b"", [(0, (4, 5)), (0, (4, 5))])
+    assert len(first.counts) == len(second.numbers) == 0
