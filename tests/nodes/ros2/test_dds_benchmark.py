@@ -23,7 +23,7 @@ def _environment(monkeypatch):
 
 
 def test_every_form_goes_from_one_process_to_the_other():
-    lines = benchmark.measure(20.0, 1.0, SMALL)
+    lines = benchmark.measure(20.0, 0.5, SMALL)
     assert [line.form for line in lines] == [
         "bgr8, best effort",
         "bgr8, reliable",
@@ -32,8 +32,8 @@ def test_every_form_goes_from_one_process_to_the_other():
     assert {line.message_bytes for line in lines[:2]} == {SMALL[0] * SMALL[1] * 3}
     assert lines[2].message_bytes < lines[0].message_bytes / 5
     for line in lines:
-        assert (line.sent, line.changed) == (20, 0)
-        assert line.received == 20 - line.lost > 10
+        assert (line.sent, line.changed) == (10, 0)
+        assert line.received == 10 - line.lost > 5
         assert 0 < line.ms_p50 <= line.ms_p95 <= line.ms_p99
         assert line.writer_cpu_ms > 0
         assert line.reader_cpu_ms > 0

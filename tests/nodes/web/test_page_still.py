@@ -58,8 +58,6 @@ def page(driver, tmp_path):
     source = StillSource(f"still://{file}", name="grey")
     with LiveRun(sources=[source], perceiver=MapSquares()) as run:
         browser = Browser(driver)
-        driver.get(run.base)
-        driver.execute_script("localStorage.clear()")
         browser.open(run)
         browser.wait("app.tiles[0].things.length === 2")
         yield browser
