@@ -91,12 +91,12 @@ def _box(mask: Mask, depth: Depth, kind: BoxKind, to: Transform | None) -> Box3D
     side = found.step * found.distance
     pixel = np.array([side / depth.camera.fx, side / depth.camera.fy, 0.0])
     turned = axes.T if to is None else axes.T @ to.rotation
-    size += np.abs(turned * pixel).sum(1)
+    size += np.abs(turned) @ pixel
     return Box3D(center, size, axes, found.distance, found.spread, points.shape[1])
 
 
 def _outline(places: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.intp]:
-    """Which of P pixels are the first or the last of their row.
+    """Which of P pixels are the first or the last of their row; -1 stands for 0, P for P - 1.
 
     All corners of the outline are among them, however many pixels inside are missing.
 
@@ -106,9 +106,8 @@ def _outline(places: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.int
     """
     height, width = shape
     cuts = places.searchsorted(np.arange(0, height * width + 1, width))
-    first, after = cuts[:-1], cuts[1:]
-    filled = np.flatnonzero(first < after)
-    return np.concatenate([first.take(filled), after.take(filled) - 1])
+    # Of an empty row these are pixels of its neighbours, or one before or behind all.
+    return np.concatenate([cuts[:-1], cuts[1:] - 1])
 
 
 def _step(mask: Mask, depth: Depth) -> int:

@@ -7,7 +7,8 @@ local means of what is left give the surface. A pixel of the rim is kept where i
 with the surface carried on to it.
 
 Each object costs a few dozen passes over some thousand values, so passes are what is saved: places
-of samples are found once, and a product with 0 and 1 takes a fifth of the time of `np.where`.
+of samples are found once, a product with 0 and 1 takes a fifth of the time of `np.where`, and
+`take` without the check of its range (mode "clip") half of that with it.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ _OFF: Final = 3
 """Pixels by which the edge of a mask may be off: least width of the rim, however small it is."""
 _CORE: Final = 0.1
 """Least part of the depth values that the eroded mask must leave."""
-_RIDGE: Final = 1e-9
-"""Least pivot of the equations of a plane: without spread in a direction it is flat there."""
+_RIDGE: Final = 0.01
+"""Pixels squared. Less spread than this have only pixels on a line: the plane is flat across it."""
 _TINY: Final = np.float32(1e-6)
 """Metres, or 1 / metres: what divides is at least this."""
 
@@ -90,7 +91,7 @@ class Surface:
         np.multiply(x, z, out=points[0])
         np.multiply(y, z, out=points[1])
         points[2] = z
-        return points.reshape(3, -1).take(places, 1)
+        return points.reshape(3, -1).take(places, 1, mode="clip")
 
 
 def surface(mask: Mask, depth: Depth, step: int) -> Surface | None:
@@ -118,9 +119,10 @@ def surface(mask: Mask, depth: Depth, step: int) -> Surface | None:
     coarse = depth.camera.size[0] // depth.values.shape[0]
     area = int(np.count_nonzero(mask.bitmap))
     core, rim = _core(mask.bitmap, valid, grid, max(_OFF, coarse + 1, _rim_of(area)))
-    values = _some(raw[core])
-    if len(values) < _LEAST:
+    places = _some(np.flatnonzero(core))
+    if len(places) < _LEAST:
         return None
+    values = raw.take(places, mode="clip")
     distance = _median(values)
     spread = _median(np.abs(values - np.float32(distance)))
     # An object may be about as deep as it is wide, however flat most of it is.
@@ -128,7 +130,8 @@ def surface(mask: Mask, depth: Depth, step: int) -> Surface | None:
     reach = max(_SIGMAS * _SIGMA * spread, 0.5 * width, _RESOLUTION * distance)
     near = np.abs(raw - np.float32(distance)) <= np.float32(reach)
     near &= valid
-    smooth, keep = _followed(raw, core & near, near, math.ceil(rim / step))
+    places = places[near.take(places, mode="clip")]
+    smooth, keep = _followed(raw, core & near, near, places, math.ceil(rim / step))
     if np.count_nonzero(keep) < _LEAST:
         return None
     rows = np.arange(mask.y + top, mask.y + h, step)
@@ -160,12 +163,10 @@ def _core(
     The mask is eroded before the grid is laid over it: of something thin a grid has single points.
     """
     least = max(_LEAST, _CORE * np.count_nonzero(valid))
-    bytes_ = np.ascontiguousarray(bitmap).view(np.uint8)
     rows, columns = grid
     while rim:
         # Down, then across; rows between those of the grid are not needed any more.
-        eroded = _eroded(_eroded(bytes_, (1, 2 * rim + 1))[rows], (2 * rim + 1, 1))
-        core = eroded[:, columns].view(np.bool_) & valid
+        core = _eroded(_eroded(bitmap, rim)[rows].T, rim).T[:, columns] & valid
         # Something thin, like a fork, may be all rim.
         if np.count_nonzero(core) >= least:
             return core, rim
@@ -173,34 +174,54 @@ def _core(
     return valid, 1
 
 
-def _eroded(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A mask eroded by a rectangle of this width and height; outside the crop there is no mask."""
-    kernel = cv2.getStructuringElement(cv2.MORPH_RECT, size)
-    made: NDArray[Any] = cv2.erode(mask, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return made
+def _eroded(mask: NDArray[np.bool_], rim: int) -> NDArray[np.bool_]:
+    """(h, w) bool: where this pixel and `rim` above and below are set; outside there is no mask.
+
+    In a third of the time of cv2.erode, and a transposed mask is eroded across.
+    """
+    height = len(mask)
+    eroded = np.zeros((height + 2 * rim, mask.shape[1]), np.bool_)  # (h + 2 rim, w)
+    eroded[rim : rim + height] = mask
+    rows = 1  # how many rows from this one on are set
+    while rows <= 2 * rim:
+        more = min(rows, 2 * rim + 1 - rows)
+        eroded = eroded[:-more] & eroded[more:]
+        rows += more
+    return eroded
 
 
 def _followed(
-    raw: NDArray[np.float32], core: NDArray[np.bool_], valid: NDArray[np.bool_], rim: int
+    raw: NDArray[np.float32],
+    core: NDArray[np.bool_],
+    valid: NDArray[np.bool_],
+    places: NDArray[np.intp],
+    rim: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The smoothed surface of the core, and where measured depth agrees with it: both (h, w)."""
+    """The smoothed surface of the core, and where measured depth agrees with it: both (h, w).
+
+    Args:
+        raw: (h, w) float32 metres.
+        core: (h, w) bool, of the eroded mask.
+        valid: (h, w) bool, of the mask.
+        places: (S,) some places of the core, in the flattened arrays.
+        rim: Width of the rim, grid points.
+    """
     inverse = valid.astype(np.float32)
     inverse /= np.maximum(raw, _TINY)  # 0 where there is none
     inner = core.astype(np.float32)
-    places = _some(np.flatnonzero(core))
     flat = _plane(inverse, places)
     # Means over a window that reaches from the outermost pixel of the rim well into the core.
     side = 4 * rim + 1
     rest = (inverse - flat) * inner
-    counts, means = _window_means(inner, side), _window_means(rest, side)
+    counts, means = _window_means(core.view(np.uint8), side), _window_means(rest, side)
     least = np.float32(0.5 / side**2)
     known = counts > least  # at least one pixel of the core
     means /= np.maximum(counts, least)
     local, noise = means, 0.0
     if len(places):
-        chosen = means.take(places)
-        noise = _SIGMA * _median(np.abs(rest.take(places) - chosen))
-        local *= _shape_part(chosen, side**2 * counts.take(places), noise)
+        chosen = means.take(places, mode="clip")
+        noise = _SIGMA * _median(np.abs(rest.take(places, mode="clip") - chosen))
+        local *= _shape_part(chosen, side**2 * counts.take(places, mode="clip"), noise)
     local += flat
     # Relative in inverse depth is relative in depth. The core may be curved; the rim must agree.
     inner *= np.float32(_CURVED - _RESOLUTION)
@@ -213,9 +234,11 @@ def _followed(
     return np.reciprocal(np.maximum(local, _TINY)), keep
 
 
-def _window_means(values: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+def _window_means(values: NDArray[Any], side: int) -> NDArray[np.float32]:
     """(h, w) float32: the mean of the square around each value, zeros outside."""
-    means: NDArray[Any] = cv2.boxFilter(values, -1, (side, side), borderType=cv2.BORDER_CONSTANT)
+    means: NDArray[Any] = cv2.boxFilter(
+        values, cv2.CV_32F, (side, side), borderType=cv2.BORDER_CONSTANT
+    )
     return means
 
 
@@ -239,39 +262,36 @@ def _plane(inverse: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[np
     height, width = inverse.shape
     if len(places) < _LEAST:
         return np.zeros_like(inverse)
-    ys = places // width
     table = np.empty((4, len(places)))  # columns, rows, 1 and values of S places
-    table[0], table[1], table[2] = places - ys * width, ys, 1
-    table[3] = inverse.take(places)
-    terms = table[:3]
-    # From the middle: along a core that is one line, the slope across it then comes out as 0.
-    middle = np.add.reduce(table[:2], 1) / len(places)
-    table[:2] -= middle[:, None]
-    plane = _least_squares(table @ terms.T)
+    xs, ys, ones, values = table
+    np.floor(np.divide(places, width, out=ys), out=ys)
+    np.subtract(places, ys * width, out=xs)
+    ones.fill(1)
+    values[:] = inverse.take(places, mode="clip")
+    x, y, offset = _least_squares(table)
     # Again, without what is far from the first plane.
-    off = np.abs(table[3] - plane @ terms)
+    off = np.abs(np.array([x, y, offset, -1]) @ table)
     table *= off <= _SIGMAS * _SIGMA * _median(off) + 1e-12
-    x, y, offset = _least_squares(table @ terms.T)
-    across = (x * (np.arange(width) - middle[0]) + offset).astype(np.float32)
-    down = (y * (np.arange(height) - middle[1])).astype(np.float32)
-    flat: NDArray[np.float32] = down[:, None] + across[None, :]
+    x, y, offset = _least_squares(table)
+    across = np.arange(width, dtype=np.float32) * x + offset
+    down = np.arange(height, dtype=np.float32) * y
+    flat: NDArray[np.float32] = down[:, None] + across
     return flat
 
 
-def _least_squares(products: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(3,) float64: the factors of three terms whose sum is closest to the values.
+def _least_squares(table: NDArray[np.float64]) -> tuple[float, float, float]:
+    """The factors of columns, rows and 1 whose sum is closest to the values.
 
-    By elimination, in a sixth of the time that np.linalg.solve takes for three unknowns.
+    In plain numbers, in a sixth of the time that np.linalg.solve takes for three unknowns.
 
     Args:
-        products: (4, 3) sums of products: the terms with each other, then the values with each.
+        table: (4, S) float64: columns, rows, 1 and values of S pixels; zeros leave one out.
     """
-    (a, _, _), (b, d, _), (c, e, f), (u, v, w) = products.tolist()
-    a = max(a, _RIDGE)
-    down_y, down_1 = b / a, c / a
-    d, e, f = max(d - down_y * b, _RIDGE), e - down_y * c, f - down_1 * c
-    v, w = v - down_y * u, w - down_1 * u
-    f, w = max(f - e * e / d, _RIDGE), w - e * v / d
-    offset = w / f
-    y = (v - e * offset) / d
-    return np.array([(u - b * y - c * offset) / a, y, offset])
+    (xx, _, _), (xy, yy, _), (x1, y1, n), (xv, yv, v1) = (table @ table[:3].T).tolist()
+    # From the middle of the pixels, so that offset and slopes do not depend on each other.
+    xx, xy, yy = xx - x1 * x1 / n, xy - x1 * y1 / n, yy - y1 * y1 / n
+    xv, yv = xv - x1 * v1 / n, yv - y1 * v1 / n
+    xx = max(xx, _RIDGE)
+    y = (yv - xy / xx * xv) / max(yy - xy / xx * xy, _RIDGE)
+    x = (xv - xy * y) / xx
+    return x, y, (v1 - x * x1 - y * y1) / n
