@@ -130,12 +130,15 @@ def test_a_depth_is_used_once_and_outside_the_slop_never():
     assert found.apart_ns == 20 * MS
 
 
-def test_images_do_not_wait_for_ever():
+def test_images_do_not_wait_for_ever(monkeypatch):
     _, made = pairs(10, *(("i", 100 * k) for k in range(7)))
     assert made == [(100 * k, None) for k in range(7)]
     found = DepthPairs(10 * MS)
     early = [one for k in range(7) for one in found.add_image(100 * k * MS, k)]
     assert len(early) == 3, "four may wait"
+    assert not list(found.overdue())
+    monkeypatch.setattr("ape_nodes.ros2.space.depth._LONGEST_S", 0.0)
+    assert list(found.overdue()) == [(k, None) for k in range(3, 7)]
 
 
 def test_in_any_order_of_arrival_all_are_paired():

@@ -102,6 +102,16 @@ def test_depth_that_comes_too_late_is_a_warning_and_images_go_on(world):
     world.until(lambda: any(words in status.message for status in told()))
 
 
+def test_images_go_on_where_depth_falls_silent(world):
+    """Fewer than may wait for their depth, and no further message of any topic."""
+    node = world.active(depth="image")
+    camera = world.helper.create_publisher(world.message("sensor_msgs/msg/Image"), "image", 5)
+    found = world.listen("ape/detections", SPECS["detections"])
+    world.until(lambda: node.is_subscribed and camera.get_subscription_count())
+    camera.publish(an_image(world))
+    world.until(lambda: found)
+
+
 def test_a_target_frame_that_tf_does_not_know_is_a_warning(world):
     world.active(depth="image", target_frame="map", boxes_3d="axis_aligned")
     depth_camera(world)

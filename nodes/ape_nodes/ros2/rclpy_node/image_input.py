@@ -121,7 +121,7 @@ class ImageInput:
         """Subscribe, unless that is done already."""
         if self._receiver is not None:
             return
-        self._receiver = receiver = Receiver(self._node)
+        self._receiver = receiver = Receiver(self._node, self._put_overdue)
         transport = self._value("image_transport")
         topic = self.topic(transport)
         self._video = VideoDecoder() if transport in ("ffmpeg", "foxglove") else None
@@ -220,6 +220,10 @@ class ImageInput:
     def _on_depth(self, message: Any) -> None:
         if self._pairs is not None:
             self._put_all(self._pairs.add_depth(stamp_ns_of(message), message))
+
+    def _put_overdue(self) -> None:
+        if self._pairs is not None:
+            self._put_all(self._pairs.overdue())
 
     def _on_info(self, role: str, message: Any) -> None:
         try:

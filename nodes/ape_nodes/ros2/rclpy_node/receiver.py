@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from rclpy.callback_groups import CallbackGroup
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Receiver"]
 
-_LOOK_NS: Final = 500_000_000
-"""How often the thread checks whether the context was shut down."""
+_WAIT_NS: Final = 500_000_000
+"""Longest wait, after which the thread checks whether the context was shut down."""
 _JOIN_S: Final = 5.0
 
 
@@ -39,10 +40,12 @@ class Receiver:
 
     Args:
         node: The node that subscribes; its executor does not see these subscriptions.
+        each_turn: Called after each wait, which lasts half a second at most.
     """
 
-    def __init__(self, node: Any) -> None:
+    def __init__(self, node: Any, each_turn: Callable[[], None]) -> None:
         self._node = node
+        self._each_turn = each_turn
         self._group = _NoExecutor()
         self._subscriptions: list[Any] = []
         self._wake = GuardCondition(None, None, node.context)
@@ -110,22 +113,27 @@ class Receiver:
             wait_set.add_subscription(one.handle)
         for event in events:
             event.add_to_wait_set(wait_set)
-        wait_set.wait(_LOOK_NS)
+        wait_set.wait(_WAIT_NS)
         for event in events:
             if event.is_ready(wait_set) and (change := event.take_data()) is not None:
                 event.callback(change)
         ready = set(wait_set.get_ready_entities("subscription"))
         for one in self._subscriptions:
             if one.handle.pointer in ready and not self._ended:
-                self._take(one)
+                self._guarded(partial(self._take, one), one.topic_name)
+        self._guarded(self._each_turn, "images that waited")
 
-    def _take(self, subscription: Any) -> None:
-        """Take one message; a failure is logged and ends nothing."""
+    @staticmethod
+    def _take(subscription: Any) -> None:
+        taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+        if taken is not None:
+            subscription.callback(taken[0])
+
+    def _guarded(self, work: Callable[[], None], name: str) -> None:
+        """Do some work; a failure is logged and ends nothing."""
         try:
-            taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
-            if taken is not None:
-                subscription.callback(taken[0])
+            work()
         except Exception as error:  # noqa: BLE001 (a thread has nobody above to raise to)
             if self._node.context.ok():
-                text = f"a message on {subscription.topic_name} was left out: {error!r}"
+                text = f"{name}: a message was left out: {error!r}"
                 self._node.get_logger().error(text, throttle_duration_sec=5.0)

@@ -1,12 +1,13 @@
 """Depth that comes in messages: calibration, depth images and point clouds, paired with images.
 
 Images and depth are paired by approximate time, one to one: the depth closest to the image's stamp,
-within a tight slop. An image waits for its depth until a later depth arrives or more images wait
-than `_WAITING`; it then goes on without.
+within a tight slop. An image waits for its depth until a later depth arrives, more images wait than
+`_WAITING`, or the wait is over; it then goes on without.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -41,6 +42,8 @@ _WAITING: Final = 4
 """Images or depth messages that wait for their partner."""
 NOT_PAIRED: Final = "no depth within the slop"
 """`DepthReader.problem` of an image that no depth belongs to."""
+_LONGEST_S: Final = 1.0
+"""Longest wait of an image for its depth: a depth sensor may fall silent."""
 _DEPTH_ENCODINGS: Final = {"16uc1": np.uint16, "mono16": np.uint16, "32fc1": np.float32}
 """Encoding of a depth image, small letters -> type of a value: millimetres or metres (REP 118)."""
 
@@ -139,7 +142,7 @@ class DepthPairs(Generic[T]):
         """Images that went on without."""
         self.apart_ns: int | None = None
         """How far apart the stamps of the last image and of its closest depth were."""
-        self._images: deque[tuple[int, T]] = deque()
+        self._images: deque[tuple[int, T, float]] = deque()  # stamp, image, when it came
         self._depths: deque[tuple[int, Any]] = deque(maxlen=_WAITING)
 
     def add_image(self, stamp_ns: int, image: T) -> Iterator[tuple[T, Any | None]]:
@@ -147,7 +150,7 @@ class DepthPairs(Generic[T]):
         if self._images and stamp_ns < self._images[-1][0]:  # a bag begins again
             self._depths.clear()
             yield from self._flushed()
-        self._images.append((stamp_ns, image))
+        self._images.append((stamp_ns, image, time.monotonic()))
         yield from self._settled()
 
     def add_depth(self, stamp_ns: int, message: Any) -> Iterator[tuple[T, Any | None]]:
@@ -156,6 +159,12 @@ class DepthPairs(Generic[T]):
             self._depths.clear()
         self._depths.append((stamp_ns, message))
         yield from self._settled()
+
+    def overdue(self) -> Iterator[tuple[T, Any | None]]:
+        """Yields images that have waited for a second; a live stream asks now and then."""
+        came_s = time.monotonic() - _LONGEST_S
+        while self._images and self._images[0][2] <= came_s:
+            yield self._settle()
 
     def end(self) -> Iterator[tuple[T, Any | None]]:
         """No more comes: every image that waits is settled with what is there."""
@@ -179,7 +188,7 @@ class DepthPairs(Generic[T]):
         return before_ns <= self.slop_ns / 4
 
     def _settle(self) -> tuple[T, Any | None]:
-        stamp_ns, image = self._images.popleft()
+        stamp_ns, image, _ = self._images.popleft()
         closest = min(self._depths, key=lambda one: abs(one[0] - stamp_ns), default=None)
         self.apart_ns = None if closest is None else abs(closest[0] - stamp_ns)
         if closest is None or abs(closest[0] - stamp_ns) > self.slop_ns:

@@ -75,6 +75,7 @@ class DepthTopics:
         if self._depths is not None:
             for message in self._depths.take(0.0):
                 yield from self._pairs.add_depth(stamp_ns_of(message), message)
+        yield from self._pairs.overdue()
 
     def with_depth(self, frame: RosFrame, message: Any) -> RosFrame:
         """The frame with its depth; a warning for each new reason that it has none."""
