@@ -279,8 +279,8 @@ _msda.register_autograd(_msda_gradients, setup_context=_save_inputs)
 
 
 def _post_kernels(tensor: Tensor) -> Kernels:
-    """What computes NMS and mask packing: only GPU kernels differ from the reference."""
-    if tensor.device.type == "cpu" or tensor.dtype == torch.float64:
+    """What computes NMS and mask packing."""
+    if tensor.dtype == torch.float64:  # no kernel takes it
         return EMBEDDING_BAG
     return registry.choose(tensor.device)
 

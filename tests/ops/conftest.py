@@ -96,6 +96,6 @@ def gradient_backend(request):
     return Backend(request.param)
 
 
-@pytest.fixture(params=["reference", "emulated", "cuda"])
+@pytest.fixture(params=["reference", "cpp", "emulated", "cuda"])
 def post_backend(request):
     return Backend(request.param)

@@ -24,7 +24,7 @@ def test_a_choice_that_does_not_fit_lists_what_exists(fresh_registry, name):
 
 
 def test_a_missing_compiler_is_reported_once_and_the_next_backend_used(fresh_registry):
-    cpp._library.cache_clear()
+    cpp._attention.cache_clear()
     fresh_registry.setenv("CXX", "no-such-compiler")
     with pytest.warns(UserWarning, match="cpp kernels cannot be used.*no-such-compiler"):
         assert ape_cuda_ops.backend_in_use() in {"numba", "embedding_bag"}

@@ -13,6 +13,36 @@ import pytest
 from house import PACKAGES, ROOT, imported_libraries
 
 SOURCES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
+TOP_LEVEL = frozenset(
+    [
+        ".ci",
+        ".gitignore",
+        ".importlinter",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "ape_stream",
+        "constraints.txt",
+        "cuda_ops",
+        "decisions",
+        "docs",
+        "examples",
+        "launch",
+        "mkdocs.yml",
+        "model",
+        "nodes",
+        "package.xml",
+        "pyproject.toml",
+        "resource",
+        "setup.cfg",
+        "setup.py",
+        "tests",
+        "tools",
+    ]
+)
 DOORS = {
     "aiohttp": ("nodes/ape_nodes/web/",),
     "av": (
@@ -180,3 +210,11 @@ def test_entry_points_lead_somewhere():
             assert importlib.util.find_spec(module), target
             if "rclpy_node" not in module:  # importable only with a ROS installation
                 assert hasattr(importlib.import_module(module), attribute), target
+
+
+def test_top_level_holds_what_is_known_and_no_output_of_a_run():
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git checkout")
+    command = ["git", "ls-files", "-z"]
+    tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {path.split("/")[0] for path in tracked.split("\0") if path} <= TOP_LEVEL

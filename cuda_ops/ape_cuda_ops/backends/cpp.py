@@ -1,4 +1,4 @@
-"""Deformable attention in C++: compiled at first use, called through a C interface."""
+"""Deformable attention and NMS in C++: compiled at first use, called through a C interface."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CPP", "Arguments", "CppKernels"]
 
-SOURCE = Path(__file__).parents[1] / "csrc/msda.cpp"
+FOLDER = Path(__file__).parents[1] / "csrc"
 _POINTERS = (
     "value",
     "reference",
@@ -48,21 +48,45 @@ class Arguments(ctypes.Structure):
 
 
 @cache
-def _library() -> ctypes.CDLL:
-    """The compiled kernels.
+def _attention() -> ctypes.CDLL:
+    """Compiled deformable attention.
 
     Raises:
-        CompileError: They cannot be compiled or loaded here.
+        CompileError: It cannot be compiled or loaded here.
     """
-    path = shared_library(SOURCE)
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise CompileError(f"cannot load {path}: {error}") from error
+    library = _load("msda.cpp")
     for function in (library.msda_forward, library.msda_backward):
         function.argtypes = [ctypes.POINTER(Arguments)]
         function.restype = None
     return library
+
+
+@cache
+def _suppression() -> ctypes.CDLL:
+    """Compiled non-maximum suppression.
+
+    Raises:
+        CompileError: It cannot be compiled or loaded here.
+    """
+    # Products rounded by themselves, as the reference has them: an IoU may lie at the threshold.
+    library = _load("nms.cpp", "-ffp-contract=off")
+    pointer, count = ctypes.c_void_p, ctypes.c_int64
+    library.nms_grouped.argtypes = [pointer, pointer, count, ctypes.c_float, pointer]
+    library.nms_grouped.restype = None
+    return library
+
+
+def _load(name: str, *flags: str) -> ctypes.CDLL:
+    """The library of one source file.
+
+    Raises:
+        CompileError: It cannot be compiled or loaded here.
+    """
+    path = shared_library(FOLDER / name, flags)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise CompileError(f"cannot load {path}: {error}") from error
 
 
 def _readable(value: Tensor) -> Tensor:
@@ -97,7 +121,7 @@ def _arguments(
 
 
 class CppKernels(Kernels):
-    """Deformable attention by the compiled library."""
+    """Deformable attention and non-maximum suppression by the compiled libraries."""
 
     def prepare(self) -> None:
         """Compile or load now.
@@ -105,7 +129,8 @@ class CppKernels(Kernels):
         Raises:
             CompileError: The kernels cannot be compiled or loaded here.
         """
-        _library()
+        _attention()
+        _suppression()
 
     def forward(
         self,
@@ -123,7 +148,7 @@ class CppKernels(Kernels):
         output = value.new_empty((B, coordinates.shape[1], H * D), dtype=torch.float32)
         arguments = _arguments(rows, shapes, coordinates, attention, reference)
         arguments.output = output.data_ptr()
-        _library().msda_forward(ctypes.byref(arguments))
+        _attention().msda_forward(ctypes.byref(arguments))
         return output.to(value.dtype)
 
     def backward(
@@ -146,8 +171,17 @@ class CppKernels(Kernels):
         arguments.value_grad = value_grad.data_ptr()
         arguments.coordinate_grad = coordinate_grad.data_ptr()
         arguments.logit_or_weight_grad = attention_grad.data_ptr()
-        _library().msda_backward(ctypes.byref(arguments))
+        _attention().msda_backward(ctypes.byref(arguments))
         return value_grad, coordinate_grad, attention_grad
+
+    def nms_grouped(self, boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:
+        """See :func:`ape_cuda_ops.backends.reference.nms_grouped`."""
+        boxes, starts = boxes.contiguous(), starts.contiguous()
+        keep = torch.zeros(len(boxes), dtype=torch.bool)
+        _suppression().nms_grouped(
+            boxes.data_ptr(), starts.data_ptr(), len(starts) - 1, threshold, keep.data_ptr()
+        )
+        return keep
 
 
 CPP = CppKernels()

@@ -19,6 +19,7 @@ __all__ = [
     "LayerNorm2d",
     "SelfAttention",
     "map_chunks",
+    "pointwise",
     "token_chunks",
 ]
 
@@ -56,6 +57,15 @@ def map_chunks(compute: Callable[[slice], Tensor], tokens: Tensor) -> Tensor:
     return whole
 
 
+def pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A 1x1 convolution of a (B, C, H, W) map: where its channels lie side by side, no copy."""
+    # torch's own form copies a channels-last map to the other layout and back.
+    if x.device.type != "cpu" or x.is_contiguous():
+        return F.conv2d(x, conv.weight, conv.bias)
+    mixed = F.linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias)  # (B, H, W, C')
+    return mixed.permute(0, 3, 1, 2)
+
+
 class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of every pixel of a (B, C, H, W) map."""
 
@@ -76,6 +86,8 @@ class ConvNorm(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W), normalised."""
+        if self.kernel_size == (1, 1):
+            return self.norm(pointwise(self, x))
         return self.norm(super().forward(x))
 
 

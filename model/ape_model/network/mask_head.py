@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ape_model.network.layers import MLP, ConvNorm
+from ape_model.network.layers import MLP, ConvNorm, pointwise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ class MaskHead(nn.Module):
             coarse = F.interpolate(
                 coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False
             )
-        return self.mask_conv(F.relu(self.output_conv(fine + coarse)))
+        return pointwise(self.mask_conv, F.relu(self.output_conv(fine + coarse)))
 
     def logits(self, hidden: Tensor, feature: Tensor) -> Tensor:
         """(..., K, C) region states on (..., C', H, W) features to (..., K, H, W) logits."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ape_model.network.ape import Ape
 from ape_model.network.geometry import Geometry, Levels, batch_geometry
+from ape_model.network.layers import pointwise
 from ape_model.network.mask_head import MaskHead
 from ape_model.network.nano_backbone import NanoBackbone
 
@@ -156,7 +157,7 @@ class NanoMaskHead(MaskHead):
 
     def feature(self, lateral: Tensor, memory_map: Tensor) -> Tensor:
         """(B, 48, H/4, W/4) stem map and (B, C, H/8, W/8) memory to (B, M, H/4, W/4)."""
-        return super().feature(lateral, self.coarse_conv(memory_map))
+        return super().feature(lateral, pointwise(self.coarse_conv, memory_map))
 
     def logits(self, hidden: Tensor, feature: Tensor) -> Tensor:
         """(..., K, C) states on (..., M, H, W) features to (..., K, H, W) logits."""

@@ -7,6 +7,7 @@ size and shape look alike to a token, and there is no absolute position table.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,8 +15,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ape_model.network.layers import pointwise
 from ape_model.network.pyramid import BackboneMaps
-from ape_model.network.rope import Rope, rotate
+from ape_model.network.rope import Rope, rope_table, rotate
 from ape_model.network.vit import Attention, Block, SwiGLU
 
 if TYPE_CHECKING:
@@ -35,15 +37,23 @@ class TokenRope(Rope):
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """Turn (B, heads, rows * cols, D) queries or keys by their position in `grid`."""
-        rows, cols = grid
-        if max(grid) > self.side:
-            raise ValueError(f"a grid of {grid} tokens is over the rope's {self.side}")
-        # Token (r, c) has the same angles in every grid: a corner of the one table.
-        cos, sin = (
-            table.view(self.side, self.side, -1)[:rows, :cols].reshape(rows * cols, -1)
-            for table in (self.freqs_cos, self.freqs_sin)
-        )
-        return rotate(x, cos, sin)
+        return rotate(x, *_corner(grid, self.head_dim, self.freqs_cos.dtype, self.freqs_cos.device))
+
+
+@cache  # none is dropped: a CUDA graph that was captured with it reads it for good
+def _corner(
+    grid: tuple[int, int], head_dim: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the tokens of a grid, (rows * cols, head_dim) each."""
+    if max(grid) > ROPE_SIDE:
+        raise ValueError(f"a grid of {grid} tokens is over the rope's {ROPE_SIDE}")
+    rows, cols = grid
+    # Token (r, c) has the same angles in every grid: a corner of the one table. A tensor made in
+    # inference mode could never be used in training later.
+    with torch.inference_mode(mode=False):
+        tables = rope_table(ROPE_SIDE, ROPE_SIDE, head_dim, ROPE_SIDE)
+        cos, sin = (t.unflatten(0, (ROPE_SIDE, -1))[:rows, :cols].flatten(0, 1) for t in tables)
+        return cos.to(device, dtype), sin.to(device, dtype)
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -125,6 +135,8 @@ class NanoBackbone(nn.Module):
         """
         for stage in (self.stem4, self.stem8, self.stem16):
             _fold(stage)
+        # As the images: else every call would copy the weights into this layout.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
     def forward(self, images: Tensor) -> BackboneMaps:
@@ -135,6 +147,6 @@ class NanoBackbone(nn.Module):
         for block in self.blocks:
             x = block(x)
         # Stride 8 gets its detail from the stem and its meaning from the blocks at stride 16.
-        p16 = self.side16(self.norm(x).permute(0, 3, 1, 2))
-        p8 = self.side8(c8) + F.interpolate(p16, size=c8.shape[-2:], mode="nearest")
+        p16 = pointwise(self.side16, self.norm(x).permute(0, 3, 1, 2))
+        p8 = pointwise(self.side8, c8) + F.interpolate(p16, size=c8.shape[-2:], mode="nearest")
         return BackboneMaps(levels=(p8, p16, self.down32(p16)), lateral=fine)

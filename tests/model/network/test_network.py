@@ -16,7 +16,8 @@ from ape_model.network import deformable_attention, layers
 from ape_model.network.align import Align
 from ape_model.network.boxes import box_iou, inverse_sigmoid
 from ape_model.network.geometry import Levels
-from ape_model.network.nano_backbone import NanoBackbone
+from ape_model.network.layers import pointwise
+from ape_model.network.nano_backbone import NanoBackbone, TokenRope
 from ape_model.network.proposals import candidates_per_level
 from ape_model.reference import modules as reference
 from ape_model.reference.nms import nms_keep
@@ -244,3 +245,21 @@ def test_folded_norms_change_nothing():
         before, after = plain(images), folded(images)
     torch.testing.assert_close(after.lateral, before.lateral, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(after.levels, before.levels, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_pointwise_is_the_convolution_in_either_layout(layout):
+    conv = nn.Conv2d(6, 5, 1)
+    maps = torch.randn(2, 6, 3, 4).to(memory_format=layout)
+    with torch.no_grad():
+        torch.testing.assert_close(pointwise(conv, maps), conv(maps))
+
+
+def test_a_token_turns_alike_in_every_grid():
+    rope = TokenRope(8)
+    states = torch.randn(1, 2, 5 * 7, 8)
+    part = states.unflatten(2, (5, 7))[:, :, :3, :4].flatten(2, 3)
+    turned = rope(states, (5, 7)).unflatten(2, (5, 7))[:, :, :3, :4].flatten(2, 3)
+    assert torch.equal(rope(part, (3, 4)), turned)
+    with pytest.raises(ValueError, match="over the rope's 64"):
+        rope(torch.zeros(1, 2, 65, 8), (1, 65))
