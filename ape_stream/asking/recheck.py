@@ -164,7 +164,6 @@ def _without(frame: FoundFrame, prompts: set[int]) -> FoundFrame:
         return frame
     return replace(
         frame,
-        boxes=frame.boxes[keep],
         scores=frame.scores[keep],
         prompt_ids=frame.prompt_ids[keep],
         objects=frame.objects[keep],
@@ -191,7 +190,6 @@ def _from_network(index: Index, video_id: int, frame: Frame, found: Instances) -
         pts=frame.pts,
         file=frame.origin,
         size=frame.size,
-        boxes=found.boxes,
         scores=found.scores,
         prompt_ids=found.prompt_ids,
         objects=objects,

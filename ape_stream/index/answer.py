@@ -24,7 +24,7 @@ GAP_S: Final = 1.0
 """Seconds without a frame of a track that end a range of time."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class FoundFrame:
     """A frame in which something was found."""
 
@@ -40,8 +40,6 @@ class FoundFrame:
     """The image file it was read from; None for videos."""
     size: tuple[int, int]
     """Height and width, pixels."""
-    boxes: NDArray[np.float32]
-    """(N, 4) x1 y1 x2 y2 in pixels, exclusive: of the regions' masks, as in a live run."""
     scores: NDArray[np.float32]
     """(N,) 0..1."""
     prompt_ids: NDArray[np.int64]
@@ -56,6 +54,11 @@ class FoundFrame:
     def instances(self) -> Instances:
         """The regions with masks, made when called."""
         return self.make().with_track_ids(self.track_ids)
+
+    @cached_property
+    def boxes(self) -> NDArray[np.float32]:
+        """(N, 4) x1 y1 x2 y2 in pixels, exclusive: of the regions' masks, as in a live run."""
+        return self.make().boxes
 
     def __len__(self) -> int:
         return len(self.scores)

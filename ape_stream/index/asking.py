@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ape_stream import masks
 from ape_stream.errors import UsageError
 from ape_stream.index.alignment import scores_of
 from ape_stream.index.answer import SENTENCE, VOCABULARY, Answer, FoundFrame, Uncertain, numbered
@@ -18,7 +17,7 @@ from ape_stream.index.dropped.certainty import Selected, lost_logits
 from ape_stream.index.levels_file import levels_of
 from ape_stream.index.part import NO_PTS, DamagedPartError
 from ape_stream.index.scan import Scanner, Words, logit_floor
-from ape_stream.index.selection import select_pairs
+from ape_stream.index.selection import NOTHING, Regions, select_pairs
 from ape_stream.index.store import open_store
 from ape_stream.index.vectors import Embeddings, is_sentence
 from ape_stream.types import Instances, PromptSet
@@ -34,14 +33,13 @@ if TYPE_CHECKING:
     from ape_stream.index.levels import Levels
     from ape_stream.index.part import Part
     from ape_stream.index.scan import Hits
+    from ape_stream.index.selection import Outline
     from ape_stream.index.store import Missing, Store
     from ape_stream.types import Prompt
 
 __all__ = ["Index", "open_index"]
 
 _log = logging.getLogger("ape_stream")
-STUFF: Final = -1
-"""Stands for the track of a union of stuff."""
 _WORDS_AT_ONCE: Final = 256
 """So many words are searched together: bounds of more would not stay in a cache."""
 
@@ -177,7 +175,9 @@ class Index:
         """All frames of the index in a range of time, without regions."""
         for part, chosen in self.parts_within(start_s, end_s, videos):
             for position in chosen.tolist():
-                yield self.found_frame(part, position, Instances.empty(part.size(position)))
+                yield self.found_frame(
+                    part, position, NOTHING, partial(Instances.empty, part.size(position))
+                )
 
     def parts_within(
         self, start_s: float | None, end_s: float | None, videos: Collection[str] | None
@@ -245,20 +245,18 @@ class Index:
         borders = np.flatnonzero(np.diff(frames, prepend=-1, append=-1))
         for first, last in pairwise(borders.tolist()):
             own = slice(first, last)
-            regions = _Regions(part, found.rows[own], found.words[own], found.scores[own], stuff)
-            made, objects = regions.made()
-            again = partial(_instances, regions)
-            frame = self.found_frame(part, int(frames[first]), made, objects, again)
-            if len(frame):
-                yield frame
+            part.check_masks(int(frames[first]))
+            regions = Regions(part, found.rows[own], found.words[own], found.scores[own], stuff)
+            outline = regions.outline()
+            if len(outline.scores):
+                yield self.found_frame(part, int(frames[first]), outline, regions.instances)
 
     def found_frame(
         self,
         part: Part,
         position: int,
-        found: Instances,
-        objects: NDArray[np.int64] | None = None,
-        make: Callable[[], Instances] | None = None,
+        found: Outline,
+        make: Callable[[], Instances],
     ) -> FoundFrame:
         """A frame of a part, by its position there, with what was found in it."""
         frames = part.frames
@@ -270,11 +268,10 @@ class Index:
             pts=None if pts == NO_PTS else pts,
             file=frames.file[position],
             size=part.size(position),
-            boxes=found.boxes,
             scores=found.scores,
             prompt_ids=found.prompt_ids,
-            objects=np.zeros(len(found), np.int64) if objects is None else objects,
-            make=make or (lambda: found),
+            objects=found.objects,
+            make=make,
         )
 
     def _uncertain(
@@ -309,54 +306,6 @@ class _Asked:
     def __init__(self, part: Part, frames: NDArray[np.intp]) -> None:
         self.part = part
         self.frames = frames
-
-
-class _Regions:
-    """Selected pairs of one frame, strongest first; regions are made of them when asked for."""
-
-    def __init__(
-        self,
-        part: Part,
-        rows: NDArray[np.intp],
-        words: NDArray[np.intp],
-        scores: NDArray[np.float32],
-        stuff: NDArray[np.bool_],
-    ) -> None:
-        self._part = part
-        self._rows = rows
-        self._words = words
-        self._scores = scores
-        self._stuff = stuff
-
-    def made(self) -> tuple[Instances, NDArray[np.int64]]:
-        """The regions as a live run has them, and the object of each."""
-        # Several words share a row's mask; that of stuff is another one.
-        keys = 2 * self._rows + self._stuff[self._words]
-        some, which = np.unique(keys, return_inverse=True)
-        drawn = self._part.masks(some // 2, some % 2 == 1)
-        every = [drawn[k] for k in which.tolist()]
-        # A mask without a pixel is no region, however sure its score is.
-        kept = np.array([k for k, mask in enumerate(every) if mask.bitmap.size], np.intp)
-        own = tuple(every[k] for k in kept)
-        prompt_ids = self._words[kept].astype(np.int64)
-        found = Instances(
-            boxes=masks.boxes(own),
-            scores=self._scores[kept],
-            prompt_ids=prompt_ids,
-            masks=own,
-            size=self._part.size(int(self._part.rows.frame[self._rows[0]])),
-        )
-        united = masks.merge_stuff(found, self._stuff)
-        things = self._part.rows.track[self._rows[kept]][~self._stuff[prompt_ids]]
-        objects = np.full(len(united), STUFF, np.int64)
-        objects[: len(things)] = things  # the things come first, in their order
-        unique = masks.suppress_duplicates(united.with_track_ids(objects))
-        assert unique.track_ids is not None  # noqa: S101 (for the type checker)
-        return unique, unique.track_ids
-
-
-def _instances(regions: _Regions) -> Instances:
-    return regions.made()[0]
 
 
 def _range(start_s: float | None, end_s: float | None) -> tuple[float, float]:

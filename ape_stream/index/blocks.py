@@ -7,7 +7,8 @@ holds (uint32), then this, compressed by Zstandard.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from ape_stream.errors import ConfigError
@@ -16,7 +17,10 @@ from ape_stream.optional import library
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["BlockFile", "pack_piece", "unpack_piece"]
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["BlockFile", "Pieces", "pack_piece", "unpack_piece"]
 
 _LEVEL: Final = 3
 """Higher ones save 4 % of the masks, and take several times as long."""
@@ -92,7 +96,39 @@ class BlockFile:
         Raises:
             ValueError: it is damaged.
         """
-        piece: Any = self._data[start:end]
-        if crc32(piece) != crc:
+        self.check(start, end, crc)
+        return unpack_piece(self._data[start:end])
+
+    def check(self, start: int, end: int, crc: int) -> None:
+        """Compare a piece with its checksum; arguments and errors as of `read`."""
+        if crc32(self._data[start:end]) != crc:
             raise ValueError(f"{self._name} is damaged between bytes {start} and {end}")
-        return unpack_piece(piece)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pieces:
+    """The pieces of one kind: each is of some frames, and known by the first of these."""
+
+    file: BlockFile
+    """Where they are."""
+    begin: int
+    """Where the first one begins."""
+    ends: NDArray[np.int64]
+    """(F,) where the piece of a frame ends; that of a frame which has none is empty."""
+    crc32s: NDArray[np.uint32]
+    """(F,) its checksum."""
+    _whole: set[int] = field(default_factory=set)
+
+    def read(self, frame: int) -> bytes:
+        """What the piece of a frame holds; errors as of `BlockFile.read`."""
+        return self.file.read(*self._place(frame))
+
+    def check(self, frame: int) -> None:
+        """Compare it with its checksum, once, without unpacking it; errors as of `read`."""
+        if frame not in self._whole:
+            self.file.check(*self._place(frame))
+            self._whole.add(frame)
+
+    def _place(self, frame: int) -> tuple[int, int, int]:
+        start = int(self.ends[frame - 1]) if frame else self.begin
+        return start, int(self.ends[frame]), int(self.crc32s[frame])

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = [
     "FAR",
     "STEPS",
+    "STUFF",
+    "THING",
     "Edges",
     "PackedMaps",
     "clip_logits",
@@ -34,12 +36,16 @@ __all__ = [
     "join_maps",
     "pack_maps",
     "split_maps",
+    "surely_drawn",
 ]
 
 FAR: Final = np.float32(20.0)
 """Stands for every cell that is not kept, under its sign; outside boxes as in a live run."""
 STEPS: Final = np.float32(16.0)
 """Mask logits are whole multiples of 1 / 16; as `ape_model.inference.detect.MASK_STEPS`."""
+
+THING, STUFF = 1, 2
+"""Bits: of masks that end at their boxes, and of those that do not."""
 
 Edges = tuple["NDArray[np.bool_]", "NDArray[np.bool_]"]
 """Which rows (K, h) and columns (K, w) of maps are inside the boxes of K things."""
@@ -128,6 +134,34 @@ def pack_maps(logits: NDArray[np.int8], edges: Edges | None) -> PackedMaps:
         counts=np.count_nonzero(_lines(kept), axis=1).astype(np.uint32),
         numbers=logits[kept],
     )
+
+
+def surely_drawn(
+    logits: NDArray[np.int8], filled: tuple[float, float], edges: Edges | None
+) -> NDArray[np.uint8]:
+    """Which masks have a pixel for sure, without a look at pixels: (K,), `THING` and `STUFF` bits.
+
+    Four positive cells in a square make every pixel between them positive, and there is one: see
+    `Part.surely_drawn`.
+
+    Args:
+        logits: (K, h, w) in sixteenths.
+        filled: Rows and columns of the maps that the image fills.
+        edges: Of `inside_boxes`, for all of them.
+    """
+    positive = logits[:, : int(filled[0]), : int(filled[1])] > 0
+    drawn = np.uint8(STUFF) * _has_square(positive)
+    if edges is not None:
+        down, across = (side[:, :end] for side, end in zip(edges, positive.shape[1:], strict=True))
+        positive &= down[:, :, None] & across[:, None]
+    return drawn + np.uint8(THING) * _has_square(positive)
+
+
+def _has_square(positive: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(K,) whether a block of 2 x 2 cells of (K, h, w) maps is positive."""
+    pairs = positive[:, 1:] & positive[:, :-1]
+    found: NDArray[np.bool_] = np.any(pairs[:, :, 1:] & pairs[:, :, :-1], axis=(1, 2))
+    return found
 
 
 def _lines(maps: NDArray[np.bool_]) -> NDArray[np.bool_]:

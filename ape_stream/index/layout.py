@@ -33,7 +33,7 @@ __all__ = [
     "read_manifest",
 ]
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 """Of everything in an index; another one is refused."""
 MANIFEST: Final = "manifest.json"
 HEAD: Final = "head.npz"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -13,14 +13,15 @@ import numpy as np
 from ape_stream import masks
 from ape_stream.errors import ConfigError
 from ape_stream.index.alignment import float32_of
-from ape_stream.index.blocks import BlockFile
-from ape_stream.index.cells import clip_logits, inside_boxes, split_maps
+from ape_stream.index.blocks import BlockFile, Pieces
+from ape_stream.index.cells import STUFF, THING, clip_logits, inside_boxes, split_maps
 from ape_stream.index.dropped.bounds import Spheres
 from ape_stream.index.dropped.coarse import CoarseStates
 from ape_stream.index.layout import GROUP_FRAMES, crc32_without, part_files
 from ape_stream.optional import library
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -47,6 +48,8 @@ class RowTable:
     """(N,) best score of a reference word."""
     track: NDArray[np.int64]
     """(N,) id of the track in the video; 0: not confirmed."""
+    drawn: NDArray[np.uint8]
+    """(N,) of `surely_drawn`."""
     state: NDArray[Any]
     """(N, C) float32, float16, or uint16 that are the bits of bfloat16."""
 
@@ -88,6 +91,8 @@ class FrameTable:
 
 NO_PTS: Final = -(2**63)
 _ALL: Final = slice(None)
+_EPS: Final = 1e-4
+"""Above what float32 rounds in a share of an image's side."""
 _NONE: Final = slice(0, 0)
 
 
@@ -157,7 +162,7 @@ class Part:
         self._check(np.arange(len(self.frames.index), dtype=np.int32))
         self.coarse(np.arange(len(self.frames.index)))
         for first in range(0, len(self.frames.index), GROUP_FRAMES):
-            self._group(first, self.frames.mask_end, self.frames.mask_crc32)
+            self.check_masks(first)
 
     def coarse(self, frames: NDArray[np.intp]) -> CoarseStates:
         """The coarse states of some frames, of each in the order of its spheres.
@@ -170,8 +175,8 @@ class Part:
         """
         found = []
         for first in np.unique(frames - frames % GROUP_FRAMES).tolist():
-            data = self._group(first, self.frames.coarse_end, self.frames.coarse_crc32)
-            every = CoarseStates.from_bytes(data, self.head.width)
+            with self._named():
+                every = CoarseStates.from_bytes(self._coarse.read(first), self.head.width)
             group = np.arange(first, min(first + GROUP_FRAMES, len(self.coarse_counts)))
             wanted = np.isin(group, frames)
             own = np.flatnonzero(np.repeat(wanted, self.coarse_counts[group]))
@@ -184,12 +189,20 @@ class Part:
         ends = np.concatenate([[0], np.cumsum(self.spheres.members, dtype=np.int64)])
         return np.diff(ends[self.spheres.first])
 
-    def _group(self, first: int, ends: NDArray[np.int64], crc32s: NDArray[np.uint32]) -> bytes:
-        """What a piece of 16 frames holds."""
-        before = 0 if ends is self.frames.coarse_end else int(self.frames.coarse_end[-1])
-        start = int(ends[first - 1]) if first else before
+    @cached_property
+    def _coarse(self) -> Pieces:
+        return Pieces(self.blocks, 0, self.frames.coarse_end, self.frames.coarse_crc32)
+
+    @cached_property
+    def _masks(self) -> Pieces:
+        begin = int(self.frames.coarse_end[-1])
+        return Pieces(self.blocks, begin, self.frames.mask_end, self.frames.mask_crc32)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say which part is damaged."""
         try:
-            return self.blocks.read(start, int(ends[first]), int(crc32s[first]))
+            yield
         except ValueError as error:
             raise DamagedPartError(self.info, str(error)) from error
 
@@ -197,7 +210,8 @@ class Part:
         """The packed masks of a frame."""
         first = frame - frame % GROUP_FRAMES
         if first not in self._unpacked:
-            data = self._group(first, self.frames.mask_end, self.frames.mask_crc32)
+            with self._named():
+                data = self._masks.read(first)
             own = slice(first, first + GROUP_FRAMES)
             counts = np.diff(self.frames.first_row[first : first + GROUP_FRAMES + 1]).tolist()
             cells = map(tuple, self.frames.cells[own].tolist())
@@ -242,6 +256,39 @@ class Part:
             masks.from_logits(whole if is_stuff else ended, size, filled)
             for whole, ended, is_stuff in zip(logits, cut, stuff.tolist(), strict=True)
         ]
+
+    def surely_drawn(self, rows: NDArray[np.intp], stuff: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Whether the masks of rows of one frame have a pixel; where not, `masks` says.
+
+        Args:
+            rows: (n,) positions in the part, at least one.
+            stuff: (n,) whether as the mask of stuff.
+        """
+        frame = int(self.rows.frame[rows[0]])
+        # Of an image that is smaller than its map, there may be no pixel between two cells.
+        if (self.frames.size[frame] < self.frames.filled[frame]).any():
+            return np.zeros(len(rows), np.bool_)
+        wanted = np.where(stuff, np.uint8(STUFF), np.uint8(THING))
+        return (self.rows.drawn[rows] & wanted) > 0
+
+    def reach(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Boxes that no pixel of the masks of things leaves, (n, 4) shares of the image's sides."""
+        boxes = self.rows.box[rows].astype(np.float64)
+        if self.mask_margin is None:
+            return np.broadcast_to([0.0, 0.0, 1.0, 1.0], boxes.shape)
+        # A cell is inside up to one cell out of the grown box, and a pixel reads up to one further.
+        cells = 2 / self.frames.filled[self.rows.frame[rows]][:, ::-1]  # (n, 2) x, y
+        more = self.mask_margin * (boxes[:, 2:] - boxes[:, :2]) + cells + _EPS
+        return np.concatenate([boxes[:, :2] - more, boxes[:, 2:] + more], axis=1)
+
+    def check_masks(self, frame: int) -> None:
+        """Compare the masks of a frame with their checksum, without unpacking them.
+
+        Raises:
+            DamagedPartError: they do not match it.
+        """
+        with self._named():
+            self._masks.check(frame - frame % GROUP_FRAMES)
 
     def upper_bounds(
         self, vectors: NDArray[np.float32], biases: NDArray[np.float32]

@@ -13,7 +13,7 @@ import numpy as np
 
 from ape_stream.errors import UsageError
 from ape_stream.index.answer import Answer, FoundFrame, numbered
-from ape_stream.index.selection import select_pairs
+from ape_stream.index.selection import Outline, select_pairs
 from ape_stream.types import Instances, Prompt, PromptSet
 
 if TYPE_CHECKING:
@@ -169,10 +169,14 @@ def _frames(
     rows = rows[_one_of_each_object(index, part, rows, cosines[rows])]
     for position in np.unique(part.rows.frame[rows]).tolist():
         own = rows[part.rows.frame[rows] == position]
-        make = partial(_instances, part, own, cosines[own])
-        made = make()
-        if len(made):
-            yield index.found_frame(part, position, made, part.rows.track[own], make)
+        part.check_masks(position)
+        found = Outline(
+            cosines[own].clip(0, 1).astype(np.float32),
+            np.zeros(len(own), np.int64),
+            part.rows.track[own],
+        )
+        make = partial(_instances, part, own, found)
+        yield index.found_frame(part, position, found, make)
 
 
 def _one_of_each_object(
@@ -194,14 +198,14 @@ def _one_of_each_object(
     return np.array(best, np.intp)
 
 
-def _instances(part: Part, rows: NDArray[np.intp], cosines: NDArray[np.float32]) -> Instances:
+def _instances(part: Part, rows: NDArray[np.intp], found: Outline) -> Instances:
     """Regions of some rows of one frame, under the example as the only prompt."""
     height, width = part.size(int(part.rows.frame[rows[0]]))
     scale = np.array([width, height, width, height], np.float32)
     return Instances(
         boxes=part.rows.box[rows] * scale,
-        scores=cosines.clip(0, 1).astype(np.float32),
-        prompt_ids=np.zeros(len(rows), np.int64),
+        scores=found.scores,
+        prompt_ids=found.prompt_ids,
         masks=tuple(part.masks(rows, np.zeros(len(rows), np.bool_))),
         size=(height, width),
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from ape_stream.errors import UsageError
 from ape_stream.index.alignment import scores_of
-from ape_stream.index.cells import inside_boxes, pack_maps
+from ape_stream.index.cells import inside_boxes, pack_maps, surely_drawn
 from ape_stream.index.dropped.bounds import enclose
 from ape_stream.index.dropped.coarse import encode_coarse
 from ape_stream.index.part import as_float32
@@ -101,6 +101,7 @@ class Keeper:
         kept, dropped = self._divided(states, logits, queries.boxes)
         boxes = queries.boxes[kept]
         edges = inside_boxes(boxes, queries.cells, queries.filled, queries.facts.mask_margin)
+        maps = queries.mask_logits(kept)
         unit = frame.time_base
         return IndexedFrame(
             index=frame.index,
@@ -115,7 +116,8 @@ class Keeper:
             box=boxes,
             reference=scores[kept],
             state=queries.states[kept],
-            masks=pack_maps(queries.mask_logits(kept), edges),
+            drawn=surely_drawn(maps, queries.filled, edges),
+            masks=pack_maps(maps, edges),
             **self._dropped(states, scores, dropped),
         )
 

@@ -55,6 +55,8 @@ class IndexedFrame:
     """(K,) best score of a reference word."""
     state: NDArray[Any]
     """(K, C); see `RowTable.state`."""
+    drawn: NDArray[np.uint8]
+    """(K,) of `surely_drawn`."""
     masks: PackedMaps
     """Of the K rows."""
     dropped: int
@@ -163,6 +165,7 @@ def _row_columns(
         "query": pa.array(np.concatenate([frame.query for frame in frames])),
         "box": _lists(np.concatenate([frame.box for frame in frames])),
         "reference": pa.array(np.concatenate([frame.reference for frame in frames])),
+        "drawn": pa.array(np.concatenate([frame.drawn for frame in frames])),
         "track": pa.array(np.concatenate(tracks)),
         "state": _lists(np.concatenate([frame.state for frame in frames])),
     }

@@ -23,9 +23,11 @@ from made_index import (
 )
 
 from ape_model.text.cache import EmbeddingCache, EmbeddingSpace
+from ape_stream import masks
 from ape_stream.errors import ConfigError, PromptError, UsageError
 from ape_stream.index.answer import AnswerTrack, FoundFrame
 from ape_stream.index.asking import open_index
+from ape_stream.index.part import Part
 from ape_stream.index.vectors import Embeddings
 from ape_stream.types import Instances, Prompt, PromptKind
 from ape_stream.values.texts import clean_text
@@ -60,9 +62,38 @@ def test_the_answer_equals_a_live_run(everything, threshold, words):
     for index, expected in enumerate(reference):
         got = found.get(index, Instances.empty(SIZE))
         assert same_instances(got, expected)
+    for frame in answer.frames:  # known before any mask was made
+        masked = frame.make()
+        for name in ("scores", "prompt_ids", "boxes"):
+            assert np.array_equal(getattr(frame, name), getattr(masked, name))
+        assert np.array_equal(frame.objects, masked.track_ids)
     assert answer.exact
     assert answer.searched == len(reference)
     assert sum(map(len, reference)) == sum(len(track.frames) for track in answer.tracks)
+
+
+def test_masks_are_made_where_they_decide_and_where_they_are_asked_for(everything, monkeypatch):
+    made, plain = [], Part.masks
+    monkeypatch.setattr(Part, "masks", lambda *given: made.append(given) or plain(*given))
+    answer = open_index(everything.root, bank=everything.bank).ask("sky", threshold=0.5)
+    assert len(made) < len(answer.frames) / 2
+    assert len(answer.frames[-1].boxes) == len(answer.frames[-1]) > 0
+    before = len(made)
+    assert len(answer.frames[-1].boxes) > 0  # made once
+    assert len(made) == before > 0
+
+
+def test_no_pixel_of_a_thing_is_out_of_its_reach(everything):
+    for part in open_index(everything.root, bank=everything.bank).store.parts:
+        for frame in range(len(part.frames.index)):
+            rows = np.arange(*part.rows_of(frame).indices(len(part.rows.frame)))
+            found = part.masks(rows, np.zeros(len(rows), np.bool_))
+            reach = part.reach(rows) * np.tile([SIZE[1], SIZE[0]], 2)
+            own = masks.boxes(found)
+            some = np.flatnonzero(own[:, 2] > own[:, 0])
+            assert len(some) > 5
+            assert (reach[some, :2] <= own[some, :2]).all()
+            assert (own[some, 2:] <= reach[some, 2:]).all()
 
 
 def test_frames_where_a_dropped_query_may_count_are_listed(some):
@@ -129,7 +160,7 @@ def test_an_object_is_the_same_under_any_words(everything):
 
 def test_ranges_of_time_join_small_gaps():
     def frame(time_s):
-        return FoundFrame(None, 0, time_s, None, None, SIZE, *[np.ones(1, np.float32)] * 4, None)
+        return FoundFrame(None, 0, time_s, None, None, SIZE, *[np.ones(1, np.float32)] * 3, None)
 
     times = (0.0, 0.5, 1.4, 3.0, 3.1, 9.0)
     track = AnswerTrack(None, 1, 1, None, tuple(map(frame, times)), (0,) * 6)

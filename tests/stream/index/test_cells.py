@@ -6,11 +6,14 @@ import pytest
 from ape_stream import masks
 from ape_stream.index.cells import (
     STEPS,
+    STUFF,
+    THING,
     clip_logits,
     inside_boxes,
     join_maps,
     pack_maps,
     split_maps,
+    surely_drawn,
 )
 
 
@@ -76,6 +79,21 @@ def test_maps_are_those_of_the_plain_form_and_give_the_same_masks(seed, margin):
             first, second = (masks.from_logits(maps, size, filled) for maps in (wanted, got_one))
             assert (first.x, first.y) == (second.x, second.y)
             assert np.array_equal(first.bitmap, second.bitmap)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("margin", [None, 0.05])
+def test_a_mask_that_is_surely_drawn_has_a_pixel(seed, margin):
+    logits, boxes = made(seed, count=30)
+    filled = (float(logits.shape[1]), logits.shape[2] - 0.5)
+    edges = inside_boxes(boxes, logits.shape[1:], filled, margin)
+    drawn = surely_drawn((logits * STEPS).astype(np.int8), filled, edges)
+    for bit, maps in ((THING, clip_logits(logits, edges)), (STUFF, logits)):
+        sure = np.flatnonzero(drawn & bit)
+        for times in (1, 1.3, 4):  # as few pixels as cells, and more
+            size = tuple(int(np.ceil(times * side)) for side in filled)
+            assert all(masks.from_logits(maps[k], size, filled).bitmap.size for k in sure)
+    assert len(sure) > 3 or min(logits.shape[1:]) < 3
 
 
 def test_frames_without_masks_are_nothing():

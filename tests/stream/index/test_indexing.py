@@ -216,6 +216,7 @@ def frame_of(rng, boxes, scores, k=0):
         box=np.array(boxes, np.float32).reshape(-1, 4),
         reference=np.array(scores, np.float32),
         state=rng.standard_normal((count, 3)).astype(np.float16),
+        drawn=np.full(count, 3, np.uint8),
         masks=pack_maps(rng.integers(-9, 9, (count, 4, 8), np.int8), None),
         dropped=2,
         centre=np.zeros((1, 2), np.float16),
