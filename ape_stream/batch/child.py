@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import IO, Any
 
 from ape_stream.batch.job import Setup, Task
+from ape_stream.batch.memory import limit_fragmentation
 from ape_stream.batch.worker import Worker
 
 __all__ = ["main"]
@@ -22,6 +23,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Work until standard input ends."""
+    limit_fragmentation()
     # What a library prints must not come between our lines.
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Pool", "ProcessPool"]
 
 _END_S = 5.0
-_FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
-"""For glibc: threads come and go with every clip, and each arena keeps what they freed."""
 
 
 class Pool(Protocol):
@@ -100,7 +98,7 @@ class _Child:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             encoding="utf-8",
-            env={**_FEW_ARENAS, **os.environ, **_found_modules()},
+            env={**os.environ, **_found_modules()},
             # Ctrl-C is for the run alone, which then ends its workers.
             start_new_session=True,
         )

@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from ape_stream.batch.job import Event, Setup, Task
+from ape_stream.batch.memory import limit_fragmentation
 from ape_stream.batch.worker import Worker
 from ape_stream.closing import Closing
 from ape_stream.errors import PipelineError
@@ -130,6 +131,7 @@ class _Actor:
     """
 
     def __init__(self, setup: dict[str, Any], path: list[str]) -> None:
+        limit_fragmentation()
         sys.path += [entry for entry in path if entry not in sys.path]
         self._worker = Worker(Setup.from_json(setup))
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from ape_stream.batch.clips import clip_spec
 from ape_stream.batch.folder import OutFolder
 from ape_stream.batch.job import ClipResults, make_job
+from ape_stream.batch.memory import trim
 from ape_stream.batch.reading import Reading
 from ape_stream.errors import ApeStreamError, SinkError, SourceError, UsageError
 
@@ -69,7 +68,7 @@ class Worker:
             reason = f"{type(error).__name__}: {self._shown(error)}"
             emit("fatal" if full else "failed", reason, retry=not full)
         finally:
-            _trim_memory()
+            trim()
 
     def _shown(self, error: object) -> str:
         """One line, with paths as they are on every machine."""
@@ -217,16 +216,6 @@ def _one_each(frames: Sequence[Frame], payloads: list[bytes]) -> list[bytes]:
 
 class _FatalError(Exception):
     """No task can succeed."""
-
-
-def _trim_memory() -> None:
-    """Give the memory of freed images back to the system.
-
-    The allocator keeps what threads freed for the next thread of the same arena, and every clip has
-    threads of its own: without this, a worker grows with the first clips.
-    """
-    with suppress(OSError, AttributeError, TypeError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _line(error: object) -> str:

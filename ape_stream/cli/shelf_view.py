@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -115,17 +116,36 @@ class Bars(Closing):
         self._bars.stop()
 
 
-class Lines(Closing):
-    """A line every few seconds."""
+class _Spaced(Closing, ABC):
+    """Shows how a job stands every few seconds, and once more at its end."""
 
     def __init__(self) -> None:
         self._shown_s = time.monotonic()
+        self._shown: Standing | None = None
+        self._newest: Standing | None = None
+
+    @abstractmethod
+    def _show(self, standing: Standing) -> None: ...
 
     def progress(self, standing: Standing) -> None:
         """Show it, if it is time."""
+        self._newest = standing
         if time.monotonic() - self._shown_s >= _LINE_EVERY_S:
-            self._shown_s = time.monotonic()
-            say(f"{_clips(standing)}, {_numbers(standing)}")
+            self._shown, self._shown_s = standing, time.monotonic()
+            self._show(standing)
+
+    def close(self, _: BaseException | None = None, /) -> None:
+        """Show how it stands at the end, if what was shown is older."""
+        # By identity: the clips of both are the same objects, as they are now.
+        if self._newest is not None and self._shown is not None and self._newest is not self._shown:
+            self._show(self._newest)
+
+
+class Lines(_Spaced):
+    """A line every few seconds."""
+
+    def _show(self, standing: Standing) -> None:
+        say(f"{_clips(standing)}, {_numbers(standing)}")
 
     def clip(self, state: ClipState) -> None:
         """Show a failure at once."""
@@ -136,21 +156,11 @@ class Lines(Closing):
         """Show a line."""
         say(line)
 
-    def close(self, _: BaseException | None = None, /) -> None:
-        """Nothing is held open."""
 
-
-class JsonLines(Closing):
+class JsonLines(_Spaced):
     """Lines of JSON on standard output: `progress`, `clip`, `note`, and `finished` at the end."""
 
-    def __init__(self) -> None:
-        self._shown_s = time.monotonic()
-
-    def progress(self, standing: Standing) -> None:
-        """Print it, if it is time."""
-        if time.monotonic() - self._shown_s < _LINE_EVERY_S:
-            return
-        self._shown_s = time.monotonic()
+    def _show(self, standing: Standing) -> None:
         _print(
             "progress",
             clips=len(standing.clips),
@@ -172,9 +182,6 @@ class JsonLines(Closing):
     def note(self, line: str) -> None:
         """Print a line."""
         _print("note", text=line)
-
-    def close(self, _: BaseException | None = None, /) -> None:
-        """Nothing is held open."""
 
 
 def _print(event: str, **values: Any) -> None:

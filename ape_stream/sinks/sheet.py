@@ -102,13 +102,13 @@ class SheetSink(FileSink):
         return self._grid([self._kept[int(k)] for k in spread])
 
     def _grid(self, images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        tallest = max(len(image) for image in images)
-        rows = -(-len(images) // self.columns)
-        sheet = np.full(
-            (rows * (tallest + GAP) + GAP, self.columns * (self.width + GAP) + GAP, 3), 32, np.uint8
-        )
+        tallest, widest = (max(image.shape[side] for image in images) for side in (0, 1))
+        columns = min(self.columns, len(images))
+        rows = -(-len(images) // columns)
+        size = (rows * (tallest + GAP) + GAP, columns * (widest + GAP) + GAP, 3)
+        sheet = np.full(size, 32, np.uint8)
         for k, image in enumerate(images):
-            top = GAP + (k // self.columns) * (tallest + GAP)
-            left = GAP + (k % self.columns) * (self.width + GAP)
+            top = GAP + (k // columns) * (tallest + GAP)
+            left = GAP + (k % columns) * (widest + GAP)
             sheet[top : top + len(image), left : left + image.shape[1]] = image
         return sheet

@@ -1,6 +1,8 @@
 """What a worker does with a task, without a process around it."""
 
 import errno
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -74,3 +76,22 @@ def test_the_model_is_loaded_with_the_first_clip_that_can_be_read(run):
 def test_a_full_disk_is_no_fault_of_the_clip(run, monkeypatch, number, last):
     monkeypatch.setattr(SizeJob, "refusal", number)
     assert run("a.png", png())[-1] == last
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc's allocator")
+def test_images_that_were_freed_go_back_to_the_system():
+    code = """
+import ctypes
+from ape_stream.batch.memory import limit_fragmentation
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+limit_fragmentation()
+libc.free(libc.malloc(6 << 20))  # after which glibc would take such blocks from the heap
+block = libc.malloc(6 << 20)
+with open("/proc/self/maps") as maps:
+    heaps = [line for line in maps if line.endswith("[heap]\\n")]
+start, end = (int(edge, 16) for edge in heaps[0].split()[0].split("-"))
+print(start <= block < end)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

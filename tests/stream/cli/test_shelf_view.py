@@ -58,11 +58,22 @@ def test_a_log_has_lines(capsys, monkeypatch):
     view.progress(standing(left_s=None, expected=None))
     view.progress(standing(loading=True))
     view.clip(states()[1])
+    monkeypatch.setattr(shelf_view, "_LINE_EVERY_S", 100)
+    view.progress(standing(frames=149))
+    view.progress(standing(frames=150, left_s=None))
+    view.close()
     assert capsys.readouterr().err.splitlines() == [
         "2/3 clips, 1 failed, 75 frames, 12.5 frames/s; 7 cup",
         "2/3 clips, 1 failed, loading the model",
         "failed: b.mp4: it is no video",
+        "2/3 clips, 1 failed, 150/150 frames, 12.5 frames/s; 7 cup",
     ]
+
+
+def test_a_short_job_needs_no_lines(capsys):
+    with Lines() as view:
+        view.progress(standing())
+    assert not capsys.readouterr().err
 
 
 def test_machines_have_json(capsys, monkeypatch):

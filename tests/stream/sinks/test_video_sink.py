@@ -263,4 +263,11 @@ def test_a_short_run_and_images_of_any_shape_make_a_sheet(tmp_path):
     results = [made(k, size=size, found=1) for k, size in enumerate(shapes)]
     write(SheetSink(str(tmp_path / "s.png"), width=100), results)
     sheet = cv2.imread(str(tmp_path / "s.png"))
-    assert sheet.shape == (100 + 2 * GAP, 4 * (100 + GAP) + GAP, 3)
+    assert sheet.shape == (100 + 2 * GAP, 3 * (100 + GAP) + GAP, 3)
+
+
+def test_a_sheet_of_portrait_images_has_narrow_cells(tmp_path):
+    results = [made(k, size=(120, 60)) for k in range(5)]
+    write(SheetSink(str(tmp_path / "s.png"), width=60), results)
+    sheet = cv2.imread(str(tmp_path / "s.png"))
+    assert sheet.shape == (2 * (60 + GAP) + GAP, 4 * (30 + GAP) + GAP, 3)
