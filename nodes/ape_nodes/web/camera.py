@@ -188,10 +188,11 @@ class Camera:
     def _work(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._closing or self._due())
+                while not (due := self._due()) and not self._closing:
+                    self._wake.wait()
                 if self._closing:
                     return
-                due, frame, found = self._due(), self._frame, self._found
+                frame, found = self._frame, self._found
                 self._again -= {*due}
             ready: list[Encoded] = []
             for variant in due:
