@@ -96,9 +96,17 @@ def _products(states: Any, kind: int, rows: Any, texts: Any, columns: Any, bits:
     for pair in range(len(rows)):
         if rows[pair] != last:  # all words of a row follow one another
             last = rows[pair]
-            _decode(states[last], kind, raw)
             most = np.uint32(0)
-            for c in range(width):  # as whole numbers, magnitudes have the same order
+            for c in range(width):
+                stored = np.uint32(states[last, c])
+                if kind == _FLOAT16:
+                    sign = (stored & np.uint32(0x8000)) << np.uint32(16)
+                    raw[c] = ((stored & np.uint32(0x7FFF)) << np.uint32(13)) | sign
+                elif kind == _BFLOAT16:
+                    raw[c] = stored << np.uint32(16)
+                else:
+                    raw[c] = stored
+                # As whole numbers, magnitudes have the same order.
                 most = max(most, raw[c] & np.uint32(0x7FFFFFFF))
             top[0] = most
             _, exponent = math.frexp(np.float64(largest[0]) * scale)
@@ -111,19 +119,6 @@ def _products(states: Any, kind: int, rows: Any, texts: Any, columns: Any, bits:
             total += wide[c] * text[c]
         products[pair] = total * unit  # a power of two
     return products
-
-
-def _decode(state: Any, kind: int, raw: Any) -> None:
-    """The bits of a state (C,) as float32; of float16 with its own count of exponents."""
-    for c in range(len(raw)):
-        if kind == _FLOAT16:
-            half = np.uint32(state[c])
-            sign = (half & np.uint32(0x8000)) << np.uint32(16)
-            raw[c] = ((half & np.uint32(0x7FFF)) << np.uint32(13)) | sign
-        elif kind == _BFLOAT16:
-            raw[c] = np.uint32(state[c]) << np.uint32(16)
-        else:
-            raw[c] = state[c]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +165,6 @@ def kernels() -> Kernels | None:
     except ImportError:
         return None
     # Sums of fixed point are exact in any order (decisions/0009), and bounds have a slack for it.
-    _products.__globals__["_decode"] = numba.njit(_decode, inline="always")
     compiled = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
     return Kernels(compiled(_candidates), compiled(_products))
 
