@@ -195,7 +195,7 @@ export class App {
     const on = !tile.stream.recording;
     const answer = await this.link.ask({ type: "record", cam: tile.stream.cam.id, on, overlay: byId("record-overlay").checked });
     if (answer.type !== "ok") return notice(`Recording: ${answer.reason}`, { kind: "error" });
-    notice(on ? "Recording" : `Recorded: ${answer.file ?? "done"}`);
+    notice(on ? "Recording" : "Recording has ended");
   }
 
   async #showImage(tile, file) {

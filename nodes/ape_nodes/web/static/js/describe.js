@@ -57,6 +57,6 @@ export class Describer {
     texts.forEach((text, k) => setText(known.cells[k], text));
     known.pin.disabled = thing.track <= 0;
     known.pin.setAttribute("aria-pressed", String(thing.pinned));
-    known.pin.setAttribute("aria-label", `Pin ${thing.text} ${texts[2]}`);
+    known.pin.setAttribute("aria-label", `Pin ${thing.text} ${texts[2]} of ${texts[0]}`);
   }
 }
