@@ -11,7 +11,7 @@ from ape_stream.annotation.strips import Strips
 from ape_stream.batch.shards import write_whole
 from ape_stream.closing import Closing
 from ape_stream.files import PartFile, written
-from ape_stream.formats.records import VideoRecord, record_line, video_folder
+from ape_stream.formats.records import RESULTS, VideoRecord, record_line, video_folder
 from ape_stream.sinks.sheet import SheetSink
 from ape_stream.sinks.video import VideoSink
 
@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     from ape_stream.batch.job import ClipResults
     from ape_stream.types import FrameResult
 
-__all__ = ["FRAMES", "RESULTS", "STRIPS", "ClipOutputs"]
+__all__ = ["FRAMES", "STRIPS", "ClipOutputs"]
 
-RESULTS: Final = "results.jsonl"
-"""In a clip's folder: what all formats are made of."""
 FRAMES: Final = "frames"
 """In the output folder: saved frames, named as the formats name them."""
 STRIPS: Final = "strips.jsonl"

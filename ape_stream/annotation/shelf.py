@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ape_stream.annotation.job import ADDRESS, OutputOptions
-from ape_stream.annotation.outputs import FRAMES, RESULTS
+from ape_stream.annotation.outputs import FRAMES
 from ape_stream.annotation.report import write_report
 from ape_stream.annotation.summary import summary_of, write_summary
 from ape_stream.batch.clips import RESERVED, find_clips
@@ -23,7 +23,13 @@ from ape_stream.batch.run import (
 )
 from ape_stream.batch.selection import Selection
 from ape_stream.errors import ConfigError
-from ape_stream.formats.records import FrameRecord, JobRecord, VideoRecord, read_records
+from ape_stream.formats.records import (
+    RESULTS,
+    FrameRecord,
+    JobRecord,
+    VideoRecord,
+    read_records,
+)
 from ape_stream.formats.registry import FORMATS, open_writer
 from ape_stream.sinks.coco import package_version
 

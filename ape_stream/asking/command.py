@@ -110,8 +110,9 @@ def _write(
     """Write what is asked for; returns the names."""
     if not (files.suffix or files.formats or files.outputs):
         return []
-    from ape_stream.annotation.outputs import FRAMES, RESULTS  # noqa: PLC0415 (numpy, OpenCV)
+    from ape_stream.annotation.outputs import FRAMES  # noqa: PLC0415 (numpy, OpenCV)
     from ape_stream.asking import export  # noqa: PLC0415 (the same)
+    from ape_stream.formats.records import RESULTS  # noqa: PLC0415 (the same)
 
     made: list[Path] = []
     overwrite = files.overwrite

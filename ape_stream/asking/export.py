@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 
-from ape_stream.annotation.outputs import FRAMES, RESULTS
+from ape_stream.annotation.outputs import FRAMES
 from ape_stream.annotation.records import frame_line, frame_values
 from ape_stream.files import PartFile, file_name, written
 from ape_stream.formats.convert import convert
-from ape_stream.formats.records import JobRecord, VideoRecord, record_line, video_folder
+from ape_stream.formats.records import (
+    RESULTS,
+    JobRecord,
+    VideoRecord,
+    record_line,
+    video_folder,
+)
 from ape_stream.index.answer import GAP_S
 from ape_stream.plugins import make
 from ape_stream.sinks.coco import package_version

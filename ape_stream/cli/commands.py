@@ -85,7 +85,8 @@ def run(
 
 def convert(
     records: Annotated[
-        list[Path], typer.Argument(help="Files of the output jsonl, or of an annotation job.")
+        list[Path],
+        typer.Argument(help="Files of the output jsonl, or the folder of an annotation job."),
     ],
     *,
     format: Annotated[  # noqa: A002 (the option's name)

@@ -12,7 +12,14 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from ape_stream.errors import ConfigError, UsageError
-from ape_stream.formats.records import FrameRecord, JobRecord, Record, VideoRecord, parse_record
+from ape_stream.formats.records import (
+    RESULTS,
+    FrameRecord,
+    JobRecord,
+    Record,
+    VideoRecord,
+    parse_record,
+)
 from ape_stream.formats.registry import open_writer
 from ape_stream.values.prompts import Prompt
 
@@ -39,7 +46,8 @@ def convert(
     the records say, not on the order in which streams of a run took turns.
 
     Args:
-        paths: The records files; together they are one job.
+        paths: The records files; together they are one job. A folder stands for the records of
+            all clips in it, as `annotate` leaves them.
         formats: Names in `FORMATS`.
         out_dir: The folder above.
         val: Patterns of video names; these videos are the validation split.
@@ -53,7 +61,7 @@ def convert(
         ConfigError: a line is no record, or a format cannot be written there.
         SinkError: a file cannot be written.
     """
-    records = Records(paths)
+    records = Records(_files(paths))
     videos = [_split(video, val) for video in records.videos]
     for pattern in val:
         if not any(fnmatchcase(video.name, pattern) for video in videos):
@@ -67,6 +75,16 @@ def convert(
         for video in videos:
             _write_video(writers, video, records.frames(video.name))
     return writers
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        inside = sorted(path.rglob(RESULTS)) if path.is_dir() else [path]
+        if not inside:
+            raise UsageError(f"there is no {RESULTS} in {path}: name the folder of a job, or files")
+        files += inside
+    return files
 
 
 def _split(video: VideoRecord, val: Sequence[str]) -> VideoRecord:

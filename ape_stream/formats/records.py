@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import IO, TYPE_CHECKING, Any, Literal, cast
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, cast
 
 from ape_stream.errors import ConfigError, UsageError
 from ape_stream.files import file_name
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "RESULTS",
     "FrameRecord",
     "InstanceRecord",
     "JobRecord",
@@ -43,6 +44,9 @@ __all__ = [
     "video_folder",
     "write_records",
 ]
+
+RESULTS: Final = "results.jsonl"
+"""In the folder of a job's clip: what all formats are made of."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,12 @@ class Prompt:
             )
         # Lone surrogates come from command lines that are not UTF-8; no file or message can hold
         # them.
-        if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            raise PromptError(
+                f"prompt {text!r} is not UTF-8: on a command line, set a locale that is, such as"
+                " LC_ALL=C.UTF-8"
+            )
+        if "\0" in text:
             raise PromptError(f"prompt {text!r} cannot be written in any output")
         if self.threshold is not None:
             check_threshold(self.threshold, f"threshold of {text!r}")

@@ -27,6 +27,10 @@ def test_a_table_says_all_of_a_prompt():
         ({"text": "a", "threshold": 2}, "threshold of 'a' is 2.0, not within 0..1"),
         ({"text": "a", "threshold": float("nan")}, "threshold of 'a' is nan"),
         ({"text": " "}, "a prompt is empty"),
+        (
+            {"text": "\udcf0 cat"},
+            r"prompt .* is not UTF-8: on a command line, set a locale that is",
+        ),
         (3, "a prompt must be a text or a table, got 3"),
     ],
 )

@@ -68,6 +68,19 @@ def test_the_frames_of_a_video_may_lie_in_several_files(tmp_path):
     assert tree(tmp_path / "parts/csv") == tree(tmp_path / "whole/csv")
 
 
+def test_the_folder_of_a_job_stands_for_all_its_clips(tmp_path):
+    job, a, b, *others = write_jsonl(tmp_path / "r.jsonl").read_text().splitlines(keepends=True)
+    halves = {"a": [job, a, *others[:4]], "deep/b": [job, b, *others[4:]]}
+    for name, lines in halves.items():
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / "results.jsonl").write_text("".join(lines))
+    convert([tmp_path / "out"], ["csv"], tmp_path / "folder")
+    convert([tmp_path / "r.jsonl"], ["csv"], tmp_path / "whole")
+    assert tree(tmp_path / "folder/csv") == tree(tmp_path / "whole/csv")
+    with pytest.raises(UsageError, match=r"no results.jsonl in .*whole"):
+        convert([tmp_path / "whole"], ["csv"], tmp_path / "none")
+
+
 def test_what_contradicts_itself_is_named_with_its_line(tmp_path):
     path = write_jsonl(tmp_path / "r.jsonl")
     lines = path.read_text().splitlines(keepends=True)
