@@ -2,6 +2,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.codec.context import Flags
 from av.video.frame import PictureType
 
 from ape_nodes.web.encoding import images as encoding
@@ -43,21 +44,26 @@ def test_h264_holds_the_image():
     assert np.abs(shown.to_ndarray(format="bgr24").astype(int) - image).mean() < 12
 
 
-def sizes(encoder, images):
-    """Bytes of a key frame, and the mean of the images after it."""
-    key, *others = [len(encoder.encode(im, key=not k)[0]) for k, im in enumerate(images)]
+def sizes(encoder, reader, images):
+    """Bytes of a key frame, and the mean of the images after it; all of them can be read."""
+    units = [encoder.encode(image, key=not k)[0] for k, image in enumerate(images)]
+    shown = [frame for unit in units for frame in reader.decode(av.Packet(unit))]
+    assert len(shown) == len(units)
+    key, *others = map(len, units)
     return key, sum(others) / len(others)
 
 
 def test_noise_coarsens_h264_and_its_end_restores_it():
     encoder, calm = encoding.H264Encoder(160), 6 * moving(96, 160)[:1]
+    reader = av.CodecContext.create("h264", "r")
+    reader.thread_count, reader.flags = 1, Flags.low_delay
     rng = np.random.default_rng(0)
     noisy = [np.clip(im + rng.normal(0, 20, im.shape), 0, 255).astype(np.uint8) for im in calm]
     budget = 96 * 160 * encoding.BYTES_PER_PIXEL
 
-    first = [sizes(encoder, calm) for _ in range(2)][-1]  # the first one names x264, too
-    loud = [sizes(encoder, noisy)[1] for _ in range(4)]
-    again = [sizes(encoder, calm) for _ in range(12)]
+    first = [sizes(encoder, reader, calm) for _ in range(2)][-1]  # the first one names x264, too
+    loud = [sizes(encoder, reader, noisy)[1] for _ in range(4)]
+    again = [sizes(encoder, reader, calm) for _ in range(18)]
 
     assert loud[0] > 3 * budget
     assert loud[-1] < budget
@@ -70,3 +76,4 @@ def test_the_quantiser_stays_within_its_range():
     assert encoding._next_qp(encoding.QP, [1], 1000) == encoding.QP
     assert encoding._next_qp(30, [10**6], 1000) == encoding.MAX_QP
     assert encoding._next_qp(30, [21], 1000) == 30
+    assert encoding._next_qp(30, [19], 1000) == 29

@@ -159,8 +159,8 @@ def _next_qp(qp: int, sizes: Sequence[int], pixels: int) -> int:
     share = sum(sizes) / len(sizes) / (pixels * BYTES_PER_PIXEL)
     if share > 1:
         return min(MAX_QP, qp + math.ceil(4 * math.log2(share)))
-    # Far below only: two finer may be many times as much, where noise passes the dead zone.
-    return max(QP, qp - 2) if share < 1 / 4 else qp
+    # Step by step: where noise passes the dead zone, one finer may be almost three times as much.
+    return max(QP, qp - 1) if share < 1 / 2 else qp
 
 
 def _frame(planes: NDArray[np.uint8]) -> av.VideoFrame:
