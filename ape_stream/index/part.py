@@ -173,14 +173,17 @@ class Part:
         Raises:
             DamagedPartError: they do not match their checksum.
         """
+        chosen = np.zeros(len(self.coarse_counts), np.bool_)
+        chosen[frames] = True
         found = []
         for first in np.unique(frames - frames % GROUP_FRAMES).tolist():
             with self._named():
-                every = CoarseStates.from_bytes(self._coarse.read(first), self.head.width)
-            group = np.arange(first, min(first + GROUP_FRAMES, len(self.coarse_counts)))
-            wanted = np.isin(group, frames)
-            own = np.flatnonzero(np.repeat(wanted, self.coarse_counts[group]))
-            found.append(every if wanted.all() else every.take(own))
+                every = CoarseStates.from_bytes(self._pieces[0].read(first), self.head.width)
+            group = slice(first, first + GROUP_FRAMES)
+            wanted = chosen[group]
+            if not wanted.all():
+                every = every.take(np.flatnonzero(np.repeat(wanted, self.coarse_counts[group])))
+            found.append(every)
         return CoarseStates.joined(found)
 
     @cached_property
@@ -190,13 +193,12 @@ class Part:
         return np.diff(ends[self.spheres.first])
 
     @cached_property
-    def _coarse(self) -> Pieces:
-        return Pieces(self.blocks, 0, self.frames.coarse_end, self.frames.coarse_crc32)
-
-    @cached_property
-    def _masks(self) -> Pieces:
-        begin = int(self.frames.coarse_end[-1])
-        return Pieces(self.blocks, begin, self.frames.mask_end, self.frames.mask_crc32)
+    def _pieces(self) -> tuple[Pieces, Pieces]:
+        """Of coarse states, and of masks."""
+        frames = self.frames
+        coarse = Pieces(self.blocks, 0, frames.coarse_end, frames.coarse_crc32)
+        begin = int(frames.coarse_end[-1])
+        return coarse, Pieces(self.blocks, begin, frames.mask_end, frames.mask_crc32)
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -211,7 +213,7 @@ class Part:
         first = frame - frame % GROUP_FRAMES
         if first not in self._unpacked:
             with self._named():
-                data = self._masks.read(first)
+                data = self._pieces[1].read(first)
             own = slice(first, first + GROUP_FRAMES)
             counts = np.diff(self.frames.first_row[first : first + GROUP_FRAMES + 1]).tolist()
             cells = map(tuple, self.frames.cells[own].tolist())
@@ -288,7 +290,7 @@ class Part:
             DamagedPartError: they do not match it.
         """
         with self._named():
-            self._masks.check(frame - frame % GROUP_FRAMES)
+            self._pieces[1].check(frame - frame % GROUP_FRAMES)
 
     def upper_bounds(
         self, vectors: NDArray[np.float32], biases: NDArray[np.float32]

@@ -183,7 +183,7 @@ class Regions:
             return True
         things = np.flatnonzero(~of_stuff)
         words = self._words[things]
-        if len(np.unique(words)) == len(things):
+        if len(things) == len(set(words.tolist())):
             return False
         box = self._part.reach(self._rows[things])
         meet = (box[:, None, :2] < box[None, :, 2:]).all(axis=2)  # (n, n)
