@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Final, Self
 
 import cv2
@@ -97,10 +98,13 @@ class ClipOutputs(Closing):
         )
 
     def _saved(self, result: FrameResult) -> str | None:
-        """Save a frame of a video if that is wanted; its name below `frames`."""
+        """Save a frame if that is wanted; of a video, its name below `frames`."""
         suffix, frame = self._options.save_frames, result.frame
-        if suffix is None or frame.origin is not None:
-            return None  # an image is a file already
+        if suffix is None:
+            return None
+        if frame.origin is not None:
+            self._copy(frame.origin)
+            return None  # its record has that name anyway
         name = f"{video_folder(frame.stream)}/{frame.index:06d}.{suffix}"
         path = self._results.root / FRAMES / name
         quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if suffix == "jpg" else []
@@ -110,6 +114,14 @@ class ClipOutputs(Closing):
             # Not synced one by one: after a power cut the clip is not done, and written again.
             path.write_bytes(data.tobytes())
         return name
+
+    def _copy(self, origin: str) -> None:
+        """Put an image that is a file already with the saved frames, as it is."""
+        if self._results.folder is not None:
+            path = self._results.root / FRAMES / origin
+            with written(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self._results.folder / origin, path)
 
     def close(self, error: BaseException | None = None) -> None:
         """Give all files their names; after an error, none."""

@@ -43,6 +43,8 @@ class ClipResults:
     """The folder for what only later steps of the job read."""
     root: Path
     """The output folder of the whole job."""
+    folder: Path | None
+    """What the names of image files count from, on this machine; None where no source is a file."""
     end: Mapping[str, Any]
     """What was known at the end: `frames` (how many), `problem` (a text, or null)."""
     rate: Callable[[], tuple[int, int] | None]

@@ -159,6 +159,7 @@ class Worker:
             outputs=self._out.outputs(clip),
             work=self._out.clip_work(clip),
             root=self._out.root,
+            folder=None if self._setup.folder is None else Path(self._setup.folder),
             end=footer.end,
             rate=lambda: reading.rate,
         )

@@ -55,10 +55,13 @@ def test_images_of_a_folder_are_one_clip_with_their_own_names(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), np.full((40, 50, 3), k, np.uint8))
     (folder / "in" / "shots" / "3.jpg").write_bytes(b"broken")
-    assert annotate("in/shots") == 3
+    assert annotate("in/shots", "--save-frames", "jpg", "--format", "yolo") == 3
     frames = lines_of("out/shots/results.jsonl")[1:]
     assert [frame["file"] for frame in frames] == ["2.png", "10.png"]
     assert "3.jpg" in summary_of()["clips"][0]["problem"]
+    # The images are copied as they are, to where readers look for them.
+    (image,) = Path("out/yolo/images/train").glob("*10*")
+    assert image.read_bytes() == (folder / "in/shots/10.png").read_bytes()
 
 
 def test_videos_hide_what_is_to_be_hidden():
