@@ -6,7 +6,7 @@ plan        everything that the results depend on; compared by every later run
 shards      the results of a fixed number of frames, whole or not there
 folder, job                  what an output folder holds; Job: what is done with clips
 reading     the frames of a clip, read ahead
-worker      does one task: the same under every engine
+worker, memory              does one task, the same under every engine; its memory stays flat
 child, processes, ray_pool   the engines: child processes, actors of Ray
 run, schedule                one run of a job; its workers, and what to do about one that dies
 state, waiting               how clips stand; which one is next
