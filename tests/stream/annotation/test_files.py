@@ -14,7 +14,7 @@ from shelves import annotate, final_files, lines_of, summary_of, write
 
 from ape_stream.cli.main import main
 
-pytestmark = pytest.mark.usefixtures("folder")
+pytestmark = pytest.mark.usefixtures("folder", "in_process")
 
 
 def tracks_of(path):

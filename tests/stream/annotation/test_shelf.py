@@ -18,7 +18,16 @@ from ape_stream.batch import state
 from ape_stream.cli.main import main
 
 sys.path.insert(0, str(Path(__file__).parent))
-from shelves import annotate, final_files, lines_of, start, summary_of, write, write_shelf
+from shelves import (
+    annotate,
+    final_files,
+    lines_of,
+    start,
+    summary_of,
+    without_processes,
+    write,
+    write_shelf,
+)
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -42,6 +51,7 @@ def test_a_shelf_of_forty_with_five_broken(folder, capsys):
     assert "failed: noise.mp4: noise.mp4 is not a video" in err
 
 
+@pytest.mark.usefixtures("in_process")
 def test_the_chosen_frames_keep_their_exact_times(folder):
     times = [0, 33, 70, 100, 140, 167, 200, 240]
     write(folder / "v.mkv", frames=8, times=times)
@@ -82,7 +92,8 @@ def test_files_are_the_same_however_it_was_made(folder, monkeypatch):
     monkeypatch.setattr(shelf, "SHARD_FRAMES", 8)
     write(folder / "in" / "a.mp4", frames=30)
     write(folder / "in" / "b.mp4", frames=5)
-    assert annotate("in") == 0
+    with without_processes():
+        assert annotate("in") == 0
     whole = final_files("out")
     # Killed in the middle: one shard cut short, one gone, one clip not written; then plan and
     # sources copied elsewhere, and more workers than before.
@@ -102,7 +113,8 @@ def test_files_are_the_same_however_it_was_made(folder, monkeypatch):
 
 def test_kills_of_workers_and_of_the_run_cost_nothing_that_was_written(folder):
     write(folder / "in" / "a.mp4", frames=400)
-    assert annotate("in", out="whole") == 0
+    with without_processes():
+        assert annotate("in", out="whole") == 0
     process = start(folder, "in")
     shards = folder / "out/.shards/clips/a"
     wait_for(shards / "000000.shard")
@@ -125,6 +137,7 @@ def wait_for(path):
         time.sleep(0.002)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_an_index_does_not_go_on_in_the_folder_of_a_job(folder, capsys):
     write(folder / "a.mp4", frames=3)
     assert annotate("a.mp4") == 0
@@ -132,6 +145,7 @@ def test_an_index_does_not_go_on_in_the_folder_of_a_job(folder, capsys):
     assert "is the folder of another command" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("in_process")
 def test_another_plan_is_refused_with_what_differs(folder, capsys):
     write(folder / "in" / "a.mp4", frames=3)
     assert annotate("in") == 0
@@ -148,6 +162,7 @@ def test_another_plan_is_refused_with_what_differs(folder, capsys):
     assert len(summary_of()["clips"]) == 2
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_broken_clip_that_was_repaired_is_done(folder):
     write(folder / "in" / "a.mp4", frames=3)
     (folder / "in" / "b.mp4").write_bytes(b"broken")
@@ -193,6 +208,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(folder, capsys):
     assert summary_of()["frames"] == 200
 
 
+@pytest.mark.usefixtures("in_process")
 def test_json_lines_for_machines(folder, capsys):
     write(folder / "a.mp4", frames=3)
     assert annotate("a.mp4", "--json", "--format", "yolo") == 0

@@ -178,7 +178,7 @@ def test_images_of_a_folder_keep_their_names_and_sizes(tmp_path):
 def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path, name):
     peaks = []
     frame = next(frames(VIDEOS[1], [("pixel", "line")]))
-    for count in (50, 150):
+    for count in (30, 80):
         video = replace(VIDEOS[1], frames=count)
         tracemalloc.start()
         with open_writer(name, tmp_path / str(count), JOB) as writer:
@@ -188,5 +188,5 @@ def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path, name):
             writer.end_video()
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # 100 frames more have 200 regions more: a few numbers of each, and no mask or text.
-    assert np.diff(peaks)[0] < 200 * 300
+    # 50 frames more have 100 regions more: a few numbers of each, and no mask or text.
+    assert np.diff(peaks)[0] < 100 * 300
