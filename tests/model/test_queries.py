@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ape_model.config import NANO
 from ape_model.network.align import ExactAlignment, fixed_point
 from ape_model.perceiver import ApePerceiver
 from ape_model.world import World
@@ -63,7 +64,7 @@ def test_a_mask_does_not_depend_on_the_others(perceiver):
         perceiver.prepare(PromptSet.of(words))
         ((live, maps),) = perceiver.perceive_with_maps([frame], frozenset({"queries"}))
         assert (len(live) > 0) is (words != "violin")
-        every.append(maps.queries.mask_logits(np.arange(64)))
+        every.append(maps.queries.mask_logits(np.arange(NANO.ape.queries)))
         for some in ([3], [9, 3], [63, 0, 17]):
             assert np.array_equal(maps.queries.mask_logits(np.array(some)), every[0][some])
 
