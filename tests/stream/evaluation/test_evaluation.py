@@ -114,6 +114,7 @@ def test_an_oracle_scores_one_everywhere():
     assert report["absent_fp_per_image"] == 0
     assert report["unknown_word_rate"] == 0
     assert report["sentence_accuracy_unfused"] == 0
+    assert report["sentences_at_threshold"] == {"right": 1, "nothing": 0, "only_wrong": 0}
     assert report["track_idf1"] > 0.95  # the tracker confirms at the second sighting
     assert report["track_mota"] > 0.9
     assert report["words"] == len(World().names)
@@ -176,6 +177,10 @@ def test_a_blind_model_scores_zero_and_says_nothing_false():
         "track_mota", "absent_fp_per_image", "unknown_word_rate",
     ):  # fmt: skip
         assert report[name] == 0, name
+    assert report["sentences_at_threshold"] == {"right": 0, "nothing": 1, "only_wrong": 0}
+    # One that takes sentences for names finds the other thing of that name.
+    unfused = _report(fusing=False)["sentences_at_threshold"]
+    assert unfused == {"right": 0, "nothing": 0, "only_wrong": 1}
 
 
 def test_a_model_that_says_yes_to_all_is_found_out():
