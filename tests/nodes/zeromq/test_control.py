@@ -47,7 +47,7 @@ def test_prompts_and_threshold_change_together(client):
     ("arguments", "reason"),
     [
         ({"prompts": ["fish", ""]}, "empty"),
-        ({"prompts": ["fish", "\ud800"]}, "cannot be written"),
+        ({"prompts": ["fish", "\ud800"]}, "is not UTF-8"),
         ({"prompts": ["fi\0sh"]}, "cannot be written"),
         ({"prompts": 7}, "text or a list"),
         ({"prompts": ["fish"], "threshold": 1.7}, "0..1"),

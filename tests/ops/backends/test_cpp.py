@@ -19,8 +19,8 @@ def test_older_processors_compute_the_same(level, monkeypatch):
     """With vectors of eight lanes; this processor may have sixteen."""
     if level == "x86-64-v3" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
         pytest.skip("this processor has no AVX2")
-    library = ctypes.CDLL(str(cxx.shared_library(cpp.SOURCE, (f"-march={level}",))))
-    monkeypatch.setattr(cpp, "_library", lambda: library)
+    library = ctypes.CDLL(str(cxx.shared_library(cpp.FOLDER / "msda.cpp", (f"-march={level}",))))
+    monkeypatch.setattr(cpp, "_attention", lambda: library)
     for dim in (8, 16, 24, 32, 64):
         tensors = fused(dim=dim, points=4)
         expected = reference.msda_fused(*exact(tensors), SHAPES)
