@@ -26,7 +26,7 @@ class MaskProducts:
     def __init__(self, runner: Ape | CudaGraphRunner) -> None:
         self.runner = runner
         """The network, or its graphs."""
-        self._made: dict[tuple[int, int], Tensor] = {}
+        self._made: dict[tuple[RawOutputs, int], Tensor] = {}
 
     def exact_alignment(
         self, outputs: RawOutputs, prompts: PromptFeatures
@@ -39,9 +39,9 @@ class MaskProducts:
         if outputs.hidden.shape[1] > FEW_QUERIES or not len(queries):
             return self.runner.region_masks(outputs, image, queries)
         every = self.runner.region_masks(outputs, image)
-        self._made[id(outputs), image] = every
+        self._made[outputs, image] = every
         return every[queries]
 
     def made(self, outputs: RawOutputs, image: int) -> Tensor | None:
         """The masks of all queries of an image (Q, H, W), if its regions needed them."""
-        return self._made.get((id(outputs), image))
+        return self._made.get((outputs, image))

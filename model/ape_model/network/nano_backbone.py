@@ -7,7 +7,6 @@ size and shape look alike to a token, and there is no absolute position table.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ape_model.network.layers import pointwise
 from ape_model.network.pyramid import BackboneMaps
-from ape_model.network.rope import Rope, rope_table, rotate
+from ape_model.network.rope import Rope, rotate, table_on
 from ape_model.network.vit import Attention, Block, SwiGLU
 
 if TYPE_CHECKING:
@@ -37,23 +36,12 @@ class TokenRope(Rope):
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """Turn (B, heads, rows * cols, D) queries or keys by their position in `grid`."""
-        return rotate(x, *_corner(grid, self.head_dim, self.freqs_cos.dtype, self.freqs_cos.device))
-
-
-@cache  # none is dropped: a CUDA graph that was captured with it reads it for good
-def _corner(
-    grid: tuple[int, int], head_dim: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the tokens of a grid, (rows * cols, head_dim) each."""
-    if max(grid) > ROPE_SIDE:
-        raise ValueError(f"a grid of {grid} tokens is over the rope's {ROPE_SIDE}")
-    rows, cols = grid
-    # Token (r, c) has the same angles in every grid: a corner of the one table. A tensor made in
-    # inference mode could never be used in training later.
-    with torch.inference_mode(mode=False):
-        tables = rope_table(ROPE_SIDE, ROPE_SIDE, head_dim, ROPE_SIDE)
-        cos, sin = (t.unflatten(0, (ROPE_SIDE, -1))[:rows, :cols].flatten(0, 1) for t in tables)
-        return cos.to(device, dtype), sin.to(device, dtype)
+        if max(grid) > self.side:
+            raise ValueError(f"a grid of {grid} tokens is over the rope's {self.side}")
+        kind = self.freqs_cos.dtype, self.freqs_cos.device
+        # Token (r, c) has the same angles in every grid: a corner of the one table.
+        whole = (self.side, self.side)
+        return rotate(x, *table_on(grid, self.head_dim, self.reference, *kind, whole))
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:

@@ -12,7 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Rope", "rope_table", "rotate"]
+__all__ = ["Rope", "rope_table", "rotate", "table_on"]
 
 THETA = 10_000.0  # base of the frequencies, as in RoFormer
 
@@ -50,12 +50,20 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 @cache  # none is dropped: a CUDA graph that was captured with it reads it for good
-def _table_on(
-    grid: tuple[int, int], head_dim: int, reference: int, dtype: torch.dtype, device: torch.device
+def table_on(
+    grid: tuple[int, int],
+    head_dim: int,
+    reference: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    whole: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor]:
+    """The table of a grid on a device, or its corner of the table of a `whole` grid."""
+    whole, (rows, cols) = whole or grid, grid
     # A tensor made in inference mode could never be used in training later.
     with torch.inference_mode(mode=False):
-        cos, sin = rope_table(*grid, head_dim, reference)
+        tables = rope_table(*whole, head_dim, reference)
+        cos, sin = (t.unflatten(0, whole)[:rows, :cols].flatten(0, 1) for t in tables)
         return cos.to(device, dtype), sin.to(device, dtype)
 
 
@@ -77,4 +85,4 @@ class Rope(nn.Module):
         """Turn (B, heads, rows * cols, D) queries or keys by their position in `grid`."""
         if grid == (self.side, self.side):
             return rotate(x, self.freqs_cos, self.freqs_sin)
-        return rotate(x, *_table_on(grid, self.head_dim, self.reference, x.dtype, x.device))
+        return rotate(x, *table_on(grid, self.head_dim, self.reference, x.dtype, x.device))
