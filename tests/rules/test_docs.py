@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 from clip import shorten_demo
+from house import PACKAGES
 
 from ape_model.training.recipe import read_recipe
 from ape_stream.cli import main as cli
@@ -125,3 +126,18 @@ def test_the_first_screen_shows_an_image_of_modest_size():
     first = (ROOT / "README.md").read_text().splitlines()[:10]
     shown = [ROOT / target for line in first for target in LINK.findall(line)]
     assert any(path.suffix == ".webp" and path.stat().st_size <= 3_000_000 for path in shown)
+
+
+def test_the_architecture_names_the_rooms_that_there_are():
+    """Rooms of a row share their parent: `ape_model/weights/`, `io/`."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    named = set()
+    for row in re.findall(r"^\| (`\w+/.*?) \|", text, re.MULTILINE):
+        rooms = re.findall(r"`([\w/]+)/`", row)
+        named |= {rooms[0], *(f"{rooms[0].split('/')[0]}/{room}" for room in rooms[1:])}
+    there = {
+        f"{package}/{init.parent.name}"
+        for package, folder in PACKAGES.items()
+        for init in folder.glob("*/__init__.py")
+    }
+    assert {room for room in named if "/" in room} - {"ape_cuda_ops/csrc"} == there
