@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,13 @@ def test_the_architecture_names_the_rooms_that_there_are():
         for init in folder.glob("*/__init__.py")
     }
     assert {room for room in named if "/" in room} - {"ape_cuda_ops/csrc"} == there
+
+
+def test_the_installation_names_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    rows = re.findall(
+        r"^\| (`\w+`(?:, `\w+`)*) \|", (DOCS / "install.md").read_text(), re.MULTILINE
+    )
+    assert {name for row in rows for name in re.findall(r"\w+", row)} == set(extras)
