@@ -9,11 +9,12 @@ import numpy as np
 
 from ape_stream.errors import UsageError
 from ape_stream.index.alignment import scores_of
-from ape_stream.index.cells import inside_boxes, pack_maps, surely_drawn
+from ape_stream.index.cells import inside_boxes
 from ape_stream.index.dropped.bounds import enclose
 from ape_stream.index.dropped.coarse import encode_coarse
 from ape_stream.index.part import as_float32
-from ape_stream.index.selection import suppresses
+from ape_stream.indexing.loops import worthwhile
+from ape_stream.indexing.packing import packed
 from ape_stream.indexing.parts import IndexedFrame
 from ape_stream.indexing.survivors import survivors
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from ape_stream.index.alignment import Head
     from ape_stream.index.dropped.coarse import CoarseStates
+    from ape_stream.indexing.loops import Loops
     from ape_stream.types import Frame
     from ape_stream.values.queries import FrameQueries
 
@@ -33,6 +35,9 @@ _COARSE: Final = 64
 """Most coarse states of a frame, those of the best scores; queries that score less are rare."""
 _COARSE_SCORE: Final = 0.02
 """Lowest best score of a reference word of a coarse state."""
+_WORDS: Final = 24
+"""Words of one product. BLAS takes a thread of each core for larger ones, and where other processes
+are busy these wait for one another, spinning: a frame of nano took up to twice the time."""
 _LEAD: Final = 0.01
 """Queries that are suppressed by so little are kept, too: other words may take them. A logit."""
 
@@ -91,17 +96,18 @@ class Keeper:
         self._keep = keep
         lengths = np.linalg.norm(reference.vectors, axis=1)
         self._reach = float(lengths.max() / head.scale)
-        self._scaled = np.ascontiguousarray(reference.vectors.T / np.float32(head.scale))  # (C, P)
+        self._words = _blocks(reference.vectors / np.float32(head.scale))  # (B, 24, C)
 
     def frame(self, frame: Frame, queries: FrameQueries) -> IndexedFrame:
         """What the index keeps of a frame."""
+        compiled = worthwhile(1)
         states = as_float32(queries.states)  # (Q, C)
-        logits = self._logits(states)  # (Q, P)
-        scores = scores_of(logits.max(axis=1))  # (Q,)
-        kept, dropped = self._divided(states, logits, queries.boxes)
+        logits = self._logits(states)  # (P, Q)
+        scores = scores_of(logits.max(axis=0))  # (Q,)
+        kept, dropped = self._divided(states, logits, queries.boxes, compiled)
         boxes = queries.boxes[kept]
         edges = inside_boxes(boxes, queries.cells, queries.filled, queries.facts.mask_margin)
-        maps = queries.mask_logits(kept)
+        masks, drawn = packed(queries.mask_logits(kept), queries.filled, edges, compiled)
         unit = frame.time_base
         return IndexedFrame(
             index=frame.index,
@@ -116,15 +122,18 @@ class Keeper:
             box=boxes,
             reference=scores[kept],
             state=queries.states[kept],
-            drawn=surely_drawn(maps, queries.filled, edges),
-            masks=pack_maps(maps, edges),
+            drawn=drawn,
+            masks=masks,
             **self._dropped(states, scores, dropped),
         )
 
     def _logits(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(Q, P) of the reference words; what they decide need not be exact."""
-        logits: NDArray[np.float32] = states @ self._scaled
-        logits += self._reference.biases
+        """(P, Q) of the reference words; what they decide need not be exact."""
+        products = self._words @ np.ascontiguousarray(states.T)  # (B, 24, Q)
+        logits: NDArray[np.float32] = products.reshape(-1, len(states))[
+            : len(self._reference.texts)
+        ]
+        logits += self._reference.biases[:, None]
         return logits
 
     def _divided(
@@ -132,9 +141,10 @@ class Keeper:
         states: NDArray[np.float32],
         logits: NDArray[np.float32],
         boxes: NDArray[np.float32],
+        compiled: Loops | None,
     ) -> tuple[NDArray[np.intp], _Dropped]:
         """Numbers of the queries that are kept, rising, and the others next to them."""
-        found, lead = self._found(logits, boxes)
+        found, lead = self._found(logits, boxes, compiled)
         rest = np.flatnonzero(~_members(found, len(states)))
         if not len(found) or not len(rest):
             return found, _Dropped(rest, None)
@@ -150,19 +160,19 @@ class Keeper:
         return kept, _Dropped(rest[left], replace(coarse.take(left), base=base))
 
     def _found(
-        self, logits: NDArray[np.float32], boxes: NDArray[np.float32]
+        self, logits: NDArray[np.float32], boxes: NDArray[np.float32], compiled: Loops | None
     ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Queries that reference words find, rising; and (Q,) by how little others miss it."""
         count = len(boxes)
         most = count if self._keep.rows is None else self._keep.rows
         if self._keep.score is None:
-            found = np.sort(np.argsort(-logits.max(axis=1), kind="stable")[:most])
+            found = np.sort(np.argsort(-logits.max(axis=0), kind="stable")[:most])
             return found, np.full(count, np.inf, np.float32)
         floor = float(np.log(self._keep.score / (1 - self._keep.score)))
-        best, lead = survivors(logits, suppresses(boxes, boxes), floor)
+        best, lead = survivors(logits, boxes, floor, compiled)
         found = np.flatnonzero(np.isfinite(best) | (lead <= _LEAD))
         if len(found) > most:
-            rank = np.where(np.isfinite(best), best, logits.max(axis=1))
+            rank = np.where(np.isfinite(best), best, logits.max(axis=0))
             found = np.sort(found[np.argsort(-rank[found], kind="stable")[:most]])
         return found, lead
 
@@ -207,3 +217,11 @@ def _members(numbers: NDArray[np.intp], count: int) -> NDArray[np.bool_]:
     found = np.zeros(count, np.bool_)
     found[numbers] = True
     return found
+
+
+def _blocks(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(P, C) vectors in blocks of `_WORDS`; those of zeros fill the last one."""
+    count, width = vectors.shape
+    blocks = np.zeros((-(-count // _WORDS), _WORDS, width), np.float32)
+    blocks.reshape(-1, width)[:count] = vectors
+    return blocks

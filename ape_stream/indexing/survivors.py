@@ -11,32 +11,42 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ape_stream.index.selection import NMS_IOU, suppresses
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ape_stream.indexing.loops import Loops
 
 __all__ = ["survivors"]
 
 
 def survivors(
-    logits: NDArray[np.float32], near: NDArray[np.bool_], floor: float
+    logits: NDArray[np.float32],
+    boxes: NDArray[np.float32],
+    floor: float,
+    compiled: Loops | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Suppress the queries of each word, all words at once.
 
     Args:
-        logits: (Q, P) of Q queries and P words.
-        near: (Q, Q) whether two boxes overlap so much that one suppresses the other.
+        logits: (P, Q) of P words and Q queries.
+        boxes: (Q, 4) x1 y1 x2 y2 of the queries.
         floor: Lowest logit of a region.
+        compiled: Loops in place of NumPy's.
 
     Returns:
         (Q,) the highest logit with which a query survives; -inf where it never does. And (Q,) by
         how little it is suppressed: the smallest lead of a survivor that does; inf where none does.
     """
-    alive = floor <= logits.T  # (P, Q)
+    if compiled is not None:
+        return compiled.survivors(logits, boxes, np.float32(floor), np.float32(NMS_IOU))
+    alive = floor <= logits  # (P, Q)
     some = alive.any(axis=1)
-    alive, scores = alive[some], np.where(alive[some], logits.T[some], -np.inf)
-    count = len(near)
+    alive, scores = alive[some], np.where(alive[some], logits[some], -np.inf)
+    count = len(boxes)
     best, lead = (np.full(count, value, np.float32) for value in (-np.inf, np.inf))
-    others = near & ~np.eye(count, dtype=np.bool_)
+    others = suppresses(boxes, boxes) & ~np.eye(count, dtype=np.bool_)
     while len(scores):
         words, first = np.arange(len(scores)), scores.argmax(axis=1)
         highest = scores[words, first]

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ape_stream.index.layout import Track
+from ape_stream.indexing.loops import worthwhile
 from ape_stream.trackers.iou import IouTracker, box_iou
 from ape_stream.types import Instances
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ape_stream.indexing.loops import Loops
     from ape_stream.indexing.parts import IndexedFrame
 
-__all__ = ["RowTracker"]
+__all__ = ["RowTracker", "grouped"]
 
 SAME_IOU: Final = 0.7
 """Rows of one frame whose boxes overlap more are one object; as in suppression."""
@@ -36,7 +38,7 @@ class RowTracker:
         """
         height, width = frame.size
         boxes = frame.box * np.array([width, height, width, height], np.float32)
-        leaders, owner = _grouped(boxes, frame.reference)
+        leaders, owner = grouped(boxes, frame.reference, worthwhile(0))
         # Rounded, as all that a tracker decides by: not by the last bits of a device.
         found = Instances(
             boxes=np.round(boxes[leaders], 2),
@@ -69,16 +71,28 @@ class _Seen:
     frames: int = 0
 
 
-def _grouped(
-    boxes: NDArray[np.float32], scores: NDArray[np.float32]
+def grouped(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], compiled: Loops | None = None
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Group (K, 4) boxes: (L,) the strongest row of each group, (K,) the group of each row."""
+    """Group rows of one frame that are one object.
+
+    Args:
+        boxes: (K, 4) x1 y1 x2 y2, pixels.
+        scores: (K,).
+        compiled: Loops in place of Python's.
+
+    Returns:
+        (L,) the strongest row of each group, (K,) the group of each row.
+    """
+    order = np.argsort(-scores, kind="stable")
+    if compiled is not None:
+        return compiled.groups(boxes, order, np.float32(SAME_IOU))
     near: list[list[int]] = [[] for _ in boxes]
     for row, other in np.argwhere(box_iou(boxes, boxes) > SAME_IOU).tolist():
         near[row].append(other)
     owner = [-1] * len(boxes)
     leaders: list[int] = []
-    for row in np.argsort(-scores, kind="stable").tolist():
+    for row in order.tolist():
         if owner[row] < 0:
             for other in (row, *near[row]):  # a box without area overlaps not even itself
                 if owner[other] < 0:

@@ -10,6 +10,7 @@ from ape_stream.errors import ConfigError
 from ape_stream.index.alignment import scores_of
 from ape_stream.index.asking import open_index
 from ape_stream.index.dropped.coarse import CoarseStates, encode_coarse
+from ape_stream.index.selection import suppresses
 from ape_stream.indexing.survivors import survivors
 from ape_stream.types import Instances
 
@@ -56,9 +57,13 @@ def test_bounds_of_coarse_states_are_above_what_they_bound_and_close():
 def test_survivors_are_those_of_each_word_alone(seed):
     rng = np.random.default_rng(seed)
     logits = np.round(rng.standard_normal((12, 30)), 1).astype(np.float32)
-    near = rng.random((12, 12)) < 0.3
-    near = near | near.T
-    best, lead = survivors(logits, near, 0.2)
+    corners = np.round(np.sort(rng.random((12, 2, 2)), axis=1), 1)
+    boxes = corners.reshape(12, 4).astype(np.float32)
+    boxes[4:8] = boxes[:4] + np.float32(0.01)
+    boxes[8:] = boxes[:4] - np.float32(0.03)
+    near = suppresses(boxes, boxes)
+    assert np.count_nonzero(near & ~np.eye(12, dtype=bool)) > 1
+    best, lead = survivors(np.ascontiguousarray(logits.T), boxes, 0.2)
     wanted, leads = np.full(12, -np.inf), np.full(12, np.inf)
     for word in logits.T:
         kept = []

@@ -277,7 +277,7 @@ BOXES = np.float32([[0, 0, 0.4, 0.4], [0, 0, 0.4, 0.41], [0, 0, 0.4, 0.4],
 )
 def test_queries_that_a_reference_word_finds_are_kept(keep, kept):
     keeper = Keeper(HEAD, WORDS, keep)
-    found, dropped = keeper._divided(STATES, keeper._logits(STATES), BOXES)
+    found, dropped = keeper._divided(STATES, keeper._logits(STATES), BOXES, None)
     assert found.tolist() == kept
     assert sorted([*kept, *dropped.queries.tolist()]) == list(range(len(STATES)))
     if dropped.coarse is None:  # everything is kept, or nothing that they could be next to

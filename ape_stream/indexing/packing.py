@@ -1,0 +1,47 @@
+"""The masks of a frame as an index keeps them, by the plain form or by compiled loops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ape_stream.index.cells import PackedMaps, pack_maps, surely_drawn
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ape_stream.index.cells import Edges
+    from ape_stream.indexing.loops import Loops
+
+__all__ = ["packed"]
+
+_UNCUT = np.zeros((0, 0), np.bool_)
+
+
+def packed(
+    logits: NDArray[np.int8],
+    filled: tuple[float, float],
+    edges: Edges | None,
+    compiled: Loops | None = None,
+) -> tuple[PackedMaps, NDArray[np.uint8]]:
+    """Masks (K, h, w) as `pack_maps` packs them, and which are `surely_drawn`, (K,).
+
+    Args:
+        logits: In sixteenths, from -127 to 127.
+        filled: Rows and columns of the maps that the image fills.
+        edges: Of `inside_boxes`, for all of them.
+        compiled: Loops in place of NumPy's.
+    """
+    if compiled is None:
+        return pack_maps(logits, edges), surely_drawn(logits, filled, edges)
+    count, height, width = logits.shape
+    positive = logits > 0
+    bits = np.packbits(positive.reshape(count, height * width), axis=1)
+    # Where rows are whole bytes, as in all maps of our networks, these are the bits of the map.
+    rows = np.packbits(positive, axis=2) if width % 8 else bits.reshape(count, height, width // 8)
+    down, across = edges or (_UNCUT, _UNCUT)
+    whole = int(filled[0]), int(filled[1])
+    across_bits = np.packbits(across, axis=1)
+    counts, numbers, drawn = compiled.deciding(logits, rows, down, across_bits, whole)
+    return PackedMaps(bits, counts, numbers), drawn
