@@ -110,12 +110,21 @@ def bench_live(
     fps: Annotated[
         float, typer.Option(min=1.0, help="Images a second; fewer where others use the processor.")
     ] = 30.0,
+    soak: Annotated[
+        float | None,
+        typer.Option(min=1.0, help="Seconds: watch APE-Nano on the screen for so long instead."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line per measurement.")] = False,
 ) -> None:
     """Cost of the live page's server, ages of images at viewers and on the screen, and its bars.
 
     Takes two minutes; ages on the screen need a Chromium.
     """
+    if soak is not None:
+        from ape_nodes.web.bench import soak as long  # noqa: PLC0415 (aiohttp)
+
+        long.live(seconds=soak, fps=fps, as_json=as_json)
+        return
     from ape_nodes.web.bench import report  # noqa: PLC0415 (aiohttp, numpy)
 
     report.live(seconds=seconds, fps=fps, as_json=as_json)

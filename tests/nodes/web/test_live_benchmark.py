@@ -1,8 +1,13 @@
 """The benchmark measures what it says."""
 
+import os
+import threading
+from pathlib import Path
+
 import pytest
 
-from ape_nodes.web.bench import report, viewers
+from ape_nodes.web.bench import report, screen, soak, viewers
+from ape_stream.errors import UsageError
 
 
 @pytest.mark.slow  # a process of its own, and six ways to look
@@ -24,3 +29,27 @@ def test_every_way_to_look_is_measured(monkeypatch):
     assert measured.lost >= 0
     assert measured.shown == []
     assert len(report.bars(measured, 20.0)) == 10
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="of Linux")
+def test_a_process_holds_what_it_was_given(tmp_path):
+    before = soak.held(os.getpid())
+    over = threading.Event()
+    waiting = threading.Thread(target=over.wait)
+    waiting.start()
+    with (tmp_path / "one").open("w"), (tmp_path / "two").open("w"):
+        filled = b"1" * 50_000_000
+        after = soak.held(os.getpid())
+    over.set()
+    waiting.join()
+    assert after.threads == before.threads + 1
+    assert after.descriptors == before.descriptors + 2
+    assert after.resident_mb > before.resident_mb + len(filled) / 2e6
+    assert after.cpu_s >= before.cpu_s > 0
+    assert after.waited_s >= 0
+
+
+def test_without_a_browser_nothing_is_watched(monkeypatch):
+    monkeypatch.setattr(screen, "browser", lambda: None)
+    with pytest.raises(UsageError, match="chromium"):
+        soak.live(seconds=1.0, fps=30.0, as_json=False)

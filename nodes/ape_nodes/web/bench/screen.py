@@ -30,7 +30,18 @@ from ape_stream.sources.synthetic import SyntheticSource
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["Shown", "browser", "camera_to_shown", "shown"]
+__all__ = [
+    "START_S",
+    "Nano",
+    "Shown",
+    "browser",
+    "camera_to_shown",
+    "nano",
+    "shown",
+    "tab",
+    "value",
+    "wait_for_image",
+]
 
 START_S: Final = 60.0
 """Seconds for a browser, a model and the first image; a busy machine takes many."""
@@ -40,7 +51,6 @@ _ARGUMENTS: Final = (
 )  # fmt: skip
 _WORLD: Final = "synthetic://7?size=320x240&fps=30&frames=60"
 _PROMPTS: Final = "red apple, car"
-_PAUSE_S: Final = 1 / 30
 _URL: Final = re.compile(r"https?://\S+#t=\S+")
 _WIRE: Final = 4
 """Position of the first stage after the encoding in what the page measures (series.js)."""
@@ -60,6 +70,15 @@ class Shown:
     camera_ms_p95: float
 
 
+@dataclass(frozen=True, slots=True)
+class Nano:
+    """A run of `ape-stream live` with APE-Nano."""
+
+    url: str
+    """Of its page, with the token."""
+    pid: int
+
+
 def browser() -> str | None:
     """The Chromium that is installed."""
     names = ("chromium", "chromium-browser", "google-chrome")
@@ -67,7 +86,7 @@ def browser() -> str | None:
 
 
 @asynccontextmanager
-async def _tab(program: str, url: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+async def tab(program: str, url: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
     """The debugging socket of a tab with this page."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = await asyncio.create_subprocess_exec(
@@ -92,7 +111,7 @@ async def _tab(program: str, url: str) -> AsyncIterator[aiohttp.ClientWebSocketR
             await process.wait()
 
 
-async def _value(socket: aiohttp.ClientWebSocketResponse, script: str) -> Any:
+async def value(socket: aiohttp.ClientWebSocketResponse, script: str) -> Any:
     """What the body of an async function with the page's `app` returns."""
     text = f"import('/js/main.js').then(({{app}}) => (async () => {{ {script} }})())"
     asked = {"expression": text, "awaitPromise": True, "returnByValue": True}
@@ -101,6 +120,17 @@ async def _value(socket: aiohttp.ClientWebSocketResponse, script: str) -> Any:
         pass
     # Neither while the page is being loaded.
     return answer.get("result", {}).get("result", {}).get("value")
+
+
+async def wait_for_image(socket: aiohttp.ClientWebSocketResponse) -> None:
+    """Wait until a page shows an image.
+
+    Raises:
+        TimeoutError: it shows none for a minute.
+    """
+    async with asyncio.timeout(START_S):
+        while (await value(socket, "return Boolean(app.tiles[0]?.stream.shown)")) is not True:  # noqa: ASYNC110 (a page)
+            await asyncio.sleep(0.2)
 
 
 async def shown(
@@ -125,16 +155,14 @@ async def shown(
     Raises:
         ApeStreamError: the page shows nothing.
     """
-    async with _tab(program, url) as socket:
-        async with asyncio.timeout(START_S):
-            while (await _value(socket, "return Boolean(app.tiles[0]?.stream.shown)")) is not True:  # noqa: ASYNC110 (a page)
-                await asyncio.sleep(0.2)
+    async with tab(program, url) as socket:
+        await wait_for_image(socket)
         wish = "jpeg" if codec == "jpeg" else "auto"
         choose = f"app.settings.set('codec', '{wish}'); app.settings.set('mode', '{mode}');"
-        await _value(socket, f"{choose} await new Promise((go) => setTimeout(go, 2000))")
+        await value(socket, f"{choose} await new Promise((go) => setTimeout(go, 2000))")
         wait = f"await new Promise((go) => setTimeout(go, {1e3 * seconds}));"
         samples = "app.tiles[0].stream.images.samples"
-        found = await _value(
+        found = await value(
             socket, f"const from = performance.now(); {wait}"
             f" return {samples}.filter((s) => s.atMs >= from).map((s) => s.stages)"
         )  # fmt: skip
@@ -146,8 +174,8 @@ async def shown(
 
 
 @asynccontextmanager
-async def _camera() -> AsyncIterator[str]:
-    """The URL of a network camera, Motion JPEG at 30 Hz.
+async def _camera(fps: float) -> AsyncIterator[str]:
+    """The URL of a network camera, Motion JPEG.
 
     Its images are drawn beforehand: drawing one takes a tenth of the time of APE-Nano.
     """
@@ -161,7 +189,7 @@ async def _camera() -> AsyncIterator[str]:
         started = time.monotonic()
         with suppress(ConnectionError):  # the run has ended
             for index, image in enumerate(itertools.cycle(images)):
-                await asyncio.sleep(started + index * _PAUSE_S - time.monotonic())
+                await asyncio.sleep(started + index / fps - time.monotonic())
                 head = (
                     f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}\r\n\r\n"
                 )
@@ -181,8 +209,8 @@ async def _camera() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _live(source: str) -> AsyncIterator[str]:
-    """The URL of `ape-stream live` with APE-Nano."""
+async def _live(source: str) -> AsyncIterator[Nano]:
+    """`ape-stream live` with APE-Nano."""
     run = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "ape_stream", "live", source, "--prompt", _PROMPTS, "--no-browser",
         "--port", "0", stdout=DEVNULL, stderr=PIPE,
@@ -191,12 +219,23 @@ async def _live(source: str) -> AsyncIterator[str]:
         assert run.stderr is not None  # noqa: S101 (a pipe was asked for)
         async for line in run.stderr:
             if (url := _URL.search(line.decode())) is not None:
-                yield url[0]
+                yield Nano(url[0], run.pid)
                 return
         raise ApeStreamError("ape-stream live has ended without a page")
     finally:
         run.terminate()
         await run.communicate()
+
+
+@asynccontextmanager
+async def nano(fps: float) -> AsyncIterator[Nano]:
+    """APE-Nano on a network camera of 320 x 240.
+
+    Args:
+        fps: Images a second of the camera.
+    """
+    async with _camera(fps) as source, _live(source) as run:
+        yield run
 
 
 async def camera_to_shown(program: str, seconds: float) -> Shown:
@@ -205,6 +244,6 @@ async def camera_to_shown(program: str, seconds: float) -> Shown:
     Raises:
         ApeStreamError: the page shows nothing.
     """
-    async with _camera() as source, _live(source) as url:
+    async with nano(30.0) as run:
         form = "APE-Nano, 320 x 240, with masks"
-        return await shown(program, url, form, seconds, codec="jpeg", mode="sync")
+        return await shown(program, run.url, form, seconds, codec="jpeg", mode="sync")
