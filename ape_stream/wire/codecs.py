@@ -51,12 +51,20 @@ MAX_RUN_BYTES: Final = 5
 
 def pack_leb128(values: NDArray[np.int64]) -> bytes:
     """Unsigned LEB128 of (R,) values: 7 bits a byte, lowest first, bit 7 = more follows."""
-    first = values.astype(np.uint8) & 0x7F
+    first = values.astype(np.uint8)
     at = np.flatnonzero(values >= 128)  # most values have one byte only
     if at.size == 0:
         return first.tobytes()
     first[at] |= 0x80
-    rest, at = values[at] >> 7, at + 1
+    rest = values[at] >> 7
+    if rest.max() < 128:  # most others have two: no list of indices has to be sorted
+        at += np.arange(1, at.size + 1)  # where the second bytes end up
+        packed = np.empty(values.size + at.size, np.uint8)
+        is_first = np.ones(packed.size, np.bool_)
+        is_first[at] = False
+        packed[is_first], packed[at] = first, rest
+        return packed.tobytes()
+    at += 1
     further, indices = [], []
     while rest.size:
         more = rest >= 128

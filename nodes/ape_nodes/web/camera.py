@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from ape_nodes.web import protocol
 from ape_nodes.web.encoding.images import H264Encoder, Variant, encode_jpeg
+from ape_nodes.web.encoding.labels import pack_label_map
 from ape_nodes.web.encoding.views import has_view, regions_of
 from ape_nodes.web.protocol import BinaryHead
 from ape_nodes.web.zones.counting import Zones
@@ -57,9 +58,17 @@ class Encoded:
     variant: Variant
     serial: int
     """Counted per camera: what has a larger one is newer."""
-    data: bytes
+    frame: bytes
+    """As a WebSocket frame, the same for all viewers."""
+    start: int = 0
+    """Where in the frame the message begins."""
     key: bool = True
     """Whether it can be decoded without what came before."""
+
+    @property
+    def message(self) -> bytes:
+        """The message without the frame's head; copied."""
+        return self.frame[self.start :]
 
 
 class Camera:
@@ -232,12 +241,12 @@ class Camera:
         if variant.has_masks:
             assert found is not None  # noqa: S101 (`_latest` is 0 without one)
             self._done[variant] = found[0]
-            return Encoded(variant, found[0], self._masks(found[1], variant))
+            return Encoded(variant, found[0], *self._masks(found[1], variant))
         assert frame is not None  # noqa: S101 (the same)
         self._done[variant] = frame[0]
         return self._image(variant, frame[0], frame[1])
 
-    def _masks(self, found: Found, variant: Variant) -> bytes:
+    def _masks(self, found: Found, variant: Variant) -> tuple[bytes, int]:
         result = found.result
         labels, rows = regions_of(result, variant.view)
         dets = [[found.prompt_ids[prompt], *row] for prompt, *row in rows]
@@ -250,8 +259,8 @@ class Camera:
         if variant.codec == "sync":
             image = self._jpeg(result.frame, variant.width, meta)
         kind = protocol.SYNCED if variant.codec == "sync" else protocol.MASKS
-        return protocol.pack(
-            self._head(kind, result.frame, found.rev), meta, protocol.pack_label_map(labels), image
+        return protocol.pack_frame(
+            self._head(kind, result.frame, found.rev), meta, pack_label_map(labels), image
         )
 
     def _image(self, variant: Variant, serial: int, frame: Frame) -> Encoded:
@@ -263,7 +272,7 @@ class Camera:
             kind, key = protocol.JPEG, True
             image = self._jpeg(frame, variant.width, meta)
         head = self._head(kind, frame, 0, protocol.KEY if key else 0)
-        return Encoded(variant, serial, protocol.pack(head, meta, b"", image), key)
+        return Encoded(variant, serial, *protocol.pack_frame(head, meta, b"", image), key)
 
     def _jpeg(self, frame: Frame, width: int, meta: dict[str, Any]) -> bytes:
         """The frame as a JPEG; notes in `meta` how long it took."""

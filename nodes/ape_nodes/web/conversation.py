@@ -15,6 +15,7 @@ from ape_nodes.web.viewer import Viewer
 from ape_stream.errors import ApeStreamError, UsageError
 
 if TYPE_CHECKING:
+    from asyncio import Transport
     from collections.abc import Coroutine
 
     from aiohttp import web
@@ -39,15 +40,18 @@ class Conversation:
         hub: What it looks at.
         ws: The socket.
         role: What it may do.
+        transport: What is below the socket; None where it is closed already.
     """
 
     count = 0
 
-    def __init__(self, hub: Hub, ws: web.WebSocketResponse, role: Role) -> None:
+    def __init__(
+        self, hub: Hub, ws: web.WebSocketResponse, role: Role, transport: Transport | None = None
+    ) -> None:
         Conversation.count += 1
         self._hub = hub
         self._ws = ws
-        self._viewer = Viewer(Conversation.count, role, ws)
+        self._viewer = Viewer(Conversation.count, role, ws, transport)
         self._may_ask = rate_limit(QUESTIONS_PER_S)
         self._may_show = rate_limit(IMAGES_PER_S)
         self._sending: set[int] = set()

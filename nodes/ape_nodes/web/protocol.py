@@ -10,23 +10,15 @@ from __future__ import annotations
 import json
 import math
 import struct
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import numpy as np
-
 from ape_stream.errors import UsageError
-from ape_stream.masks import paint_order
 from ape_stream.tables import read_table
-from ape_stream.wire.codecs import pack_leb128
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from numpy.typing import NDArray
-
-    from ape_stream.types import Mask
 
 __all__ = [
     "MASKS",
@@ -46,9 +38,8 @@ __all__ = [
     "Visible",
     "Zone",
     "ZonesSet",
-    "label_map",
     "pack",
-    "pack_label_map",
+    "pack_frame",
     "read_message",
     "unpack",
 ]
@@ -66,13 +57,14 @@ CAMERA_IMAGE: Final = 5
 KEY: Final = 1
 """Flag: an H.264 access unit that can be decoded without others."""
 
-LABELS: Final = 255
-"""Regions of a frame that have a label: a label is one byte, and 0 is nothing."""
 MAX_TEXT_CHARS: Final = 200
 """Longest prompt that a page may add."""
 View = Literal["instances", "semantic", "panoptic"]
 """What masks show: the regions that were found, the prompt of every pixel, or its segment."""
 _HEAD: Final = struct.Struct("<2sBBHHIIQQII")
+_BINARY: Final = 0x82
+"""First byte of a WebSocket frame that is a whole binary message."""
+_FRAME_HEADS: Final = (struct.Struct(">BB"), struct.Struct(">BBH"), struct.Struct(">BBQ"))
 _MAGIC: Final = b"AP"
 _VERSION: Final = 1
 _MAX_POINTS: Final = 64
@@ -101,12 +93,37 @@ class BinaryHead:
 
 def pack(head: BinaryHead, meta: Mapping[str, Any], mask: bytes = b"", image: bytes = b"") -> bytes:
     """Write a binary message."""
+    return b"".join(_parts(head, meta, mask, image))
+
+
+def pack_frame(
+    head: BinaryHead, meta: Mapping[str, Any], mask: bytes = b"", image: bytes = b""
+) -> tuple[bytes, int]:
+    """Write a binary message as a WebSocket frame (RFC 6455, 5.2) of a server.
+
+    Returns:
+        The frame, and where in it the message begins.
+    """
+    parts = _parts(head, meta, mask, image)
+    size = sum(map(len, parts))
+    if size < 126:
+        start = _FRAME_HEADS[0].pack(_BINARY, size)
+    elif size < 1 << 16:
+        start = _FRAME_HEADS[1].pack(_BINARY, 126, size)
+    else:
+        start = _FRAME_HEADS[2].pack(_BINARY, 127, size)
+    return b"".join((start, *parts)), len(start)
+
+
+def _parts(
+    head: BinaryHead, meta: Mapping[str, Any], mask: bytes, image: bytes
+) -> tuple[bytes, bytes, bytes, bytes]:
     text = _COMPACT.encode(meta).encode()
     fixed = _HEAD.pack(
         _MAGIC, _VERSION, head.kind, head.cam, head.flags, head.seq & 0xFFFFFFFF,
         head.prompt_rev & 0xFFFFFFFF, head.captured_us, head.sent_us, len(text), len(mask),
     )  # fmt: skip
-    return b"".join((fixed, text, mask, image))
+    return fixed, text, mask, image
 
 
 def unpack(data: bytes) -> tuple[BinaryHead, dict[str, Any], bytes, bytes]:
@@ -126,42 +143,6 @@ def unpack(data: bytes) -> tuple[BinaryHead, dict[str, Any], bytes, bytes]:
     meta = _object(data[at : at + n]) if n else {}
     head = BinaryHead(kind, cam, seq, captured, rev, flags, sent)
     return head, meta, data[at + n : at + n + m], data[at + n + m :]
-
-
-def label_map(masks: Sequence[Mask], size: tuple[int, int], step: int = 2) -> NDArray[np.uint8]:
-    """Masks in one map of every `step`-th pixel of every `step`-th row, small ones on top.
-
-    Args:
-        masks: N masks; those after the first 255 are left out.
-        size: Height and width of the frame, pixels.
-        step: Pixels of the frame from one of the map to the next.
-
-    Returns:
-        (ceil(H / step), ceil(W / step)) uint8: 0 nothing, k the mask at position k - 1.
-    """
-    painted = np.zeros((-(-size[0] // step), -(-size[1] // step)), np.uint8)
-    for k in paint_order(masks[:LABELS]):
-        mask = masks[k]
-        # The first row and column of the crop that the map has.
-        top, left = -mask.y % step, -mask.x % step
-        part = mask.bitmap[top::step, left::step]
-        y, x = (mask.y + top) // step, (mask.x + left) // step
-        target = painted[y : y + part.shape[0], x : x + part.shape[1]]
-        np.copyto(target, np.uint8(k + 1), where=part)
-    return painted
-
-
-def pack_label_map(labels: NDArray[np.uint8]) -> bytes:
-    """Run lengths of an (h, w) uint8 label map, row by row, deflated (zlib, RFC 1950).
-
-    `w h R` as uint16, uint16, uint32; R labels, one byte each; R run lengths as unsigned LEB128.
-    """
-    flat = labels.ravel()
-    starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    starts = np.concatenate(([0], starts))
-    runs = np.diff(starts, append=flat.size)
-    head = struct.pack("<HHI", labels.shape[1], labels.shape[0], len(runs))
-    return zlib.compress(head + flat[starts].tobytes() + pack_leb128(runs), 1)
 
 
 # -- what a page sends ---------------------------------------------------------------------

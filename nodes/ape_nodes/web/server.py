@@ -95,7 +95,7 @@ async def _socket(request: web.Request, hub: Hub, access: Access) -> web.StreamR
     hub.seats += 1
     try:
         await ws.prepare(request)
-        await Conversation(hub, ws, role).run()
+        await Conversation(hub, ws, role, request.transport).run()
     finally:
         hub.seats -= 1
     return ws

@@ -114,9 +114,16 @@ class Viewer:
         number: Its own.
         role: What it may do.
         ws: Its socket.
+        transport: What is below the socket; without one all messages go through `write`.
     """
 
-    def __init__(self, number: int, role: Role, ws: web.WebSocketResponse) -> None:
+    def __init__(
+        self,
+        number: int,
+        role: Role,
+        ws: web.WebSocketResponse,
+        transport: asyncio.Transport | None = None,
+    ) -> None:
         self.number = number
         self.role = role
         self.visible = True
@@ -126,8 +133,9 @@ class Viewer:
         self.dropped = 0
         """Messages that it had no room for."""
         self._ws = ws
+        self._transport = transport
         self._texts: deque[str] = deque()
-        self._binary: deque[bytes] = deque()
+        self._binary: deque[Encoded] = deque()
         self._wake = asyncio.Event()
         self._over = False
 
@@ -191,7 +199,7 @@ class Viewer:
             if watched.mask_room and fresh and wanted:
                 watched.masks_serial = message.serial
                 watched.masks_out += 1
-                self._push(message.data)
+                self._push(message)
         elif message.variant == watched.variant and watched.wish.video:
             self._offer_image(camera, watched, message)
 
@@ -212,7 +220,7 @@ class Viewer:
         watched.sent += 1
         watched.total += 1
         watched.last_s = time.monotonic()
-        self._push(message.data)
+        self._push(message)
 
     def send(self, text: str) -> None:
         """Send JSON text."""
@@ -226,9 +234,23 @@ class Viewer:
     def _full(self) -> bool:
         return len(self._binary) >= WAITING * len(self.watched)
 
-    def _push(self, data: bytes) -> None:
-        self._binary.append(data)
+    def _push(self, message: Encoded) -> None:
+        if (transport := self._free_transport) is not None:
+            # Made once for all viewers, and given to the system at once: `write` would be woken,
+            # and aiohttp would make a head for each and send it by itself.
+            transport.write(message.frame)
+            return
+        self._binary.append(message)
         self._wake.set()
+
+    @property
+    def _free_transport(self) -> asyncio.Transport | None:
+        """The transport, where nothing waits before it or in it."""
+        transport = self._transport
+        if transport is None or self._texts or self._binary or self._over or self._ws.closed:
+            return None
+        busy = transport.is_closing() or transport.get_write_buffer_size()
+        return None if busy else transport
 
     def adapt(self, camera: Camera) -> None:
         """Once a second: smaller images for a viewer that keeps missing them, larger when calm."""
@@ -277,7 +299,7 @@ class Viewer:
                     if self._texts:
                         await self._ws.send_str(self._texts.popleft())
                     if self._binary:
-                        await self._ws.send_bytes(self._binary.popleft())
+                        await self._ws.send_bytes(self._binary.popleft().message)
                 if self._over:
                     await self._ws.close()
                     return

@@ -11,6 +11,7 @@ from chromium import Browser
 
 from ape_nodes.web import protocol
 from ape_nodes.web.encoding.images import encode_jpeg
+from ape_nodes.web.encoding.labels import pack_label_map
 from ape_nodes.web.protocol import BinaryHead
 
 pytestmark = pytest.mark.skipif(bool(chromium.missing()), reason=chromium.missing())
@@ -54,7 +55,7 @@ def test_messages_are_read_as_the_server_writes_them(page):
     rng = np.random.default_rng(3)
     labels = np.repeat(rng.integers(0, 4, (37, 9), dtype=np.uint8), 23, axis=1)
     head = BinaryHead(3, 2, 4_000_000_000, 123_456_789_012, 7, 0, 123_456_790_000)
-    packed = protocol.pack(head, {"dets": []}, protocol.pack_label_map(labels), b"image")
+    packed = protocol.pack(head, {"dets": []}, pack_label_map(labels), b"image")
     found = page.run(
         """
         const js = await import('/js/protocol.js');

@@ -1,11 +1,16 @@
+import asyncio
 import json
 import struct
 import zlib
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+from aiohttp import WSMsgType
+from aiohttp.http_websocket import WebSocketWriter
 
 from ape_nodes.web import protocol
+from ape_nodes.web.encoding.labels import label_map, pack_label_map
 from ape_stream import masks
 from ape_stream.errors import UsageError
 
@@ -46,27 +51,38 @@ def some_masks(count, size, seed=0):
 def test_label_map_is_every_second_pixel_of_the_whole_one(size, count):
     found = some_masks(count, size) if min(size) > 1 else []
     whole = masks.label_map(found, size)
-    assert np.array_equal(protocol.label_map(found, size), whole[::2, ::2])
-    assert np.array_equal(protocol.label_map(found, size, step=1), whole)
+    assert np.array_equal(label_map(found, size), whole[::2, ::2])
+    assert np.array_equal(label_map(found, size, step=1), whole)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_packed_labels_come_back(seed):
-    labels = protocol.label_map(some_masks(9, (90, 170), seed), (90, 170))
-    assert np.array_equal(read_labels(protocol.pack_label_map(labels)), labels)
+    labels = label_map(some_masks(9, (90, 170), seed), (90, 170))
+    assert np.array_equal(read_labels(pack_label_map(labels)), labels)
 
 
 def test_packed_labels_hold_long_runs():
     labels = np.zeros((1000, 1500), np.uint8)
     labels[999, 1499] = 255
-    assert np.array_equal(read_labels(protocol.pack_label_map(labels)), labels)
+    assert np.array_equal(read_labels(pack_label_map(labels)), labels)
 
 
 def test_regions_after_the_255th_have_no_label():
     many = some_masks(300, (50, 50), 3)
-    assert np.array_equal(
-        protocol.label_map(many, (50, 50)), protocol.label_map(many[:255], (50, 50))
-    )
+    assert np.array_equal(label_map(many, (50, 50)), label_map(many[:255], (50, 50)))
+
+
+@pytest.mark.parametrize("size", [42, 125, 126, 65_535, 65_536, 70_000])
+def test_a_frame_is_what_aiohttp_makes_of_the_message(size):
+    head = protocol.BinaryHead(1, 0, 7, 8)
+    image = bytes(size - len(protocol.pack(head, {})))
+    frame, start = protocol.pack_frame(head, {}, b"", image)
+    transport = MagicMock()
+    transport.is_closing.return_value = False
+    writer = WebSocketWriter(MagicMock(_paused=False), transport)
+    asyncio.run(writer.send_frame(protocol.pack(head, {}, b"", image), WSMsgType.BINARY))
+    assert frame == b"".join(call.args[0] for call in transport.write.call_args_list)
+    assert frame[start:] == protocol.pack(head, {}, b"", image)
 
 
 def test_binary_messages_come_back():

@@ -34,7 +34,11 @@ MASKS = Variant("masks")
 
 
 def image(serial, variant=JPEG, *, key=True):
-    return Encoded(variant, serial, b"%d" % serial, key)
+    return Encoded(variant, serial, b"??%d" % serial, 2, key)
+
+
+def waiting(viewer):
+    return [message.message for message in viewer._binary]
 
 
 def second(viewer, camera, sent):
@@ -83,13 +87,13 @@ def test_asking_again_gives_no_credit_back(viewer):
     camera = Camera()
     for serial in range(1, 4):
         viewer.offer(camera, image(serial))
-    assert list(viewer._binary) == [b"1", b"2"]
+    assert waiting(viewer) == [b"1", b"2"]
     viewer.subscribe(Subscribe(0))
     viewer.offer(camera, image(4))
     assert len(viewer._binary) == 2
     viewer.acknowledge(Ack(0, 1))
     viewer.offer(camera, image(5))
-    assert list(viewer._binary)[2:] == [b"5"]
+    assert waiting(viewer)[2:] == [b"5"]
 
 
 def test_acknowledging_what_was_never_sent_gives_no_credit(viewer):
@@ -125,12 +129,12 @@ def test_after_a_missing_unit_h264_goes_on_with_a_key_frame(viewer):
     assert camera.keys == [1280]
     for serial in range(2, 7):
         viewer.offer(camera, image(serial, wanted, key=serial == 2))
-    assert list(viewer._binary) == [b"2", b"3", b"4", b"5"]  # 6 had no credit
+    assert waiting(viewer) == [b"2", b"3", b"4", b"5"]  # 6 had no credit
     viewer.acknowledge(Ack(0, 2))
     viewer.offer(camera, image(7, wanted, key=False))
     assert camera.keys == [1280, 1280]
     viewer.offer(camera, image(8, wanted, key=True))
-    assert list(viewer._binary)[4:] == [b"8"]
+    assert waiting(viewer)[4:] == [b"8"]
 
 
 def test_a_viewer_that_reads_nothing_is_ended_before_it_fills_the_memory(viewer):
@@ -146,3 +150,76 @@ def test_a_viewer_that_reads_nothing_is_ended_before_it_fills_the_memory(viewer)
 )
 def test_widths_are_few(wanted, level, width):
     assert width_for(wanted, level) == width
+
+
+class Socket:
+    """A WebSocket and what is below it."""
+
+    closed = False
+
+    def __init__(self):
+        self.written = []
+        self.unsent = 0
+        self.closing = False
+
+    def write(self, data):
+        self.written.append(data)
+
+    def get_write_buffer_size(self):
+        return self.unsent
+
+    def is_closing(self):
+        return self.closing
+
+
+@pytest.fixture
+def socket():
+    return Socket()
+
+
+@pytest.fixture
+def connected(socket):
+    seen = Viewer(1, Role.VIEW, socket, socket)
+    seen.subscribe(Subscribe(0, codec="h264"))
+    return seen
+
+
+UNIT = Variant("h264", 1280)
+
+
+def test_where_nothing_waits_a_message_goes_to_the_system_at_once(connected, socket):
+    connected.offer(Camera(), image(1, UNIT))
+    assert socket.written == [b"??1"]
+    assert not connected._binary
+
+
+@pytest.mark.parametrize(
+    "what", [{"unsent": 1}, {"closing": True}, {"closed": True}], ids=lambda what: next(iter(what))
+)
+def test_a_message_waits_for_a_socket_that_is_behind_or_closes(connected, socket, what):
+    for name, value in what.items():
+        setattr(socket, name, value)
+    connected.offer(Camera(), image(1, UNIT))
+    assert socket.written == []
+    assert waiting(connected) == [b"1"]
+
+
+def test_a_message_does_not_overtake_those_that_wait(connected, socket):
+    camera = Camera()
+    socket.unsent = 1
+    connected.offer(camera, image(1, UNIT))
+    socket.unsent = 0
+    connected.offer(camera, image(2, UNIT))
+    assert socket.written == []
+    assert waiting(connected) == [b"1", b"2"]
+    connected._binary.clear()
+    connected.send("{}")
+    connected.offer(camera, image(3, UNIT))
+    assert socket.written == []
+    assert waiting(connected) == [b"3"]
+
+
+def test_after_its_end_a_viewer_is_written_nothing_more(connected, socket):
+    connected.end()
+    connected.offer(Camera(), image(1, UNIT))
+    assert socket.written == []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ape_nodes.web.protocol import LABELS, label_map
+from ape_nodes.web.encoding.labels import LABELS, label_map
 from ape_stream.masks import segment_boxes
 
 if TYPE_CHECKING:

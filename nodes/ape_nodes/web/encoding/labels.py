@@ -1,0 +1,60 @@
+"""Label maps: which region every second pixel of every second row shows, as pages get it."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ape_stream.masks import paint_order
+from ape_stream.wire.codecs import pack_leb128
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ape_stream.types import Mask
+
+__all__ = ["LABELS", "label_map", "pack_label_map"]
+
+LABELS: Final = 255
+"""Regions of a frame that have a label: a label is one byte, and 0 is nothing."""
+
+
+def label_map(masks: Sequence[Mask], size: tuple[int, int], step: int = 2) -> NDArray[np.uint8]:
+    """Masks in one map of every `step`-th pixel of every `step`-th row, small ones on top.
+
+    Args:
+        masks: N masks; those after the first 255 are left out.
+        size: Height and width of the frame, pixels.
+        step: Pixels of the frame from one of the map to the next.
+
+    Returns:
+        (ceil(H / step), ceil(W / step)) uint8: 0 nothing, k the mask at position k - 1.
+    """
+    painted = np.zeros((-(-size[0] // step), -(-size[1] // step)), np.uint8)
+    for k in paint_order(masks[:LABELS]):
+        mask = masks[k]
+        # The first row and column of the crop that the map has.
+        top, left = -mask.y % step, -mask.x % step
+        part = mask.bitmap[top::step, left::step]
+        y, x = (mask.y + top) // step, (mask.x + left) // step
+        target = painted[y : y + part.shape[0], x : x + part.shape[1]]
+        np.copyto(target, np.uint8(k + 1), where=part)
+    return painted
+
+
+def pack_label_map(labels: NDArray[np.uint8]) -> bytes:
+    """Run lengths of an (h, w) uint8 label map, row by row, deflated (zlib, RFC 1950).
+
+    `w h R` as uint16, uint16, uint32; R labels, one byte each; R run lengths as unsigned LEB128.
+    """
+    flat = labels.ravel()
+    ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)  # (R,)
+    runs = ends.copy()
+    runs[1:] -= ends[:-1]
+    head = struct.pack("<HHI", labels.shape[1], labels.shape[0], len(runs))
+    return zlib.compress(head + flat[ends - 1].tobytes() + pack_leb128(runs), 1)
