@@ -7,6 +7,6 @@ space/               depth messages to frames with depth; results in space; anno
 source, sink         the `ros2` source and sink; diagnostics, health: for /diagnostics
 bags/                the `bag` source and sink
 backend              the interface of both ways to the graph:
-dds/, commands       Cyclone DDS from pip, without ROS; `ape-stream bench dds`
+dds/                 Cyclone DDS from pip, without ROS; commands: `ape-stream bench dds` and `node`
 rclpy_node/          rclpy: the lifecycle node `ape_node`, and the same source and sink
 """

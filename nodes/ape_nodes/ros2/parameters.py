@@ -70,6 +70,8 @@ PARAMETERS: Final = (
     ParameterSpec("device", "auto", "auto, cpu, cuda or cuda:1", read_only=True),
     ParameterSpec("dtype", "float32", "arithmetic of the network: float32, bfloat16 or float16",
                   read_only=True),
+    ParameterSpec("canvas", 0, "long side of the image that the network sees, pixels; 0 = the"
+                  " model's own", read_only=True),
     ParameterSpec("tracker", "iou", "the tracker plugin", read_only=True),
     ParameterSpec("iou_track", 0.3, "lowest overlap that continues a track",
                   read_only=True, limits=(0.01, 1.0)),

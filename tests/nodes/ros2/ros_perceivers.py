@@ -36,9 +36,9 @@ class Failing(OraclePerceiver):
 
 
 class Halved(OraclePerceiver):
-    def __init__(self, *, dtype="float32"):
+    def __init__(self, *, dtype="float32", canvas=None):
         super().__init__()
-        self.dtype = dtype
+        self.dtype, self.canvas = dtype, canvas
 
 
 class Absent:

@@ -243,6 +243,7 @@ def test_deactivating_does_not_wait_for_a_frame_in_flight(world):
         ({"perceiver": "buggy"}, "ZeroDivisionError: a mistake"),
         ({"perceiver": "nobody"}, "no perceiver is called 'nobody'"),
         ({"dtype": "bfloat16"}, "unknown option 'dtype'"),
+        ({"canvas": 480}, "unknown option 'canvas'"),
         ({"mask_encoding": "mono4"}, "mono16, mono8"),
         ({"prompts": ["", "cat"]}, "empty"),
     ],
@@ -259,9 +260,14 @@ def test_a_failed_configuration_is_reported_and_can_be_tried_again(world, parame
 
 
 def test_options_reach_the_plugins_that_have_them(world):
-    node = world.active(perceiver="halved", dtype="bfloat16", tracker="recording", iou_track=0.9)
-    assert node.perceiver.loaded.dtype == "bfloat16"
+    given = {"dtype": "bfloat16", "canvas": 480, "iou_track": 0.9}
+    node = world.active(perceiver="halved", tracker="recording", **given)
+    assert (node.perceiver.loaded.dtype, node.perceiver.loaded.canvas) == ("bfloat16", 480)
     assert ros_perceivers.RecordingTracker.options == {"min_iou": 0.9}
+
+
+def test_a_canvas_of_zero_is_the_models_own(world):
+    assert world.active(perceiver="halved").perceiver.loaded.canvas is None
 
 
 def test_a_tracker_that_cannot_be_made_fails_the_activation(world):

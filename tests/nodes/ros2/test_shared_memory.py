@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from processes import claim_domain
 
 from ape_nodes.ros2.rclpy_node import shared_memory
 from ape_nodes.ros2.rclpy_node.shared_memory import (
+    LARGE_DATA,
     PROFILE,
     SEGMENT_BYTES,
     enlarge_shared_memory,
@@ -62,6 +64,17 @@ def test_large_data_on_one_host_only_is_warned_of(tmp_path, caplog, name, value,
     environment = {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA?max_msg_size=1MB", name: value}
     enlarge_shared_memory(environment, tmp_path)
     assert (name in caplog.text) is warns
+
+
+@pytest.mark.parametrize(("value", "warns"), [("LARGE_DATA", True), (LARGE_DATA, False)])
+def test_large_data_without_options_is_warned_of(tmp_path, caplog, value, warns):
+    """Its shared memory is then smaller than an image."""
+    enlarge_shared_memory({"FASTDDS_BUILTIN_TRANSPORTS": value}, tmp_path)
+    assert (LARGE_DATA in caplog.text) is warns
+
+
+def test_the_document_names_the_options_of_large_data():
+    assert LARGE_DATA in (Path(__file__).parents[3] / "docs" / "ros2.md").read_text()
 
 
 def test_a_profile_in_the_present_folder_stays(tmp_path):

@@ -5,5 +5,6 @@ node, image_input, outputs, detect  ApeNode
 backend            topics through rclpy, also for the `ros2` source and sink
 receiver           receives images in a thread of its own
 shared_memory      more of it for Fast DDS, by the profile `fast_dds.xml`
+benchmark          `ape-stream bench node`
 build_vision_msgs  compiles vision_msgs, and the services of `../interfaces`, for the wheels
 """

@@ -202,6 +202,8 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         self.prompt_set({})
         name = self._value("perceiver")
         options = self._options("perceivers", name, model="model", device="device", dtype="dtype")
+        if canvas := self._value("canvas"):  # 0: the model's own
+            options["canvas"] = canvas
         self.perceiver.load(lambda: make("perceivers", name, options=options))
         self._uses_perceiver = True
         self.perceiver.warm_up(self.prompt_set({}))
