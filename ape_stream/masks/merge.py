@@ -6,15 +6,18 @@ may draw one thing with boxes that overlap little enough to pass non-maximum sup
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ape_stream.masks.ops import boxes, crop, paste
+from ape_stream.masks.ops import boxes, empty, window
 from ape_stream.masks.overlap import containment_matrix
-from ape_stream.values.instances import Instances
+from ape_stream.values.instances import Instances, Mask
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 __all__ = ["DUPLICATE_CONTAINMENT", "merge_stuff", "suppress_duplicates"]
@@ -85,10 +88,7 @@ def merge_stuff(found: Instances, stuff: NDArray[np.bool_]) -> Instances:
 
 def _united(regions: Instances) -> Instances:
     """All regions of one prompt as one."""
-    dense = np.any(
-        [paste(mask, regions.size) for mask in regions.masks_for("merging stuff")], axis=0
-    )  # (H, W)
-    union = (crop(dense),)
+    union = (_union(regions.masks_for("merging stuff")),)
     return Instances(
         boxes=boxes(union),
         scores=regions.scores.max(keepdims=True),  # (1,)
@@ -96,3 +96,17 @@ def _united(regions: Instances) -> Instances:
         masks=union,
         size=regions.size,
     )
+
+
+def _union(masks: Sequence[Mask]) -> Mask:
+    """The pixels of any of the masks; as each is cut to its extent, so is their union."""
+    masks = [mask for mask in masks if mask.bitmap.size]
+    if len(masks) < 2:
+        return masks[0] if masks else empty()
+    x1, y1 = min(mask.x for mask in masks), min(mask.y for mask in masks)
+    x2, y2 = boxes(masks)[:, 2:].max(axis=0).astype(int).tolist()
+    bitmap = np.zeros((y2 - y1, x2 - x1), np.bool_)
+    for mask in masks:
+        part = replace(mask, x=mask.x - x1, y=mask.y - y1)
+        bitmap[window(part, bitmap.shape)] |= mask.bitmap
+    return Mask(bitmap, x1, y1)

@@ -1,8 +1,9 @@
-"""Kernels for GPU and CPU: deformable attention, NMS, and masks packed to bits.
+"""Kernels for GPU and CPU: deformable attention, NMS, masks packed to bits, resizing of images.
 
 Importing this package compiles nothing: the first call of an operator does, once per machine.
 
     ops.py           the operators torch knows: msda, msda_fused, nms_grouped, mask_pack
+    resize.py        images as Pillow resizes them, to the byte
     checks.py        checks of their arguments; errors: what they raise
     registry.py      chooses the backend of a device
     device_check.py  compares kernels with their references at the first use of a GPU

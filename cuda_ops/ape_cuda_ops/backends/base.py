@@ -1,15 +1,19 @@
-"""What a backend computes: deformable attention, its gradients, NMS and mask packing."""
+"""What a backend computes: deformable attention, its gradients, NMS, mask packing, resizing."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+import numpy as np
+from PIL import Image
+
 from ape_cuda_ops.backends import reference as reference_implementation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
 __all__ = ["Kernels"]
@@ -84,3 +88,18 @@ class Kernels(ABC):
     ) -> Tensor:
         """See :func:`ape_cuda_ops.backends.reference.mask_pack`."""
         return reference_implementation.mask_pack(logits, size, filled, threshold)
+
+    def resize_axis(self, image: NDArray[np.uint8], axis: int, pixels: int) -> NDArray[np.uint8]:
+        """Pillow's antialiased bilinear resize of bytes along one axis.
+
+        Args:
+            image: (H, W, 3), contiguous, in the memory of the host.
+            axis: 0 or 1.
+            pixels: of that axis in the result.
+
+        Returns:
+            (pixels, W, 3) or (H, pixels, 3), contiguous.
+        """
+        height, width = image.shape[:2]
+        size = (width, pixels) if axis == 0 else (pixels, height)
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))

@@ -1,4 +1,4 @@
-"""Deformable attention and NMS in C++: compiled at first use, called through a C interface."""
+"""Attention, NMS and resizing in C++: compiled at first use, called through a C interface."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from ape_cuda_ops.backends.base import Kernels
+from ape_cuda_ops.backends.reference import resize_taps
 from ape_cuda_ops.build.cxx import shared_library
 from ape_cuda_ops.errors import CompileError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
 __all__ = ["CPP", "Arguments", "CppKernels"]
@@ -76,6 +79,21 @@ def _suppression() -> ctypes.CDLL:
     return library
 
 
+@cache
+def _resizing() -> ctypes.CDLL:
+    """Compiled resizing of bytes.
+
+    Raises:
+        CompileError: It cannot be compiled or loaded here.
+    """
+    library = _load("resize.cpp")
+    pointer, count = ctypes.c_void_p, ctypes.c_int64
+    for function in (library.resize_rows, library.resize_columns):
+        function.argtypes = [pointer, count, count, pointer, pointer, count, count, pointer]
+        function.restype = None
+    return library
+
+
 def _load(name: str, *flags: str) -> ctypes.CDLL:
     """The library of one source file.
 
@@ -121,7 +139,7 @@ def _arguments(
 
 
 class CppKernels(Kernels):
-    """Deformable attention and non-maximum suppression by the compiled libraries."""
+    """The operators by compiled libraries; masks are packed by the reference form."""
 
     def prepare(self) -> None:
         """Compile or load now.
@@ -131,6 +149,7 @@ class CppKernels(Kernels):
         """
         _attention()
         _suppression()
+        _resizing()
 
     def forward(
         self,
@@ -182,6 +201,21 @@ class CppKernels(Kernels):
             boxes.data_ptr(), starts.data_ptr(), len(starts) - 1, threshold, keep.data_ptr()
         )
         return keep
+
+    def resize_axis(self, image: NDArray[np.uint8], axis: int, pixels: int) -> NDArray[np.uint8]:
+        """See :meth:`ape_cuda_ops.backends.base.Kernels.resize_axis`."""
+        height, width, channels = image.shape
+        first, weights = resize_taps(image.shape[axis], pixels)
+        taps = first.ctypes.data, weights.ctypes.data, weights.shape[1], pixels
+        if axis == 0:
+            resized = np.empty((pixels, width, channels), np.uint8)
+            _resizing().resize_rows(
+                image.ctypes.data, height, width * channels, *taps, resized.ctypes.data
+            )
+        else:
+            resized = np.empty((height, pixels, channels), np.uint8)
+            _resizing().resize_columns(image.ctypes.data, height, width, *taps, resized.ctypes.data)
+        return resized
 
 
 CPP = CppKernels()

@@ -7,6 +7,8 @@ section 4.1; ``multi_scale_deformable_attn_pytorch``).
 
 from __future__ import annotations
 
+from functools import lru_cache
+from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
 __all__ = [
@@ -24,12 +27,16 @@ __all__ = [
     "msda",
     "msda_fused",
     "nms_grouped",
+    "resize_axis",
+    "resize_taps",
     "sampling_locations",
     "sampling_weights",
 ]
 
 MAX_PAIRS = 2**20
 """Pairs of boxes compared at once; more would need gigabytes."""
+PRECISION = 22
+"""Bits after the point of a weight of `resize_axis`, as in Pillow."""
 OUTSIDE = -10.0
 """Replaces locations that are not finite: far outside of every image, so they read zero."""
 
@@ -211,3 +218,54 @@ def _upsample(image: Tensor, axis: int, pixels: int, filled: float) -> Tensor:
     before = image.index_select(axis, low)
     after = image.index_select(axis, (low + 1).clamp(max=cells - 1))
     return (1 - weight) * before + weight * after
+
+
+def resize_axis(image: Tensor, axis: int, pixels: int) -> Tensor:
+    """Pillow's antialiased bilinear resize of bytes along one axis, in integers.
+
+    Args:
+        image: (H, W, C) uint8.
+        axis: 0 or 1.
+        pixels: of that axis in the result.
+
+    Returns:
+        (pixels, W, C) or (H, pixels, C) uint8.
+    """
+    cells = image.shape[axis]
+    first, weights = _taps_on(image.device, cells, pixels)
+    total: Tensor | int = 1 << (PRECISION - 1)  # one half: the shift below rounds to nearest
+    for turn, weight in enumerate(weights.unbind(1)):
+        # A tap beyond the border has no weight: any cell will do.
+        taken = image.index_select(axis, (first + turn).clamp_(max=cells - 1))
+        total = total + taken.int().mul_(weight.view(-1, 1, 1) if axis == 0 else weight[:, None])
+    # Weights are not negative and sum up to one but for rounding: no sum leaves the bytes.
+    return (torch.as_tensor(total) >> PRECISION).to(torch.uint8)
+
+
+@lru_cache(maxsize=16)  # a copy to a GPU would make every frame wait
+def _taps_on(device: torch.device, cells: int, pixels: int) -> tuple[Tensor, Tensor]:
+    first, weights = resize_taps(cells, pixels)
+    return torch.from_numpy(first).to(device), torch.from_numpy(weights).to(device)
+
+
+@lru_cache(maxsize=16)  # a stream keeps its size
+def resize_taps(cells: int, pixels: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Which cells of an axis each pixel reads, and how much.
+
+    Returns:
+        (pixels,) first cells, and (pixels, taps) weights in 2**-PRECISION; taps beyond the last
+        cell have none.
+    """
+    scale = cells / pixels
+    reach = max(scale, 1.0)  # the triangle widens when shrinking (antialiasing), never narrows
+    centre = (np.arange(pixels) + 0.5) * scale
+    # Ends are truncated after adding a half, in this order, as in Pillow's precompute_coeffs.
+    first = np.maximum((centre - reach + 0.5).astype(np.int64), 0)
+    end = np.minimum((centre + reach + 0.5).astype(np.int64), cells)
+    taps = first + np.arange(2 * ceil(reach) + 1)[:, None]
+    weights = np.maximum(1 - np.abs((taps - centre + 0.5) * (1.0 / reach)), 0) * (taps < end)
+    total = np.zeros(pixels)
+    for weight in weights:  # one after another: another order rounds otherwise
+        total += weight
+    whole = (weights / total * (1 << PRECISION) + 0.5).astype(np.int32)
+    return first, np.ascontiguousarray(whole.T)

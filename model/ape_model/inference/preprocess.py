@@ -2,8 +2,7 @@
 
 The long side becomes the canvas side (small frames grow; nano gives wide frames a longer side, see
 `network_size`), resampled by Pillow's antialiased bilinear filter on bytes; BGR is flipped to RGB,
-normalised, then zero-padded right and bottom. On a GPU all of it happens there, the filter in
-integers (`pillow_resize`): bytes are uploaded.
+normalised, then zero-padded right and bottom. On a GPU all of it happens there: bytes are uploaded.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
-from PIL import Image
 
-from ape_model.inference.pillow_resize import resize_bytes
+from ape_cuda_ops.resize import resize_bytes, resize_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +31,6 @@ __all__ = [
     "network_size",
     "normalise",
     "padded_size",
-    "resize_rgb",
 ]
 
 
@@ -71,14 +69,6 @@ def _long_side(size: tuple[int, int], config: ApeConfig) -> int:
     return max(config.canvas, *fitting)
 
 
-def resize_rgb(bgr: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(H, W, 3) BGR bytes to (height, width, 3) RGB bytes."""
-    # Pillow does not care about channel order: flip after resizing, where there are fewer pixels.
-    image = Image.fromarray(np.ascontiguousarray(bgr))
-    small = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.ascontiguousarray(np.asarray(small)[..., ::-1])
-
-
 def normalise(rgb: Tensor, config: ApeConfig) -> Tensor:
     """(3, H, W) RGB, 0..255, any float dtype, minus the mean over the deviation."""
     mean, std = _statistics(config.pixel_mean, config.pixel_std, rgb.dtype, rgb.device)
@@ -112,17 +102,24 @@ def make_batch(
         (B, 3, rows, columns) normalised RGB, and height and width of each frame inside it.
     """
     sizes = tuple(network_size(frame.shape[:2], config) for frame in frames)
+    # The filter does not care about channel order: flip afterwards, where there are fewer pixels.
     fitted = [
-        torch.from_numpy(resize_rgb(frame, size))
+        _planes(resize_bytes(frame, size))
         if upload is None
-        else resize_bytes(upload(frame), size).flip(-1)
+        else resize_tensor(upload(frame), size).permute(2, 0, 1).flip(0)
         for frame, size in zip(frames, sizes, strict=True)
-    ]
+    ]  # (3, height, width) each
     shape = len(frames), 3, *padded_size(sizes, config)
     batch = torch.zeros(shape, dtype=dtype, device=fitted[0].device)
     for canvas, rgb, (height, width) in zip(batch, fitted, sizes, strict=True):
-        canvas[:, :height, :width] = normalise(rgb.permute(2, 0, 1).float(), config)
+        canvas[:, :height, :width] = normalise(rgb.float(), config)
     return batch, sizes
+
+
+def _planes(bgr: NDArray[np.uint8]) -> Tensor:
+    """(H, W, 3) BGR to (3, H, W) RGB, contiguous: arithmetic is three times as fast there."""
+    blue, green, red = cv2.split(bgr)
+    return torch.from_numpy(np.stack((red, green, blue)))
 
 
 def group_by_canvas(

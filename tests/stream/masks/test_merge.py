@@ -1,6 +1,7 @@
 """Duplicates of a thing and parts of stuff become one instance."""
 
 import numpy as np
+import pytest
 
 from ape_stream import masks
 from ape_stream.types import Instances, Mask
@@ -55,6 +56,27 @@ def test_all_regions_of_a_stuff_prompt_become_one():
     assert merged.boxes[1].tolist() == [0, 0, 24, 14]
     dense = [masks.paste(mask, (20, 30)) for mask in mixed.masks]
     np.testing.assert_array_equal(masks.paste(merged.masks[1], (20, 30)), dense[0] | dense[2])
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_united_stuff_is_every_pixel_of_its_parts_cut_to_their_extent(count):
+    random = np.random.default_rng(count)
+    dense = random.random((count + 1, 20, 30)) < 0.02
+    dense[-1] = False  # a part without a pixel
+    parts = tuple(masks.crop(one) for one in dense)
+    mixed = Instances(
+        boxes=masks.boxes(parts),
+        scores=random.random(count + 1).astype(np.float32),
+        prompt_ids=np.zeros(count + 1, np.int64),
+        masks=parts,
+        size=(20, 30),
+    )
+    merged = masks.merge_stuff(mixed, np.array([True]))
+    wanted = masks.crop(dense.any(axis=0))
+    assert (merged.masks[0].x, merged.masks[0].y) == (wanted.x, wanted.y)
+    np.testing.assert_array_equal(merged.masks[0].bitmap, wanted.bitmap)
+    assert merged.boxes.tolist() == masks.boxes([wanted]).tolist()
+    assert merged.scores.tolist() == [mixed.scores.max()]
 
 
 def test_things_alone_are_left_as_they_are():

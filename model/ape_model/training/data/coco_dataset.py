@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
-from ape_model.inference.preprocess import fitted_size, resize_rgb
+from ape_cuda_ops.resize import resize_bytes
+from ape_model.inference.preprocess import fitted_size
 from ape_model.training.data.augment import (
     Placement,
     View,
@@ -116,7 +117,7 @@ class CocoBatches(Dataset["Batch"]):
             size,
             0,
         )
-        pixels = resize_rgb(whole.image, size)[..., ::-1]
+        pixels = resize_bytes(whole.image, size)
         return self._finish(View(pixels, ids, whole.regions), mirrored=False)
 
     def _draw(self, size: tuple[int, int], rng: random.Random) -> Example:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
-from ape_model.inference.preprocess import resize_rgb
+from ape_cuda_ops.resize import resize_bytes
 from ape_model.training.data.batch import Batch, Example, collate
 from ape_model.world import World
 
@@ -193,7 +193,7 @@ def _drawn(
     share = np.array([size[1] / large[1], size[0] / large[0]] * 2, np.float32)  # of x, y, x, y
     return replace(
         example,
-        image=resize_rgb(example.image, size)[..., ::-1],
+        image=resize_bytes(example.image, size),
         ids=np.asarray(
             cv2.resize(example.ids, size[::-1], interpolation=cv2.INTER_NEAREST), np.int32
         ),
