@@ -10,7 +10,7 @@ Importing this package compiles nothing: the first call of an operator does, onc
     backends/        one implementation per file: CUDA, C++, numba, torch
     build/           compilers (C++, NVRTC), the launchers and the cache of compiled kernels
     csrc/            the kernels' sources, C++ and CUDA
-    bench.py, doctor.py    `ape-stream bench ops` and the kernel lines of `ape-stream doctor`
+    bench.py, doctor.py    `ape-stream bench ops` and `resize`; the kernel lines of `doctor`
 """
 
 from ape_cuda_ops.errors import BackendError, CompileError, DeviceCheckError

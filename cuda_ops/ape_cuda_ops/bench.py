@@ -1,4 +1,4 @@
-"""``ape-stream bench ops``: every backend compared with grid_sample, in one interleaved run."""
+"""``ape-stream bench ops`` and ``resize``: backends and their baselines, in one interleaved run."""
 
 from __future__ import annotations
 
@@ -10,19 +10,32 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 import typer
+from PIL import Image
 
 from ape_cuda_ops.backends import reference
 from ape_cuda_ops.errors import BackendError
 from ape_cuda_ops.registry import BACKENDS, load
+from ape_cuda_ops.resize import resize_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["CASES", "LayerCase", "OpsTiming", "interleaved", "layer_inputs", "measure", "ops"]
+__all__ = [
+    "CASES",
+    "LayerCase",
+    "OpsTiming",
+    "interleaved",
+    "layer_inputs",
+    "measure",
+    "ops",
+    "resize",
+]
 
 
 class LayerCase(NamedTuple):
@@ -46,6 +59,14 @@ CASES = {
     "encoder1024": LayerCase(1024, LEVELS),
     "decoder900": LayerCase(1024, LEVELS, queries=900),
 }
+RESIZES = (
+    ((240, 320), (192, 256)),
+    ((720, 1280), (160, 284)),
+    ((1080, 1920), (160, 284)),
+    ((1080, 1920), (270, 480)),
+    ((2160, 3840), (576, 1024)),
+)
+"""Heights and widths of frames, and at which the networks see them."""
 CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -203,3 +224,36 @@ def ops(
             f"{line.wall_s * 1e3:9.1f} ms {line.speedup:6.1f}x  error {line.error:.1e}  "
             f"{line.least_bytes / 1e6:.0f} MB to move, {line.floor_fraction:.0%} of copy speed"
         )
+
+
+def resize(*, repeats: int, as_json: bool) -> None:
+    """Frames of usual sizes resized for the network, compared with Pillow."""
+    lines = []
+    for given, wanted in RESIZES:
+        image = np.random.default_rng(0).integers(0, 256, (*given, 3), np.uint8)
+        calls: dict[str, Callable[[], object]] = {
+            "pillow": partial(_pillow, image, wanted),
+            "mine": partial(resize_bytes, image, wanted),
+        }
+        times = interleaved(calls, repeats)
+        ratio = statistics.median(
+            base / mine for (base, _), (mine, _) in zip(*times.values(), strict=True)
+        )
+        pillow_s, cpu_s = (statistics.median(cpu for cpu, _ in pairs) for pairs in times.values())
+        lines.append(
+            {"from": given, "to": wanted, "pillow_s": pillow_s, "cpu_s": cpu_s, "speedup": ratio}
+        )
+    if as_json:
+        typer.echo(json.dumps(lines))
+        return
+    for line in lines:
+        (rows, columns), (height, width) = line["from"], line["to"]
+        typer.echo(
+            f"{columns}x{rows} to {width}x{height}: {line['cpu_s'] * 1e3:.1f} ms CPU, Pillow"
+            f" {line['pillow_s'] * 1e3:.1f} ms, {line['speedup']:.1f}x"
+        )
+
+
+def _pillow(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(resized)

@@ -49,6 +49,18 @@ def ops(
 
 
 @app.command()
+def resize(
+    *,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median is reported.")] = 15,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Frames of usual sizes resized for the network, compared with Pillow."""
+    from ape_cuda_ops import bench  # noqa: PLC0415 (torch takes seconds)
+
+    bench.resize(repeats=repeats, as_json=as_json)
+
+
+@app.command()
 def model(  # noqa: PLR0913 (typer reads a command's options from its parameters)
     *,
     name: Annotated[
