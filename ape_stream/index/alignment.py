@@ -1,15 +1,15 @@
 """The alignment of region states with texts, in NumPy: the same numbers as in the network.
 
-Sums are exact (decisions/0009): before a product, both sides are rounded to fixed point, with so
-few bits that float64 holds every partial sum. So neither the order of a sum nor the shape of the
-arrays changes a score. `ape_model.network.align` has the same arithmetic in torch.
+Sums are exact (decisions/0009): before a product, both sides are rounded to fixed point, a state to
+16 bits and a text to so few that float64 holds every partial sum. So neither the order of a sum nor
+the shape of the arrays changes a score. `ape_model.network.align` has the same arithmetic in torch.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UNREADABLE",
+    "Codes",
     "Head",
+    "as_float32",
     "fixed_point",
     "fixed_point_bits",
     "float32_of",
     "logits_of",
     "read_head",
     "scores_of",
+    "state_codes",
 ]
 
 LOGIT_LIMIT: Final = 50_000.0
@@ -41,12 +44,58 @@ _ROWS: Final = 256
 _SIGN_AND_REST: Final = np.int32(0x8FFFE000 - 2**32)
 _EXPONENTS: Final = np.float32(2.0**112)
 """Exponents of a float16 count from -15, those of a float32 from -127."""
+_STATE_BITS: Final = 15
+"""And a sign: `STATE_BITS` of `ape_model.network.align`."""
+_LEAST_EXPONENT: Final = -100
+"""As there: smaller states are as good as 0, and a float32 holds every number of codes."""
 _SHORT: Final = 16
 """Rows of so few numbers are not halved."""
 UNREADABLE: Final = (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile)
 """What reading a damaged file of NumPy arrays raises."""
 _LEAST_NORM: Final = 1e-12
 """As in torch's `normalize`: a zero embedding stays zero."""
+
+
+class Codes(NamedTuple):
+    """N states as scores are made of them: row n is `code[n] * 2^exponent[n]`."""
+
+    code: NDArray[np.int16]
+    """(N, C) from -32767 to 32767."""
+    exponent: NDArray[np.int16]
+    """(N,)."""
+
+    def take(self, rows: slice | NDArray[np.intp]) -> Codes:
+        """Some of them."""
+        return Codes(self.code[rows], self.exponent[rows])
+
+    def states(self) -> NDArray[np.float32]:
+        """(N, C), without loss: `state_codes` rounds these to themselves."""
+        states = self.code.astype(np.float32)
+        states *= self.units().astype(np.float32)[:, None]
+        return states
+
+    def units(self) -> NDArray[np.float64]:
+        """(N,) what a code stands for."""
+        return np.ldexp(np.float64(1), self.exponent)
+
+
+def state_codes(states: NDArray[np.float32]) -> Codes:
+    """Round each of (N, C) finite states to 15 bits below its largest number."""
+    _, exponent = np.frexp(_largest(states))  # (N, 1), largest < 2^exponent
+    exponent = np.maximum(exponent, _LEAST_EXPONENT) - _STATE_BITS
+    code = np.rint(states * np.ldexp(np.float64(1), -exponent))
+    # The largest may be rounded up to one more than there is room for.
+    np.clip(code, 1 - 2**_STATE_BITS, 2**_STATE_BITS - 1, out=code)
+    return Codes(code.astype(np.int16), exponent[:, 0].astype(np.int16))
+
+
+def as_float32(states: NDArray[Any]) -> NDArray[np.float32]:
+    """States of a network, (N, C) float32, float16 or bits of bfloat16 as uint16, as float32."""
+    if states.dtype == np.uint16:  # bfloat16 is the upper half of float32
+        return (states.astype(np.uint32) << 16).view(np.float32)
+    if states.dtype == np.float16:
+        return float32_of(states)
+    return np.asarray(states, np.float32)
 
 
 def fixed_point(values: NDArray[np.generic], width: int) -> NDArray[np.float64]:
@@ -118,7 +167,7 @@ def logits_of(
     """Exact logits of exact products of states and text vectors.
 
     Args:
-        products: (..., P) of rows made by `fixed_point`.
+        products: (..., P) of states as `Codes` have them and of texts in fixed point.
         biases: (P,) of the texts.
         scale: `Head.scale`.
     """
@@ -180,7 +229,9 @@ class Head:
         biases: NDArray[np.float32],
     ) -> NDArray[np.float32]:
         """Exact logits (N, P) of (N, C) states and P projected texts."""
-        products = fixed_point(states, self.width) @ fixed_point(vectors, self.width).T
+        codes = state_codes(states)
+        products = codes.code.astype(np.float64) @ fixed_point(vectors, self.width).T
+        products *= codes.units()[:, None]
         return logits_of(products, biases, np.float32(self.scale))
 
     def save(self, path: Path) -> None:

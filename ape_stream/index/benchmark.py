@@ -22,7 +22,7 @@ import numpy as np
 import typer
 from numpy.lib.format import open_memmap
 
-from ape_stream.index.alignment import Head, scores_of
+from ape_stream.index.alignment import Codes, Head, scores_of, state_codes
 from ape_stream.index.kernels import worthwhile
 from ape_stream.index.levels import SEGMENT, build_levels
 from ape_stream.index.scan import Scanner, Words
@@ -68,26 +68,32 @@ class MadeUpRows:
         self.parts = self._made(-(-rows // PART), folder)
         self.levels = self._levels()
 
-    def _made(self, count: int, folder: Path | None) -> list[NDArray[np.float16]]:
+    def _made(self, count: int, folder: Path | None) -> list[Codes]:
         """The parts; those after the first few are copies of these, in memory of their own."""
         shape = (count, PART, len(self._spread))
         every = (
-            np.empty(shape, np.float16)
+            np.empty(shape, np.int16)
             if folder is None
-            else open_memmap(folder / "rows.npy", "w+", np.float16, shape)
+            else open_memmap(folder / "rows.npy", "w+", np.int16, shape)
         )
+        exponents = np.empty(shape[:2], np.int16)
         for number in range(count):
-            every[number] = self._part() if number < _DISTINCT else every[number % _DISTINCT]
-        return list(every)
+            own = Codes(every[number], exponents[number])
+            made = self._part() if number < _DISTINCT else self._codes(every, exponents, number)
+            own.code[...], own.exponent[...] = made
+        return [Codes(*pair) for pair in zip(every, exponents, strict=True)]
+
+    @staticmethod
+    def _codes(every: NDArray[np.int16], exponents: NDArray[np.int16], number: int) -> Codes:
+        """The part that another one is a copy of."""
+        return Codes(every[number % _DISTINCT], exponents[number % _DISTINCT])
 
     def _levels(self) -> list[Levels]:
-        own = [
-            build_levels(part.astype(np.float32), self.tracks) for part in self.parts[:_DISTINCT]
-        ]
+        own = [build_levels(part.states(), self.tracks) for part in self.parts[:_DISTINCT]]
         copies = range(_DISTINCT, len(self.parts))
         return own + [copy.deepcopy(own[number % _DISTINCT]) for number in copies]
 
-    def _part(self) -> NDArray[np.float16]:
+    def _part(self) -> Codes:
         width, spread = len(self._spread), self._spread.astype(np.float32)
         tracks = PART // (2 * SEGMENT)
 
@@ -101,7 +107,7 @@ class MadeUpRows:
         rows = of_track[:, None] + along * noise(tracks, 1) + 0.05 * noise(tracks, 2 * SEGMENT)
         states = rows.reshape(-1, width) @ self._turn.T + self._mean
         states *= 12 / np.linalg.norm(states, axis=1, keepdims=True)
-        return np.asarray(states, np.float16)
+        return state_codes(states.astype(np.float32))
 
     def words(self, count: int, hits: float = _HITS) -> Words:
         """Words that each fit one kind of state, in part: texts have directions of their own.
@@ -118,7 +124,7 @@ class MadeUpRows:
         )
         vectors = np.asarray(vectors, np.float32)  # of length 0.63
         own = self.parts[:_DISTINCT]
-        sample = np.concatenate([part[::101] for part in own]).astype(np.float32)
+        sample = np.concatenate([part.take(slice(None, None, 101)).states() for part in own])
         usual = np.quantile(sample @ vectors.T / _SCALE, 1 - hits, axis=0) + (0 if hits else 2)
         return Words(vectors, (-usual).astype(np.float32), np.full(count, 0.5, np.float32))
 
@@ -126,13 +132,13 @@ class MadeUpRows:
 class _Part:
     """What `Scanner` reads."""
 
-    def __init__(self, rows: NDArray[np.float16]) -> None:
+    def __init__(self, rows: Codes) -> None:
         self._rows = rows
 
     def states(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        return self._rows[rows].astype(np.float32)
+        return self._rows.take(rows).states()
 
-    def stored(self, rows: NDArray[np.intp]) -> NDArray[np.float16]:
+    def stored(self, rows: NDArray[np.intp]) -> Codes:
         del rows
         return self._rows
 
@@ -150,7 +156,7 @@ def _head(width: int) -> Head:
     )
 
 
-def _brute_force(parts: list[NDArray[np.float16]], words: Words, head: Head) -> int:
+def _brute_force(parts: list[Codes], words: Words, head: Head) -> int:
     """Pairs that reach their threshold, by the exact logits of all rows."""
     return sum(
         int(np.count_nonzero(scores_of(_logits(part, words, head)) >= words.thresholds))
@@ -158,8 +164,8 @@ def _brute_force(parts: list[NDArray[np.float16]], words: Words, head: Head) -> 
     )
 
 
-def _logits(part: NDArray[np.float16], words: Words, head: Head) -> NDArray[np.float32]:
-    return head.logits(part.astype(np.float32), words.vectors, words.biases)
+def _logits(part: Codes, words: Words, head: Head) -> NDArray[np.float32]:
+    return head.logits(part.states(), words.vectors, words.biases)
 
 
 def _ms(work: Callable[[], Any]) -> tuple[float, float]:

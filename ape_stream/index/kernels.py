@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ape_stream.index.alignment import fixed_point_bits
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+    from ape_stream.index.alignment import Codes
 
 __all__ = ["HALVES", "Kernels", "fixed", "kernels", "worthwhile"]
 
@@ -28,13 +28,6 @@ HALVES: Final = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.flo
 """What 16 bits are as a float16: numba knows no float16."""
 _PAYS: Final = 50_000
 """Pairs after which a process loads the kernels: NumPy takes half a second for these."""
-_FLOAT32, _FLOAT16, _BFLOAT16 = range(3)
-_KINDS: Final = {
-    "<f4": (_FLOAT32, np.uint32),
-    "<f2": (_FLOAT16, np.uint16),
-    "<u2": (_BFLOAT16, np.uint16),
-}
-"""Of `RowTable.state`."""
 
 
 def _candidates(pairs: Any, levels: Any, slopes: Any, keys: Any) -> int:
@@ -75,44 +68,26 @@ def _candidates(pairs: Any, levels: Any, slopes: Any, keys: Any) -> int:
     return count
 
 
-def _products(states: Any, kind: int, rows: Any, texts: Any, columns: Any, bits: int) -> Any:
-    """Exact products of states and texts; see `fixed_point`.
+def _products(code: Any, exponent: Any, rows: Any, texts: Any, columns: Any) -> Any:
+    """Exact products of states and texts; see `Codes` and `fixed_point`.
 
     Args:
-        states: (N, C) bits: of float32 as uint32, others as uint16.
-        kind: of these.
+        code: (N, C) int16.
+        exponent: (N,) int16.
         rows: (H,) of the states.
         texts: (P, C) float64, in fixed point.
         columns: (H,) of the texts.
-        bits: of fixed point.
     """
     width = texts.shape[1]
-    raw, top = np.empty(width, np.uint32), np.empty(1, np.uint32)  # bits of float32
-    values, largest = raw.view(np.float32), top.view(np.float32)
-    scale = 2.0**112 if kind == _FLOAT16 else 1.0  # exponents count from -15, not from -127
     wide = np.empty(width, np.float64)
     products = np.empty(len(rows), np.float64)
     last, unit = -1, 1.0
     for pair in range(len(rows)):
         if rows[pair] != last:  # all words of a row follow one another
             last = rows[pair]
-            most = np.uint32(0)
+            unit = math.ldexp(1.0, exponent[last])
             for c in range(width):
-                stored = np.uint32(states[last, c])
-                if kind == _FLOAT16:
-                    sign = (stored & np.uint32(0x8000)) << np.uint32(16)
-                    raw[c] = ((stored & np.uint32(0x7FFF)) << np.uint32(13)) | sign
-                elif kind == _BFLOAT16:
-                    raw[c] = stored << np.uint32(16)
-                else:
-                    raw[c] = stored
-                # As whole numbers, magnitudes have the same order.
-                most = max(most, raw[c] & np.uint32(0x7FFFFFFF))
-            top[0] = most
-            _, exponent = math.frexp(np.float64(largest[0]) * scale)
-            more, unit = math.ldexp(scale, bits - exponent), math.ldexp(1.0, exponent - bits)
-            for c in range(width):
-                wide[c] = np.rint(np.float64(values[c]) * more)
+                wide[c] = code[last, c]
         text = texts[columns[pair]]
         total = 0.0
         for c in range(width):
@@ -132,7 +107,7 @@ class Kernels:
 
     def products(
         self,
-        states: NDArray[Any],
+        states: Codes,
         rows: NDArray[np.intp],
         texts: NDArray[np.float64],
         columns: NDArray[np.intp],
@@ -140,14 +115,12 @@ class Kernels:
         """(H,) exact products of states as stored and texts in fixed point.
 
         Args:
-            states: (N, C); see `RowTable.state`.
+            states: N of them.
             rows: (H,) of the states; equal ones follow one another.
             texts: (P, C) made by `fixed_point`.
             columns: (H,) of the texts.
         """
-        kind, bits = _KINDS[states.dtype.str]
-        raw = fixed(states).view(bits)
-        return self.loop(raw, kind, rows, texts, columns, fixed_point_bits(texts.shape[1]))
+        return self.loop(fixed(states.code), fixed(states.exponent), rows, texts, columns)
 
 
 def fixed(array: NDArray[Any]) -> NDArray[Any]:

@@ -33,7 +33,7 @@ __all__ = [
     "read_manifest",
 ]
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 """Of everything in an index; another one is refused."""
 MANIFEST: Final = "manifest.json"
 HEAD: Final = "head.npz"
@@ -72,7 +72,7 @@ class Manifest:
     width: int
     """C, numbers of a state."""
     dtype: str
-    """Of the states: "float32", "float16" or "bfloat16"."""
+    """Of the network, to which embeddings are rounded: "float32", "float16" or "bfloat16"."""
     threshold: float
     """Lowest score that a live run keeps where a prompt has none of its own."""
     mask_margin: float | None

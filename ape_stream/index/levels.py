@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -32,7 +32,15 @@ if TYPE_CHECKING:
     from ape_stream.index.alignment import Head
     from ape_stream.index.kernels import Kernels
 
-__all__ = ["Directions", "Levels", "Slopes", "build_levels", "distinct", "products_of_pairs"]
+__all__ = [
+    "Directions",
+    "Levels",
+    "Slopes",
+    "build_levels",
+    "distinct",
+    "product",
+    "products_of_pairs",
+]
 
 DIRECTIONS: Final = 32
 """k: of nano's 128 they hold 98.6 % of the variance between states."""
@@ -42,6 +50,10 @@ _SAMPLE: Final = 16_384
 """Most rows that decide the directions."""
 _DENSE: Final = 24
 """A product of matrices takes so many times less for a pair than one by one."""
+_BLAS_ALONE: Final = 2**18
+"""Most multiplications of a product of matrices that OpenBLAS computes on one thread."""
+_BLAS_VECTOR_ALONE: Final = 2**13
+"""The same of a matrix with one vector."""
 _PAIRS: Final = 16_384
 """Open segments whose rows are looked at together: 67 MB of codes as float32."""
 SLACK: Final = 2.0**-14
@@ -126,7 +138,7 @@ class Levels:
             that reaches its floor, and few others.
         """
         needed = floor - slopes.base
-        highest = self.boxes @ slopes.boxes  # (S, P)
+        highest = product(self.boxes, slopes.boxes)  # (S, P)
         # What is no number is looked at, too. A flat search takes a third of the time.
         flat = np.flatnonzero(~(highest < needed - slopes.half))
         segments, words = np.divmod(flat, len(needed))
@@ -181,6 +193,22 @@ class Levels:
         keys = np.empty(SEGMENT * len(opened[0]), np.int64)
         own = (texts, slopes.lengths, along, slopes.boxes[-1])
         return keys[: compiled.candidates(opened, tuple(fixed(one) for one in arrays), own, keys)]
+
+
+def product(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
+    """(N, K) times (K, P), in blocks that BLAS computes on this thread alone.
+
+    For larger products it takes a thread of each core, which then wait for the next one, spinning:
+    while other threads search other parts, these only take their time.
+    """
+    (count, inner), columns = left.shape, right.shape[1]
+    rows = max(1, min(_BLAS_ALONE // (inner * columns), _BLAS_VECTOR_ALONE // inner))
+    whole = count - count % rows
+    found = np.empty((count, columns), left.dtype)
+    blocks = found[:whole].reshape(-1, rows, columns)
+    np.matmul(left[:whole].reshape(-1, rows, inner), right, out=blocks)
+    np.matmul(left[whole:], right, out=found[whole:])
+    return found
 
 
 def products_of_pairs(
@@ -238,7 +266,7 @@ class Directions:
         squares = np.square(wide).sum(axis=1)  # (P,)
         lengths = np.sqrt(squares)
         parts, most = self._steps.shape[:2]
-        products = self._frames.reshape(-1, wide.shape[1]) @ wide.T
+        products = product(self._frames.reshape(-1, wide.shape[1]), wide.T)
         products = products.reshape(parts, most + 1, len(wide))  # (L, k + 1, P)
         along, mean = products[:, :-1], products[:, -1]
         # By Pythagoras; what cancels is added back, so that it is an upper bound.

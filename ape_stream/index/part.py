@@ -12,7 +12,7 @@ import numpy as np
 
 from ape_stream import masks
 from ape_stream.errors import ConfigError
-from ape_stream.index.alignment import float32_of
+from ape_stream.index.alignment import Codes
 from ape_stream.index.blocks import BlockFile, Pieces
 from ape_stream.index.cells import STUFF, THING, clip_logits, inside_boxes, split_maps
 from ape_stream.index.dropped.bounds import Spheres
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ape_stream.index.layout import Manifest, PartInfo
     from ape_stream.values.instances import Mask
 
-__all__ = ["DamagedPartError", "FrameTable", "Part", "RowTable", "as_float32", "open_part"]
+__all__ = ["DamagedPartError", "FrameTable", "Part", "RowTable", "open_part"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,8 +50,10 @@ class RowTable:
     """(N,) id of the track in the video; 0: not confirmed."""
     drawn: NDArray[np.uint8]
     """(N,) of `surely_drawn`."""
-    state: NDArray[Any]
-    """(N, C) float32, float16, or uint16 that are the bits of bfloat16."""
+    exponent: NDArray[np.int16]
+    """(N,) of `Codes`."""
+    state: NDArray[np.int16]
+    """(N, C) the codes of `Codes`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,21 +127,21 @@ class Part:
     """Of the manifest."""
 
     def states(self, rows: slice | NDArray[np.intp] = _ALL) -> NDArray[np.float32]:
-        """The states of some rows, (n, C) float32; a view of the file where that is possible.
+        """The states of some rows, (n, C) float32.
 
         Raises:
             DamagedPartError: those of their frames do not match their checksum.
         """
-        return as_float32(self.stored(rows)[rows])
+        return self.stored(rows).take(rows).states()
 
-    def stored(self, rows: slice | NDArray[np.intp] = _ALL) -> NDArray[Any]:
-        """The states of all rows as they are stored, (N, C), once some were checked.
+    def stored(self, rows: slice | NDArray[np.intp] = _ALL) -> Codes:
+        """The states of all rows as they are stored, once some were checked.
 
         Raises:
             DamagedPartError: those of the frames of `rows` do not match their checksum.
         """
         self._check(np.unique(self.rows.frame[rows]))
-        return self.rows.state
+        return Codes(self.rows.state, self.rows.exponent)
 
     @cached_property
     def _checked(self) -> NDArray[np.bool_]:
@@ -297,15 +299,6 @@ class Part:
     ) -> NDArray[np.float32]:
         """The highest logit that a dropped query of a frame can have, (F, P); -inf: none was."""
         return self.spheres.upper_bounds(vectors, biases, self.head)
-
-
-def as_float32(states: NDArray[Any]) -> NDArray[np.float32]:
-    """States as float32; without loss."""
-    if states.dtype == np.uint16:  # bfloat16 is the upper half of float32
-        return (states.astype(np.uint32) << 16).view(np.float32)
-    if states.dtype == np.float16:
-        return float32_of(states)
-    return np.asarray(states, np.float32)
 
 
 def open_part(root: Path, info: PartInfo, manifest: Manifest, head: Head) -> Part:

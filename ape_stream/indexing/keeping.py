@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ape_stream.errors import UsageError
-from ape_stream.index.alignment import scores_of
+from ape_stream.index.alignment import as_float32, scores_of, state_codes
 from ape_stream.index.cells import inside_boxes
 from ape_stream.index.dropped.bounds import enclose
 from ape_stream.index.dropped.coarse import encode_coarse
-from ape_stream.index.part import as_float32
 from ape_stream.indexing.loops import worthwhile
 from ape_stream.indexing.packing import packed
 from ape_stream.indexing.parts import IndexedFrame
@@ -101,7 +100,8 @@ class Keeper:
     def frame(self, frame: Frame, queries: FrameQueries) -> IndexedFrame:
         """What the index keeps of a frame."""
         compiled = worthwhile(1)
-        states = as_float32(queries.states)  # (Q, C)
+        codes = state_codes(as_float32(queries.states))
+        states = codes.states()  # (Q, C)
         logits = self._logits(states)  # (P, Q)
         scores = scores_of(logits.max(axis=0))  # (Q,)
         kept, dropped = self._divided(states, logits, queries.boxes, compiled)
@@ -121,7 +121,8 @@ class Keeper:
             query=kept.astype(np.int32),
             box=boxes,
             reference=scores[kept],
-            state=queries.states[kept],
+            exponent=codes.exponent[kept],
+            state=codes.code[kept],
             drawn=drawn,
             masks=masks,
             **self._dropped(states, scores, dropped),

@@ -53,8 +53,10 @@ class IndexedFrame:
     """(K, 4) x1 y1 x2 y2 over the image's sides."""
     reference: NDArray[np.float32]
     """(K,) best score of a reference word."""
-    state: NDArray[Any]
-    """(K, C); see `RowTable.state`."""
+    exponent: NDArray[np.int16]
+    """(K,) of `Codes`."""
+    state: NDArray[np.int16]
+    """(K, C) of `Codes`."""
     drawn: NDArray[np.uint8]
     """(K,) of `surely_drawn`."""
     masks: PackedMaps
@@ -167,6 +169,7 @@ def _row_columns(
         "reference": pa.array(np.concatenate([frame.reference for frame in frames])),
         "drawn": pa.array(np.concatenate([frame.drawn for frame in frames])),
         "track": pa.array(np.concatenate(tracks)),
+        "exponent": pa.array(np.concatenate([frame.exponent for frame in frames])),
         "state": _lists(np.concatenate([frame.state for frame in frames])),
     }
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ape_model.config import NANO
-from ape_model.network.align import ExactAlignment, fixed_point
+from ape_model.network.align import ExactAlignment, fixed_point, round_states
 from ape_model.perceiver import ApePerceiver
 from ape_model.world import World
 from ape_stream import masks
@@ -87,12 +87,17 @@ def test_torch_and_numpy_compute_the_same_logits(width, kind):
     states[0, 0] = 0
     vectors, biases = torch.randn(7, width), torch.randn(7)
     exact = ExactAlignment(states, vectors, biases, torch.tensor(0.7))
+    states[0, 1] = torch.tensor(1 - 2.0**-24)  # rounded up to one more than there is room for
+    states[0, 2] *= 2.0**-120
     wide = states.float().numpy()
     assert np.array_equal(fixed_point(states, width), alignment.fixed_point(wide, width))
+    rounded = alignment.state_codes(wide.reshape(-1, width)).states()
+    assert np.array_equal(round_states(states), rounded.reshape(wide.shape))
     pairs = torch.cartesian_prod(torch.arange(2), torch.arange(20), torch.arange(7)).unbind(1)
     parts = [np.zeros(shape, np.float32) for shape in ((width, 3), width, 3, ())]
     head = alignment.Head(*parts, np.float32(0.7), np.zeros((1, width), np.float32))
-    wanted = head.logits(wide, vectors.numpy(), biases.numpy())
+    flat = wide.reshape(-1, width)
+    wanted = head.logits(flat, vectors.numpy(), biases.numpy()).reshape(2, 20, 7)
     assert np.array_equal(exact.logits(*pairs).numpy(), wanted.ravel())
     plain = (states.float() @ vectors.T / 0.7 + biases).to(kind).float().numpy()
     assert (np.abs(plain - wanted) <= exact.error().numpy()).all()

@@ -1,8 +1,9 @@
 """Region-sentence alignment: how well a region's state fits a prompt (APE, section 3.3).
 
 A float32 product differs in its last bits with the shape of its operands, the processor and the
-library. `ExactAlignment` rounds both sides to fixed point first, with so few bits that float64
-holds every partial sum (decisions/0009): its scores do not depend on what is computed together.
+library. `ExactAlignment` rounds both sides to fixed point first, a state to 16 bits and a text to
+so few that float64 holds every partial sum (decisions/0009): its scores do not depend on what is
+computed together, and an index holds a state in 16 bits.
 `ape_stream.index.alignment` has the same arithmetic in NumPy.
 """
 
@@ -16,11 +17,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-__all__ = ["LOGIT_LIMIT", "Align", "ExactAlignment", "fixed_point"]
+__all__ = ["LOGIT_LIMIT", "Align", "ExactAlignment", "fixed_point", "round_states"]
 
 LOGIT_LIMIT: Final = 50_000.0  # GLIP's guard against overflow in 16 bits
 _AT_ONCE: Final = 2**24
 """Numbers of gathered rows held at a time (128 MB)."""
+STATE_BITS: Final = 15
+"""And a sign: of a number of a state, below the largest one."""
+_LEAST_EXPONENT: Final = -100
+"""Smaller states are as good as 0, and a float32 holds every number of rounded ones."""
 PRIOR = 0.01
 """Score of an untrained region for any prompt."""
 
@@ -111,6 +116,16 @@ def fixed_point(values: Tensor, width: int) -> Tensor:
     return (wide * _power_of_two(bits - exponent)).round() * _power_of_two(exponent - bits)
 
 
+def round_states(states: Tensor) -> Tensor:
+    """Round (..., C) finite states to 15 bits below the largest number of each: float64."""
+    wide = states.double()
+    _, exponent = wide.abs().amax(-1, keepdim=True).frexp()
+    bits = STATE_BITS - exponent.clamp(min=_LEAST_EXPONENT)
+    # The largest may be rounded up to one more than 16 bits have room for.
+    most = 2**STATE_BITS - 1
+    return (wide * _power_of_two(bits)).round().clamp(-most, most) * _power_of_two(-bits)
+
+
 def _power_of_two(exponents: Tensor) -> Tensor:
     """2^exponents as float64, made of its bits: `ldexp` takes it from a power in float32."""
     return (exponents.long() + 1023 << 52).view(torch.float64)
@@ -136,7 +151,7 @@ class ExactAlignment:
     def logits(self, images: Tensor, queries: Tensor, prompts: Tensor) -> Tensor:
         """(N,) float32 logits of N pairs: (N,) int64 image, query and prompt of each."""
         C = self.states.shape[-1]
-        states = fixed_point(self.states, C)
+        states = round_states(self.states)
         # The smaller of both: all prompts once, or those of the pairs.
         once = len(self.vectors) <= len(prompts)
         vectors = fixed_point(self.vectors, C) if once else self.vectors
@@ -158,5 +173,10 @@ class ExactAlignment:
         kind = torch.finfo(states.dtype).eps
         highest = torch.get_float32_matmul_precision() == "highest"
         rounding = C * torch.finfo(torch.float32).eps + 4 * (kind if highest else max(kind, 2**-7))
-        largest = states.float().norm(dim=-1).amax() * self.vectors.norm(dim=-1) / self.scale
-        return rounding * (largest + self.biases.abs())
+        lengths = self.vectors.norm(dim=-1) / self.scale
+        largest = states.float().norm(dim=-1).amax() * lengths
+        # Each of C numbers of a state is rounded by half a step, which is at most 2^-15 of the
+        # largest; a float32 holds that of the smallest states.
+        steps = states.float().abs().amax().clamp(min=2.0**_LEAST_EXPONENT)
+        rounded = 1.01 * math.sqrt(C) * 2.0**-STATE_BITS * steps * lengths
+        return rounding * (largest + self.biases.abs()) + rounded

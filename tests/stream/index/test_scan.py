@@ -7,24 +7,32 @@ import pytest
 
 from ape_stream.index import benchmark, scan
 from ape_stream.index import kernels as kernel_room
-from ape_stream.index.alignment import Head, fixed_point, float32_of, scores_of
+from ape_stream.index.alignment import (
+    Head,
+    as_float32,
+    fixed_point,
+    float32_of,
+    scores_of,
+    state_codes,
+)
 from ape_stream.index.kernels import kernels
-from ape_stream.index.levels import Directions, build_levels
-from ape_stream.index.part import as_float32
+from ape_stream.index.levels import Directions, build_levels, product
 from ape_stream.index.scan import Scanner, Words
 
 
 class Rows:
     def __init__(self, states):
         self.all = states
+        self.codes = state_codes(states)
+        assert np.array_equal(self.codes.states(), states)
         self.read = 0
 
     def states(self, rows):
-        return self.stored(rows)[rows].astype(np.float32)
+        return self.stored(rows).take(rows).states()
 
     def stored(self, rows):
         self.read += len(rows)
-        return self.all
+        return self.codes
 
 
 @pytest.fixture(params=["numpy", "compiled"])
@@ -35,6 +43,10 @@ def loops(request, monkeypatch):
     chosen = kernels() if request.param == "compiled" else None
     monkeypatch.setattr(scan, "worthwhile", lambda _: chosen)
     return chosen
+
+
+def rounded(states):
+    return state_codes(states.astype(np.float32)).states()
 
 
 def made_head(width, scale=0.56):
@@ -52,7 +64,7 @@ def made_states(rng, rows, width, kinds=12):
     states = of_track[tracks] + rng.standard_normal((rows, width)) * spread * 0.3
     states *= 12 / np.linalg.norm(states, axis=1, keepdims=True)
     shuffled = rng.permutation(rows)
-    return states[shuffled].astype(np.float16), tracks[shuffled].astype(np.int64), centres
+    return rounded(states[shuffled]), tracks[shuffled].astype(np.int64), centres
 
 
 def made_words(rng, states, centres, count):
@@ -130,7 +142,7 @@ def test_few_states_are_read():
 @pytest.mark.usefixtures("loops")
 def test_states_without_any_structure_are_found_as_well():
     rng = np.random.default_rng(2)
-    states = rng.standard_normal((500, 128)).astype(np.float16)
+    states = rounded(rng.standard_normal((500, 128)))
     vectors = rng.standard_normal((3, 128)).astype(np.float32)
     words = Words(vectors, np.zeros(3, np.float32), np.full(3, 0.9, np.float32))
     head = made_head(128)
@@ -166,8 +178,9 @@ def test_the_search_of_made_up_rows_equals_brute_force(monkeypatch):
     monkeypatch.setattr(benchmark, "PART", 2 * 32 * 40)
     made, head = benchmark.MadeUpRows(5000, 32), made_head(32)
     words = made.words(6)
-    found = Scanner([Rows(part) for part in made.parts], made.levels, head).search(words)
-    for part, hits in zip(made.parts, found, strict=True):
+    parts = [part.states() for part in made.parts]
+    found = Scanner([Rows(part) for part in parts], made.levels, head).search(words)
+    for part, hits in zip(parts, found, strict=True):
         assert same(hits, brute_force(head, part, words))
 
 
@@ -180,6 +193,22 @@ def test_fixed_point_of_float32_is_that_of_float64(width):
     rows = rows.astype(np.float32)
     for some in (rows[:1], rows[5:9], rows, rng.standard_normal((9, width)).astype(np.float32)):
         assert np.array_equal(fixed_point(some, width), fixed_point(some.astype(float), width))
+
+
+@pytest.mark.parametrize("width", [1, 7, 128])
+def test_states_are_rounded_to_16_bits_once(width):
+    rng = np.random.default_rng(8)
+    states = rng.standard_normal((60, width)) * 10.0 ** rng.integers(-44, 38, (60, 1))
+    states[3], states[5], states[6] = 0, 1 - 2.0**-24, 2.0**-24 - 1  # would be rounded to 2^15
+    states = states.astype(np.float32)
+    codes = state_codes(states)
+    again = codes.states()
+    assert np.abs(codes.code).max(initial=0) <= 32767
+    assert np.array_equal(state_codes(again).states(), again)
+    largest = np.maximum(np.abs(states).max(axis=1, keepdims=True), 2.0**-100).astype(float)
+    assert (np.abs(states.astype(float) - again) <= largest * 2.0**-15).all()
+    # What a state is rounded to depends on nothing else.
+    assert np.array_equal(state_codes(states[5:9]).code, codes.code[5:9])
 
 
 def test_every_float16_is_the_same_as_float32():
@@ -205,8 +234,9 @@ def test_compiled_products_are_those_of_numpy(kind, width):
         states = rows.astype(kind)
     texts = fixed_point(rng.standard_normal((6, width)).astype(np.float32), width)
     own, columns = np.sort(rng.integers(0, 40, 90)), rng.integers(0, 6, 90)
-    wanted = (fixed_point(as_float32(states), width) @ texts.T)[own, columns]
-    assert np.array_equal(kernels().products(states, own, texts, columns), wanted)
+    codes = state_codes(as_float32(states))
+    wanted = (codes.states().astype(float) @ texts.T)[own, columns]
+    assert np.array_equal(kernels().products(codes, own, texts, columns), wanted)
 
 
 def test_kernels_are_loaded_once_they_pay(monkeypatch):
@@ -224,7 +254,7 @@ def test_every_row_is_a_candidate_at_its_own_logit(size, loops):
     # Few directions and long tracks: what decides is how wide the segments are.
     states = rng.standard_normal((300, 4)) @ rng.standard_normal((4, 32))
     states[::50] = rng.standard_normal((6, 32))
-    states = (size * states).astype(np.float32)
+    states = rounded(size * states)
     vectors = rng.standard_normal((3, 32))
     vectors = vectors.astype(np.float32)
     biases, head = np.zeros(3, np.float32), made_head(32, 0.56 * size)
@@ -234,3 +264,16 @@ def test_every_row_is_a_candidate_at_its_own_logit(size, loops):
     for row in range(300):
         rows, words = levels.candidates(slopes, logits[row], loops)
         assert set(words[rows == row].tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("count", "inner", "columns"), [(0, 5, 3), (1, 65, 1), (700, 65, 1),
+                                                         (900, 65, 20), (60, 65, 300)])  # fmt: skip
+def test_a_product_in_blocks_is_that_product(count, inner, columns):
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((count, inner)), rng.standard_normal((inner, columns))
+    for kind in (np.float32, np.float64):
+        one, other = left.astype(kind), right.astype(kind)
+        got = product(one, other)
+        assert got.dtype == kind
+        assert got.shape == (count, columns)
+        assert np.allclose(got, left @ right, atol=1e-4)
