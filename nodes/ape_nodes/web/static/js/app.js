@@ -35,7 +35,7 @@ export class App {
     this.panel = new WordPanel(this.words, () => this.palette);
     this.zonePanel = new ZonePanel(() => this.role === "control");
     this.describer = new Describer(this.settings);
-    this.device = new DeviceCamera(this.link);
+    this.device = new DeviceCamera(this.link, (why) => this.#sending(why));
     /** @type {Tile[]} */
     this.tiles = [];
     /** @type {Tile | null} */
@@ -329,13 +329,16 @@ export class App {
     if (panel.hidden) return;
     byId("device-cam").replaceChildren(...free.map((/** @type {any} */ cam) => element("option", { value: cam.id }, cam.name)));
     const why = whyNoCamera();
-    setText(byId("device-why"), why);
+    this.#sending(why);
     const button = byId("device-start");
     button.disabled = Boolean(why);
-    button.onclick = async () => {
-      if (this.device.cam >= 0) await this.device.stop();
-      else setText(byId("device-why"), await this.device.start(Number(byId("device-cam").value), byId("device-facing").value));
-      setText(button, this.device.cam >= 0 ? "Stop sending" : "Send this camera");
-    };
+    button.onclick = () => this.device.cam >= 0 ? this.device.stop() : this.device.start(Number(byId("device-cam").value), byId("device-facing").value);
+    this.device.resume();
+  }
+
+  /** @param {string} why this device's camera is not sent, where it should be */
+  #sending(why) {
+    setText(byId("device-why"), why);
+    setText(byId("device-start"), this.device.cam >= 0 ? "Stop sending" : "Send this camera");
   }
 }

@@ -15,9 +15,13 @@ export function whyNoCamera() {
 }
 
 export class DeviceCamera {
-  /** @param {import("./link.js").Link} link */
-  constructor(link) {
+  /**
+   * @param {import("./link.js").Link} link
+   * @param {(why: string) => void} changed it is sent now, or no longer; why not, empty if somebody wished so
+   */
+  constructor(link, changed) {
     this.link = link;
+    this.changed = changed;
     this.video = document.createElement("video");
     this.video.muted = this.video.playsInline = true;
     this.canvas = new OffscreenCanvas(1, 1);
@@ -29,31 +33,65 @@ export class DeviceCamera {
   /**
    * @param {number} cam
    * @param {"user" | "environment"} facing
-   * @returns {Promise<string>} why it cannot, empty if it does
    */
   async start(cam, facing) {
+    if (this.starting) return; // a second press: the first one's camera would stay on
+    this.starting = true;
     try {
-      this.media = await navigator.mediaDevices.getUserMedia({ video: { facingMode: facing, width: { ideal: LONGEST_SIDE }, frameRate: { ideal: 2 * FPS } } });
-    } catch (error) {
-      return `The camera was not given: ${error instanceof Error ? error.message : error}`;
+      await this.#start(cam, facing);
+    } finally {
+      this.starting = false;
     }
-    const answer = await this.link.ask({ type: "camera", cam, on: true });
-    if (answer.type !== "ok") {
-      this.#release();
-      return answer.reason;
-    }
-    this.cam = cam;
-    this.video.srcObject = this.media;
-    await this.video.play();
-    this.timer = setInterval(() => this.#send(), 1e3 / FPS);
-    return "";
   }
 
-  async stop() {
+  /**
+   * @param {number} cam
+   * @param {"user" | "environment"} facing
+   */
+  async #start(cam, facing) {
+    try {
+      this.media = await navigator.mediaDevices.getUserMedia({ video: { facingMode: facing, width: { ideal: LONGEST_SIDE }, frameRate: { ideal: 2 * FPS } } });
+      this.video.srcObject = this.media;
+      await this.video.play();
+    } catch (error) {
+      return this.#end(`The camera was not given: ${error instanceof Error ? error.message : error}`);
+    }
+    const answer = await this.#say(cam, true);
+    if (answer.type !== "ok") return this.#end(answer.reason);
+    this.cam = cam;
+    for (const track of this.media.getTracks()) track.onended = () => this.stop("The camera gives no more images.");
+    this.timer = setInterval(() => this.#send(), 1e3 / FPS);
+    this.changed("");
+  }
+
+  /** Over a new connection the server has to be told again whose images come. */
+  async resume() {
+    if (this.cam < 0) return;
+    const answer = await this.#say(this.cam, true);
+    // Where the connection is lost already, the next one tries again.
+    if (answer.type !== "ok" && this.link.state === "open") this.#end(answer.reason);
+  }
+
+  /** @param {string} [why] */
+  async stop(why = "") {
+    if (this.cam >= 0) await this.#say(this.cam, false);
+    this.#end(why);
+  }
+
+  /**
+   * @param {number} cam
+   * @param {boolean} on
+   */
+  #say(cam, on) {
+    return this.link.ask({ type: "camera", cam, on });
+  }
+
+  /** @param {string} why */
+  #end(why) {
     clearInterval(this.timer);
-    if (this.cam >= 0) await this.link.ask({ type: "camera", cam: this.cam, on: false });
     this.cam = -1;
     this.#release();
+    this.changed(why);
   }
 
   #release() {
