@@ -13,6 +13,7 @@ from servers import folder as serve_files
 from servers import web
 
 import ape_stream
+from ape_stream.cli import doctor
 from ape_stream.cli.main import main
 
 
@@ -182,6 +183,15 @@ def test_doctor_asks_plugins_and_survives_an_ill_one(capsys):
     assert findings["numpy"].endswith("(needed)")
     assert main(["doctor"]) == 0
     assert "fake part" in capsys.readouterr().out
+
+
+def test_doctor_names_the_extra_of_whatever_is_missing(monkeypatch):
+    monkeypatch.setattr(doctor, "find_spec", lambda _: None)
+    findings = " ".join(finding for _, finding in doctor.examine())
+    extras = set(importlib.metadata.metadata("ape-stream").get_all("Provides-Extra"))
+    # CUDA 12 is named where its GPU is looked for.
+    for extra in extras - {"dev", "docs", "test", "cuda12"}:
+        assert f"pip install 'ape-stream[{extra}]'" in findings
 
 
 @pytest.mark.usefixtures("folder")
