@@ -11,6 +11,7 @@ __all__ = ["SILENT_S", "DepthWatch", "InputWatch", "PairCounts"]
 
 SILENT_S = 3.0
 """After this time without an image a subscribed node warns."""
+_LOST = "lost on their way: see 'Raw images on the network' in docs/ros2.md"
 _UNPAIRED = 5
 """After this many images in a row without depth, at any rate of images, it warns as well."""
 
@@ -29,6 +30,8 @@ class InputWatch:
     """Left out because their pixels could not be read or their stamp was impossible."""
     lost: int = 0
     """Sent by a publisher and lost by the transport."""
+    depth_lost: int = 0
+    """Depth of which the same is known."""
     publishers: int = 0
     """Publishers that are matched."""
     incompatible: str = ""
@@ -36,7 +39,7 @@ class InputWatch:
     unreadable_reason: str = ""
     """Why the last one could not be read."""
     _since_s: float = 0.0
-    _seen: tuple[int, int, int] = (0, 0, 0)
+    _seen: tuple[int, ...] = (0, 0, 0, 0)
 
     def subscribed(self, topic: str, now_s: float) -> None:
         """Say that images are waited for from now on."""
@@ -64,8 +67,11 @@ class InputWatch:
 
     def health(self, now_s: float) -> Health | None:
         """A warning, or None where all is well."""
-        before, self._seen = self._seen, (self.received, self.unreadable, self.lost)
-        received, unreadable, lost = (a - b for a, b in zip(self._seen, before, strict=True))
+        before = self._seen
+        self._seen = (self.received, self.unreadable, self.lost, self.depth_lost)
+        received, unreadable, lost, depth_lost = (
+            a - b for a, b in zip(self._seen, before, strict=True)
+        )
         if not self.topic:
             return None
         if now_s - self._since_s >= SILENT_S:
@@ -75,9 +81,11 @@ class InputWatch:
         if lost:
             return Health(
                 "WARN",
-                f"{lost} of {lost + received} images were lost on their way: see 'Raw images on the"
-                " network' in docs/ros2.md, or use image_transport compressed",
+                f"{lost} of {lost + received} images were {_LOST}, or use image_transport"
+                " compressed",
             )
+        if depth_lost:
+            return Health("WARN", f"{depth_lost} messages of depth were {_LOST}")
         return None
 
     def silence(self, silent_s: float) -> str:

@@ -105,7 +105,7 @@ class PublisherEventCallbacks:
 
 class SubscriptionEventCallbacks:
     def __init__(self, *, incompatible_qos=None, message_lost=None, matched=None):
-        assert callable(incompatible_qos)
+        assert callable(incompatible_qos or message_lost)
         self.incompatible_qos, self.message_lost = incompatible_qos, message_lost
         self.matched = matched
 

@@ -166,11 +166,12 @@ def report(reader):
         reader.publishers = len(reader.matches())
         events.matched(event(current_count=reader.publishers))
     refused = reader.unmatched()
-    if len(refused) > reader.refused:
+    if events.incompatible_qos and len(refused) > reader.refused:
         reader.refused = len(refused)
         events.incompatible_qos(event(last_policy_kind=QoSPolicyKind[refused[-1]]))
     if events.message_lost and reader.lost:
-        events.message_lost(event(total_count=reader.lost))
+        events.message_lost(event(total_count_change=reader.lost))
+        reader.lost = 0
 
 
 class MultiThreadedExecutor(SingleThreadedExecutor):

@@ -131,6 +131,24 @@ def test_lost_images_are_reported_until_no_more_are_lost():
     assert watch.health(2.0) is None
 
 
+def test_lost_depth_is_reported_as_well():
+    watch = InputWatch()
+    watch.subscribed("/camera", 0.0)
+    watch.arrived(1.0)
+    watch.depth_lost = 7
+    assert watch.health(1.0).message.startswith("7 messages of depth were lost")
+    assert watch.health(1.0) is None
+
+
+def test_what_is_lost_adds_up_over_subscriptions(world):
+    images = world.node(depth="image").images
+    for change in (90, 5):  # of two subscriptions, each of which counts from 0
+        event = SimpleNamespace(total_count_change=change)
+        images._events().message_lost(event)
+        images._depth_events().message_lost(event)
+    assert (images.watch.lost, images.watch.depth_lost) == (95, 95)
+
+
 def test_images_without_depth_are_reported_at_any_rate():
     watch = DepthWatch()
     pairs = SimpleNamespace(slop_ns=20_000_000, paired=0, unpaired=0, apart_ns=None)

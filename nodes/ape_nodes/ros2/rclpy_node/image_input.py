@@ -149,7 +149,9 @@ class ImageInput:
         for name, callback in wanted:
             if (spec := _SPECS[name]) and self._exists(spec):
                 topic = name if name.startswith("/") else self._resolved(name)
-                receiver.subscribe(message_class(spec.type), topic, callback, rclpy_qos(spec))
+                events = self._depth_events() if name == _DEPTHS[kind] else None
+                kept = rclpy_qos(spec)
+                receiver.subscribe(message_class(spec.type), topic, callback, kept, events)
 
     def _exists(self, spec: TopicSpec) -> bool:
         if not has_message(spec.type):
@@ -161,7 +163,8 @@ class ImageInput:
 
     def _events(self) -> SubscriptionEventCallbacks:
         def lost(event: Any) -> None:
-            self.watch.lost = event.total_count
+            # Not `total_count`, which begins again with each subscription.
+            self.watch.lost += event.total_count_change
 
         def incompatible(event: Any) -> None:
             policy = event.last_policy_kind
@@ -173,6 +176,12 @@ class ImageInput:
         return SubscriptionEventCallbacks(
             message_lost=lost, incompatible_qos=incompatible, matched=matched
         )
+
+    def _depth_events(self) -> SubscriptionEventCallbacks:
+        def lost(event: Any) -> None:
+            self.watch.depth_lost += event.total_count_change
+
+        return SubscriptionEventCallbacks(message_lost=lost)
 
     def topic(self, transport: str) -> str:
         """The topic of the image; a remapping of `image` applies to its transports too."""
@@ -284,6 +293,7 @@ class ImageInput:
         values: dict[str, Any] = self.watch.values()
         if (pairs := self._pairs) is not None:
             values |= {"depth_paired": pairs.paired, "depth_unpaired": pairs.unpaired}
+            values["depth_lost"] = self.watch.depth_lost
             if pairs.apart_ns is not None:
                 values["depth_apart_ms"] = f"{pairs.apart_ns / 1e6:.1f}"
         return values
