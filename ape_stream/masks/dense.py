@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ape_stream.masks.interpolation import axis, lerp
+from ape_stream.masks.interpolation import Blocks, axis, cells_around, corners_of, lerp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-
-    from ape_stream.masks.interpolation import Axis
 
 __all__ = ["argmax_upsampled", "upsampled"]
 
@@ -70,7 +68,7 @@ def argmax_upsampled(
         axis(size[0], filled[0], values.shape[1]),
         axis(size[1], filled[1], values.shape[2]),
     )
-    grid = _Blocks.of(rows), _Blocks.of(cols)
+    grid = Blocks.of(rows), Blocks.of(cols)
     winner, decided = _decided(values, gates, len(grid[0].starts), len(grid[1].starts))
     out = np.repeat(np.repeat(winner, grid[1].counts, 1), grid[0].counts, 0)  # (H, W)
     occupied = (grid[0].counts > 0)[:, None] & (grid[1].counts > 0)
@@ -79,46 +77,17 @@ def argmax_upsampled(
     return out
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Blocks:
-    """The pixels of one axis, grouped by the cell that they read first."""
-
-    starts: NDArray[np.intp]
-    """(n,) first pixel of each cell's block."""
-    counts: NDArray[np.intp]
-    """(n,) pixels of each block; 0 where the frame is smaller than the map."""
-    share: NDArray[np.float32]
-    """(pixels,) weight of the cell after."""
-
-    @classmethod
-    def of(cls, along: Axis) -> _Blocks:
-        edges = np.searchsorted(along.lower, np.arange(along.lower[-1] + 2))
-        return cls(edges[:-1], np.diff(edges), along.share)
-
-    def pixels(self, blocks: NDArray[np.intp]) -> NDArray[np.intp]:
-        """(L, N) pixels of N blocks that are not empty; a short one repeats its last pixel."""
-        counts = self.counts[blocks]
-        within = np.minimum(np.arange(counts.max())[:, None], counts - 1)
-        return self.starts[blocks] + within
-
-
-def _corners(cells: NDArray[np.float32], rows: int, cols: int) -> list[NDArray[np.float32]]:
-    """The four cells, each (..., rows, cols), that the pixels of each block read."""
-    padded = np.pad(cells, [(0, 0)] * (cells.ndim - 2) + [(0, 1), (0, 1)], mode="edge")
-    return [padded[..., r : r + rows, c : c + cols] for r in (0, 1) for c in (0, 1)]
-
-
 def _decided(
     values: NDArray[np.float32], gates: NDArray[np.float32], rows: int, cols: int
 ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
     """What fills each block, (rows, cols) uint16, and where that is certain."""
     best = values.argmax(0)  # (h, w)
     gate = gates[0] if len(gates) == 1 else np.take_along_axis(gates, best[None], 0)[0]
-    winners = _corners(best, rows, cols)
+    winners = corners_of(best, rows, cols)
     alike = np.logical_and.reduce([other == winners[0] for other in winners[1:]])
-    certain = alike & (np.minimum.reduce(_corners(gate, rows, cols)) >= 1)
+    certain = alike & (np.minimum.reduce(corners_of(gate, rows, cols)) >= 1)
     # No gate of any map is open around the block: it is empty, whichever is the largest.
-    empty = np.maximum.reduce(_corners(gates.max(0), rows, cols)) < 1
+    empty = np.maximum.reduce(corners_of(gates.max(0), rows, cols)) < 1
     filled = np.where(certain, winners[0] + 1, 0).astype(np.uint16)
     return filled, certain | empty
 
@@ -142,7 +111,7 @@ def _open_blocks(
 ) -> Iterator[_OpenBlocks]:
     """The undecided blocks with the maps that can win there, in groups of equal work."""
     row, col = np.nonzero(undecided)
-    cells = _cells(row, col, values.shape[1:])
+    cells = cells_around(row, col, values.shape[1:])
     around = np.stack([values[:, r, c] for r, c in cells])  # (4, K, N)
     # A mean lies between the least and the largest: below another's least one cannot win.
     can_win = around.max(0) >= around.min(0).max(0)  # (K, N)
@@ -176,20 +145,12 @@ def _groups(
     return np.where(several == 1, 2 * rim + gated, 2 + 2 * several)
 
 
-def _cells(
-    row: NDArray[np.intp], col: NDArray[np.intp], shape: tuple[int, ...]
-) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Row and column of the four cells around blocks; the last cells have no neighbour."""
-    below, right = np.minimum(row + 1, shape[0] - 1), np.minimum(col + 1, shape[1] - 1)
-    return [(row, col), (row, right), (below, col), (below, right)]
-
-
 def _compare(
     out: NDArray[np.uint16],
     blocks: _OpenBlocks,
     gates: NDArray[np.float32],
-    rows: _Blocks,
-    cols: _Blocks,
+    rows: Blocks,
+    cols: Blocks,
 ) -> None:
     """Fill undecided blocks of the frame pixel by pixel; blocks are the last axis of all arrays."""
     pixels = int(rows.counts[blocks.row].max()) * int(cols.counts[blocks.col].max())
@@ -200,7 +161,7 @@ def _compare(
         row, col, classes = blocks.row[part], blocks.col[part], blocks.classes[part].T  # (C, n)
         y, x = rows.pixels(row), cols.pixels(col)  # (R, n), (S, n)
         shares = rows.share[y], cols.share[x]
-        around = _cells(row, col, gates.shape[1:])
+        around = cells_around(row, col, gates.shape[1:])
         corners = blocks.corners[:, part]  # (4, n, C)
         own = classes if len(gates) > 1 else np.zeros_like(classes)
         gate = _gate(gates, own[0], around, shares)

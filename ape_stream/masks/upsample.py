@@ -7,19 +7,25 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ape_stream.masks.interpolation import axis, lerp
+from ape_stream.masks.interpolation import Blocks, axis, cells_around, corners_of, lerp
 from ape_stream.masks.ops import crop, empty
 from ape_stream.values.instances import Mask
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from ape_stream.masks.interpolation import Axis
 
-__all__ = ["from_bits", "from_logits"]
+__all__ = ["by_blocks", "every_pixel", "from_bits", "from_logits"]
 
 _BAND = 2**14
 """Pixels upsampled at a time: few enough that they stay in a core's cache."""
+_AT_ONCE = 2**16
+"""Pixels of blocks computed at a time."""
+_ROUNDING = 2.0**-20
+"""More than what a mean may be off by rounding, as part of the largest of its cells."""
 
 
 def from_logits(
@@ -100,19 +106,74 @@ def _shifted(mask: Mask, x: int, y: int) -> Mask:
 def _threshold_upsampled(
     logits: NDArray[np.float32], rows: Axis, cols: Axis, threshold: float
 ) -> NDArray[np.bool_]:
-    """Where the map, read at some rows and columns of the frame, is above the threshold.
+    """Where the map, read at some rows and columns of the frame, is above the threshold."""
+    first, left = int(rows.lower[0]), int(cols.lower[0])
+    part = logits[first : int(rows.upper[-1]) + 1, left : int(cols.upper[-1]) + 1]  # (r, c)
+    rows, cols = rows.counted_from(first), cols.counted_from(left)
+    few = len(rows.lower) * len(cols.lower) <= _BAND
+    return (every_pixel if few else by_blocks)(part, rows, cols, threshold)
+
+
+def every_pixel(
+    part: NDArray[np.float32], rows: Axis, cols: Axis, threshold: float
+) -> NDArray[np.bool_]:
+    """(R, C) pixels of an (r, c) map above the threshold, each of them computed.
 
     Columns come first, because the map has few rows; then rows, one band of them at a time, so
     that a band's intermediate values stay in the cache.
     """
-    first, last = int(rows.lower[0]), int(rows.upper[-1]) + 1
-    part = logits[first:last]  # (r, w)
-    wide = lerp(part.take(cols.lower, 1), part.take(cols.upper, 1), cols.share)  # (r, W)
+    wide = lerp(part.take(cols.lower, 1), part.take(cols.upper, 1), cols.share)  # (r, C)
     out = np.empty((len(rows.lower), len(cols.lower)), np.bool_)
     step = max(1, _BAND // out.shape[1])
     for start in range(0, len(out), step):
         band = rows.part(start, start + step)
-        before, after = wide.take(band.lower - first, 0), wide.take(band.upper - first, 0)
-        values = lerp(before, after, band.share[:, None])  # (step, W)
+        before, after = wide.take(band.lower, 0), wide.take(band.upper, 0)
+        values = lerp(before, after, band.share[:, None])  # (step, C)
         np.greater(values, threshold, out=out[start : start + step])
     return out
+
+
+def by_blocks(
+    part: NDArray[np.float32], rows: Axis, cols: Axis, threshold: float
+) -> NDArray[np.bool_]:
+    """The same, where only blocks of pixels between cells on both sides are computed.
+
+    The others are filled: a mean is between the least and the largest of its four cells.
+    """
+    down, right = Blocks.of(rows), Blocks.of(cols)
+    around = corners_of(part, len(down.starts), len(right.starts))  # four of (n, m)
+    least, largest = np.minimum.reduce(around), np.maximum.reduce(around)
+    margin = _ROUNDING * float(np.abs(part).max())
+    above = least > threshold + margin
+    out = np.repeat(np.repeat(above, right.counts, 1), down.counts, 0)  # (R, C)
+    mixed = ~above & (largest > threshold - margin)
+    mixed &= (down.counts > 0)[:, None] & (right.counts > 0)
+    row, col = np.nonzero(mixed)  # (N,)
+    if not len(row):
+        return out
+    corners = [part[cells] for cells in cells_around(row, col, part.shape)]  # four of (N,)
+    flat, pixels = out.reshape(-1), int(down.counts.max() * right.counts.max())
+    step = max(1, _AT_ONCE // pixels)
+    for start in range(0, len(row), step):
+        some = slice(start, start + step)
+        y, x = down.pixels(row[some]), right.pixels(col[some])  # (S, n), (T, n)
+        values = _means([corner[some] for corner in corners], down.share[y], right.share[x])
+        # One index is faster than two.
+        flat[(y * out.shape[1])[:, None] + x] = values > threshold
+    return out
+
+
+def _means(
+    corners: Sequence[NDArray[np.float32]], down: NDArray[np.float32], right: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Four (n,) cells at the (S, n) rows and (T, n) columns of their blocks: (S, T, n).
+
+    In the steps of `lerp`: columns first, each product and sum rounded.
+    """
+    here = 1 - right
+    top = corners[0] * here + corners[1] * right  # (T, n)
+    low = corners[2] * here + corners[3] * right
+    below = down[:, None]  # (S, 1, n)
+    means: NDArray[np.float32] = top * (1 - below)  # (S, T, n)
+    means += low * below
+    return means

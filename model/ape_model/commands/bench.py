@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ape_model.benchmark.frame import Cost, Form
     from ape_model.network.ape import Ape
 
-__all__ = ["app", "maps", "model", "ops"]
+__all__ = ["app", "maps", "model", "ops", "resize"]
 
 VOCABULARIES: Final = (1, 1203, 10_000)
 """Numbers of cached prompts whose frames should cost the same."""
