@@ -128,14 +128,14 @@ class _Ready:
 
     def __init__(self, result: FrameResult) -> None:
         self._found = result.instances
-        self._prompts = 1
 
     def prepare(self, prompts: PromptSet) -> None:
-        self._prompts = len(prompts)
+        # Here, not with every frame: it would count as the server's.
+        ids = np.arange(REGIONS, dtype=np.int64) % len(prompts)
+        self._found = replace(self._found, prompt_ids=ids)
 
     def perceive(self, frames: Sequence[Frame]) -> list[Instances]:
-        ids = np.arange(REGIONS, dtype=np.int64) % self._prompts
-        return [replace(self._found, prompt_ids=ids) for _ in frames]
+        return [self._found] * len(frames)
 
 
 def _serve(line: Connection, size: tuple[int, int], fps: float) -> None:
