@@ -297,6 +297,11 @@ def test_narrow_and_enlarged_pages_do_not_scroll_sideways(page, width, scale, ph
                 .map((node) => node.outerHTML.slice(0, 80));
         """)
         assert over == []
+        cut = page.run("""
+            return [...document.querySelectorAll('.word-name')].filter((node) =>
+                node.scrollWidth > node.clientWidth).map((node) => node.textContent);
+        """)
+        assert cut == []
         small = page.run("""
             const fingers = 'button, select, summary, input:not([type=checkbox]), .checks label';
             return [...document.querySelectorAll(fingers)].filter((node) =>

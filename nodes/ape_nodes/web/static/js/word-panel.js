@@ -113,7 +113,7 @@ class Chip {
     this.reset = iconButton("reset", "Reset", act((word) => words.setThreshold(word, null)));
     this.error = element("p", { class: "word-error", hidden: true });
     this.node = element("li", { class: "word", "data-id": id },
-      element("div", { class: "word-head" }, this.colour, this.name, this.busy, this.number, this.eye, this.power, this.bin),
+      element("div", { class: "word-head" }, this.colour, this.name, element("span", { class: "word-tools" }, this.busy, this.number, this.eye, this.power, this.bin)),
       element("div", { class: "word-threshold" }, this.slider, this.exact, this.reset),
       this.error);
   }
