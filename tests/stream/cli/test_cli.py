@@ -185,7 +185,7 @@ def test_doctor_asks_plugins_and_survives_an_ill_one(capsys):
     assert "fake part" in capsys.readouterr().out
 
 
-def test_doctor_names_the_extra_of_whatever_is_missing(monkeypatch):
+def test_doctor_names_the_extra_of_all_that_is_missing(monkeypatch):
     monkeypatch.setattr(doctor, "find_spec", lambda _: None)
     findings = " ".join(finding for _, finding in doctor.examine())
     extras = set(importlib.metadata.metadata("ape-stream").get_all("Provides-Extra"))
