@@ -95,7 +95,8 @@ class InputWatch:
             return text + f"a publisher's {self.incompatible} does not match: see image_reliability"
         if not self.publishers:
             return text + "it has no publisher that is seen here"
-        return text + f"{self.publishers} publishers are there, but nothing arrives"
+        there = "1 publisher is" if self.publishers == 1 else f"{self.publishers} publishers are"
+        return text + f"{there} there, but nothing arrives"
 
 
 class PairCounts(Protocol):

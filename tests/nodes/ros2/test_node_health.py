@@ -111,6 +111,8 @@ def test_silence_and_its_cause_are_reported():
     assert "a publisher's reliability does not match" in watch.health(14.0).message
     watch.incompatible, watch.publishers = "", 2
     assert "2 publishers are there" in watch.health(14.0).message
+    watch.publishers = 1
+    assert "1 publisher is there" in watch.health(14.0).message
     watch.arrived(15.0)
     assert watch.health(15.5) is None
     watch.unsubscribed()
