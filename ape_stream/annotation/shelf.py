@@ -22,7 +22,6 @@ from ape_stream.batch.run import (
     write_failed,
 )
 from ape_stream.batch.selection import Selection
-from ape_stream.errors import ConfigError
 from ape_stream.formats.records import (
     RESULTS,
     FrameRecord,
@@ -30,7 +29,7 @@ from ape_stream.formats.records import (
     VideoRecord,
     read_records,
 )
-from ape_stream.formats.registry import FORMATS, open_writer
+from ape_stream.formats.registry import FORMATS, check_formats, open_writer
 from ape_stream.sinks.coco import package_version
 
 if TYPE_CHECKING:
@@ -99,9 +98,7 @@ def annotate_shelf(options: ShelfOptions, listener: Listener, stop: threading.Ev
         StoppedError: it was stopped.
         ApeStreamError: nothing can be done, as where the disk is full.
     """
-    for name in options.formats:
-        if name not in FORMATS:
-            raise ConfigError(f"there is no format {name!r}; there are: {', '.join(FORMATS)}")
+    check_formats(options.formats)
     out = OutFolder(options.out)
     shelf = find_clips(options.sources, without=options.out, reserved={*RESERVED, FRAMES, *FORMATS})
     with out.locked():

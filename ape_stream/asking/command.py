@@ -59,9 +59,11 @@ def ask(  # noqa: PLR0913 (typer reads a command's options from its parameters)
     """Ask an index for words nobody thought of when it was made; the network is not loaded."""
     from ape_stream.asking.answering import Question, answer_of  # noqa: PLC0415 (numpy)
     from ape_stream.asking.videos import Videos  # noqa: PLC0415 (the same)
+    from ape_stream.formats.registry import check_formats  # noqa: PLC0415 (the same)
     from ape_stream.index import open as open_index  # noqa: PLC0415 (the same)
 
     files = _Files(out_dir, _listed(format), output or [], _suffix(save_frames), overwrite)
+    check_formats(files.formats)
     question = Question(
         words=words or [],
         prompts_file=prompts_file,

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from ape_stream.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from ape_stream.formats.records import JobRecord
     from ape_stream.formats.writer import FormatWriter
 
-__all__ = ["FORMATS", "Format", "open_writer"]
+__all__ = ["FORMATS", "Format", "check_formats", "open_writer"]
 
 
 class Format(NamedTuple):
@@ -47,6 +47,17 @@ FORMATS: Mapping[str, Format] = {
     "csv": Format("a table: one row an instance", "table:Csv"),
 }
 """Names as `--format` takes them."""
+
+
+def check_formats(names: Iterable[str]) -> None:
+    """Refuse what is no format, before anything is written.
+
+    Raises:
+        ConfigError: there is no such format.
+    """
+    for name in names:
+        if name not in FORMATS:
+            raise ConfigError(f"there is no format {name!r}; there are: {', '.join(FORMATS)}")
 
 
 def open_writer(
@@ -82,8 +93,7 @@ def open_writer(
     """
     from ape_stream.formats.writer import FormatWriter  # noqa: PLC0415 (help needs names only)
 
-    if format not in FORMATS:
-        raise ConfigError(f"there is no format {format!r}; there are: {', '.join(FORMATS)}")
+    check_formats([format])
     module, _, name = FORMATS[format].layout.partition(":")
     layout = getattr(import_module(f"ape_stream.formats.layouts.{module}"), name)
     return FormatWriter(format, layout, out_dir, job, images=images, overwrite=overwrite)

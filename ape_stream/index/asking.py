@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ape_stream.index.layout import Video
     from ape_stream.index.levels import Levels
     from ape_stream.index.part import Part
     from ape_stream.index.scan import Hits
@@ -123,7 +124,10 @@ class Index:
             recheck=tuple(recheck),
             missing=missing,
             searched=searched,
-            notes=tuple(_notes(sentences, nowhere=not searched and not missing)),
+            notes=(
+                *_notes(sentences, nowhere=not searched and not missing),
+                *_not_whole(self.store.videos[k] for k in {one.part.info.video for one in parts}),
+            ),
         )
 
     def _prompts(self, words: Any, threshold: float | None) -> PromptSet:
@@ -324,6 +328,12 @@ def _notes(sentences: Sequence[Prompt], *, nowhere: bool) -> Iterator[str]:
             f"{prompt.text!r} is a sentence, which a full run fuses with the image first: answered"
             " as a name; recheck runs the network on its best frames"
         )
+
+
+def _not_whole(videos: Iterable[Video]) -> Iterator[str]:
+    for video in sorted(videos, key=lambda one: one.id):
+        if video.problem is not None:
+            yield f"{video.name} is not whole: {video.problem}"
 
 
 def open_index(path: str | Path, *, bank: str | Path | None = None) -> Index:

@@ -114,6 +114,11 @@ def open_store(root: str | Path) -> Store:
     head = read_head(root / HEAD)
     if head.digest != manifest.head:
         raise ConfigError(f"{root / HEAD} is not the one that {root} was made with: make it again")
+    if not (root / DATABASE).exists():
+        raise ConfigError(
+            f"{root} has no {DATABASE} yet: the run that makes it has not ended, or was killed"
+            " (`ape-stream index` goes on with files when it is started again)"
+        )
     with Database(root / DATABASE) as database:
         videos = {video.id: video for video in database.videos()}
         infos = database.parts()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import shutil
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from ape_stream.sinks.coco import package_version
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from ape_stream.batch.clips import Shelf
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from ape_stream.index.store import Store
     from ape_stream.indexing.writing import VideoRows
 
-__all__ = ["IndexOptions", "IndexResult", "index_shelf", "write_database"]
+__all__ = ["IndexOptions", "IndexResult", "add_to_database", "index_shelf", "write_database"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +212,40 @@ def write_database(root: Path, videos: Iterable[VideoRows]) -> None:
     Raises:
         SinkError: it cannot be written.
     """
+    with _replaced(root, fresh=True) as database:
+        for number, rows in enumerate(videos, start=1):
+            _add(database, number, rows)
+
+
+def add_to_database(root: Path, number: int, rows: VideoRows) -> None:
+    """Add to a video of an index that others may read: all of it is there, or nothing.
+
+    Args:
+        root: Folder of the index.
+        number: Of the video, from 1.
+        rows: What is new of it.
+
+    Raises:
+        SinkError: it cannot be written.
+    """
+    with _replaced(root, fresh=False) as database:
+        _add(database, number, rows)
+
+
+@contextmanager
+def _replaced(root: Path, *, fresh: bool) -> Iterator[Database]:
+    """A new database, or a copy of the one that is there, which takes its place at the end."""
     temporary = root / f".{DATABASE}.{os.getpid()}{TEMPORARY}"
     with written(root / DATABASE):
         temporary.unlink(missing_ok=True)
+        if not fresh and (root / DATABASE).exists():
+            shutil.copyfile(root / DATABASE, temporary)
         with Database(temporary, write=True) as database, database.transaction():
-            for number, rows in enumerate(videos, start=1):
-                database.add([replace(rows.video, id=number)])
-                database.add([replace(part, video=number) for part in rows.parts])
-                database.add([replace(track, video=number) for track in rows.tracks])
+            yield database
         temporary.replace(root / DATABASE)
+
+
+def _add(database: Database, number: int, rows: VideoRows) -> None:
+    database.add([replace(rows.video, id=number)])
+    database.add([replace(part, video=number) for part in rows.parts])
+    database.add([replace(track, video=number) for track in rows.tracks])

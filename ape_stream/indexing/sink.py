@@ -15,7 +15,7 @@ from ape_stream.index.levels_file import write_levels
 from ape_stream.index.store import open_store
 from ape_stream.indexing.base import open_base
 from ape_stream.indexing.keeping import Keeper, keep_of
-from ape_stream.indexing.shelf import write_database
+from ape_stream.indexing.shelf import add_to_database, write_database
 from ape_stream.indexing.writing import VideoWriter
 from ape_stream.optional import library
 
@@ -29,14 +29,16 @@ if TYPE_CHECKING:
 __all__ = ["IndexSink"]
 
 _SCHEME: Final = re.compile(r"index:")
+_UNDER_WAY: Final = "the run that writes it has not ended, or was killed"
 _OWN: Final = (MANIFEST, DATABASE, HEAD, REFERENCE)
 
 
 class IndexSink(Closing):
     """Writes an index, whose videos are the streams of the run.
 
-    It can be asked once the run has ended, well or not. A process that is killed leaves no
-    index: `ape-stream index` goes on where it was, for files.
+    It can be asked once the run has ended, well or not, and meanwhile for its whole parts, of 1,024
+    frames: so much is there, too, where the process was killed. For files, `ape-stream index` goes
+    on where it was.
 
     Args:
         spec: Folder of the index.
@@ -100,7 +102,12 @@ class IndexSink(Closing):
         stream = result.frame.stream
         if stream not in self._writers:
             self._writers[stream] = VideoWriter(self.root, stream, identity)
-        self._writers[stream].write(keeper.frame(result.frame, queries))
+        writer = self._writers[stream]
+        whole = len(writer.parts)
+        writer.write(keeper.frame(result.frame, queries))
+        if len(writer.parts) > whole:
+            number = 1 + list(self._writers).index(stream)
+            add_to_database(self.root, number, writer.last_part(_UNDER_WAY))
 
     def _ready(self, queries: FrameQueries) -> tuple[Keeper, str]:
         if self._base is None or self._keeper is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ape_stream.index.layout import PART_FRAMES, PARTS, PartInfo, Track, Video, part_files
@@ -62,7 +62,6 @@ class VideoWriter:
         self._frames: list[IndexedFrame] = []
         self._ids: list[NDArray[np.int64]] = []
         self._first: IndexedFrame | None = None
-        self._count = 0
         self.parts: list[PartInfo] = []
         """Those that are written."""
 
@@ -75,7 +74,6 @@ class VideoWriter:
         self._first = self._first or frame
         self._frames.append(frame)
         self._ids.append(self._tracker.update(frame))
-        self._count += 1
         if len(self._frames) == PART_FRAMES:
             self._part()
 
@@ -93,10 +91,30 @@ class VideoWriter:
             SinkError: it cannot be written.
             ValueError: there was no frame.
         """
-        if self._first is None:
-            raise ValueError(f"{self._name} has no frame")
         if self._frames:
             self._part()
+        return self._rows(source, rate, problem, self._tracker.tracks(0))
+
+    def last_part(self, problem: str) -> VideoRows:
+        """What the last part that was written adds to the database, while the video goes on.
+
+        Args:
+            problem: Why the video is not whole.
+        """
+        part = self.parts[-1]
+        tracks = [track for track in self._tracker.tracks(0) if track.end_s >= part.start_s]
+        rows = self._rows(None, None, problem, tracks)
+        return replace(rows, parts=[part])
+
+    def _rows(
+        self,
+        source: str | None,
+        rate: tuple[int, int] | None,
+        problem: str | None,
+        tracks: list[Track],
+    ) -> VideoRows:
+        if self._first is None:
+            raise ValueError(f"{self._name} has no frame")
         height, width = self._first.size
         video = Video(
             id=0,
@@ -106,10 +124,10 @@ class VideoWriter:
             height=height,
             time_base=self._first.time_base,
             rate=rate,
-            frames=self._count,
+            frames=sum(part.frames for part in self.parts),
             problem=problem,
         )
-        return VideoRows(video, self.parts, self._tracker.tracks(0))
+        return VideoRows(video, self.parts, tracks)
 
     def _part(self) -> None:
         frames, number = self._frames, len(self.parts)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import ftfy
 import numpy as np
@@ -27,6 +28,7 @@ from ape_stream import masks
 from ape_stream.errors import ConfigError, PromptError, UsageError
 from ape_stream.index.answer import AnswerTrack, FoundFrame
 from ape_stream.index.asking import open_index
+from ape_stream.index.database import Database
 from ape_stream.index.part import Part
 from ape_stream.index.vectors import Embeddings
 from ape_stream.types import Instances, Prompt, PromptKind
@@ -306,3 +308,13 @@ def test_plain_texts_need_no_repair(seed):
         text = "".join(map(chr, rng.integers(9, 130, length)))
         repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
         assert clean_text(text) == " ".join(repaired.split()).lower()
+
+
+def test_a_video_that_is_not_whole_is_named(tmp_path):
+    made = made_index(tmp_path)
+    with Database(made.root / "index.sqlite", write=True) as database:
+        (video,) = database.videos()
+        database.add([replace(video, problem="the disk was full")])
+    answer = open_index(made.root, bank=made.bank).ask(WORDS[0], threshold=0.3)
+    assert answer.notes == (f"{video.name} is not whole: the disk was full",)
+    assert answer.frames

@@ -82,6 +82,12 @@ def test_formats_hold_what_a_run_would_have_written(made, tmp_path, capsys):
     assert ask(made, *given, "--overwrite") == 0
 
 
+def test_an_unknown_format_is_refused_before_anything_is_written(made, tmp_path, capsys):
+    assert ask(made, "cat", "--format", "coco,cocoa", "--out-dir", str(tmp_path / "out")) == 2
+    assert "no format 'cocoa'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_sheet_and_a_clip(made, tmp_path):
     sheet, clip = tmp_path / "sheet.png", tmp_path / "clip.mp4"
     given = ("cat, dog", "--threshold", "0.5", "--to", "0.6")

@@ -15,12 +15,14 @@ from stand_in import install
 
 from ape_stream import index
 from ape_stream.cli.main import main
+from ape_stream.errors import ConfigError
 from ape_stream.index import levels_file
 from ape_stream.index.alignment import Head
 from ape_stream.index.cells import pack_maps
-from ape_stream.indexing import payload
+from ape_stream.indexing import payload, writing
 from ape_stream.indexing.keeping import Keep, Keeper, Reference
 from ape_stream.indexing.parts import IndexedFrame
+from ape_stream.indexing.sink import IndexSink
 from ape_stream.indexing.tracking import RowTracker
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -299,3 +301,35 @@ HEAD = Head(
     basis=np.eye(3, dtype=np.float32),
 )
 WORDS = Reference(("a", "b", "c"), np.eye(3, dtype=np.float32), np.zeros(3, np.float32))
+
+
+@pytest.mark.usefixtures("made")
+def test_an_output_can_be_asked_while_it_is_written(monkeypatch):
+    monkeypatch.setattr(writing, "PART_FRAMES", 2)
+    seen = []
+    plain = IndexSink.write
+
+    def write(self, result):
+        plain(self, result)
+        seen.append(0)
+        if len(seen) == 1:
+            with pytest.raises(ConfigError, match="has not ended, or was killed"):
+                index.open("GOING")
+        else:
+            opened = index.open("GOING")
+            seen[-1] = len(list(opened.frames()))
+            assert "has not ended" in opened.store.videos[1].problem
+            rows = np.concatenate([part.rows.track for part in opened.store.parts])
+            assert set(rows.tolist()) - {0} <= {track.id for track in opened.store.tracks(1)}
+
+    monkeypatch.setattr(IndexSink, "write", write)
+    run = ["annotate", "v.mp4", "--prompt", "cup", "--model", "queries:made"]
+    assert main([*run, "--output", "index:GOING"]) == 0
+    assert seen == [0, 2, 2, 4, 4, 6]
+    monkeypatch.undo()
+    monkeypatch.setattr(writing, "PART_FRAMES", 2)
+    assert main([*run, "--output", "index:WHOLE"]) == 0
+    assert index.open("GOING").store.videos[1].problem is None
+    assert {n: d for n, d in files_of("GOING").items() if "levels" not in n} == {
+        n: d for n, d in files_of("WHOLE").items() if "levels" not in n
+    }
