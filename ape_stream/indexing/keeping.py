@@ -125,7 +125,7 @@ class Keeper:
             state=codes.code[kept],
             drawn=drawn,
             masks=masks,
-            **self._dropped(states, scores, dropped),
+            **self._dropped(states, scores, dropped, compiled),
         )
 
     def _logits(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -149,7 +149,8 @@ class Keeper:
         rest = np.flatnonzero(~_members(found, len(states)))
         if not len(found) or not len(rest):
             return found, _Dropped(rest, None)
-        coarse = encode_coarse(states[rest], boxes[rest], states[found])
+        form = None if compiled is None else compiled.differences
+        coarse = encode_coarse(states[rest], boxes[rest], states[found], form)
         # A coarse state may seem to win where its own does not: such a query is kept, too.
         unsure = np.flatnonzero(lead[rest] <= _LEAD + 2 * self._reach * coarse.error)
         room = len(states) if self._keep.rows is None else self._keep.rows - len(found)
@@ -178,7 +179,11 @@ class Keeper:
         return found, lead
 
     def _dropped(
-        self, states: NDArray[np.float32], scores: NDArray[np.float32], dropped: _Dropped
+        self,
+        states: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        dropped: _Dropped,
+        compiled: Loops | None,
     ) -> dict[str, Any]:
         """What is kept of the queries that are not: fields of `IndexedFrame`."""
         order = np.argsort(-scores[dropped.queries], kind="stable")
@@ -186,8 +191,9 @@ class Keeper:
         count = min(_COARSE, int((scores[queries] >= _COARSE_SCORE).sum()))
         if dropped.coarse is None:
             count = 0
-        inner = enclose(states[queries[:count]], self._head.basis, _SPHERES)
-        outer = enclose(states[queries[count:]], self._head.basis, _SPHERES // 2)
+        form = None if compiled is None else compiled.nearest_of_far
+        inner = enclose(states[queries[:count]], self._head.basis, _SPHERES, form)
+        outer = enclose(states[queries[count:]], self._head.basis, _SPHERES // 2, form)
         coarse = b""
         if dropped.coarse is not None:
             by_sphere = order[:count][np.argsort(inner.owner, kind="stable")]

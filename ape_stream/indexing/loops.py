@@ -185,6 +185,39 @@ def _near_change(cells: Any, mixed: Any, near: Any, valid: Any, corner: Any, sid
     return min(square, 1)
 
 
+def _differences(states: Any, kept: Any, base: Any) -> Any:
+    """See `differences`."""
+    count, width = states.shape
+    code, step = np.empty((count, width), np.int8), np.empty(count, np.float32)
+    lost = np.empty(count, np.float64)
+    for k in range(count):
+        state, nearest = states[k], kept[base[k]]
+        largest = np.float32(0)
+        for c in range(width):
+            largest = max(largest, abs(state[c] - nearest[c]))
+        step[k] = max(largest / np.float32(127), np.float32(1e-30))
+        total = 0.0
+        for c in range(width):
+            code[k, c] = np.rint((state[c] - nearest[c]) / step[k])
+            rest = np.float64(state[c]) - np.float64(nearest[c])
+            rest -= np.float64(code[k, c]) * np.float64(step[k])
+            total += rest * rest
+        lost[k] = np.sqrt(total)
+    return code, step, lost
+
+
+def _nearest_of_far(distances: Any, count: int) -> Any:
+    """See `nearest_of_far`."""
+    points = len(distances)
+    owner, nearest = np.zeros(points, np.int64), distances[0].copy()
+    for number in range(1, min(count, points)):
+        chosen = nearest.argmax()
+        for k in range(points):
+            if distances[chosen, k] < nearest[k]:
+                owner[k], nearest[k] = number, distances[chosen, k]
+    return owner
+
+
 @dataclass(frozen=True, slots=True)
 class Loops:
     """The compiled loops."""
@@ -195,6 +228,10 @@ class Loops:
     """See `_groups`."""
     deciding: Callable[..., tuple[NDArray[np.uint32], NDArray[np.int8], NDArray[np.uint8]]]
     """See `_deciding`."""
+    differences: Callable[..., tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float64]]]
+    """See `_differences`."""
+    nearest_of_far: Callable[..., NDArray[np.intp]]
+    """See `_nearest_of_far`."""
 
 
 @cache
@@ -207,7 +244,8 @@ def loops() -> Loops | None:
     # Not `fastmath`: an overlap exactly at the limit is decided as in NumPy.
     compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
     globals()["_near"] = compiled(_near_change)
-    return Loops(compiled(_survivors), compiled(_groups), compiled(_deciding))
+    every = (_survivors, _groups, _deciding, _differences, _nearest_of_far)
+    return Loops(*map(compiled, every))
 
 
 _kept = 0

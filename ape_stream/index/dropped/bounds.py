@@ -17,11 +17,15 @@ import numpy as np
 from ape_stream.index.alignment import float32_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from ape_stream.index.alignment import Head
 
-__all__ = ["Enclosed", "Spheres", "enclose", "split"]
+    Nearest = Callable[[NDArray[np.float32], int], NDArray[np.intp]]
+
+__all__ = ["Enclosed", "Spheres", "enclose", "nearest_of_far", "split"]
 
 _SLACK: Final = 1e-5
 """Added to bounds, as a share of the largest product: more than float32 rounds anywhere."""
@@ -112,20 +116,28 @@ class Enclosed:
     """(M,) the sphere of each state."""
 
 
-def enclose(states: NDArray[np.float32], basis: NDArray[np.float32], spheres: int) -> Enclosed:
+def enclose(
+    states: NDArray[np.float32],
+    basis: NDArray[np.float32],
+    spheres: int,
+    form: Nearest | None = None,
+) -> Enclosed:
     """Enclose the states of one frame in at most so many spheres.
 
     Args:
         states: (M, C) of its dropped queries.
         basis: `Head.basis`.
         spheres: At most; as many states or fewer get one each.
+        form: A compiled form of `nearest_of_far`.
     """
     k = basis.shape[0]
     if not len(states):
         nothing = np.zeros(0, np.float32)
         return Enclosed(np.zeros((0, k), np.float16), nothing, nothing, np.zeros(0, np.intp))
     inside, outside = split(states, basis)
-    owner = _assign(inside, spheres)
+    squares = np.square(inside).sum(axis=1)
+    distances = squares[:, None] + squares - 2 * (inside @ inside.T)  # (M, M), squared
+    owner = (form or nearest_of_far)(distances, spheres)
     sizes = np.bincount(owner)
     owner, sizes = (np.cumsum(sizes > 0) - 1)[owner], sizes[sizes > 0]  # equal points share one
     order, starts = np.argsort(owner, kind="stable"), np.cumsum(sizes) - sizes
@@ -137,16 +149,21 @@ def enclose(states: NDArray[np.float32], basis: NDArray[np.float32], spheres: in
     return Enclosed(centre, radius, remainder, owner)
 
 
-def _assign(points: NDArray[np.float32], count: int) -> NDArray[np.intp]:
-    """Number of the sphere of each of (M, k) points: the nearest of some far from one another.
+def nearest_of_far(distances: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """Number of the sphere of each point: the nearest of some far from one another.
 
     Farthest point first (Gonzalez, 1985): no choice of centres has radii of less than half.
+
+    Args:
+        distances: (M, M) squared, M >= 1.
+        count: Of spheres, at most.
+
+    Returns:
+        (M,).
     """
-    owner = np.zeros(len(points), np.intp)
-    squares = np.square(points).sum(axis=1)
-    distances = squares[:, None] + squares - 2 * (points @ points.T)  # (M, M), squared
+    owner = np.zeros(len(distances), np.intp)
     nearest, chosen = distances[0], 0
-    for number in range(1, min(count, len(points))):
+    for number in range(1, min(count, len(distances))):
         chosen = int(nearest.argmax())
         owner[distances[chosen] < nearest] = number
         nearest = np.minimum(nearest, distances[chosen])

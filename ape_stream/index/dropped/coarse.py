@@ -17,11 +17,16 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["CoarseStates", "encode_coarse"]
+    Differences = Callable[
+        [NDArray[np.float32], NDArray[np.float32], NDArray[np.intp]],
+        tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float64]],
+    ]
+
+__all__ = ["CoarseStates", "differences", "encode_coarse"]
 
 _LARGEST: Final = 127
 _SLACK: Final = 1 + 2.0**-20
@@ -110,7 +115,10 @@ class CoarseStates:
 
 
 def encode_coarse(
-    states: NDArray[np.float32], boxes: NDArray[np.float32], kept: NDArray[np.float32]
+    states: NDArray[np.float32],
+    boxes: NDArray[np.float32],
+    kept: NDArray[np.float32],
+    form: Differences | None = None,
 ) -> CoarseStates:
     """Encode the states of dropped queries.
 
@@ -118,17 +126,29 @@ def encode_coarse(
         states: (M, C) finite.
         boxes: (M, 4) of the same queries.
         kept: (K, C) states of the same frame, 1 <= K <= 65,536.
+        form: A compiled form of `differences`.
     """
     distance = np.square(kept).sum(axis=1) - 2 * states @ kept.T  # (M, K), less |h|^2
     base = distance.argmin(axis=1)
+    code, step, lost = (form or differences)(states, kept, base)
+    error = np.nextafter((lost * _SLACK).astype(np.float32), np.float32(np.inf))
+    return CoarseStates(code, step, error, base.astype(np.uint16), boxes)
+
+
+def differences(
+    states: NDArray[np.float32], kept: NDArray[np.float32], base: NDArray[np.intp]
+) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float64]]:
+    """What states (M, C) differ by from those of (K, C) that `base` (M,) names, in 8 bits.
+
+    Returns:
+        (M, C) codes, (M,) steps, and the (M,) lengths of what rounding loses.
+    """
     nearest = kept[base]
     difference = states - nearest  # (M, C)
     step = np.maximum(np.abs(difference).max(axis=1) / np.float32(_LARGEST), np.float32(1e-30))
-    code = np.rint(difference / step[:, None]).astype(
-        np.int8
-    )  # at most 127: so was the step chosen
-    # In float64, of the numbers as they are stored.
+    # At most 127: so was the step chosen.
+    code = np.rint(difference / step[:, None]).astype(np.int8)
+    # In float64, of the numbers as they are stored, and added up in their order.
     lost = states.astype(np.float64) - nearest - code * step[:, None].astype(np.float64)
-    error = (np.linalg.norm(lost, axis=1) * _SLACK).astype(np.float32)
-    error = np.nextafter(error, np.float32(np.inf))
-    return CoarseStates(code, step, error, base.astype(np.uint16), boxes)
+    squares = np.add.accumulate(lost * lost, axis=1)[:, -1]
+    return code, step, np.sqrt(squares)

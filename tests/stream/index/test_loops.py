@@ -11,6 +11,8 @@ from test_indexing import BOXES, HEAD, STATES, WORDS, files_of
 
 from ape_stream.cli.main import main
 from ape_stream.index.cells import STEPS, inside_boxes
+from ape_stream.index.dropped.bounds import nearest_of_far
+from ape_stream.index.dropped.coarse import differences
 from ape_stream.indexing import keeping, loops
 from ape_stream.indexing.keeping import Keep, Keeper
 from ape_stream.indexing.packing import packed
@@ -75,6 +77,22 @@ def test_masks(seed, margin):
                 (fast.bits, fast.counts, fast.numbers, surely),
                 (plain.bits, plain.counts, plain.numbers, drawn),
             )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_dropped_states_differ_by_and_their_spheres(seed):
+    rng = np.random.default_rng(seed)
+    count, width = int(rng.integers(1, 60)), int(rng.choice([1, 16, 128, 200]))
+    kept = (rng.standard_normal((7, width)) * 4).astype(np.float32)
+    base = rng.integers(0, 7, count)
+    states = kept[base] + (rng.standard_normal((count, width)) * 0.3).astype(np.float32)
+    states[0] = kept[base[0]]
+    same(loops.loops().differences(states, kept, base), differences(states, kept, base))
+    points = np.round(rng.standard_normal((count, 3)))  # ties
+    distances = np.square(points[:, None] - points).sum(axis=2).astype(np.float32)
+    for spheres in (1, 4, 99):
+        wanted = nearest_of_far(distances, spheres)
+        same([loops.loops().nearest_of_far(distances, spheres)], [wanted])
 
 
 def test_an_index_has_the_same_bytes(tmp_path, monkeypatch):
