@@ -68,20 +68,22 @@ def _candidates(pairs: Any, levels: Any, slopes: Any, keys: Any) -> int:
     return count
 
 
-def _products(code: Any, exponent: Any, rows: Any, texts: Any, columns: Any) -> Any:
-    """Exact products of states and texts; see `Codes` and `fixed_point`.
+def _products(code: Any, exponent: Any, pairs: Any, texts: Any, least: Any, kept: Any) -> Any:
+    """Exact products of states and texts that are large enough; see `Codes` and `fixed_point`.
 
     Args:
         code: (N, C) int16.
         exponent: (N,) int16.
-        rows: (H,) of the states.
+        pairs: (H,) rows of the states and (H,) columns of the texts.
         texts: (P, C) float64, in fixed point.
-        columns: (H,) of the texts.
+        least: (P,) smallest product that is kept.
+        kept: (H,) int64, gets the positions of those that are.
     """
+    rows, columns = pairs
     width = texts.shape[1]
     wide = np.empty(width, np.float64)
     products = np.empty(len(rows), np.float64)
-    last, unit = -1, 1.0
+    last, unit, count = -1, 1.0, 0
     for pair in range(len(rows)):
         if rows[pair] != last:  # all words of a row follow one another
             last = rows[pair]
@@ -92,8 +94,11 @@ def _products(code: Any, exponent: Any, rows: Any, texts: Any, columns: Any) -> 
         total = 0.0
         for c in range(width):
             total += wide[c] * text[c]
-        products[pair] = total * unit  # a power of two
-    return products
+        total *= unit  # a power of two
+        if not total < least[columns[pair]]:
+            products[count], kept[count] = total, pair
+            count += 1
+    return products[:count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +116,24 @@ class Kernels:
         rows: NDArray[np.intp],
         texts: NDArray[np.float64],
         columns: NDArray[np.intp],
-    ) -> NDArray[np.float64]:
-        """(H,) exact products of states as stored and texts in fixed point.
+        least: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """Exact products of states as stored and texts in fixed point, where they are large enough.
 
         Args:
             states: N of them.
             rows: (H,) of the states; equal ones follow one another.
             texts: (P, C) made by `fixed_point`.
             columns: (H,) of the texts.
+            least: (P,) smallest product that is wanted.
+
+        Returns:
+            (n,) products, and their (n,) positions in `rows`.
         """
-        return self.loop(fixed(states.code), fixed(states.exponent), rows, texts, columns)
+        kept = np.empty(len(rows), np.intp)
+        stored = fixed(states.code), fixed(states.exponent)
+        products = self.loop(*stored, (rows, columns), texts, least, kept)
+        return products, kept[: len(products)]
 
 
 def fixed(array: NDArray[Any]) -> NDArray[Any]:

@@ -202,7 +202,8 @@ def product(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
     while other threads search other parts, these only take their time.
     """
     (count, inner), columns = left.shape, right.shape[1]
-    rows = max(1, min(_BLAS_ALONE // (inner * columns), _BLAS_VECTOR_ALONE // inner))
+    most = _BLAS_VECTOR_ALONE if columns == 1 else _BLAS_ALONE
+    rows = max(1, most // (inner * columns))
     whole = count - count % rows
     found = np.empty((count, columns), left.dtype)
     blocks = found[:whole].reshape(-1, rows, columns)

@@ -131,8 +131,9 @@ class Scanner:
         rows, columns = levels.candidates(slopes, asked.floor, compiled)
         if not len(rows):
             return Hits(rows, columns, np.zeros(0, np.float32))
-        products = compiled.products(part.stored(rows), rows, asked.exact, columns)
-        return Hits(*self._reached(products, rows, columns, asked))
+        stored = part.stored(rows)
+        products, near = compiled.products(stored, rows, asked.exact, columns, asked.least)
+        return Hits(*self._reached(products, rows[near], columns[near], asked))
 
     def _reached(
         self,
@@ -214,6 +215,10 @@ class _Asked:
         slack = SLACK * (np.float32(longest) * lengths + np.abs(words.biases))
         self.rough_floor = self.floor - words.biases - slack
         """(P,) of products in float32."""
+        biases = words.biases.astype(np.float64)
+        size = np.abs(self.floor) + np.abs(biases)
+        self.least = (self.floor - biases - _EPS * size) * np.float64(head.scale)
+        """(P,) of exact products."""
 
 
 _Found = tuple["NDArray[np.intp]", "NDArray[np.intp]", "NDArray[np.float32]"]

@@ -236,7 +236,12 @@ def test_compiled_products_are_those_of_numpy(kind, width):
     own, columns = np.sort(rng.integers(0, 40, 90)), rng.integers(0, 6, 90)
     codes = state_codes(as_float32(states))
     wanted = (codes.states().astype(float) @ texts.T)[own, columns]
-    assert np.array_equal(kernels().products(codes, own, texts, columns), wanted)
+    for least in (-np.inf, 0.1):
+        limits = np.full(6, least)
+        products, kept = kernels().products(codes, own, texts, columns, limits)
+        assert np.array_equal(kept, np.flatnonzero(wanted >= least))
+        assert np.array_equal(products, wanted[kept])
+    assert 0 < len(kept) < 90
 
 
 def test_kernels_are_loaded_once_they_pay(monkeypatch):
