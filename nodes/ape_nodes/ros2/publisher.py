@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ape_nodes.ros2.annotations import image_annotations
 from ape_nodes.ros2.space.results import SPACE_TOPICS, Placement, SpaceMessages
 from ape_nodes.ros2.topics import OUTPUTS
+from ape_stream.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,8 +31,8 @@ class TopicPublisher(Protocol):
         """Send a message to this output topic."""
 
 
-class ResultPublisher:
-    """Sends each result as messages; a map for several topics is painted once.
+class ResultPublisher(Closing):
+    """A sink that sends each result as messages; a map for several topics is painted once.
 
     Args:
         encoder: Builds the messages.
@@ -47,6 +48,7 @@ class ResultPublisher:
         placement: Placement | None = None,
         label_source: LabelSource = "instances",
     ) -> None:
+        self.name = "topics"
         self._encoder = encoder
         self._label_source = label_source
         self._topics = topics
@@ -60,7 +62,10 @@ class ResultPublisher:
         wanted = self._label_source == "semantic" and any(map(self._topics.has_readers, topics))
         return frozenset({"semantic"}) if wanted else frozenset()
 
-    def publish(self, result: FrameResult) -> None:
+    def close(self, _error: BaseException | None = None, /) -> None:
+        """Nothing: the topics are the caller's."""
+
+    def write(self, result: FrameResult) -> None:
         """Send a result to every topic that needs it."""
         for name, message in self.messages(result, self._topics.has_readers):
             self._topics.publish(name, message)

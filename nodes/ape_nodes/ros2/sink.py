@@ -159,7 +159,7 @@ class Ros2Sink(Closing):
         """
         if self._transforms is not None:
             self._transforms.poll()
-        self._publisher(result.frame.stream if self._per_stream else "").publish(result)
+        self._publisher(result.frame.stream if self._per_stream else "").write(result)
         if time.monotonic() - self._diagnosed_s >= _DIAGNOSE_EVERY_S:
             self._diagnosed_s = time.monotonic()
             self._diagnose(result)

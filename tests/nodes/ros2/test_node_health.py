@@ -56,6 +56,21 @@ def test_diagnostics_hold_rates_ages_and_drops(world):
     assert {"perceive_ms_p50", "dropped", "publish_hz"} <= set(values)
 
 
+def test_the_time_of_publishing_is_that_of_making_the_messages(world, monkeypatch):
+    node = world.active()
+    monkeypatch.setattr(node, "publish", lambda *_: time.sleep(0.02))
+    world.camera()
+    world.listen("ape/detections", SPECS["detections"])
+    reports = world.listen("/diagnostics", DIAGNOSTICS)
+
+    def times():
+        pairs = reports[-1].status[0].values if reports else ()
+        return {pair.key: float(pair.value) for pair in pairs if pair.key.endswith("_ms_p50")}
+
+    world.until(lambda: times().get("publish_ms_p50", 0.0) >= 20.0)
+    assert times()["age_ms_p50"] > 20.0, "an age ends when everything is published"
+
+
 def test_cameras_of_one_process_share_the_model(world):
     shared = SharedPerceiver()
     for side, word in (("left", "cat"), ("right", "dog")):

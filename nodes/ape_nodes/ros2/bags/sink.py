@@ -182,7 +182,7 @@ class BagSink(Closing):
             topics.publish("image", self._encoder.image(header, frame.image))
         elif self._image == "compressed":
             topics.publish("image/compressed", self._encoder.compressed(header, frame.image))
-        publisher.publish(result)
+        publisher.write(result)
         if time.monotonic() - self._flushed_s >= _FLUSH_EVERY_S:
             self._flush()
             self._flushed_s = time.monotonic()

@@ -234,12 +234,12 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
             self.perceiver.handle(),
             self.prompt_set({}),
             tracker=lambda: make("trackers", tracker, options=options),
-            maps=publisher,
+            sinks=[publisher],
         )
         pipeline.__enter__()  # left in `stop`: it lives as long as the active state
         self._source, self._pipeline = source, pipeline
         self._thread = threading.Thread(
-            target=self._publish_all, args=(pipeline, source, publisher), daemon=True
+            target=self._publish_all, args=(pipeline, source), daemon=True
         )
         self._thread.start()
 
@@ -283,10 +283,10 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
             else:
                 self.images.unsubscribe("no output has a reader")
 
-    def _publish_all(self, pipeline: Pipeline, source: PushSource, to: ResultPublisher) -> None:
+    def _publish_all(self, pipeline: Pipeline, source: PushSource) -> None:
         try:
-            for result in pipeline:
-                to.publish(result)
+            for _ in pipeline:  # its sink publishes
+                pass
         except Exception as error:  # noqa: BLE001 (a thread has nobody above to raise to)
             if self.context.ok():  # else the failure is that the context was shut down
                 self.last_error = str(error) or type(error).__name__
