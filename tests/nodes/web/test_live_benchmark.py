@@ -13,7 +13,7 @@ from ape_stream.errors import UsageError
 @pytest.mark.slow  # a process of its own, and six ways to look
 def test_every_way_to_look_is_measured(monkeypatch):
     monkeypatch.setattr(viewers, "WARM_S", 0.5)
-    measured = viewers.measure(0.3, 20.0, (108, 192))
+    measured = viewers.measure(0.8, 20.0, (108, 192))
     lines = measured.lines
     assert [line.form for line in lines] == [
         "nobody",
@@ -29,6 +29,15 @@ def test_every_way_to_look_is_measured(monkeypatch):
     assert measured.lost >= 0
     assert measured.shown == []
     assert len(report.bars(measured, 20.0)) == 10
+
+
+def test_two_turns_are_one_line():
+    one = viewers.Line("jpeg", 4.0, 3.0, 30.0, 5.0, 7.0, 100.0)
+    other = viewers.Line("jpeg", 6.0, 4.0, 28.0, 7.0, 9.0, 110.0)
+    assert viewers._mean(one, other) == viewers.Line("jpeg", 5.0, 3.5, 28.0, 6.0, 8.0, 105.0)
+    assert viewers._mean(viewers.Line("nobody", 1.0), viewers.Line("nobody", 2.0)) == viewers.Line(
+        "nobody", 1.5
+    )
 
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="of Linux")

@@ -59,6 +59,9 @@ def test_label_map_is_every_second_pixel_of_the_whole_one(size, count):
 def test_packed_labels_come_back(seed):
     labels = label_map(some_masks(9, (90, 170), seed), (90, 170))
     assert np.array_equal(read_labels(pack_label_map(labels)), labels)
+    stored = pack_label_map(labels, small=False)
+    assert np.array_equal(read_labels(stored), labels)
+    assert len(stored) > len(pack_label_map(labels))
 
 
 def test_packed_labels_hold_long_runs():

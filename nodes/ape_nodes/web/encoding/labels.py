@@ -47,14 +47,18 @@ def label_map(masks: Sequence[Mask], size: tuple[int, int], step: int = 2) -> ND
     return painted
 
 
-def pack_label_map(labels: NDArray[np.uint8]) -> bytes:
-    """Run lengths of an (h, w) uint8 label map, row by row, deflated (zlib, RFC 1950).
+def pack_label_map(labels: NDArray[np.uint8], *, small: bool = True) -> bytes:
+    """Run lengths of an (h, w) uint8 label map, row by row, in zlib's form (RFC 1950).
 
     `w h R` as uint16, uint16, uint32; R labels, one byte each; R run lengths as unsigned LEB128.
+
+    Args:
+        labels: The map.
+        small: Deflate it, to about half; else it is stored, which takes no time.
     """
     flat = labels.ravel()
     ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)  # (R,)
     runs = ends.copy()
     runs[1:] -= ends[:-1]
     head = struct.pack("<HHI", labels.shape[1], labels.shape[0], len(runs))
-    return zlib.compress(head + flat[ends - 1].tobytes() + pack_leb128(runs), 1)
+    return zlib.compress(head + flat[ends - 1].tobytes() + pack_leb128(runs), 1 if small else 0)
