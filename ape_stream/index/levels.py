@@ -25,7 +25,7 @@ import numpy as np
 from ape_stream.index.kernels import HALVES, fixed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -261,8 +261,13 @@ class Directions:
         self._longest = np.array([float(one.longest) for one in levels])[:, None]
         self._scale = np.float64(head.scale)
 
-    def slopes(self, vectors: NDArray[np.float32], biases: NDArray[np.float32]) -> Iterator[Slopes]:
-        """What the bounds of P words, projected by the head, are made of, for each part."""
+    def slopes(
+        self, vectors: NDArray[np.float32], biases: NDArray[np.float32]
+    ) -> Callable[[int], Slopes]:
+        """What the bounds of P words, projected by the head, are made of, by the part's number.
+
+        Made for each part when it is searched, they are in the cache then.
+        """
         wide = vectors.astype(np.float64)  # (P, C)
         squares = np.square(wide).sum(axis=1)  # (P,)
         lengths = np.sqrt(squares)
@@ -280,11 +285,14 @@ class Directions:
         boxes = np.concatenate([steps, sizes, np.sqrt(outside)[:, None]], axis=1) / self._scale
         texts = (wide.T / self._scale).astype(np.float32)
         whole = (lengths / self._scale).astype(np.float32)
-        for number, count in enumerate(self._counts):
-            own = boxes[number]
+
+        def of_part(number: int) -> Slopes:
+            own, count = boxes[number], self._counts[number]
             if count < most:
                 own = np.concatenate([own[:count], own[most : most + count], own[-1:]])
-            yield Slopes(texts, whole, own.astype(np.float32), base[number], half[number])
+            return Slopes(texts, whole, own.astype(np.float32), base[number], half[number])
+
+        return of_part
 
 
 def build_levels(states: NDArray[np.float32], tracks: NDArray[np.int64]) -> Levels:

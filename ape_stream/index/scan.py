@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Protocol
@@ -13,7 +15,7 @@ from ape_stream.index.kernels import worthwhile
 from ape_stream.index.levels import SLACK, Directions, distinct, products_of_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,6 +29,8 @@ _EPS: Final = 2.0**-22
 """Two roundings of a float32."""
 _MANY_WORDS: Final = 4
 """The product of all states with all words takes so many times less for a pair than by word."""
+_FEW_WORDS: Final = 4
+"""Fewer are searched sooner by one thread: most of their time is Python's, which has one lock."""
 _CHUNK: Final = 256
 """Pairs whose states are in memory at once: so few that all steps find them in a cache."""
 
@@ -106,11 +110,10 @@ class Scanner:
         slopes = self._directions.slopes(words.vectors, words.biases)
         compiled = worthwhile(0)
         if compiled is not None:
-            every = zip(self._parts, self._levels, slopes, strict=True)
-            return [self._compiled(asked, compiled, *one) for one in every]
+            return self._each_compiled(asked, compiled, slopes)
         pairs = [
-            levels.candidates(slope, asked.floor)
-            for levels, slope in zip(self._levels, slopes, strict=True)
+            levels.candidates(slopes(number), asked.floor)
+            for number, levels in enumerate(self._levels)
         ]
         worthwhile(sum(len(rows) for rows, _ in pairs))
         if not pairs:
@@ -124,14 +127,32 @@ class Scanner:
         ]
         return self._by_part(chunks)
 
-    def _compiled(
-        self, asked: _Asked, compiled: Kernels, part: States, levels: Levels, slopes: Slopes
-    ) -> Hits:
+    def _each_compiled(
+        self, asked: _Asked, compiled: Kernels, slopes: Callable[[int], Slopes]
+    ) -> list[Hits]:
+        """Search all parts; for many words a thread of each core takes a share of them."""
+        count = len(self._parts)
+        threads = (os.cpu_count() or 1) if len(asked.floor) > _FEW_WORDS else 1
+        share = max(1, -(-count // threads))
+
+        def search(first: int) -> list[Hits]:
+            return [
+                self._compiled(asked, compiled, number, slopes(number))
+                for number in range(first, min(first + share, count))
+            ]
+
+        firsts = range(0, count, share)
+        if len(firsts) < 2:
+            return search(0)
+        with ThreadPoolExecutor(len(firsts)) as pool:
+            return [hits for found in pool.map(search, firsts) for hits in found]
+
+    def _compiled(self, asked: _Asked, compiled: Kernels, number: int, slopes: Slopes) -> Hits:
         """The rows of one part that reach a threshold."""
-        rows, columns = levels.candidates(slopes, asked.floor, compiled)
+        rows, columns = self._levels[number].candidates(slopes, asked.floor, compiled)
         if not len(rows):
             return Hits(rows, columns, np.zeros(0, np.float32))
-        stored = part.stored(rows)
+        stored = self._parts[number].stored(rows)
         products, near = compiled.products(stored, rows, asked.exact, columns, asked.least)
         return Hits(*self._reached(products, rows[near], columns[near], asked))
 

@@ -253,6 +253,23 @@ def test_kernels_are_loaded_once_they_pay(monkeypatch):
     assert kernel_room.worthwhile(0) == "loaded"
 
 
+@pytest.mark.parametrize("cores", [1, 2, 3, 16])
+def test_threads_share_the_parts_and_find_the_same(cores, monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr(scan, "worthwhile", lambda _: kernels())
+    monkeypatch.setattr(scan.os, "cpu_count", lambda: cores)
+    rng = np.random.default_rng(1)
+    made = [made_states(rng, rows, 32) for rows in (90, 1, 200, 60, 40)]
+    vectors, biases = made_words(rng, made[0][0], made[0][2], 9)
+    words, head = Words(vectors, biases, np.full(9, 0.3, np.float32)), made_head(32)
+    parts = [Rows(states) for states, _, _ in made]
+    levels = [build_levels(states, tracks) for states, tracks, _ in made]
+    found = Scanner(parts, levels, head).search(words)
+    assert sum(len(hits.rows) for hits in found) > 20
+    for part, hits in zip(parts, found, strict=True):
+        assert same(hits, brute_force(head, part.all, words))
+
+
 @pytest.mark.parametrize("size", [1e-4, 1, 1e5])
 def test_every_row_is_a_candidate_at_its_own_logit(size, loops):
     rng = np.random.default_rng(3)
@@ -265,7 +282,7 @@ def test_every_row_is_a_candidate_at_its_own_logit(size, loops):
     biases, head = np.zeros(3, np.float32), made_head(32, 0.56 * size)
     levels = build_levels(states, np.repeat([1, 2, 0], 100))
     logits = head.logits(states, vectors, biases)
-    (slopes,) = Directions([levels], head).slopes(vectors, biases)
+    slopes = Directions([levels], head).slopes(vectors, biases)(0)
     for row in range(300):
         rows, words = levels.candidates(slopes, logits[row], loops)
         assert set(words[rows == row].tolist()) == {0, 1, 2}
