@@ -50,6 +50,8 @@ def ask(world, kind, name, **fields):
     answer = None
     try:
         assert client.wait_for_service(PATIENCE_S), f"{name} is not offered"
+        # The node must have discovered who waits for the answer, too: else it is dropped silently.
+        world.pass_time(0.3)
         answer = client.call_async(made.Request(**fields))
         world.until(answer.done)
         return answer.result()
