@@ -1,8 +1,7 @@
 """Frames in, Instances out: the bridge between the network and the stream.
 
-The only module of `ape_model` that imports `ape_stream`. A frame goes through `make_batch`,
-`encode_image` and `find_regions`; then its masks are cut to their extent, parts of stuff are merged
-and duplicates are dropped.
+A frame goes through `make_batch`, `encode_image` and `find_regions`; then its masks are cut to
+their extent, parts of stuff are merged and duplicates are dropped.
 """
 
 from __future__ import annotations
