@@ -216,10 +216,13 @@ class Camera:
                     ready = []
 
     def _due(self) -> list[Variant]:
-        """What is wanted and newer than what was delivered; masks first, they are quick."""
+        """What is wanted and newer than what was delivered.
+
+        Masks first, they are quick; small images, those of slow viewers, last.
+        """
         return sorted(
             (v for v in self._wanted if self._latest(v) > self._known(v)),
-            key=lambda variant: variant.codec != "masks",
+            key=lambda variant: (variant.codec != "masks", -variant.width),
         )
 
     def _known(self, variant: Variant) -> int:

@@ -69,12 +69,21 @@ def width_for(wanted: int, level: int = 0) -> int:
 
 
 def scaled(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    """The image with at most `width` pixels a row, never larger than it was."""
+    """The image with at most `width` pixels a row, never larger than it was.
+
+    To half and less by the mean of the area of each pixel. To more than half OpenCV has no fast
+    form of it: a Gaussian, wider for a larger reduction, leaves out what cannot be shown, and
+    bicubic interpolation follows. That is as near to Lanczos's filter, in half the time.
+    """
     rows, cols = image.shape[:2]
     if cols <= width:
         return image
-    size = (width, max(1, round(rows * width / cols)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    size, reduction = (width, max(1, round(rows * width / cols))), cols / width
+    kind = cv2.INTER_AREA
+    if reduction < 2:
+        image = np.asarray(cv2.GaussianBlur(image, (3, 3), reduction / 3), np.uint8)
+        kind = cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, size, interpolation=kind), np.uint8)
 
 
 def encode_jpeg(image: NDArray[np.uint8], width: int) -> bytes:
