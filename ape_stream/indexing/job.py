@@ -18,7 +18,6 @@ from ape_stream.indexing.writing import VideoRows, VideoWriter
 from ape_stream.optional import library
 from ape_stream.plugins import load, make
 from ape_stream.protocols import GivesQueries, KnowsWeights
-from ape_stream.types import MapKind, PromptSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +30,6 @@ __all__ = ["ADDRESS", "IndexJob", "read_rows", "weights_digest"]
 ADDRESS: Final = "ape_stream.indexing.job:IndexJob"
 """What workers make the job of; see `ape_stream.batch.job`."""
 _ROWS: Final = "rows.json"
-_WANTED: Final[frozenset[MapKind]] = frozenset({"queries"})
 
 
 class IndexJob:
@@ -69,9 +67,6 @@ class IndexJob:
         if not isinstance(perceiver, GivesQueries):
             raise ConfigError(f"the model {plugin!r} gives no queries: only APE can be indexed")
         base = open_base(self._root, perceiver.facts, self._keep, self._words)
-        # The states are the same for every name; none is looked for.
-        name = {"text": base.reference.texts[0], "kind": "vocabulary", "threshold": 1.0}
-        perceiver.prepare(PromptSet.of([name]))
         self._perceiver = perceiver
         self._keeper = Keeper(base.head, base.reference, self._keep)
 
@@ -79,12 +74,10 @@ class IndexJob:
         """What the index keeps of each frame."""
         assert self._perceiver is not None  # noqa: S101 (`load` comes first)
         assert self._keeper is not None  # noqa: S101 (`load` comes first)
-        found = self._perceiver.perceive_with_maps(frames, _WANTED)
-        payloads = []
-        for frame, (_, maps) in zip(frames, found, strict=True):
-            assert maps.queries is not None  # noqa: S101 (they were wanted)
-            payloads.append(to_payload(self._keeper.frame(frame, maps.queries)))
-        return payloads
+        return [
+            to_payload(self._keeper.frame(frame, self._perceiver.queries(frame)))
+            for frame in frames
+        ]
 
     def finish(
         self, results: ClipResults, progress: Callable[[int], None]

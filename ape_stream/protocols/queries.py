@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from ape_stream.protocols.pipeline import PaintsMaps, Perceiver
 
 if TYPE_CHECKING:
-    from ape_stream.values.queries import NetworkFacts
+    from ape_stream.values.frame import Frame
+    from ape_stream.values.queries import FrameQueries, NetworkFacts
 
 __all__ = ["GivesQueries"]
 
@@ -19,4 +20,8 @@ class GivesQueries(Perceiver, PaintsMaps, Protocol):
     @property
     def facts(self) -> NetworkFacts:
         """What scores the states later."""
+        ...
+
+    def queries(self, frame: Frame) -> FrameQueries:
+        """The queries of a frame alone: nothing needs to be prepared, and nothing is looked for."""
         ...

@@ -257,6 +257,17 @@ class ApePerceiver:
         ]
 
     @torch.inference_mode()
+    def queries(self, frame: Frame) -> FrameQueries:
+        """The queries of a frame, whatever is prepared; see `GivesQueries`."""
+        if self._spares_a_core:
+            leave_a_core()
+        images, sizes = make_batch([frame.image], self._config, self._dtype, self._upload)
+        features = self._runner.encode_image(images, sizes)
+        products = MaskProducts(self._runner)
+        (queries,) = queries_of(self.network, products, features, (), (), self.facts)
+        return queries
+
+    @torch.inference_mode()
     def rank(self, frames: Sequence[Frame], top_k: int) -> list[Instances]:
         """The best regions of each frame over all prompts; see `RanksRegions`."""
         return [self._ranked(frame, top_k) for frame in frames]

@@ -86,12 +86,12 @@ def queries_of(
         products: its masks.
         features: of `runner.encode_image`.
         prompts: of each pass.
-        heads: of `runner.head`, of each pass.
+        heads: of `runner.head`, of each pass; there may be none.
         facts: of the network.
     """
     passes = zip(prompts, heads, strict=True)
     outputs = next((head for one, head in passes if one.vectors is not None), None)
-    if outputs is None:  # sentences alone
+    if outputs is None:  # sentences alone, or nothing
         none = features.lateral.new_zeros(1, network.config.text_width)
         outputs = products.runner.head(features, network.vocabulary(none))
     return [

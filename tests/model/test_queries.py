@@ -78,6 +78,17 @@ def test_sentences_leave_the_queries_as_they_are(perceiver):
     assert np.array_equal(*states)
 
 
+def test_where_nothing_is_looked_for_the_queries_are_the_same(perceiver):
+    frame = Frame(WORLD.scene(11, SIZE).image, 0, 0.0)
+    perceiver.prepare(PromptSet.of(list(WORLD.names)))
+    ((_, maps),) = perceiver.perceive_with_maps([frame], frozenset({"queries"}))
+    alone, numbers = perceiver.queries(frame), np.arange(NANO.ape.queries)
+    assert np.array_equal(alone.states, maps.queries.states)
+    assert np.array_equal(alone.boxes, maps.queries.boxes)
+    assert np.array_equal(alone.mask_logits(numbers), maps.queries.mask_logits(numbers))
+    assert (alone.cells, alone.filled) == (maps.queries.cells, maps.queries.filled)
+
+
 @pytest.mark.parametrize("width", [16, 128, 256])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_torch_and_numpy_compute_the_same_logits(width, kind):
