@@ -28,6 +28,7 @@ OURS = (
     "ape_nodes.ros2.rclpy_node.image_input",
     "ape_nodes.ros2.rclpy_node.outputs",
     "ape_nodes.ros2.rclpy_node.receiver",
+    "ape_nodes.ros2.rclpy_node.take",
 )
 PATIENCE_S = 60.0  # what is waited for, so that a busy machine fails no test
 STAMP = (1_700_000_000, 7)

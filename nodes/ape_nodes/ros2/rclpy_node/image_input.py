@@ -10,7 +10,7 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 
 from ape_nodes.ros2.health import DepthWatch, InputWatch
 from ape_nodes.ros2.messages import frame_of
-from ape_nodes.ros2.rclpy_node.backend import has_message, message_class, rclpy_qos
+from ape_nodes.ros2.rclpy_node.backend import has_message, rclpy_qos
 from ape_nodes.ros2.rclpy_node.receiver import Receiver
 from ape_nodes.ros2.space.depth import NOT_PAIRED, DepthPairs, DepthReader, stamp_ns_of
 from ape_nodes.ros2.space.tf import TransformTree
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ape_nodes.ros2.diagnostics import Health
+    from ape_nodes.ros2.rclpy_node.take import Take
     from ape_nodes.ros2.topics import TopicSpec
     from ape_stream.types import Frame
 
@@ -94,6 +95,7 @@ class ImageInput:
         self._source = source
         self._rate_limit = RateLimit()
         self._receiver: Receiver | None = None
+        self._take: Take | None = None
         self._pairs: DepthPairs[Any] | None = None
         self._depth = DepthReader(self.transforms)
         self._video: VideoDecoder | None = None
@@ -131,7 +133,9 @@ class ImageInput:
         spec = _SPECS[_TRANSPORTS[transport]]
         reliable = self._value("image_reliability") == "reliable"
         qos = rclpy_qos(spec, reliable=reliable)
-        receiver.subscribe(message_class(spec.type), topic, self._on_image, qos, self._events())
+        self._take = receiver.subscribe(
+            spec.type, topic, self._on_image, qos, self._events(), self._on_damaged
+        )
         receiver.start()
         self._log(f"an output has a reader: subscribed to {topic}")
 
@@ -151,7 +155,7 @@ class ImageInput:
                 topic = name if name.startswith("/") else self._resolved(name)
                 events = self._depth_events() if name == _DEPTHS[kind] else None
                 kept = rclpy_qos(spec)
-                receiver.subscribe(message_class(spec.type), topic, callback, kept, events)
+                receiver.subscribe(spec.type, topic, callback, kept, events)
 
     def _exists(self, spec: TopicSpec) -> bool:
         if not has_message(spec.type):
@@ -201,7 +205,7 @@ class ImageInput:
         if self._receiver is None:
             return
         self._receiver.end()
-        self._receiver, self._pairs = None, None
+        self._receiver, self._take, self._pairs = None, None, None
         self.watch.unsubscribed()
         self._log(f"{reason}: unsubscribed")
 
@@ -225,6 +229,10 @@ class ImageInput:
             self._put(message, None)
         else:
             self._put_all(self._pairs.add_image(stamp_ns_of(message), message))
+
+    def _on_damaged(self, error: SourceError) -> None:
+        self.watch.arrived(time.monotonic())
+        self._refuse(error)
 
     def _on_depth(self, message: Any) -> None:
         if self._pairs is not None:
@@ -291,6 +299,8 @@ class ImageInput:
     def values(self) -> dict[str, Any]:
         """Counts, for diagnostics."""
         values: dict[str, Any] = self.watch.values()
+        if (take := self._take) is not None:
+            values["taken_as"] = take.form
         if (pairs := self._pairs) is not None:
             values |= {"depth_paired": pairs.paired, "depth_unpaired": pairs.unpaired}
             values["depth_lost"] = self.watch.depth_lost

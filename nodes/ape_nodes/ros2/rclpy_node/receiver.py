@@ -3,7 +3,7 @@
 An executor of rclpy collects all entities of its nodes each time that one of them is ready, in
 Python: at 30 images a second the lock of Python (GIL) was held for 45 % of the time by that alone.
 The model takes this lock after every operation, so it waited hundreds of times an image. Here
-only what is received is waited for.
+only what is received is waited for, and images are taken without the lock (`take`).
 """
 
 from __future__ import annotations
@@ -11,15 +11,21 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.guard_condition import GuardCondition
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from ape_nodes.ros2.rclpy_node.backend import message_class
+from ape_nodes.ros2.rclpy_node.take import take_of
+from ape_stream.errors import SourceError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from ape_nodes.ros2.rclpy_node.take import Take
 
 __all__ = ["Receiver"]
 
@@ -35,6 +41,17 @@ class _NoExecutor(CallbackGroup):  # type: ignore[misc]
         return False
 
 
+class _Subscribed(NamedTuple):
+    """One subscription."""
+
+    subscription: Any
+    """rclpy's."""
+    take: Take
+    """Takes a message of it."""
+    refused: Callable[[SourceError], None] | None
+    """Takes the error of a message that cannot be read."""
+
+
 class Receiver:
     """Subscriptions of a node and the thread that calls them back, one message at a time.
 
@@ -47,25 +64,35 @@ class Receiver:
         self._node = node
         self._each_turn = each_turn
         self._group = _NoExecutor()
-        self._subscriptions: list[Any] = []
+        self._subscribed: list[_Subscribed] = []
         self._wake = GuardCondition(None, None, node.context)
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="ape-receiver", daemon=True)
 
     def subscribe(
-        self, kind: type, topic: str, callback: Callable[[Any], None], qos: Any, events: Any = None
-    ) -> None:
+        self,
+        kind: str,
+        topic: str,
+        callback: Callable[[Any], None],
+        qos: Any,
+        events: Any = None,
+        refused: Callable[[SourceError], None] | None = None,
+    ) -> Take:
         """Add a subscription, before `start`.
 
         Args:
-            kind: Class of the messages.
+            kind: The ROS 2 type.
             topic: Name of the topic.
             callback: Takes a message.
             qos: Its QoS; parameters may override it.
             events: rclpy's `SubscriptionEventCallbacks`.
+            refused: Takes the error of a message that cannot be read; None: it is logged.
+
+        Returns:
+            How its messages are taken.
         """
         made = self._node.create_subscription(
-            kind,
+            message_class(kind),
             topic,
             callback,
             qos,
@@ -73,7 +100,9 @@ class Receiver:
             event_callbacks=events,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
-        self._subscriptions.append(made)
+        take = take_of(kind, self._node.get_logger().warning)
+        self._subscribed.append(_Subscribed(made, take, refused))
+        return take
 
     def start(self) -> None:
         """Receive from now on."""
@@ -85,19 +114,19 @@ class Receiver:
         self._wake.trigger()
         if self._thread.ident is not None:  # started
             self._thread.join(_JOIN_S)
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
+        for one in self._subscribed:
+            self._node.destroy_subscription(one.subscription)
         self._wake.destroy()
 
     def _run(self) -> None:
-        events = [event for one in self._subscriptions for event in one.event_handlers]
+        events = [event for one in self._subscribed for event in one.subscription.event_handlers]
         context = self._node.context
         try:
             with ExitStack() as used:  # what is in use is destroyed only after the thread's end
-                handles = (one.handle for one in self._subscriptions)
+                handles = (one.subscription.handle for one in self._subscribed)
                 for one in (context.handle, self._wake.handle, *handles, *events):
                     used.enter_context(one)
-                sizes = (len(self._subscriptions), 1, 0, 0, 0, len(events))
+                sizes = (len(self._subscribed), 1, 0, 0, 0, len(events))
                 wait_set = rclpy_implementation.WaitSet(*sizes, context.handle)
                 while not self._ended and context.ok():
                     self._turn(wait_set, events)
@@ -109,8 +138,8 @@ class Receiver:
         """Wait until anything is ready, and call it back."""
         wait_set.clear_entities()
         wait_set.add_guard_condition(self._wake.handle)
-        for one in self._subscriptions:
-            wait_set.add_subscription(one.handle)
+        for one in self._subscribed:
+            wait_set.add_subscription(one.subscription.handle)
         for event in events:
             event.add_to_wait_set(wait_set)
         wait_set.wait(_WAIT_NS)
@@ -118,16 +147,22 @@ class Receiver:
             if event.is_ready(wait_set) and (change := event.take_data()) is not None:
                 event.callback(change)
         ready = set(wait_set.get_ready_entities("subscription"))
-        for one in self._subscriptions:
-            if one.handle.pointer in ready and not self._ended:
-                self._guarded(partial(self._take, one), one.topic_name)
+        for one in self._subscribed:
+            if one.subscription.handle.pointer in ready and not self._ended:
+                self._guarded(partial(self._take, one), one.subscription.topic_name)
         self._guarded(self._each_turn, "images that waited")
 
     @staticmethod
-    def _take(subscription: Any) -> None:
-        taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
-        if taken is not None:
-            subscription.callback(taken[0])
+    def _take(one: _Subscribed) -> None:
+        try:
+            message = one.take(one.subscription)
+        except SourceError as error:
+            if one.refused is None:
+                raise
+            one.refused(error)
+        else:
+            if message is not None:
+                one.subscription.callback(message)
 
     def _guarded(self, work: Callable[[], None], name: str) -> None:
         """Do some work; a failure is logged and ends nothing."""
