@@ -60,10 +60,20 @@ def test_what_the_user_has_chosen_stays(tmp_path, environment):
     [("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST", True), ("ROS_LOCALHOST_ONLY", "1", True),
      ("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET", False)],
 )  # fmt: skip
-def test_large_data_on_one_host_only_is_warned_of(tmp_path, caplog, name, value, warns):
-    environment = {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA?max_msg_size=1MB", name: value}
-    enlarge_shared_memory(environment, tmp_path)
+def test_transports_are_not_used_on_one_host_only(tmp_path, caplog, name, value, warns):
+    environment = {"FASTDDS_BUILTIN_TRANSPORTS": LARGE_DATA, name: value}
+    assert enlarge_shared_memory(environment, tmp_path) is warns
     assert (name in caplog.text) is warns
+    assert environment.get(FASTRTPS) == (str(PROFILE) if warns else None)
+
+
+def test_nothing_is_said_of_fast_dds_where_another_rmw_is_chosen(tmp_path, caplog):
+    environment = {
+        "FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA", "ROS_LOCALHOST_ONLY": "1",
+        "RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp",
+    }  # fmt: skip
+    assert not enlarge_shared_memory(environment, tmp_path)
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(("value", "warns"), [("LARGE_DATA", True), (LARGE_DATA, False)])
@@ -95,7 +105,12 @@ def test_too_little_space_is_a_warning(tmp_path, monkeypatch, caplog):
 
 
 @pytest.mark.ros
-def test_fast_dds_makes_the_segment():
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"FASTDDS_BUILTIN_TRANSPORTS": LARGE_DATA, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}],
+    ids=["plain", "one host"],
+)
+def test_fast_dds_makes_the_segment(given):
     pytest.importorskip("rclpy")
     number, claim = claim_domain()
     code = (
@@ -107,7 +122,7 @@ def test_fast_dds_makes_the_segment():
         "        print(int(high, 16) - int(low, 16))\n"
         "node.close()"
     )
-    env = {**os.environ, "ROS_DOMAIN_ID": str(number)}
+    env = {**os.environ, "ROS_DOMAIN_ID": str(number), **given}
     with claim:
         done = subprocess.run(
             [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True

@@ -51,11 +51,11 @@ def enlarge_shared_memory(
         Whether it was named: not where another RMW or another configuration is chosen, or where
         the folder has too little space (Fast DDS would then use no shared memory at all).
     """
-    _check_large_data(environment)
-    configured = (*_VARIABLES, _TRANSPORTS)
-    if any(environment.get(name) for name in configured):
-        return False
     if "fastrtps" not in (environment.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp"):
+        return False
+    used = _transports_are_used(environment)
+    configured = (*_VARIABLES, _TRANSPORTS) if used else _VARIABLES
+    if any(environment.get(name) for name in configured):
         return False
     if any(Path(name).exists() for name in _FILES) or not folder.is_dir():
         return False
@@ -71,25 +71,31 @@ def enlarge_shared_memory(
     return True
 
 
-def _check_large_data(environment: MutableMapping[str, str]) -> None:
-    """Warn where LARGE_DATA loses images: on one host only, and without its options."""
+def _transports_are_used(environment: MutableMapping[str, str]) -> bool:
+    """Whether Fast DDS uses the transports that are chosen; warns where they lose images."""
     chosen = environment.get(_TRANSPORTS, "")
-    if not chosen.startswith("LARGE_DATA"):
-        return
-    local = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST"
-    local |= environment.get("ROS_LOCALHOST_ONLY") == "1"
-    if local:  # of 300 images of 1080p a plain reader got 3 to 15
+    if chosen and _is_one_host(environment):
+        # rmw_fastrtps then makes UDP and shared memory of 512 KiB of its own, in each process: of
+        # 300 images of 1080p a plain reader got 3 to 15. Those of a profile are used.
         _log.warning(
-            "LARGE_DATA loses most images where ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST or"
-            " ROS_LOCALHOST_ONLY=1 is set: unset that in every process"
-        )
+            "%s is not used where ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST or ROS_LOCALHOST_ONLY=1"
+            " is set, and large images are lost: unset it in every process, and set %s=%s in the"
+            " camera's", _TRANSPORTS, _VARIABLES[0], PROFILE,
+        )  # fmt: skip
+        return False
     # Readers on the same machine get what is published through shared memory, of twice the size
     # of the sockets' buffers; without one, of 300 images of 1080p a plain reader got 31.
-    if "?" not in chosen:
+    if chosen.startswith("LARGE_DATA") and "?" not in chosen:
         _log.warning(
             "LARGE_DATA without options loses most images on one machine: set %s=%s in every"
             " process", _TRANSPORTS, LARGE_DATA,
         )  # fmt: skip
+    return True
+
+
+def _is_one_host(environment: MutableMapping[str, str]) -> bool:
+    one_range = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST"
+    return one_range or environment.get("ROS_LOCALHOST_ONLY") == "1"
 
 
 if __name__ == "__main__":
