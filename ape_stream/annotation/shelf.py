@@ -15,13 +15,13 @@ from ape_stream.batch.job import Setup
 from ape_stream.batch.plan import Plan
 from ape_stream.batch.run import (
     SHARD_FRAMES,
-    Engine,
     Takeover,
     plugin_values,
     run_job,
     write_failed,
 )
 from ape_stream.batch.selection import Selection
+from ape_stream.batch.workers import Engine
 from ape_stream.formats.records import (
     RESULTS,
     FrameRecord,

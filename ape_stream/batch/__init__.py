@@ -7,7 +7,7 @@ shards      the results of a fixed number of frames, whole or not there
 folder, job                  what an output folder holds; Job: what is done with clips
 reading     the frames of a clip, read ahead
 worker, memory              does one task, the same under every engine; its memory stays flat
-child, processes, ray_pool   the engines: child processes, actors of Ray
-run, schedule                one run of a job; its workers, and what to do about one that dies
+workers, child, processes, ray_pool   Engine: child processes, or actors of Ray
+run, schedule                one run of a job; which task next, what to do about a death
 state, waiting               how clips stand; which one is next
 """

@@ -14,13 +14,14 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol, Self
 
 from ape_stream.batch.job import Event
 from ape_stream.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
     from ape_stream.batch.job import Setup, Task
 
@@ -43,7 +44,16 @@ class Pool(Protocol):
         """End a worker at once; "died" is reported for its task."""
         ...
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        """Take part in a `with` block."""
+        ...
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
         """End all workers."""
         ...
 
@@ -67,8 +77,7 @@ class ProcessPool(Closing):
         """See `Pool`."""
         child = self._children.get(slot)
         if child is None or not child.send(task):
-            child = self._children[slot] = _Child(slot, self._setup, self._post)
-            child.send(task)
+            self._children[slot] = _Child(slot, self._setup, task, self._post)
 
     def kill(self, slot: str) -> None:
         """See `Pool`."""
@@ -85,12 +94,12 @@ class ProcessPool(Closing):
 
 
 class _Child:
-    """One process."""
+    """One process, with a task from its start on: its death is always that of a task."""
 
-    def __init__(self, slot: str, setup: Setup, post: Callable[[Event], None]) -> None:
+    def __init__(self, slot: str, setup: Setup, task: Task, post: Callable[[Event], None]) -> None:
         self._slot = slot
         self._post = post
-        self._task = -1
+        self._task = task.number
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `_watch`)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ape_stream.batch.child"],
@@ -102,7 +111,9 @@ class _Child:
             # Ctrl-C is for the run alone, which then ends its workers.
             start_new_session=True,
         )
+        # Where it is gone already, the watcher reports that.
         self._write(setup.to_json())
+        self._write(task.to_json())
         self._watcher = threading.Thread(target=self._watch, name=f"worker {slot}", daemon=True)
         self._watcher.start()
 
@@ -117,6 +128,7 @@ class _Child:
         return self._process.poll() is None
 
     def send(self, task: Task) -> bool:
+        """Give it its next task; False where the process is gone."""
         before, self._task = self._task, task.number
         if self._write(task.to_json()):
             return True

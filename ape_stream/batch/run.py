@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import Queue
 from typing import TYPE_CHECKING, Any, Final
 
 from ape_stream.batch.folder import json_bytes
@@ -13,6 +14,7 @@ from ape_stream.batch.processes import ProcessPool
 from ape_stream.batch.schedule import Schedule
 from ape_stream.batch.shards import write_whole
 from ape_stream.batch.state import ClipState
+from ape_stream.batch.workers import identify
 from ape_stream.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,28 +23,15 @@ if TYPE_CHECKING:
 
     from ape_stream.batch.clips import Clip
     from ape_stream.batch.folder import OutFolder
-    from ape_stream.batch.job import Setup
+    from ape_stream.batch.job import Event, Setup
     from ape_stream.batch.state import Listener
+    from ape_stream.batch.workers import Engine
     from ape_stream.config import PluginConfig
 
-__all__ = ["SHARD_FRAMES", "Engine", "Takeover", "plugin_values", "run_job", "write_failed"]
+__all__ = ["SHARD_FRAMES", "Takeover", "plugin_values", "run_job", "write_failed"]
 
 SHARD_FRAMES: Final = 128
 """Frames that a kill can cost, at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """What does the work."""
-
-    jobs: int = 1
-    """Workers with a model."""
-    stall_s: float = 300.0
-    """Seconds without a sign of life after which a worker is ended."""
-    engine: str = "processes"
-    """"processes" or "ray"."""
-    address: str | None = None
-    """Of a running Ray cluster; None starts one here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,31 +93,31 @@ def run_job(
     known = {} if old is None else old.find.get("model_identity", {})
     _refuse(out, old, _with_identity(plan, known), takeover)
     with ExitStack() as stack:
-        # The schedule needs the plan's digest, which needs an answer of a worker.
-        schedule = Schedule(out, shard_frames=setup.shard_frames, stall_s=engine.stall_s)
-        find = stack.enter_context(_find_pool(engine, setup, schedule))
-        write = stack.enter_context(ProcessPool(("write",), setup, schedule.events.put))
-        plan = _with_identity(plan, schedule.identify(find, stop))
+        events: Queue[Event] = Queue()
+        find = stack.enter_context(engine.pool("find", setup, events))
+        write = stack.enter_context(ProcessPool(("write",), setup, events.put))
+        plan = _with_identity(plan, identify(find, events, stop))
         _refuse(out, old, plan, takeover)
         _adopt(out, old, plan)
         states = [*_states(out, plan, retry_failed=takeover.retry_failed)]
         if not all(state.is_over for state in states):
             out.summary.unlink(missing_ok=True)
-        schedule.run(states, plan.write_digest, (find, write), listener, stop)
+        schedule = Schedule(
+            out,
+            states,
+            plan.write_digest,
+            (find, write),
+            events,
+            listener,
+            shard_frames=setup.shard_frames,
+            stall_s=engine.stall_s,
+        )
+        schedule.run(stop)
     return plan, states
 
 
 def _with_identity(plan: Plan, identity: dict[str, Any]) -> Plan:
     return replace(plan, find={**plan.find, "model_identity": identity})
-
-
-def _find_pool(engine: Engine, setup: Setup, schedule: Schedule) -> Any:
-    slots = tuple(f"find {k}" for k in range(1, engine.jobs + 1))
-    if engine.engine == "processes":
-        return ProcessPool(slots, setup, schedule.events.put)
-    from ape_stream.batch.ray_pool import RayPool  # noqa: PLC0415 (an extra)
-
-    return RayPool(slots, setup, schedule.events.put, address=engine.address)
 
 
 # -- what an output folder holds already ---------------------------------------------------
@@ -206,8 +195,8 @@ def _states(out: OutFolder, plan: Plan, *, retry_failed: bool) -> Iterator[ClipS
             state.frames = state.expected = state.written = found["frames"]
         elif state.given_up:
             state.status = "failed"
-        elif shards.last() is not None and Schedule.is_whole(out, state):
-            state.status = "found"
+        else:
+            state.take_end(shards.end())
         yield state
 
 

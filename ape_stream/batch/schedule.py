@@ -9,34 +9,35 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
-from queue import Empty, Queue
+from itertools import count
+from queue import Empty
 from typing import TYPE_CHECKING, Any, Final
 
-from ape_stream.batch.job import Event, Task
-from ape_stream.batch.state import ATTEMPTS, ClipState, Progress, Rate, Silent, left_s
+from ape_stream.batch.job import Task
+from ape_stream.batch.state import ATTEMPTS, Progress, Rate, left_s
 from ape_stream.batch.waiting import Waiting
-from ape_stream.errors import ApeStreamError, PipelineError, StoppedError
+from ape_stream.batch.workers import EARLY_DEATHS
+from ape_stream.errors import ApeStreamError, StoppedError
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Sequence
+    from queue import Queue
 
     from ape_stream.batch.folder import OutFolder
+    from ape_stream.batch.job import Event
     from ape_stream.batch.processes import Pool
-    from ape_stream.batch.state import Listener
+    from ape_stream.batch.state import ClipState, Listener
 
 __all__ = ["Schedule"]
 
 _PROBE_S: Final = 20.0
+"""Seconds without a sign of life after which a worker that asks a clip for its length is ended."""
 _SHOW_EVERY_S: Final = 0.2
-_LAST: Final = frozenset(("done", "failed", "fatal", "died"))
-"""Events that end a task."""
+"""Between two reports of the progress."""
 _SAME_FAULT: Final = 5
 """Clips that may fail in a row at the start, before the machine or the model is held at fault."""
-_EARLY_DEATHS: Final = 10
-"""Workers that may die in a row before they have begun."""
 
 
 @dataclass(slots=True)
@@ -62,28 +63,46 @@ class _Running:
 
 
 class Schedule:
-    """One run of a job.
+    """One run of a job, once its plan is known.
 
     Args:
         out: The output folder, locked.
+        states: The clips; those that are over already stay as they are.
+        digest: Of the plan; see `Plan.write_digest`.
+        pools: Workers with a model, and workers for final files.
+        events: What the workers of both report.
+        listener: Gets its progress.
         shard_frames: Frames of a shard.
         stall_s: Seconds without a sign of life after which a worker is ended.
     """
 
-    def __init__(self, out: OutFolder, *, shard_frames: int, stall_s: float) -> None:
+    def __init__(
+        self,
+        out: OutFolder,
+        states: Sequence[ClipState],
+        digest: str,
+        pools: tuple[Pool, Pool],
+        events: Queue[Event],
+        listener: Listener,
+        *,
+        shard_frames: int,
+        stall_s: float,
+    ) -> None:
         self._out = out
+        self._states = states
+        self._digest = digest
+        self._find, self._write = pools
+        self._events = events
+        self._listener = listener
         self._shard_frames = shard_frames
         self._stall_s = stall_s
-        self._states: Sequence[ClipState] = ()
-        self._waiting = Waiting((), shard_frames)
-        self._open = 0
+        self._waiting = Waiting(states, shard_frames)
+        self._open = sum(not state.is_over for state in states)
         self._counts: Counter[str] = Counter()
-        self._digest = ""
-        self._listener: Listener = Silent()
-        self.events: Queue[Event] = Queue()
-        """Where the pools put their events."""
+        for state in states:
+            self._count_words(state)
         self._running: dict[str, _Running] = {}
-        self._number = 0
+        self._numbers = count(1)
         self._finding = Rate()
         self._writing = Rate()
         self._shards_made = 0
@@ -91,106 +110,51 @@ class Schedule:
         self._costly = 0  # clips that failed in this run and cost a worker each time
         self._shown_s = 0.0
 
-    # -- one question to a worker ----------------------------------------------------------
-
-    def identify(self, pool: Pool, stop: threading.Event) -> dict[str, Any]:
-        """Ask a worker what the results depend on; see `Job.identity`.
-
-        Raises:
-            ApeStreamError: it cannot say, or the run is stopped.
-        """
-        for _ in range(_EARLY_DEATHS):  # a worker may be killed here as well
-            event = self._answer(pool, Task(self._next_number(), "identify"), stop)
-            if event.kind == "done":
-                answer: dict[str, Any] = event.value
-                return answer
-            if event.kind != "died":
-                raise ApeStreamError(str(event.value))
-        raise PipelineError(f"the model cannot be made: {' '.join(event.value)}")
-
-    def _answer(self, pool: Pool, task: Task, stop: threading.Event) -> Event:
-        """The last event of a task, the only one of its pool."""
-        pool.send(pool.slots[0], task)
-        while True:
-            if stop.is_set():
-                raise StoppedError("stopped")
-            with suppress(Empty):
-                event = self.events.get(timeout=0.2)
-                if event.task == task.number and event.kind in _LAST:
-                    return event
-
-    def _next_number(self) -> int:
-        self._number += 1
-        return self._number
-
-    # -- the run -----------------------------------------------------------------------------
-
-    def run(
-        self,
-        states: Sequence[ClipState],
-        digest: str,
-        pools: tuple[Pool, Pool],
-        listener: Listener,
-        stop: threading.Event,
-    ) -> None:
+    def run(self, stop: threading.Event) -> None:
         """Work until every clip is done or failed.
 
         Args:
-            states: The clips; those that are over already stay as they are.
-            digest: Of the plan; see `Plan.write_digest`.
-            pools: Workers with a model, and workers for final files.
-            listener: Gets its progress.
             stop: Ends the run early when it is set.
 
         Raises:
             StoppedError: it was stopped.
             ApeStreamError: no clip can succeed, as where the disk is full.
         """
-        self._states, self._digest, self._listener = states, digest, listener
-        self._waiting = Waiting(states, self._shard_frames)
-        self._open = sum(not state.is_over for state in states)
-        for state in states:
-            self._count_words(state)
-        find, write = pools
         while self._open:
             if stop.is_set():
                 raise StoppedError("stopped")
-            self._assign(find, write)
+            self._assign()
             try:
-                self._handle(self.events.get(timeout=_SHOW_EVERY_S))
+                self._handle(self._events.get(timeout=_SHOW_EVERY_S))
             except Empty:
                 self._end_stalled()
             self._show()
         self._listener.progress(self.progress())
 
-    def _assign(self, find: Pool, write: Pool) -> None:
-        for slot in (slot for slot in find.slots if slot not in self._running):
-            task = self._to_find(len(find.slots))
-            if task is None:
-                break
-            self._start(slot, find, *task)
-        for slot in (slot for slot in write.slots if slot not in self._running):
-            task = self._to_write()
-            if task is None:
-                break
-            self._start(slot, write, *task)
+    def _assign(self) -> None:
+        for pool, next_task in ((self._find, self._to_find), (self._write, self._to_write)):
+            for slot in (slot for slot in pool.slots if slot not in self._running):
+                task = next_task()
+                if task is None:
+                    break
+                self._start(slot, pool, *task)
 
-    def _to_find(self, workers: int) -> tuple[Task, ClipState] | None:
+    def _to_find(self) -> tuple[Task, ClipState] | None:
         """A task for a worker with a model."""
-        found = self._waiting.next_span(workers)
+        found = self._waiting.next_span(len(self._find.slots))
         if found is None:
             return None
         state, (first, stop) = found
         state.parts += 1
-        return Task(self._next_number(), "find", state.clip, first, stop), state
+        return Task(next(self._numbers), "find", state.clip, first, stop), state
 
     def _to_write(self) -> tuple[Task, ClipState] | None:
         """A task for another worker: final files, or the length of a clip."""
         if (state := self._waiting.next_found()) is not None:
             state.status, state.written = "writing", 0
-            return Task(self._next_number(), "write", state.clip), state
+            return Task(next(self._numbers), "write", state.clip), state
         if (state := self._waiting.next_unknown()) is not None:
-            return Task(self._next_number(), "probe", state.clip), state
+            return Task(next(self._numbers), "probe", state.clip), state
         return None
 
     def _start(self, slot: str, pool: Pool, task: Task, state: ClipState) -> None:
@@ -280,30 +244,18 @@ class Schedule:
 
     def _check_shards(self, state: ClipState) -> None:
         """All parts of a clip are made: go on to its final files, or find what is missing."""
-        if self.is_whole(self._out, state):
-            state.status = "found"
+        if state.take_end(self._out.shards(state.clip).end()):
             self._waiting.add(state)
         else:
             why = "its shards are not whole"
             self._again(state, why, during="find", at=state.frames, final=False)
 
-    @staticmethod
-    def is_whole(out: OutFolder, state: ClipState) -> bool:
-        """Whether all shards of a clip are there; takes its length from the last one."""
-        shards = out.shards(state.clip)
-        last = shards.last()
-        footer = None if last is None else shards.footer(last)
-        if last is None or footer is None or footer.end is None:
-            return False
-        state.expected = state.frames = footer.end["frames"]
-        return len(shards.numbers()) > last
-
     def _died_early(self, running: _Running, reason: str) -> None:
         """A worker died before it touched its clip, which is not at fault."""
         self._early_deaths += 1
-        if self._early_deaths >= _EARLY_DEATHS:
+        if self._early_deaths >= EARLY_DEATHS:
             raise ApeStreamError(
-                f"{_EARLY_DEATHS} workers died before they began: {reason}; the model or this"
+                f"{EARLY_DEATHS} workers died before they began: {reason}; the model or this"
                 " machine is at fault, not the clips"
             )
         state = self._taken_back(running)
@@ -345,8 +297,9 @@ class Schedule:
         self._listener.note(f"{state.clip.name}: {reason}; attempt {state.alike} of {ATTEMPTS}")
 
     def _wait_again(self, state: ClipState) -> None:
-        if not state.spans:  # shards that are whole are left out anyway
-            state.status = "found" if self.is_whole(self._out, state) else "waiting"
+        # Shards that are whole are left out anyway.
+        if not state.spans and not state.take_end(self._out.shards(state.clip).end()):
+            state.status = "waiting"
         self._waiting.add(state)
 
     def _over(self, state: ClipState) -> None:

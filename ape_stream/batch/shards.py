@@ -163,6 +163,14 @@ class ShardFolder:
                 return number
         return None
 
+    def end(self) -> Mapping[str, Any] | None:
+        """What is known at the end of the clip; None while one of its shards is missing."""
+        last = self.last()
+        footer = None if last is None else self.footer(last)
+        if last is None or footer is None or len(self.numbers()) <= last:
+            return None
+        return footer.end
+
     def frames(self) -> Iterator[bytes]:
         """The payloads of all frames of a clip whose shards are all there.
 

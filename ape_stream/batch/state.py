@@ -8,7 +8,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ape_stream.batch.clips import Clip
 
@@ -18,7 +18,6 @@ __all__ = [
     "Listener",
     "Progress",
     "Rate",
-    "Silent",
     "Status",
     "left_s",
     "time_left",
@@ -58,6 +57,17 @@ class ClipState:
     """First shard and the one after the last, of what no worker makes yet; None: to the end."""
     parts: int = 0
     """Workers that are making its shards now."""
+
+    def take_end(self, end: Mapping[str, Any] | None) -> bool:
+        """Become "found" with its length, if there is an end; returns whether there was.
+
+        Args:
+            end: Of `ShardFolder.end`.
+        """
+        if end is None:
+            return False
+        self.status, self.expected, self.frames = "found", end["frames"], end["frames"]
+        return True
 
     @property
     def reason(self) -> str:
@@ -189,16 +199,3 @@ class Listener(Protocol):
     def note(self, line: str) -> None:
         """Something worth a line happened."""
         ...
-
-
-class Silent:
-    """A listener that says nothing."""
-
-    def progress(self, _progress: Progress) -> None:
-        """See `Listener`."""
-
-    def clip(self, _state: ClipState) -> None:
-        """See `Listener`."""
-
-    def note(self, _line: str) -> None:
-        """See `Listener`."""

@@ -147,9 +147,8 @@ class Worker:
 
     def _write(self, clip: Clip, emit: Emit) -> dict[str, Any]:
         shards = self._out.shards(clip)
-        last = shards.last()
-        footer = None if last is None else shards.footer(last)
-        if footer is None or footer.end is None:
+        end = shards.end()
+        if end is None:
             raise ValueError("its shards are not whole")
         reading = self._reading(clip)
         results = ClipResults(
@@ -160,7 +159,7 @@ class Worker:
             work=self._out.clip_work(clip),
             root=self._out.root,
             folder=None if self._setup.folder is None else Path(self._setup.folder),
-            end=footer.end,
+            end=end,
             rate=lambda: reading.rate,
         )
         found, files = self._made().finish(results, lambda count: emit("frames", count))

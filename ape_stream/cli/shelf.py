@@ -15,8 +15,9 @@ from ape_stream.annotation.review import rejected_in
 from ape_stream.annotation.shelf import ShelfOptions, annotate_shelf
 from ape_stream.annotation.summary import table_of
 from ape_stream.batch.clips import is_clip
-from ape_stream.batch.run import Engine, Takeover
+from ape_stream.batch.run import Takeover
 from ape_stream.batch.selection import Selection, parse_time
+from ape_stream.batch.workers import Engine, EngineKind
 from ape_stream.cli.console import error_console, say
 from ape_stream.cli.shelf_view import Bars, JsonLines, Lines
 from ape_stream.errors import StoppedError, UsageError
@@ -200,12 +201,10 @@ def engine_of(given: ShelfGiven) -> Engine:
     Raises:
         UsageError: an option is out of its range.
     """
-    if given.engine not in (None, "processes", "ray"):
-        raise UsageError(f"--engine is processes or ray, not {given.engine!r}")
     return Engine(
         jobs=_at_least_1(given.actors if given.engine == "ray" else given.jobs, "--jobs"),
         stall_s=300.0 if given.stall is None else given.stall,
-        engine=given.engine or "processes",
+        kind=cast("EngineKind", given.engine or "processes"),  # checked there
         address=given.address,
     )
 

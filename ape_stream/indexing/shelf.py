@@ -14,7 +14,6 @@ from ape_stream.batch.job import Setup
 from ape_stream.batch.plan import Plan
 from ape_stream.batch.run import (
     SHARD_FRAMES,
-    Engine,
     Takeover,
     plugin_values,
     run_job,
@@ -22,6 +21,7 @@ from ape_stream.batch.run import (
 )
 from ape_stream.batch.selection import Selection
 from ape_stream.batch.shards import TEMPORARY, write_whole
+from ape_stream.batch.workers import Engine
 from ape_stream.files import written
 from ape_stream.index.database import Database
 from ape_stream.index.layout import DATABASE, HEAD, MANIFEST, PARTS, REFERENCE, SOURCES

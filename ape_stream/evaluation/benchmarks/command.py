@@ -20,6 +20,7 @@ from ape_stream.signals import on_first_signal
 
 if TYPE_CHECKING:
     from ape_stream.batch.state import ClipState, Progress
+    from ape_stream.batch.workers import EngineKind
     from ape_stream.evaluation.benchmarks.prediction.run import RunOptions
     from ape_stream.evaluation.benchmarks.task import Profile, Task
 
@@ -133,6 +134,7 @@ def run_tasks(  # noqa: PLR0913 (options of a command)
     as_json: JSON = False,
 ) -> None:
     """Predict benchmarks once into a folder; the same command goes on after any interruption."""
+    from ape_stream.batch.workers import Engine  # noqa: PLC0415 (heavy)
     from ape_stream.evaluation.benchmarks.prediction.run import (  # noqa: PLC0415 (heavy)
         Part,
         RunOptions,
@@ -154,9 +156,8 @@ def run_tasks(  # noqa: PLR0913 (options of a command)
         profile=chosen,
         limit=limit,
         part=None if shard is None else Part.parse(shard),
-        jobs=jobs,
-        engine=engine,
-        address=address,
+        # An image of a large model on a CPU takes its time.
+        engine=Engine(jobs, stall_s=600.0, kind=cast("EngineKind", engine), address=address),
     )
     _run(given, as_json=as_json)
 

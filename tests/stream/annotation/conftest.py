@@ -5,7 +5,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode: the helper module of the tests
 
-from shelves import without_processes
+from in_process import without_processes
 
 
 @pytest.fixture

@@ -6,40 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from unittest import mock
 
 from clips import write_clip
 
-from ape_stream.batch import run
-from ape_stream.batch.job import Event
-from ape_stream.batch.worker import Worker
 from ape_stream.cli.main import main
-from ape_stream.closing import Closing
 
 OPTIONS = ("--config", "fake.toml", "--no-overlay")  # drawing is what takes time
 ROOT = Path(__file__).resolve().parents[3]
-
-
-class InProcess(Closing):
-    """A pool without processes, whose start is what most small jobs would wait for."""
-
-    def __init__(self, slots, setup, post):
-        self.slots, self.post = slots, post
-        self.workers = {slot: Worker(setup) for slot in slots}
-
-    def send(self, slot, task):
-        def emit(kind, value=None, *, retry=False):
-            self.post(Event(slot, task.number, kind, json.loads(json.dumps(value)), retry))
-
-        self.workers[slot].run(task, emit)
-
-    def close(self, _=None):
-        pass
-
-
-def without_processes():
-    """A context whose jobs start none: for what does not depend on how workers end."""
-    return mock.patch.object(run, "ProcessPool", InProcess)
 
 
 def write(path, **more):

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from in_process import without_processes
 from pycocotools.coco import COCO
 
 from ape_stream.annotation import shelf
@@ -24,7 +25,6 @@ from shelves import (
     lines_of,
     start,
     summary_of,
-    without_processes,
     write,
     write_shelf,
 )

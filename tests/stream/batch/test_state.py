@@ -3,7 +3,7 @@
 import pytest
 
 from ape_stream.batch.clips import Clip
-from ape_stream.batch.state import ClipState, Rate, time_left
+from ape_stream.batch.state import ClipState, Rate, left_s, time_left
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,20 @@ def test_a_rate_needs_a_frame(monkeypatch):
     now[0] += 2.0
     rate.add(10)
     assert rate.time_for(20) == pytest.approx(4.0)
+
+
+def test_time_left_counts_clips_of_unknown_length_like_the_others(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    states = [ClipState(Clip(str(k), f"{k}.mp4", 1, "digest")) for k in range(4)]
+    finding, writing = Rate(), Rate()
+    assert left_s(states, finding, writing) is None  # nothing is known
+    states[0].expected, states[1].expected = 300, 100
+    finding.start()
+    now[0] += 2.0
+    finding.add(100)  # 50 frames/s
+    states[0].frames = 100
+    assert left_s(states, finding, writing) == pytest.approx((200 + 100 + 2 * 200) / 50)
 
 
 def attempts(*at, during="find"):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 from ape_stream.batch.folder import OutFolder
 from ape_stream.batch.job import Setup
-from ape_stream.batch.processes import ProcessPool
+from ape_stream.batch.run import plugin_values
 from ape_stream.batch.schedule import Schedule
 from ape_stream.batch.selection import Selection
 from ape_stream.batch.state import ClipState
-from ape_stream.errors import ConfigError, UsageError
+from ape_stream.batch.workers import Engine, identify
+from ape_stream.config import PluginConfig
+from ape_stream.errors import UsageError
 from ape_stream.evaluation.benchmarks.places import Places
 from ape_stream.evaluation.benchmarks.prediction.job import ADDRESS, PART_IMAGES, parts_of
 from ape_stream.evaluation.benchmarks.prediction.manifest import Manifest, describe
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from ape_stream.batch.clips import Clip
+    from ape_stream.batch.job import Event
     from ape_stream.batch.state import Listener
     from ape_stream.evaluation.benchmarks.task import Profile, Task
 
@@ -79,14 +83,8 @@ class RunOptions:
     """Most images of a task."""
     part: Part | None = None
     """The share of this machine."""
-    jobs: int = 1
-    """Workers with a model."""
-    engine: str = "processes"
-    """"processes" or "ray"."""
-    address: str | None = None
-    """Of a running Ray cluster; None starts one here."""
-    stall_s: float = 600.0
-    """Seconds without a sign of life after which a worker is ended."""
+    engine: Engine = field(default_factory=Engine)
+    """What does the work."""
 
 
 def predict(options: RunOptions, listener: Listener, stop: threading.Event) -> list[ClipState]:
@@ -113,13 +111,23 @@ def predict(options: RunOptions, listener: Listener, stop: threading.Event) -> l
     _with_identity(manifest, known).joined(old, options.out)
     out = OutFolder(options.out)
     with _locked(out, options.part), ExitStack() as stack:
-        schedule = Schedule(out, shard_frames=PART_IMAGES, stall_s=options.stall_s)
-        pool = stack.enter_context(_pool(options, chosen, schedule))
-        manifest = _with_identity(manifest, schedule.identify(pool, stop))
+        events: Queue[Event] = Queue()
+        setup = _setup(options, chosen)
+        pool = stack.enter_context(options.engine.pool("worker", setup, events))
+        manifest = _with_identity(manifest, identify(pool, events, stop))
         manifest.joined(Manifest.load(options.out), options.out).save(options.out)
         states = [_state(out, clip, manifest.digest) for clip in _own(manifest, options.part)]
-        # One pool for both: nothing is written at the end of a part.
-        schedule.run(states, manifest.digest, (pool, pool), listener, stop)
+        schedule = Schedule(
+            out,
+            states,
+            manifest.digest,
+            (pool, pool),  # one for both: nothing is written at the end of a part
+            events,
+            listener,
+            shard_frames=setup.shard_frames,
+            stall_s=options.engine.stall_s,
+        )
+        schedule.run(stop)
     return states
 
 
@@ -145,13 +153,9 @@ def _described(options: RunOptions) -> tuple[Manifest, dict[str, str]]:
         task = by_name[task_name].with_profile(options.profile)
         dataset = open_task(task_name, str(options.root.absolute()), options.profile)
         sets[name] = describe(dataset, Places(options.root, task), options.limit)
-    named = {
-        key: Path(value).name if isinstance(value, str) and "/" in value else value
-        for key, value in options.options.items()
-        if key != "device"
-    }
+    named = plugin_values(PluginConfig(options.model, options.options), without=("device",))
     manifest = Manifest(
-        model={"plugin": options.model, "options": named},
+        model=named,
         profile=options.profile,
         limit=options.limit,
         version=package_version(),
@@ -181,14 +185,14 @@ def _state(out: OutFolder, clip: Clip, digest: str) -> ClipState:
     state = ClipState(clip, expected=images, probed=True)
     if (found := out.done(clip, digest)) is not None:
         state.status, state.found, state.frames, state.written = "done", found, images, images
-    elif Schedule.is_whole(out, state):
-        state.status = "found"
+    else:
+        state.take_end(out.shards(clip).end())
     return state
 
 
-def _pool(options: RunOptions, chosen: dict[str, str], schedule: Schedule) -> Any:
+def _setup(options: RunOptions, chosen: dict[str, str]) -> Setup:
     root = str(options.root.absolute())
-    setup = Setup(
+    return Setup(
         job=ADDRESS,
         options={
             "model": {"plugin": options.model, "options": options.options},
@@ -202,14 +206,6 @@ def _pool(options: RunOptions, chosen: dict[str, str], schedule: Schedule) -> An
         source={"root": root, "profile": options.profile},
         shard_frames=PART_IMAGES,
     )
-    slots = tuple(f"worker {k}" for k in range(1, options.jobs + 1))
-    if options.engine == "processes":
-        return ProcessPool(slots, setup, schedule.events.put)
-    if options.engine != "ray":
-        raise ConfigError(f"--engine is processes or ray, not {options.engine!r}")
-    from ape_stream.batch.ray_pool import RayPool  # noqa: PLC0415 (an extra)
-
-    return RayPool(slots, setup, schedule.events.put, address=options.address)
 
 
 def _locked(out: OutFolder, part: Part | None) -> AbstractContextManager[None]:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
+from in_process import Silent
 from typer.testing import CliRunner
 
-from ape_stream.batch.state import Silent
 from ape_stream.evaluation.benchmarks.judging.match import best_threshold, match
 from ape_stream.evaluation.benchmarks.judging.page import NAMED, SIDE, page
 from ape_stream.evaluation.benchmarks.judging.worst import Case, Mark, Worst

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from in_process import Silent
 from typer.testing import CliRunner
 
 from ape_stream.batch.folder import OutFolder
 from ape_stream.batch.shards import ShardFolder
-from ape_stream.batch.state import Silent
 from ape_stream.errors import ConfigError, SourceError, UsageError, WireError
 from ape_stream.evaluation.benchmarks.check import check
 from ape_stream.evaluation.benchmarks.compare import read_run
