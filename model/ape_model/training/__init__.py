@@ -1,7 +1,7 @@
 """Training: the network never imports it.
 
 command, recipe, train    `ape-stream train`; a TOML file of nano; one whole run of it
-engine, settings, state   the one loop, which resumes at any step; its settings; states on disk
+engine, settings, ranges, state  the one loop, which resumes; its settings, checked; its states
 averaging, progress, rates  averaged weights; lines of progress; learning rates
 nano, official, finetuning  what is given to the loop: nano, the released models, `--mode`
 task, dropout             data sets of nano; what is left out in a step; checkpointing: memory

@@ -7,6 +7,8 @@ from typing import Final
 
 import torch
 
+from ape_model.training.ranges import check_above_0, check_at_least, check_one_of
+
 __all__ = ["PRECISIONS", "EngineConfig", "step_seed"]
 
 PRECISIONS: Final = {
@@ -62,11 +64,7 @@ class EngineConfig:
             ValueError: a field is out of range.
         """
         counts = ("steps", "accumulate", "prefetch", "keep", "validate_every", "report_every")
-        if min(getattr(self, name) for name in counts) < 1:
-            raise ValueError(f"{', '.join(counts)}: at least 1")
-        if not self.clip > 0:
-            raise ValueError("clip must be over 0")
-        if min(self.seed, self.workers, self.save_every) < 0:
-            raise ValueError("seed, workers and save_every must be 0 or more")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
+        check_at_least(self, 1, *counts)
+        check_above_0(self, "clip")
+        check_at_least(self, 0, "seed", "workers", "save_every")
+        check_one_of(self, "precision", PRECISIONS)

@@ -320,11 +320,11 @@ def test_images_are_split_and_come_up_in_turn(data):
     ("text", "message"),
     [
         ("speed = 1", "unknown key 'speed'"),
-        ("batch = 0", "at least 1"),
-        ("learning_rate = -1.0", "0 or more"),
-        ("clip = 0.0", "clip over 0"),
-        ("held_back = 1.0", "below 1"),
-        ("precision = 'float8'", "precision must be one of"),
+        ("batch = 0", "batch is 0: it must be at least 1"),
+        ("learning_rate = -1.0", "learning_rate is -1.0: it must be at least 0"),
+        ("clip = 0.0", "clip is 0.0: it must be above 0"),
+        ("held_back = 1.0", "held_back is 1.0: it must be within 0..1 and below 1"),
+        ("precision = 'float8'", "precision is 'float8': it must be one of"),
         ("steps = ", "is not a recipe"),
     ],
 )

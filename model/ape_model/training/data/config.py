@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ape_model.training.ranges import (
+    check_above_0,
+    check_at_least,
+    check_one_of,
+    check_rising,
+    check_share,
+)
+
 __all__ = ["KINDS", "WORLD", "DataConfig"]
 
 WORLD = "world"
@@ -53,18 +61,12 @@ class DataConfig:
         Raises:
             ValueError: a field is out of range or does not go with the others.
         """
-        if self.prompts not in KINDS:
-            raise ValueError(f"prompts must be one of {', '.join(KINDS)}, not {self.prompts!r}")
-        if not self.ratio > 0:
-            raise ValueError(f"ratio must be over 0, not {self.ratio}")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale must be a range over 0, smallest first, not {self.scale}")
-        if not (0 <= self.copy_paste <= 1 and 0 <= self.photometric <= 1):
-            raise ValueError("copy_paste and photometric must be 0..1")
-        if not 0 <= self.held_back < 1:
-            raise ValueError("held_back must be 0..1 and below 1")
-        if min(self.federated, self.memory, self.semantic) < 0:
-            raise ValueError("federated, memory and semantic must be 0 or more")
+        check_one_of(self, "prompts", KINDS)
+        check_above_0(self, "ratio")
+        check_rising(self, "scale")
+        check_share(self, "copy_paste", "photometric")
+        check_share(self, "held_back", below_1=True)
+        check_at_least(self, 0, "federated", "memory", "semantic")
         self._check_partners()
 
     def _check_partners(self) -> None:

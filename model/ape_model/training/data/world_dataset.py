@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from ape_cuda_ops.resize import resize_bytes
 from ape_model.training.data.batch import Batch, Example, collate
+from ape_model.training.ranges import check_at_least, check_share
 from ape_model.world import World
 
 if TYPE_CHECKING:
@@ -63,12 +64,10 @@ class Canvas:
         Raises:
             ValueError: a field is out of range.
         """
-        if min(self.batch, self.most) < 1 or min(self.height, self.width) < self.has_sides:
-            raise ValueError("height, width, batch and most of a canvas are at least 1")
-        if not 0 <= self.vary < 1 or self.zoom < 1:
-            raise ValueError("vary of a canvas is 0..1 and below 1, zoom is at least 1")
-        if min(self.names, self.sentences) < 0:
-            raise ValueError("names and sentences of a canvas are 0 or more")
+        check_at_least(self, 1, "batch", "most", "zoom")
+        check_at_least(self, 1 if self.has_sides else 0, "height", "width")
+        check_share(self, "vary", below_1=True)
+        check_at_least(self, 0, "names", "sentences")
 
     @property
     def has_sides(self) -> bool:
@@ -105,8 +104,8 @@ class Phase:
         Raises:
             ValueError: a field is out of range.
         """
-        if self.first < 0 or not 0 <= self.sentence_share <= 1:
-            raise ValueError("first is 0 or more, sentence_share 0..1")
+        check_at_least(self, 0, "first")
+        check_share(self, "sentence_share")
         if not any(c.names for c in self.canvases) or not any(c.sentences for c in self.canvases):
             raise ValueError("at least one canvas is for names, and one for sentences")
         drawn = [c for c in self.canvases if c.sentences and c.has_sides]
@@ -123,11 +122,11 @@ class WorldBatches(Dataset["Batch"]):
     """A map-style data set of whole batches.
 
     Args:
-        phases: parts of the run, ascending, the first from step 0.
-        seed: of the run.
-        network: sizes of the network.
-        steps: length of the run.
-        rank: of this process among several: all draw the same kind of batch, each its own scenes.
+        phases: Parts of the run, ascending, the first from step 0.
+        seed: Of the run.
+        network: Sizes of the network.
+        steps: Length of the run.
+        rank: Of this process among several: all draw the same kind of batch, each its own scenes.
     """
 
     def __init__(
@@ -209,8 +208,8 @@ def taking_turns(phrases: Sequence[Phrase], rng: random.Random) -> list[Phrase]:
     """Shuffle phrases so that the relations take turns: the rare ones come early.
 
     Args:
-        phrases: of one scene; most of them are extremes.
-        rng: source of chance.
+        phrases: Of one scene; most of them are extremes.
+        rng: Source of chance.
     """
     by_relation: dict[str, list[Phrase]] = {}
     for phrase in rng.sample(phrases, len(phrases)):

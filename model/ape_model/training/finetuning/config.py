@@ -7,6 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ape_model.training.errors import RecipeError
+from ape_model.training.ranges import (
+    check_above_0,
+    check_at_least,
+    check_one_of,
+    check_rising,
+    check_share,
+)
 from ape_model.training.settings import PRECISIONS
 from ape_stream.tables import read_table
 
@@ -74,20 +81,14 @@ class FineTuneConfig:
         Raises:
             ValueError: a field is out of range.
         """
-        if min(self.batch, self.rank, self.views, self.report_every) < 1:
-            raise ValueError("batch, rank, views and report_every must be at least 1")
-        counts = (self.steps, self.warm_up, self.negative_words, self.seed, self.workers)
-        if min(*counts, self.learning_rate, self.weight_decay, self.features_gb) < 0:
-            raise ValueError(
-                "steps, learning_rate, warm_up, weight_decay, negative_words, features_gb, seed"
-                " and workers must be 0 or more"
-            )
-        if not (0 < self.layer_decay <= 1 and self.clip > 0 and 0 < self.scale[0] <= self.scale[1]):
-            raise ValueError("layer_decay is 0..1, clip over 0, scale a range over 0")
-        if not (0 <= self.decay_from < 1 and 0 <= self.held_back < 1):
-            raise ValueError("decay_from and held_back must be 0..1 and below 1")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
+        check_at_least(self, 1, "batch", "rank", "views", "report_every")
+        check_at_least(self, 0, "steps", "warm_up", "negative_words", "seed", "workers")
+        check_at_least(self, 0, "learning_rate", "weight_decay", "features_gb")
+        check_above_0(self, "clip")
+        check_rising(self, "scale")
+        check_share(self, "layer_decay", above_0=True)
+        check_share(self, "decay_from", "held_back", below_1=True)
+        check_one_of(self, "precision", PRECISIONS)
 
     def rate(self, mode: Mode) -> float:
         """Learning rate of a mode."""
@@ -103,8 +104,8 @@ def read_config(path: Path | None, **changes: Any) -> FineTuneConfig:
     """Read settings.
 
     Args:
-        path: a TOML file; None: the defaults.
-        **changes: fields that replace the file's where they are not None.
+        path: A TOML file; None: the defaults.
+        **changes: Fields that replace the file's where they are not None.
 
     Raises:
         RecipeError: the file cannot be read, or a key or value does not fit.

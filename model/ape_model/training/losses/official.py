@@ -22,6 +22,7 @@ from ape_model.training.losses.functional import (
     quality_focal_loss,
 )
 from ape_model.training.losses.points import draw_points, sample
+from ape_model.training.ranges import check_at_least, check_one_of, check_share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,19 +78,18 @@ class CriterionConfig:
         )
         if unknown:
             raise ValueError(f"no term {min(unknown)!r}; there are {', '.join(TERMS)}")
-        if self.masks not in ("dense", "points"):
-            raise ValueError(f"masks is dense or points, not {self.masks!r}")
-        if not (0 < self.alpha < 1 and self.gamma >= 0 and 0 <= self.importance <= 1):
-            raise ValueError("alpha and importance are 0..1, gamma is at least 0")
-        if self.points < 1 or self.oversample < 1:
-            raise ValueError("points and oversample are at least 1")
+        check_one_of(self, "masks", ("dense", "points"))
+        check_share(self, "alpha", above_0=True, below_1=True)
+        check_at_least(self, 0, "gamma")
+        check_share(self, "importance")
+        check_at_least(self, 1, "points", "oversample")
 
 
 class OfficialCriterion:
     """Computes the terms of one data set; has no weights of its own.
 
     Args:
-        config: terms and weights.
+        config: Terms and weights.
     """
 
     def __init__(self, config: CriterionConfig | None = None) -> None:
@@ -106,11 +106,11 @@ class OfficialCriterion:
         """Compute every term, already weighted.
 
         Args:
-            model: whose heads compute classes and masks.
-            features: of the model for this batch.
-            outputs: of the model for this batch.
-            batch: images and regions.
-            targets: prompts that are true of the regions.
+            model: Whose heads compute classes and masks.
+            features: Of the model for this batch.
+            outputs: Of the model for this batch.
+            batch: Images and regions.
+            targets: Prompts that are true of the regions.
 
         Returns:
             scalars by name, as `class`, `class_0`, `bbox_enc`.
@@ -150,7 +150,7 @@ class OfficialCriterion:
         Args:
             logits: (B, Q, P).
             predicted: (B, Q, 4) cx, cy, w, h as shares of the image.
-            pairs: queries and the regions that they learn.
+            pairs: Queries and the regions that they learn.
             boxes: (B, G, 4) of the regions, likewise.
             truth: (B, G, P) float32, 1 where a prompt is true of a region.
         """

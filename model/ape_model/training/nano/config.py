@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ape_model.training.losses.criterion import CLASSIFICATIONS
+from ape_model.training.ranges import (
+    check_above_0,
+    check_at_least,
+    check_one_of,
+    check_share,
+)
 from ape_model.training.settings import EngineConfig
 
 __all__ = ["LoopConfig"]
@@ -59,11 +65,8 @@ class LoopConfig(EngineConfig):
         EngineConfig.__post_init__(self)  # `super()` knows no class that slots have replaced
         if self.precision != "float32":
             raise ValueError("precision of nano is float32: its losses are not made for 16 bits")
-        if not (self.learning_rate > 0 and 0 < self.layer_decay <= 1):
-            raise ValueError("learning_rate must be over 0, layer_decay over 0 and at most 1")
-        if not (0 <= self.ema < 1 and 0 <= self.decay_from < 1):
-            raise ValueError("ema and decay_from must be 0..1 and below 1")
-        if min(self.warm_up, self.heads_first, self.negative_words, self.weight_decay) < 0:
-            raise ValueError("warm_up, heads_first, negative_words, weight_decay: 0 or more")
-        if self.classification not in CLASSIFICATIONS:
-            raise ValueError(f"classification must be one of {', '.join(CLASSIFICATIONS)}")
+        check_above_0(self, "learning_rate")
+        check_share(self, "layer_decay", above_0=True)
+        check_share(self, "ema", "decay_from", below_1=True)
+        check_at_least(self, 0, "warm_up", "heads_first", "negative_words", "weight_decay")
+        check_one_of(self, "classification", CLASSIFICATIONS)

@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from ape_model.config import PRESETS
 from ape_model.training.errors import RecipeError
 from ape_model.training.losses.official import TERMS, CriterionConfig
+from ape_model.training.ranges import (
+    check_above_0,
+    check_at_least,
+    check_one_of,
+    check_rising,
+    check_share,
+)
 from ape_model.training.settings import PRECISIONS
 from ape_stream.tables import read_table
 
@@ -76,12 +83,12 @@ class DataRow:
         Raises:
             ValueError: a field is out of range or does not go with the others.
         """
-        if not self.ratio > 0 or self.classes < 1:
-            raise ValueError("ratio is over 0, classes at least 1")
-        if not (0 <= self.repeat <= 1 and 0 <= self.copy_paste <= 1):
-            raise ValueError("repeat and copy_paste are 0..1")
-        if self.federated < 0 or (self.federated and self.prompts == "phrase"):
-            raise ValueError("federated is 0 or more, and for names")
+        check_above_0(self, "ratio")
+        check_at_least(self, 1, "classes")
+        check_share(self, "repeat", "copy_paste")
+        check_at_least(self, 0, "federated")
+        if self.federated and self.prompts == "phrase":
+            raise ValueError("federated is for names")
         if bool(self.stuff) != bool(self.stuff_maps):
             raise ValueError("stuff and stuff_maps belong together")
         if self.copy_paste and self.prompts == "phrase":
@@ -117,10 +124,10 @@ class Schedule:
         Raises:
             ValueError: a field is out of range.
         """
-        if self.steps < 1 or min(self.drop_at, self.warm_up) < 0:
-            raise ValueError("steps is at least 1, drop_at and warm_up 0 or more")
-        if not (0 < self.drop <= 1 and 0 <= self.warm_up_from <= 1):
-            raise ValueError("drop and warm_up_from are 0..1, drop over 0")
+        check_at_least(self, 1, "steps")
+        check_at_least(self, 0, "drop_at", "warm_up")
+        check_share(self, "drop", above_0=True)
+        check_share(self, "warm_up_from")
 
     def factor(self, step: int) -> float:
         """Factor of the learning rate at a batch."""
@@ -158,14 +165,12 @@ class OptimizerConfig:
         Raises:
             ValueError: a field is out of range.
         """
-        if not (self.learning_rate > 0 and self.clip > 0 and 0 < self.layer_decay <= 1):
-            raise ValueError("learning_rate and clip are over 0, layer_decay over 0 and at most 1")
-        if (
-            self.weight_decay < 0
-            or self.decay_layers < 1
-            or not all(0 <= b < 1 for b in self.betas)
-        ):
-            raise ValueError("weight_decay is 0 or more, decay_layers at least 1, betas 0..1")
+        check_above_0(self, "learning_rate", "clip")
+        check_share(self, "layer_decay", above_0=True)
+        check_at_least(self, 0, "weight_decay")
+        check_at_least(self, 1, "decay_layers")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas is {[*self.betas]}: each must be within 0..1 and below 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,13 +197,10 @@ class Augmentation:
         Raises:
             ValueError: a field is out of range.
         """
-        if self.canvas < 1 or self.most_phrases < 1:
-            raise ValueError("canvas and most_phrases are at least 1")
-        for low, high in (self.scale, self.scale_with_crop):
-            if not 0 < low <= high:
-                raise ValueError("scale and scale_with_crop are ranges over 0, smallest first")
-        if not (0 <= self.flip <= 1 and 0 < self.phrase_iou <= 1):
-            raise ValueError("flip and phrase_iou are 0..1, phrase_iou over 0")
+        check_at_least(self, 1, "canvas", "most_phrases")
+        check_rising(self, "scale", "scale_with_crop")
+        check_share(self, "flip")
+        check_share(self, "phrase_iou", above_0=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,18 +254,13 @@ class OfficialRecipe:
         Raises:
             ValueError: a field is out of range or does not go with the others.
         """
-        if self.model not in PRESETS:
-            raise ValueError(f"model must be one of {', '.join(PRESETS)}, not {self.model!r}")
+        check_one_of(self, "model", PRESETS)
         if not self.data:
             raise ValueError("at least one [[data]] table")
-        if min(self.batch, self.accumulate, self.save_every, self.keep, self.report_every) < 1:
-            raise ValueError("batch, accumulate, save_every, keep, report_every: at least 1")
-        if min(self.workers, self.seed) < 0:
-            raise ValueError("workers and seed are 0 or more")
-        if not (0 <= self.drop_path < 1 and 0 <= self.fusion_dropout < 1):
-            raise ValueError("drop_path and fusion_dropout are 0..1 and below 1")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
+        check_at_least(self, 1, "batch", "accumulate", "save_every", "keep", "report_every")
+        check_at_least(self, 0, "workers", "seed")
+        check_share(self, "drop_path", "fusion_dropout", below_1=True)
+        check_one_of(self, "precision", PRECISIONS)
         unknown = set(self.checkpointing) - set(_CHECKPOINTED)
         if unknown:
             raise ValueError(f"checkpointing has no part {min(unknown)!r}")
@@ -278,8 +275,8 @@ def read_official_recipe(path: Path, **schedule: Any) -> OfficialRecipe:
     """Read a recipe.
 
     Args:
-        path: a TOML file.
-        **schedule: fields of `Schedule` or `seed` that replace the file's where they are not None.
+        path: A TOML file.
+        **schedule: Fields of `Schedule` or `seed` that replace the file's where they are not None.
 
     Raises:
         RecipeError: the file cannot be read, or a key or value does not fit.
