@@ -39,10 +39,8 @@ class TuneWords:
     """(P, D) float32; what a run in mode `prompt` learns."""
     truth: Tensor
     """(P, C) float32, 1 where a text names a class."""
-    old_texts: tuple[str, ...]
-    """N further words that the model knows."""
     old: Tensor
-    """(N, D) float32 vectors of them."""
+    """(N, D) float32 vectors of further words that the model knows."""
     far: Tensor
     """(M,) int64 rows of `old` that mean none of the classes: negatives."""
     space: EmbeddingSpace
@@ -90,9 +88,9 @@ def find_words(data: InstanceData, files: ModelFiles, bank: Path | None) -> Tune
     Nano's, which is small, is.
 
     Args:
-        data: the classes.
-        files: of the model.
-        bank: file of embeddings; None: the cache has them.
+        data: The classes.
+        files: Of the model.
+        bank: File of embeddings; None: the cache has them.
 
     Raises:
         PromptTextError: a class has no vector here; the message says how to make one.
@@ -116,9 +114,7 @@ def find_words(data: InstanceData, files: ModelFiles, bank: Path | None) -> Tune
         found |= dict(zip(others, embedder.embed(others), strict=True)) if others else {}
     rows = torch.stack(list(found.values())) if found else vectors[:0]
     far = _far(rows, vectors, _TOO_NEAR.get(files.variant, _TOO_NEAR_CLIP))
-    return TuneWords(
-        texts, nn.Parameter(vectors), truth, tuple(found), rows, far, embedder.space, file
-    )
+    return TuneWords(texts, nn.Parameter(vectors), truth, rows, far, embedder.space, file)
 
 
 def _texts(names: Sequence[str], synonyms: Sequence[Sequence[str]]) -> dict[str, list[int]]:
