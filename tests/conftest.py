@@ -1,6 +1,10 @@
 """What all tests need."""
 
 import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves helpers unimportable
 
 # A shell starts its background jobs with SIGINT ignored, and nohup with SIGHUP; children inherit
 # that. The tests of signals, and the processes that they start, need Python's own handlers.

@@ -5,25 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from pixels import noise, pillow
 
 from ape_cuda_ops.backends.base import Kernels
 from ape_cuda_ops.backends.embedding_bag import EMBEDDING_BAG
 from ape_cuda_ops.resize import resize_bytes, resize_tensor
 
 SIDES = st.one_of(st.integers(1, 40), st.integers(1, 400))
-
-
-def noise(height, width, seed=0):
-    """Extremes and steps, where rounding shows."""
-    random = np.random.default_rng(seed)
-    image = random.integers(0, 256, (height, width, 3), np.uint8)
-    image[random.random((height, width)) < 0.3] = 255
-    return image
-
-
-def pillow(image, size):
-    return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def by_torch(image, size):

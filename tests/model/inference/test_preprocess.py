@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from PIL import Image
+from pixels import noise, pillow
 
 from ape_model import perceiver as perceiving
 from ape_model.config import NANO, PRESETS
@@ -17,18 +17,6 @@ from ape_model.perceiver import ApePerceiver
 from ape_stream.types import Frame, PromptSet
 
 SIDES = st.one_of(st.integers(1, 40), st.integers(1, 400))
-
-
-def noise(height, width, seed=0):
-    """Extremes and steps, where rounding shows."""
-    random = np.random.default_rng(seed)
-    image = random.integers(0, 256, (height, width, 3), np.uint8)
-    image[random.random((height, width)) < 0.3] = 255
-    return image
-
-
-def pillow(image, size):
-    return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def test_a_frame_is_flipped_to_rgb_and_normalised():
