@@ -78,7 +78,7 @@ def tint(
         image: (H, W, 3) uint8, writable.
         regions: N masks inside it.
         colours: (N, 3) uint8 in the image's channel order.
-        opacity: of the colour, 0..1.
+        opacity: Of the colour, 0..1.
     """
     corners = masks.boxes([region for region in regions if region.bitmap.size]).astype(int)
     if not len(corners):

@@ -11,7 +11,7 @@
     ├── SinkError             an output cannot be written
     ├── StoppedError          a run was stopped before its files were read to their end
     ├── WireError             bytes are not a message of ours
-    └── PipelineError         a stage failed while running; ``__cause__`` says why
+    └── PipelineError         a stage failed while running; `__cause__` says why
 
 A message is one line that says what to do. The command line prints it without a traceback.
 """
@@ -81,7 +81,7 @@ class WireError(ApeStreamError):
 
 
 class PipelineError(ApeStreamError):
-    """A stage of a running pipeline failed; ``__cause__`` holds the stage's own error."""
+    """A stage of a running pipeline failed; `__cause__` holds the stage's own error."""
 
     @classmethod
     def of(cls, stage: str, error: BaseException) -> Self:

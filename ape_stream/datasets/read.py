@@ -43,7 +43,7 @@ def read_instances(
         path: A COCO file of instances; a folder of Pascal VOC; a `data.yaml` of YOLO, or its
             folder.
         images: Folder of the images; None: where the format keeps them.
-        split: train, val or test, of a set that names splits; None: train where there is one, else
+        split: Train, val or test, of a set that names splits; None: train where there is one, else
             everything.
 
     Raises:

@@ -63,7 +63,7 @@ def _corners(outline: NDArray[np.int32]) -> NDArray[np.int32]:
 def seamed_ring(parts: list[masks.Polygon], mask: Mask) -> NDArray[np.int32]:
     """All outlines of a mask as one ring, (P, 2) int32 pixel centres.
 
-    ``cv2.fillPoly(canvas, [ring], 1)`` gives a connected mask back exactly. A seam leads to each
+    `cv2.fillPoly(canvas, [ring], 1)` gives a connected mask back exactly. A seam leads to each
     hole and back: by the even-odd rule it cancels itself, and its own pixels are of the mask, as
     it runs straight left from the hole. A seam between two parts draws a line where no mask is.
 

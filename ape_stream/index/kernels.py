@@ -35,8 +35,8 @@ def _candidates(pairs: Any, levels: Any, slopes: Any, keys: Any) -> int:
 
     Args:
         pairs: (O,) segments, (O,) words, (O,) bounds without middles, and (P,) what each needs.
-        levels: first, middle, middle_step, spread, longest_rest, codes, rest and order, where those
-            of float16 are uint16; and what each of these is, (65536,) float32.
+        levels: The fields first, middle, middle_step, spread, longest_rest, codes, rest and order,
+            where those of float16 are uint16; and what each of these is, (65536,) float32.
         slopes: (P, C) texts, (P,) lengths, (P, k) of codes and (P,) of rests.
         keys: (32 O,) int64, gets row * P + word of each.
 

@@ -33,9 +33,9 @@ def upsampled(
     """(K, h, w) maps at every pixel of a frame, (K, H, W) float32, as `from_logits` reads them.
 
     Args:
-        maps: finite.
-        size: height and width of the frame, pixels.
-        filled: rows and columns of the maps that the frame fills.
+        maps: Finite.
+        size: Height and width of the frame, pixels.
+        filled: Rows and columns of the maps that the frame fills.
     """
     rows, cols = axis(size[0], filled[0], maps.shape[1]), axis(size[1], filled[1], maps.shape[2])
     wide = lerp(maps.take(cols.lower, 2), maps.take(cols.upper, 2), cols.share)  # (K, h, W)
@@ -56,8 +56,8 @@ def argmax_upsampled(
     Args:
         values: (K, h, w) float32, finite, at most 65,535 maps.
         gates: (K, h, w) or, one for all, (1, h, w): open where the upsampled gate is at least 1.
-        size: height and width of the frame, pixels.
-        filled: rows and columns of the maps that the frame fills.
+        size: Height and width of the frame, pixels.
+        filled: Rows and columns of the maps that the frame fills.
 
     Returns:
         (H, W) uint16: 0 where the gate of the largest is closed, else its position + 1.

@@ -119,7 +119,7 @@ def boxes(masks: Sequence[Mask]) -> NDArray[np.float32]:
 def polygons(mask: Mask) -> list[Polygon]:
     """The connected parts (8-neighbours) of a mask with their holes.
 
-    ``cv2.fillPoly(canvas, [p.outer, *p.holes], 1)`` for every part gives the mask back exactly:
+    `cv2.fillPoly(canvas, [p.outer, *p.holes], 1)` for every part gives the mask back exactly:
     cv2's outlines run through the mask's own border pixels and fillPoly draws its outlines too.
     """
     if mask.bitmap.size == 0:
@@ -142,7 +142,7 @@ def polygons(mask: Mask) -> list[Polygon]:
 def paint_order(masks: Sequence[Mask]) -> NDArray[np.intp]:
     """Positions from the largest to the smallest mask: small ones end up on top.
 
-    Of two equal ones the later is painted first, as ``supervision`` does.
+    Of two equal ones the later is painted first, as `supervision` does.
     """
     # Flipped, not sorted by the negative area: only so the later of two equal ones comes first.
     return np.flip(np.argsort([area(mask) for mask in masks], kind="stable")).astype(np.intp)
@@ -155,8 +155,8 @@ def label_map(
 
     Args:
         masks: N masks inside the frame.
-        size: height and width of the frame, pixels.
-        values: what each mask paints, 1..65535; None paints position + 1.
+        size: Height and width of the frame, pixels.
+        values: What each mask paints, 1..65535; None paints position + 1.
 
     Raises:
         ValueError: a mask is outside the frame, or a value does not fit.

@@ -69,9 +69,9 @@ def _check_runs(runs: NDArray[np.int64], shape: tuple[int, int]) -> None:
 
 
 def encode_rle(mask: Mask, size: tuple[int, int]) -> dict[str, Any]:
-    """Compress a mask as COCO does: ``{"size": [H, W], "counts": bytes}``.
+    """Compress a mask as COCO does: `{"size": [H, W], "counts": bytes}`.
 
-    Byte-equal to ``pycocotools.mask.encode`` of the dense mask. COCO counts run lengths down the
+    Byte-equal to `pycocotools.mask.encode` of the dense mask. COCO counts run lengths down the
     columns, zeros first; inside the crop they come from the differences along each column.
 
     Raises:
@@ -104,7 +104,7 @@ def frame_run_lengths(mask: Mask, size: tuple[int, int]) -> NDArray[np.int64]:
 
 
 def decode_rle(rle: Mapping[str, Any]) -> Mask:
-    """Read ``{"size": [H, W], "counts": ...}`` with counts as bytes, text or a list of lengths.
+    """Read `{"size": [H, W], "counts": ...}` with counts as bytes, text or a list of lengths.
 
     Not by `pycocotools.mask.decode`: where counts are too short for the frame, it returns memory
     that was never written.

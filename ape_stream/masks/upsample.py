@@ -39,9 +39,9 @@ def from_logits(
     The map covers the network's canvas, on which the resized frame fills the top left `filled`
     part and padding the rest. Frame pixel i of n reads the map at (i + 0.5) * filled / n - 0.5,
     clamped to the map, by ONE bilinear interpolation. That is the convention align_corners=False:
-    equal to ``F.interpolate(logits, scale_factor=n / filled, mode="bilinear",
-    recompute_scale_factor=False)`` cut to the frame, and with a frame that fills its canvas to
-    ``F.interpolate(logits, size)``. (Two steps, map to canvas and canvas to frame, would blur
+    equal to `F.interpolate(logits, scale_factor=n / filled, mode="bilinear",
+    recompute_scale_factor=False)` cut to the frame, and with a frame that fills its canvas to
+    `F.interpolate(logits, size)`. (Two steps, map to canvas and canvas to frame, would blur
     twice.) Columns are interpolated before rows, every product and sum is rounded to float32: so
     does `mask_pack` on a GPU, whose masks are the same to the pixel. Only the extent of the mask
     is computed: a bilinear value is at most the largest of its four neighbours, so no pixel
@@ -49,10 +49,10 @@ def from_logits(
 
     Args:
         logits: (h, w) float32, finite.
-        size: height and width of the frame, pixels, at least 1.
-        filled: rows and columns of the map that the frame fills, each in (0, h] and (0, w], may
+        size: Height and width of the frame, pixels, at least 1.
+        filled: Rows and columns of the map that the frame fills, each in (0, h] and (0, w], may
             be fractional (a frame resized to 683 rows at stride 4 fills 170.75); None = all.
-        threshold: true where the logit is greater; 0 means a probability above one half.
+        threshold: True where the logit is greater; 0 means a probability above one half.
 
     Raises:
         ValueError: `filled` is not inside the map.

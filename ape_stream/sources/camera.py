@@ -27,11 +27,11 @@ class CameraSource(Closing):
     """A local camera; time is that of its first frame onwards.
 
     Args:
-        spec: a device number (`0`, `camera://0`) or path (`/dev/video0`).
-        name: of the stream, written into every frame; None for the spec itself.
-        width: wanted width in pixels; None leaves it to the camera.
-        height: wanted height in pixels; likewise.
-        fps: wanted frames per second; likewise.
+        spec: A device number (`0`, `camera://0`) or path (`/dev/video0`).
+        name: Of the stream, written into every frame; None for the spec itself.
+        width: Wanted width in pixels; None leaves it to the camera.
+        height: Wanted height in pixels; likewise.
+        fps: Wanted frames per second; likewise.
 
     Raises:
         SourceError: on entering, there is no such camera; while reading, it went away.

@@ -34,10 +34,10 @@ class ImagesSource(Closing):
     """Images in natural order (frame2 before frame10), one every `1 / fps` seconds.
 
     Args:
-        spec: an image; a directory; a pattern (`shots/*.png`, `frame_%04d.png`); or a `.txt` file
+        spec: An image; a directory; a pattern (`shots/*.png`, `frame_%04d.png`); or a `.txt` file
             with a path a line, relative to itself.
-        name: of the stream, written into every frame; None for the spec itself.
-        fps: images per second of the stream's clock, above 0.
+        name: Of the stream, written into every frame; None for the spec itself.
+        fps: Images per second of the stream's clock, above 0.
 
     Raises:
         SourceError: on entering, nothing is there; while reading, no image can be read.

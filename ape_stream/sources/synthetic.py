@@ -114,8 +114,8 @@ class SyntheticSource(Closing):
     """Frames of a world's video.
 
     Args:
-        spec: the address, see the head of this file.
-        name: the stream's name.
+        spec: The address, see the head of this file.
+        name: The stream's name.
 
     Raises:
         UsageError: the address cannot be understood, or no such world is installed.

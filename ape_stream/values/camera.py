@@ -86,7 +86,7 @@ class Camera:
             k: (9,) rows of the camera matrix K.
             distortion: Coefficients.
             model: One of `DISTORTION_MODELS`, or empty.
-            roi: x, y, width and height of the region on the sensor; a width of 0 is all of it.
+            roi: X, y, width and height of the region on the sensor; a width of 0 is all of it.
             binning: Pixels that are one, across and down; 0 counts as 1.
 
         Raises:

@@ -1,4 +1,4 @@
-"""``ape-stream bench ops`` and ``resize``: backends and their baselines, in one interleaved run."""
+"""`ape-stream bench ops` and `resize`: backends and their baselines, in one interleaved run."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class OpsTiming:
     case: str
     """Key of :data:`CASES`."""
     backend: str
-    """Name of the backend; ``reference`` is grid_sample, the baseline."""
+    """Name of the backend; `reference` is grid_sample, the baseline."""
     cpu_s: float
     """Median CPU seconds of a call, all threads together."""
     wall_s: float
@@ -91,7 +91,7 @@ class OpsTiming:
     least_bytes: int
     """Bytes that every implementation must move: each tensor once."""
     floor_fraction: float
-    """Time of copying ``least_bytes`` divided by ``wall_s``; 1 is the limit of the memory."""
+    """Time of copying `least_bytes` divided by `wall_s`; 1 is the limit of the memory."""
 
 
 def layer_inputs(name: str) -> tuple[list[Tensor], list[tuple[int, int]]]:
@@ -155,10 +155,10 @@ def measure(
     """All backends of a device on one case, from locations and weights as grid_sample takes them.
 
     Args:
-        case: key of `CASES`.
-        repeats: number of rounds.
-        device: where to compute.
-        dtype: dtype of the values; locations and weights are float32.
+        case: Key of `CASES`.
+        repeats: Number of rounds.
+        device: Where to compute.
+        dtype: Dtype of the values; locations and weights are float32.
     """
     tensors, shapes = layer_inputs(case)
     value, points, offsets, logits = (tensor.to(device) for tensor in tensors)

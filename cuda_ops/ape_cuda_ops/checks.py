@@ -34,7 +34,7 @@ def _same_device(**tensors: Tensor) -> None:
 
 
 def _rank(name: str, tensor: Tensor, axes: str) -> None:
-    """``tensor`` has as many axes as ``axes`` lists."""
+    """`tensor` has as many axes as `axes` lists."""
     rank = axes.count(",") + 1
     if tensor.dim() != rank:
         raise ValueError(f"{name} must be [{axes}] with {rank} axes, got shape {_shape(tensor)}")
@@ -45,13 +45,13 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
 
 
 def _expect(name: str, tensor: Tensor, expected: tuple[int, ...], why: str) -> None:
-    """``tensor`` has the expected shape."""
+    """`tensor` has the expected shape."""
     if _shape(tensor) != expected:
         raise ValueError(f"{name} must be {expected} ({why}), got {_shape(tensor)}")
 
 
 def _dtype(name: str, tensor: Tensor, allowed: tuple[torch.dtype, ...], why: str = "") -> None:
-    """``tensor`` has one of the allowed dtypes."""
+    """`tensor` has one of the allowed dtypes."""
     if tensor.dtype not in allowed:
         names = " or ".join(str(dtype) for dtype in dict.fromkeys(allowed))
         raise TypeError(f"{name} must be {names}{why}, got {tensor.dtype}")
@@ -77,11 +77,11 @@ def _check_value(value: Tensor, shapes: Sequence[tuple[int, int]]) -> torch.dtyp
 def check_msda(
     value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> None:
-    """Arguments of ``msda``.
+    """Arguments of `msda`.
 
     Raises:
-        TypeError: A dtype is not one the operator computes in.
-        ValueError: Rank, shape, device or layout do not fit.
+        TypeError: a dtype is not one the operator computes in.
+        ValueError: rank, shape, device or layout do not fit.
     """
     exact = _check_value(value, shapes)
     # Ranks first: the lines below index the shapes.
@@ -104,11 +104,11 @@ def check_msda_fused(
     logits: Tensor,
     shapes: Sequence[tuple[int, int]],
 ) -> None:
-    """Arguments of ``msda_fused``.
+    """Arguments of `msda_fused`.
 
     Raises:
-        TypeError: A dtype is not one the operator computes in.
-        ValueError: Rank, shape, device or layout do not fit.
+        TypeError: a dtype is not one the operator computes in.
+        ValueError: rank, shape, device or layout do not fit.
     """
     exact = _check_value(value, shapes)
     _rank("reference", reference, "B, Q, L, 2 or 4")
@@ -128,11 +128,11 @@ def check_msda_fused(
 
 
 def check_boxes(boxes: Tensor, scores: Tensor, groups: Tensor) -> None:
-    """Arguments of ``nms_grouped``.
+    """Arguments of `nms_grouped`.
 
     Raises:
-        TypeError: A dtype is not one the operator computes in.
-        ValueError: Rank, shape, device or layout do not fit.
+        TypeError: a dtype is not one the operator computes in.
+        ValueError: rank, shape, device or layout do not fit.
     """
     _rank("boxes", boxes, "N, 4")
     N = len(boxes)
@@ -146,11 +146,11 @@ def check_boxes(boxes: Tensor, scores: Tensor, groups: Tensor) -> None:
 
 
 def check_masks(logits: Tensor, size: tuple[int, int], filled: tuple[float, float]) -> None:
-    """Arguments of ``mask_pack``.
+    """Arguments of `mask_pack`.
 
     Raises:
-        TypeError: A dtype is not one the operator computes in.
-        ValueError: Rank, size, filled part or layout do not fit.
+        TypeError: a dtype is not one the operator computes in.
+        ValueError: rank, size, filled part or layout do not fit.
     """
     _rank("logits", logits, "N, H, W")
     _dtype("logits", logits, VALUE_DTYPES[:3])

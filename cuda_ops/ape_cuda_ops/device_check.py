@@ -4,7 +4,7 @@
 
 The result is kept with the compiled kernels, in one file per check, device, driver, launcher and
 sources: a check that passed is not run again, and one that failed, or during which the process
-died, is not tried again. ``APE_STREAM_SKIP_DEVICE_CHECK=1`` skips all checks.
+died, is not tried again. `APE_STREAM_SKIP_DEVICE_CHECK=1` skips all checks.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ class Record:
     """The result of one check on one device."""
 
     check: str
-    """What was checked: ``kernels``, ``CUDA graph``, ``upload``."""
+    """What was checked: `kernels`, `CUDA graph`, `upload`."""
     device: str
     """Name of the GPU."""
     driver: str
     """CUDA version of its driver."""
     launcher: str
-    """What starts kernels there: ``cupy``, ``driver`` or ``none``."""
+    """What starts kernels there: `cupy`, `driver` or `none`."""
     state: str
-    """``passed``, ``failed`` or ``running``."""
+    """`passed`, `failed` or `running`."""
     detail: str = ""
     """Why it failed; the process id while it runs."""
 
@@ -69,13 +69,13 @@ def check_once(
     Does nothing inside a CUDA graph capture, where nothing can be compared.
 
     Args:
-        check: name of the check, for messages.
-        device: the device to check.
-        run: compares with a reference; raises DeviceCheckError or RuntimeError.
-        sources: files whose change makes an old result invalid.
+        check: Name of the check, for messages.
+        device: The device to check.
+        run: Compares with a reference; raises DeviceCheckError or RuntimeError.
+        sources: Files whose change makes an old result invalid.
 
     Raises:
-        DeviceCheckError: The check failed, now or before.
+        DeviceCheckError: the check failed, now or before.
     """
     if os.environ.get(SKIP) or _is_capturing(device):
         return
@@ -140,8 +140,8 @@ def check_kernels(kernels: Kernels, device: torch.device) -> None:
     With two levels and two points, so compiling the kernels takes about a second.
 
     Raises:
-        DeviceCheckError: A result differs.
-        BackendError: A kernel cannot be compiled or started.
+        DeviceCheckError: a result differs.
+        BackendError: a kernel cannot be compiled or started.
     """
     for dtype, axes in ((torch.float32, 2), (torch.float16, 4), (torch.bfloat16, 2)):
         _check_forward(kernels, device, dtype, axes)

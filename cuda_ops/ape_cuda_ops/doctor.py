@@ -1,4 +1,4 @@
-"""The lines of ``ape-stream doctor`` about kernels."""
+"""The lines of `ape-stream doctor` about kernels."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The operators torch knows: deformable attention, its gradients, NMS and mask packing.
 
-They are registered as ``torch.ops.ape_stream.*``, so they work under autocast, autograd,
-``torch.compile(fullgraph=True)`` and ``torch.export`` (one node). The registry chooses what
+They are registered as `torch.ops.ape_stream.*`, so they work under autocast, autograd,
+`torch.compile(fullgraph=True)` and `torch.export` (one node). The registry chooses what
 computes them, by device.
 """
 
@@ -30,7 +30,7 @@ def msda(
 
     Args:
         value: (B, S, H, D) float32, float16, bfloat16 or float64, the levels in order.
-        shapes: height and width of each of the 1 to 8 levels, as Python integers.
+        shapes: Height and width of each of the 1 to 8 levels, as Python integers.
         locations: (B, Q, H, L, P, 2) xy as fractions of the level, float32 (float64 for
             float64 values). Outside of [0, 1] and NaN read zero.
         weights: (B, Q, H, L, P), the dtype of value or of locations.
@@ -39,8 +39,8 @@ def msda(
         (B, Q, H * D) in the dtype of value; sums are taken in float32 at least.
 
     Raises:
-        TypeError: A dtype does not fit.
-        ValueError: A shape, device or layout does not fit; the message names both sides.
+        TypeError: a dtype does not fit.
+        ValueError: a shape, device or layout does not fit; the message names both sides.
     """
     checks.check_msda(value, shapes, locations, weights)
     weights = weights.to(locations.dtype)
@@ -64,14 +64,14 @@ def msda_fused(
         offsets: (B, Q, H, L, P, 2) in pixels of the level (points) or in halves of the box
             divided by P (boxes); the dtype of value or float32.
         logits: (B, Q, H, L * P), the dtype of offsets.
-        shapes: height and width of each of the 1 to 8 levels, as Python integers.
+        shapes: Height and width of each of the 1 to 8 levels, as Python integers.
 
     Returns:
         (B, Q, H * D) in the dtype of value; sums are taken in float32 at least.
 
     Raises:
-        TypeError: A dtype does not fit.
-        ValueError: A shape, device or layout does not fit; the message names both sides.
+        TypeError: a dtype does not fit.
+        ValueError: a shape, device or layout does not fit; the message names both sides.
     """
     checks.check_msda_fused(value, reference, offsets, logits, shapes)
     if value.dtype == torch.float64:
@@ -93,15 +93,15 @@ def nms_grouped(
         groups: (N,) int64, for example the level, class or image; boxes of different groups never
             suppress each other. A box whose group is not in [0, count) is padding: it is not kept
             and suppresses nothing.
-        count: number of groups, empty ones included.
-        threshold: intersection over union above which the box with the lower score is suppressed.
+        count: Number of groups, empty ones included.
+        threshold: Intersection over union above which the box with the lower score is suppressed.
 
     Returns:
-        (N,) bool in the order of ``boxes``: which are kept.
+        (N,) bool in the order of `boxes`: which are kept.
 
     Raises:
-        TypeError: A dtype does not fit.
-        ValueError: A shape, device or layout does not fit.
+        TypeError: a dtype does not fit.
+        ValueError: a shape, device or layout does not fit.
     """
     checks.check_boxes(boxes, scores, groups)
     # Two stable sorts: by group, and by falling score in each. Padding comes before or after all.
@@ -127,18 +127,18 @@ def mask_pack(
 
     Args:
         logits: (N, h, w) float32, float16 or bfloat16.
-        size: height H and width W of the masks in pixels.
-        filled: rows and columns of the map that the masks cover, from its top left corner, in
+        size: Height H and width W of the masks in pixels.
+        filled: Rows and columns of the map that the masks cover, from its top left corner, in
             (0, h] and (0, w]; may be fractional; None = all.
-        threshold: a pixel is set where its logit is above this (0 is probability 1/2).
+        threshold: A pixel is set where its logit is above this (0 is probability 1/2).
 
     Returns:
         (N, H, ceil(W / 32)) int32; bit k of word j is pixel 32 j + k of the row, bits beyond W
         are 0.
 
     Raises:
-        TypeError: The dtype does not fit.
-        ValueError: A shape, the filled part or the layout does not fit.
+        TypeError: the dtype does not fit.
+        ValueError: a shape, the filled part or the layout does not fit.
     """
     rows, cols = filled or (float(logits.shape[-2]), float(logits.shape[-1]))
     checks.check_masks(logits, size, (rows, cols))
@@ -151,7 +151,7 @@ def _flat(shapes: Sequence[tuple[int, int]]) -> list[int]:
 
 
 def _pairs(sides: Sequence[int]) -> list[tuple[int, int]]:
-    """The inverse of :func:`_flat`."""
+    """The inverse of `_flat`."""
     return list(zip(sides[::2], sides[1::2], strict=True))
 
 
@@ -259,8 +259,8 @@ def _through_locations(
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of offsets and reference from those of the pixel coordinates, by the chain rule.
 
-    Points: ``pixel = centre * size + offset - 1/2``, so the gradient of the offset is that of the
-    pixel. Boxes: ``pixel = (centre + offset / P * side / 2) * size - 1/2``.
+    Points: `pixel = centre * size + offset - 1/2`, so the gradient of the offset is that of the
+    pixel. Boxes: `pixel = (centre + offset / P * side / 2) * size - 1/2`.
     """
     by_location = by_pixel * level_sizes(shapes, by_pixel)[:, None, :]  # (B, Q, H, L, P, 2)
     by_centre = by_location.sum((2, 4)) if wants_reference else None  # (B, Q, L, 2)

@@ -2,7 +2,7 @@
 
 On a CPU the order is C++ (compiled at first use), numba (if installed), embedding_bag (always
 there); on a GPU the CUDA kernels, then embedding_bag with a warning. At the first use of a GPU its
-kernels are compared with their references (`device_check`). ``APE_STREAM_KERNELS=<name>`` forces
+kernels are compared with their references (`device_check`). `APE_STREAM_KERNELS=<name>` forces
 one backend: if it cannot work here, that is an error that lists what exists.
 """
 
@@ -34,9 +34,9 @@ class Backend:
     """One way to compute the operators."""
 
     name: str
-    """Its name in ``APE_STREAM_KERNELS``."""
+    """Its name in `APE_STREAM_KERNELS`."""
     module: str
-    """``module:object``; the object is a :class:`~ape_cuda_ops.backends.base.Kernels`."""
+    """`module:object`; the object is a `Kernels`."""
     devices: frozenset[str]
     """Types of the devices whose tensors it takes."""
     rank: int
@@ -63,7 +63,7 @@ def load(name: str) -> Kernels:
     """The kernels of one backend, compiled or ready to compile.
 
     Raises:
-        BackendError: There is no such backend, or it cannot work here (remembered).
+        BackendError: there is no such backend, or it cannot work here (remembered).
     """
     # `cache` keeps results but not errors: a compiler that failed must not run again every call.
     failed = _failures.get(name)
@@ -85,15 +85,15 @@ _failures: dict[str, BackendError] = {}
 
 
 def forced() -> str | None:
-    """The name in ``APE_STREAM_KERNELS``, or None when it is unset or empty."""
+    """The name in `APE_STREAM_KERNELS`, or None when it is unset or empty."""
     return os.environ.get(FORCE) or None
 
 
 def choose(device: torch.device) -> Kernels:
-    """The kernels that compute on ``device``.
+    """The kernels that compute on `device`.
 
     Raises:
-        BackendError: The forced backend does not exist, does not take this device or cannot
+        BackendError: the forced backend does not exist, does not take this device or cannot
             work here.
     """
     return load(_name(device, forced()))
@@ -130,7 +130,7 @@ def _make_ready(backend: Backend, device: torch.device) -> None:
     """Load a backend and, at the first use of a device, check it there.
 
     Raises:
-        BackendError: It cannot work here.
+        BackendError: it cannot work here.
     """
     kernels = load(backend.name)
     if backend.checked:
@@ -139,10 +139,10 @@ def _make_ready(backend: Backend, device: torch.device) -> None:
 
 
 def backend_in_use(device: str | torch.device = "cpu") -> str:
-    """Name of the backend that computes on ``device``; chosen now if nothing ran yet.
+    """Name of the backend that computes on `device`; chosen now if nothing ran yet.
 
     Raises:
-        BackendError: The forced backend does not fit.
+        BackendError: the forced backend does not fit.
     """
     device = torch.device(device)
     # "cuda" and "cuda:0" must be one entry of the cache: tensors always name an index.

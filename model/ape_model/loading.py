@@ -144,10 +144,10 @@ def load_text_encoder(
     """Load the text tower of a model.
 
     Args:
-        files: of the model; its text weights must be here.
-        device: where the tower runs; nano's always runs on the CPU, in float32.
-        dtype: arithmetic of the tower.
-        pooling: how word states become one vector; nano's tower has its own.
+        files: Of the model; its text weights must be here.
+        device: Where the tower runs; nano's always runs on the CPU, in float32.
+        dtype: Arithmetic of the tower.
+        pooling: How word states become one vector; nano's tower has its own.
 
     Raises:
         PromptTextError: the text weights are not here.
@@ -179,11 +179,11 @@ def open_embedder(
     """Make what turns a model's prompts into embeddings; loads no weights yet.
 
     Args:
-        files: of the model.
-        device: where the text tower would run.
-        bank: file of embeddings that came with the model.
-        pooling: how word states become one vector.
-        cache: folder of the shared cache; None for the user's own.
+        files: Of the model.
+        device: Where the text tower would run.
+        bank: File of embeddings that came with the model.
+        pooling: How word states become one vector.
+        cache: Folder of the shared cache; None for the user's own.
 
     Raises:
         BankError: the bank cannot be read, belongs to another model or has another width.

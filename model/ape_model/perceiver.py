@@ -63,17 +63,17 @@ class ApePerceiver:
 
     Args:
         model: "nano", "street", a model that was imported or pulled, or the path of one.
-        threshold: lowest score kept for prompts without one of their own, 0..1.
-        device: where the network runs: "auto" (the first GPU, else the CPU), "cpu", "cuda:1" ...
-        canvas: long side of the image that the network sees, pixels; None for the model's own
+        threshold: Lowest score kept for prompts without one of their own, 0..1.
+        device: Where the network runs: "auto" (the first GPU, else the CPU), "cpu", "cuda:1" ...
+        canvas: Long side of the image that the network sees, pixels; None for the model's own
             (nano: 256, for wide and tall images up to 384 at no more pixels than those of 4:3).
-        official: classify prompts as the official code does: a space in one makes all sentences.
-        bank: file of prompt embeddings made by `ape-stream prompts embed`.
-        dtype: arithmetic of the network: "float32", or "bfloat16" or "float16", which are faster
+        official: Classify prompts as the official code does: a space in one makes all sentences.
+        bank: File of prompt embeddings made by `ape-stream prompts embed`.
+        dtype: Arithmetic of the network: "float32", or "bfloat16" or "float16", which are faster
             where the hardware has them and round (`ape-stream bench model` measures how much).
-        per_prompt: most regions of one prompt in one frame.
-        map_rule: how queries paint semantic maps: "paper", "sum" or "max" (docs/how-to/maps.md).
-        map_threshold: lowest score of a query whose mask gives pixels of a semantic map to prompts,
+        per_prompt: Most regions of one prompt in one frame.
+        map_rule: How queries paint semantic maps: "paper", "sum" or "max" (docs/how-to/maps.md).
+        map_threshold: Lowest score of a query whose mask gives pixels of a semantic map to prompts,
             0..1; 0 gives every pixel to one, None takes the thresholds of the prompts.
 
     Raises:

@@ -39,14 +39,14 @@ def facts_of(
     """What scores the states of a network later.
 
     Args:
-        files: of the model.
-        network: in its arithmetic.
-        embedder: of its prompts.
-        config: of the network, and how large it sees images.
-        weights: digest of the files.
-        threshold: lowest score kept for prompts without one of their own.
-        per_prompt: most regions of one prompt in one frame.
-        stuff: clean texts that are stuff.
+        files: Of the model.
+        network: In its arithmetic.
+        embedder: Of its prompts.
+        config: Of the network, and how large it sees images.
+        weights: Digest of the files.
+        threshold: Lowest score kept for prompts without one of their own.
+        per_prompt: Most regions of one prompt in one frame.
+        stuff: Clean texts that are stuff.
     """
     dtype = network.alignment.log_scale.dtype
 
@@ -82,12 +82,12 @@ def queries_of(
     """The queries of each image of a batch, which are the same for any names.
 
     Args:
-        network: what made them.
-        products: its masks.
-        features: of `runner.encode_image`.
-        prompts: of each pass.
-        heads: of `runner.head`, of each pass; there may be none.
-        facts: of the network.
+        network: What made them.
+        products: Its masks.
+        features: Of `runner.encode_image`.
+        prompts: Of each pass.
+        heads: Of `runner.head`, of each pass; there may be none.
+        facts: Of the network.
     """
     passes = zip(prompts, heads, strict=True)
     outputs = next((head for one, head in passes if one.vectors is not None), None)

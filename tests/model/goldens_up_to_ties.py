@@ -37,7 +37,7 @@ def golden_rows(ours, queries, prompts, logits, boxes, size):
         prompts: (K,) of the golden.
         logits: (Q, P) that ours were selected from.
         boxes: (Q, 4) cx, cy, w, h in 0..1.
-        size: height and width in pixels that boxes are scaled to.
+        size: Height and width in pixels that boxes are scaled to.
     """
     columns, scores = logits.shape[1], logits.sigmoid()
     assert_same_order(

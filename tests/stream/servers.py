@@ -16,10 +16,10 @@ class Broadcast:
     """A TCP server that sends one clip per connection, as fast as it goes.
 
     Args:
-        clips: bytes for the first connection, the second, ...
-        hold_s: how long a connection stays open after its clip.
-        away_s: how long the server is gone before each connection but the first.
-        port: where it listens; 0 for any.
+        clips: Bytes for the first connection, the second, ...
+        hold_s: How long a connection stays open after its clip.
+        away_s: How long the server is gone before each connection but the first.
+        port: Where it listens; 0 for any.
     """
 
     def __init__(self, *clips, hold_s=0.0, away_s=0.0, port=0):

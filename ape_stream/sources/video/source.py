@@ -35,18 +35,18 @@ class VideoSource(Closing):
     one frame, a live stream by as long as it was away.
 
     Args:
-        spec: a path, or a URL that FFmpeg opens (rtsp, http, tcp, udp, rtmp).
-        name: of the stream, written into every frame; None for the spec itself.
-        stream: which of the container's video streams, counted from 0.
-        live: whether frames come as they happen, so that old ones may be dropped and an end is an
+        spec: A path, or a URL that FFmpeg opens (rtsp, http, tcp, udp, rtmp).
+        name: Of the stream, written into every frame; None for the spec itself.
+        stream: Which of the container's video streams, counted from 0.
+        live: Whether frames come as they happen, so that old ones may be dropped and an end is an
             interruption. None: what has a length (a file, a playlist with an end) is not live.
-        square_pixels: whether frames whose pixels are not square are stretched until they are,
+        square_pixels: Whether frames whose pixels are not square are stretched until they are,
             so that what is round looks round; False leaves the pixels as they are stored.
-        open_timeout_s: limit for opening, seconds.
-        read_timeout_s: silence after which the connection counts as lost, seconds.
-        reconnect_s: how long a lost live stream is tried again before the source fails, seconds;
+        open_timeout_s: Limit for opening, seconds.
+        read_timeout_s: Silence after which the connection counts as lost, seconds.
+        reconnect_s: How long a lost live stream is tried again before the source fails, seconds;
             0 takes its end for the end.
-        wait_s: how long a URL that does not open is tried again at the start, seconds.
+        wait_s: How long a URL that does not open is tried again at the start, seconds.
 
     Raises:
         SourceError: on entering, it cannot be opened, has no such stream, or holds no video;

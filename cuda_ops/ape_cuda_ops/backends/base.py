@@ -22,7 +22,7 @@ __all__ = ["Kernels"]
 class Kernels(ABC):
     """The operators of one backend.
 
-    ``reference`` selects the input form: with a reference, the second and third input are offsets
+    `reference` selects the input form: with a reference, the second and third input are offsets
     and logits; without one they are sampling locations and attention weights.
     """
 
@@ -30,7 +30,7 @@ class Kernels(ABC):
         """Compile or load now.
 
         Raises:
-            BackendError: The kernels cannot work here.
+            BackendError: the kernels cannot work here.
         """
 
     @abstractmethod
@@ -46,14 +46,14 @@ class Kernels(ABC):
 
         Args:
             value: (B, S, H, D).
-            shapes: height and width of each of the L levels.
+            shapes: Height and width of each of the L levels.
             offsets_or_locations: (B, Q, H, L, P, 2).
             logits_or_weights: (B, Q, H, L * P) logits, or (B, Q, H, L, P) weights in the dtype
                 of the locations.
             reference: (B, Q, L, 2) points or (B, Q, L, 4) boxes, fractions of the image.
 
         Returns:
-            (B, Q, H * D) in the dtype of ``value``.
+            (B, Q, H * D) in the dtype of `value`.
         """
 
     @abstractmethod
@@ -66,7 +66,7 @@ class Kernels(ABC):
         logits_or_weights: Tensor,
         reference: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of :meth:`forward`, given the gradient of its output, (B, Q, H * D).
+        """Gradients of `forward`, given the gradient of its output, (B, Q, H * D).
 
         Returns:
             Gradients of value, coordinates and logits or weights, in the shapes of the inputs,
@@ -76,7 +76,7 @@ class Kernels(ABC):
         """
 
     def nms_grouped(self, boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:
-        """See :func:`ape_cuda_ops.backends.reference.nms_grouped`."""
+        """See `reference.nms_grouped`."""
         return reference_implementation.nms_grouped(boxes, starts, threshold)
 
     def mask_pack(
@@ -86,7 +86,7 @@ class Kernels(ABC):
         filled: tuple[float, float],
         threshold: float,
     ) -> Tensor:
-        """See :func:`ape_cuda_ops.backends.reference.mask_pack`."""
+        """See `reference.mask_pack`."""
         return reference_implementation.mask_pack(logits, size, filled, threshold)
 
     def resize_axis(self, image: NDArray[np.uint8], axis: int, pixels: int) -> NDArray[np.uint8]:
@@ -95,7 +95,7 @@ class Kernels(ABC):
         Args:
             image: (H, W, 3), contiguous, in the memory of the host.
             axis: 0 or 1.
-            pixels: of that axis in the result.
+            pixels: Of that axis in the result.
 
         Returns:
             (pixels, W, 3) or (H, pixels, 3), contiguous.

@@ -39,7 +39,7 @@ _COUNTS = ("H", "D", "L", "P", "axes", "bfloat16", "threads")
 
 
 class Arguments(ctypes.Structure):
-    """``struct Arguments`` of samples.h, where each field is explained."""
+    """`struct Arguments` of samples.h, where each field is explained."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in _POINTERS),
@@ -55,7 +55,7 @@ def _attention() -> ctypes.CDLL:
     """Compiled deformable attention.
 
     Raises:
-        CompileError: It cannot be compiled or loaded here.
+        CompileError: it cannot be compiled or loaded here.
     """
     library = _load("msda.cpp")
     for function in (library.msda_forward, library.msda_backward):
@@ -69,7 +69,7 @@ def _suppression() -> ctypes.CDLL:
     """Compiled non-maximum suppression.
 
     Raises:
-        CompileError: It cannot be compiled or loaded here.
+        CompileError: it cannot be compiled or loaded here.
     """
     # Products rounded by themselves, as the reference has them: an IoU may lie at the threshold.
     library = _load("nms.cpp", "-ffp-contract=off")
@@ -84,7 +84,7 @@ def _resizing() -> ctypes.CDLL:
     """Compiled resizing of bytes.
 
     Raises:
-        CompileError: It cannot be compiled or loaded here.
+        CompileError: it cannot be compiled or loaded here.
     """
     library = _load("resize.cpp")
     pointer, count = ctypes.c_void_p, ctypes.c_int64
@@ -98,7 +98,7 @@ def _load(name: str, *flags: str) -> ctypes.CDLL:
     """The library of one source file.
 
     Raises:
-        CompileError: It cannot be compiled or loaded here.
+        CompileError: it cannot be compiled or loaded here.
     """
     path = shared_library(FOLDER / name, flags)
     try:
@@ -145,7 +145,7 @@ class CppKernels(Kernels):
         """Compile or load now.
 
         Raises:
-            CompileError: The kernels cannot be compiled or loaded here.
+            CompileError: the kernels cannot be compiled or loaded here.
         """
         _attention()
         _suppression()
@@ -159,7 +159,7 @@ class CppKernels(Kernels):
         logits_or_weights: Tensor,
         reference: Tensor | None = None,
     ) -> Tensor:
-        """See :meth:`ape_cuda_ops.backends.base.Kernels.forward`."""
+        """See `Kernels.forward`."""
         B, _, H, D = value.shape
         # Named, so that converted copies live until the call returns.
         rows = _readable(value)
@@ -179,7 +179,7 @@ class CppKernels(Kernels):
         logits_or_weights: Tensor,
         reference: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See :meth:`ape_cuda_ops.backends.base.Kernels.backward`."""
+        """See `Kernels.backward`."""
         rows, output_grad = _readable(value), grad.float()
         coordinates, attention = offsets_or_locations.float(), logits_or_weights.float()
         # Values are added to by many samples, each coordinate and weight is written once.
@@ -194,7 +194,7 @@ class CppKernels(Kernels):
         return value_grad, coordinate_grad, attention_grad
 
     def nms_grouped(self, boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:
-        """See :func:`ape_cuda_ops.backends.reference.nms_grouped`."""
+        """See `reference.nms_grouped`."""
         boxes, starts = boxes.contiguous(), starts.contiguous()
         keep = torch.zeros(len(boxes), dtype=torch.bool)
         _suppression().nms_grouped(
@@ -203,7 +203,7 @@ class CppKernels(Kernels):
         return keep
 
     def resize_axis(self, image: NDArray[np.uint8], axis: int, pixels: int) -> NDArray[np.uint8]:
-        """See :meth:`ape_cuda_ops.backends.base.Kernels.resize_axis`."""
+        """See `Kernels.resize_axis`."""
         height, width, channels = image.shape
         first, weights = resize_taps(image.shape[axis], pixels)
         taps = first.ctypes.data, weights.ctypes.data, weights.shape[1], pixels

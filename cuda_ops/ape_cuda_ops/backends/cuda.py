@@ -34,7 +34,7 @@ MAX_GRID = 65535
 
 
 class MsdaArguments(ctypes.Structure):
-    """``struct MsdaArguments`` of msda.cu, where each field is explained."""
+    """`struct MsdaArguments` of msda.cu, where each field is explained."""
 
     _fields_ = (
         *(
@@ -59,7 +59,7 @@ class MsdaArguments(ctypes.Structure):
 
 
 class NmsArguments(ctypes.Structure):
-    """``struct NmsArguments`` of post.cu."""
+    """`struct NmsArguments` of post.cu."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("boxes", "starts", "keep")),
@@ -69,7 +69,7 @@ class NmsArguments(ctypes.Structure):
 
 
 class MaskArguments(ctypes.Structure):
-    """``struct MaskArguments`` of post.cu."""
+    """`struct MaskArguments` of post.cu."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("logits", "words")),
@@ -85,7 +85,7 @@ def forward_name(
     """Name expression of the forward kernel for these types and counts.
 
     Raises:
-        ValueError: There is no kernel for this head dimension.
+        ValueError: there is no kernel for this head dimension.
     """
     if head_dim not in HEAD_DIMS:
         raise ValueError(f"CUDA kernels take head dimensions {HEAD_DIMS}, got {head_dim}")
@@ -139,7 +139,7 @@ class CudaKernels(Kernels):
         """Check for a device, a compiler and a launcher.
 
         Raises:
-            BackendError: One of them is missing.
+            BackendError: one of them is missing.
         """
         self._launcher.prepare()
 
@@ -151,7 +151,7 @@ class CudaKernels(Kernels):
         logits_or_weights: Tensor,
         reference: Tensor | None = None,
     ) -> Tensor:
-        """See :meth:`ape_cuda_ops.backends.base.Kernels.forward`."""
+        """See `Kernels.forward`."""
         B, _, H, D = value.shape
         output = value.new_empty(B, offsets_or_locations.shape[1], H * D)
         arguments, tiles = _arguments(
@@ -170,7 +170,7 @@ class CudaKernels(Kernels):
         logits_or_weights: Tensor,
         reference: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See :meth:`ape_cuda_ops.backends.base.Kernels.backward`."""
+        """See `Kernels.backward`."""
         exact = torch.float32
         output_grad = grad.to(exact)
         value_grad = torch.zeros_like(value, dtype=exact)
@@ -208,7 +208,7 @@ class CudaKernels(Kernels):
             self._launcher.start(Kernel("msda.cu", name, grid, 128), arguments, value.device)
 
     def nms_grouped(self, boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:
-        """See :func:`ape_cuda_ops.backends.reference.nms_grouped`."""
+        """See `reference.nms_grouped`."""
         keep = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
         G = len(starts) - 1
         arguments = NmsArguments(boxes.data_ptr(), starts.data_ptr(), keep.data_ptr(), G, threshold)
@@ -224,7 +224,7 @@ class CudaKernels(Kernels):
         filled: tuple[float, float],
         threshold: float,
     ) -> Tensor:
-        """See :func:`ape_cuda_ops.backends.reference.mask_pack`."""
+        """See `reference.mask_pack`."""
         (N, h, w), (H, W) = logits.shape, size
         words = logits.new_empty((N, H, -(-W // 32)), dtype=torch.int32)
         arguments = MaskArguments(

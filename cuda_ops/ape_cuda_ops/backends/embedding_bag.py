@@ -1,8 +1,8 @@
-"""Deformable attention by torch's ``embedding_bag``: needs no compiler, differentiable.
+"""Deformable attention by torch's `embedding_bag`: needs no compiler, differentiable.
 
 A sample at (x, y) is the weighted sum of four value rows. So the output of one query and head is
-the weighted sum of L * P * 4 rows of the table ``value``, which is what ``embedding_bag`` computes
-("a bag of rows"). It never stores the samples, which ``grid_sample`` does (1.8 GB per layer for a
+the weighted sum of L * P * 4 rows of the table `value`, which is what `embedding_bag` computes
+("a bag of rows"). It never stores the samples, which `grid_sample` does (1.8 GB per layer for a
 1024-pixel image).
 """
 
@@ -52,7 +52,7 @@ class Corners(NamedTuple):
     """The four pixels around every sample, in the order 00, 01, 10, 11 of (y, x)."""
 
     rows: Tensor
-    """(B, Q, H, P, L * 4) int32 or int64, row of ``value`` viewed as (B * S * H, D)."""
+    """(B, Q, H, P, L * 4) int32 or int64, row of `value` viewed as (B * S * H, D)."""
     levels: list[tuple[LinearTaps, LinearTaps]]
     """Taps along x and y, for each of the L levels."""
 
@@ -75,7 +75,7 @@ def _products(
 
 
 def _linear_taps(coordinates: Tensor, size: int, dtype: torch.dtype) -> LinearTaps:
-    """Taps of pixel coordinates (B, Q, H, P) along an axis of ``size`` pixels."""
+    """Taps of pixel coordinates (B, Q, H, P) along an axis of `size` pixels."""
     finite = torch.where(coordinates.isfinite(), coordinates, -MARGIN)
     near = finite.clamp(-MARGIN, size + MARGIN)
     floor = near.detach().floor()  # a step function: the gradient is that of the fraction
@@ -91,7 +91,7 @@ def _linear_taps(coordinates: Tensor, size: int, dtype: torch.dtype) -> LinearTa
 
 
 def _corners(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor) -> Corners:
-    """The pixels that ``locations`` (B, Q, H, L, P, 2) read from ``value`` (B, S, H, D)."""
+    """The pixels that `locations` (B, Q, H, L, P, 2) read from `value` (B, S, H, D)."""
     B, S, H, _ = value.shape
     # int32 halves the memory of the indices, as long as every row has one.
     integer = torch.int32 if B * S * H < 2**31 else torch.int64
@@ -145,7 +145,7 @@ class EmbeddingBagKernels(Kernels):
         logits_or_weights: Tensor,
         reference: Tensor | None = None,
     ) -> Tensor:
-        """See :meth:`ape_cuda_ops.backends.base.Kernels.forward`."""
+        """See `Kernels.forward`."""
         locations, weights = locations_and_weights(
             shapes, offsets_or_locations, logits_or_weights, reference
         )
@@ -170,7 +170,7 @@ class EmbeddingBagKernels(Kernels):
         logits_or_weights: Tensor,
         reference: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See :meth:`ape_cuda_ops.backends.base.Kernels.backward`."""
+        """See `Kernels.backward`."""
         locations, weights = locations_and_weights(
             shapes, offsets_or_locations, logits_or_weights, reference
         )
@@ -188,7 +188,7 @@ def _gradients(
     locations: Tensor,
     weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, pixel coordinates and weights, in the dtype of ``locations``.
+    """Gradients of value, pixel coordinates and weights, in the dtype of `locations`.
 
     Written out, because autograd cannot run inside a registered operator.
     """

@@ -1,6 +1,6 @@
 """Deformable attention compiled by numba: for machines without a C++ compiler.
 
-Forward only; gradients come from :mod:`ape_cuda_ops.backends.embedding_bag`.
+Forward only; gradients come from `embedding_bag`.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class NumbaKernels(EmbeddingBagKernels):
         logits_or_weights: Tensor,
         reference: Tensor | None = None,
     ) -> Tensor:
-        """See :meth:`ape_cuda_ops.backends.base.Kernels.forward`."""
+        """See `Kernels.forward`."""
         locations, weights = locations_and_weights(
             shapes, offsets_or_locations, logits_or_weights, reference
         )

@@ -1,8 +1,8 @@
 """The reference forms: what every kernel must compute, by torch's own operators.
 
-Tests compare every backend with them and benchmarks use them as the baseline. ``msda`` is what the
+Tests compare every backend with them and benchmarks use them as the baseline. `msda` is what the
 official code runs where its CUDA extension was not built (Deformable DETR, arXiv 2010.04159,
-section 4.1; ``multi_scale_deformable_attn_pytorch``).
+section 4.1; `multi_scale_deformable_attn_pytorch`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ OUTSIDE = -10.0
 
 
 def level_sizes(shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
-    """(L, 2) width and height of every level in pixels, dtype and device of ``like``."""
+    """(L, 2) width and height of every level in pixels, dtype and device of `like`."""
     return torch.tensor(
         [(width, height) for height, width in shapes], dtype=like.dtype, device=like.device
     )
@@ -57,10 +57,10 @@ def sampling_locations(
         reference: (B, Q, L, 2) points or (B, Q, L, 4) boxes cxcywh, fractions of the image.
         offsets: (B, Q, H, L, P, 2), in pixels of the level for points; for boxes in halves of
             the box, divided by P.
-        shapes: height and width of each of the L levels.
+        shapes: Height and width of each of the L levels.
 
     Returns:
-        (B, Q, H, L, P, 2) in the dtype of ``reference``. Coordinates never have 16 bits: that
+        (B, Q, H, L, P, 2) in the dtype of `reference`. Coordinates never have 16 bits: that
         rounding alone would move them by up to half a pixel.
     """
     offsets = offsets.to(reference.dtype)
@@ -79,16 +79,16 @@ def sampling_weights(logits: Tensor, levels: int, like: Tensor) -> Tensor:
 def msda(
     value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """Multi-scale deformable attention by one ``grid_sample`` per level.
+    """Multi-scale deformable attention by one `grid_sample` per level.
 
     Args:
         value: (B, S, H, D), the levels one after another, S = sum of height * width.
-        shapes: height and width of each of the L levels.
+        shapes: Height and width of each of the L levels.
         locations: (B, Q, H, L, P, 2) xy in [0, 1]; outside of it and NaN read zero.
         weights: (B, Q, H, L, P); the sum over L and P is usually 1.
 
     Returns:
-        (B, Q, H * D) in the dtype of ``value``; sums are taken in the dtype of ``locations``.
+        (B, Q, H * D) in the dtype of `value`; sums are taken in the dtype of `locations`.
     """
     B, _, H, D = value.shape
     Q = locations.shape[1]
@@ -114,17 +114,17 @@ def msda_fused(
     logits: Tensor,
     shapes: Sequence[tuple[int, int]],
 ) -> Tensor:
-    """Sampling locations, softmax of the logits, then :func:`msda`.
+    """Sampling locations, softmax of the logits, then `msda`.
 
     Args:
         value: (B, S, H, D).
         reference: (B, Q, L, 2) points or (B, Q, L, 4) boxes cxcywh, fractions, float32.
         offsets: (B, Q, H, L, P, 2).
         logits: (B, Q, H, L * P).
-        shapes: height and width of each of the L levels.
+        shapes: Height and width of each of the L levels.
 
     Returns:
-        (B, Q, H * D) in the dtype of ``value``.
+        (B, Q, H * D) in the dtype of `value`.
     """
     locations = sampling_locations(reference, offsets, shapes)
     return msda(value, shapes, locations, sampling_weights(logits, len(shapes), reference))
@@ -133,13 +133,13 @@ def msda_fused(
 def nms_grouped(boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:
     """Greedy non-maximum suppression of sorted boxes, each group by itself.
 
-    Groups of similar size are stacked and computed together, at most ``MAX_PAIRS`` pairs at once.
+    Groups of similar size are stacked and computed together, at most `MAX_PAIRS` pairs at once.
 
     Args:
         boxes: (N, 4) xyxy, group after group, in each by falling score.
         starts: (G + 1,) int64, first box of each group and the end of the last group; boxes
             before and after them are padding.
-        threshold: intersection over union above which the later box is suppressed.
+        threshold: Intersection over union above which the later box is suppressed.
 
     Returns:
         (N,) bool: which boxes are kept.
@@ -163,7 +163,7 @@ def nms_grouped(boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:
 
 
 def _greedy(boxes: Tensor, exists: Tensor, threshold: float) -> Tensor:
-    """Which boxes (G, N, 4) of G groups are kept, (G, N); ``exists`` (G, N) marks padding.
+    """Which boxes (G, N, 4) of G groups are kept, (G, N); `exists` (G, N) marks padding.
 
     Greedy NMS is a fixed point: a box is kept unless an earlier kept box overlaps it by more than
     the threshold. Iterating that rule from "all are kept" settles at least one more box of each
@@ -191,9 +191,9 @@ def mask_pack(
 
     Args:
         logits: (N, h, w).
-        size: height and width of the masks.
-        filled: rows and columns of the map that the masks cover.
-        threshold: a pixel is set where its logit is above this.
+        size: Height and width of the masks.
+        filled: Rows and columns of the map that the masks cover.
+        threshold: A pixel is set where its logit is above this.
 
     Returns:
         (N, H, ceil(W / 32)) int32; bit k of word j is pixel 32 j + k of the row.
@@ -208,7 +208,7 @@ def mask_pack(
 
 
 def _upsample(image: Tensor, axis: int, pixels: int, filled: float) -> Tensor:
-    """Resize one axis of an (h, w) image to ``pixels``, which cover ``filled`` of its cells."""
+    """Resize one axis of an (h, w) image to `pixels`, which cover `filled` of its cells."""
     cells = image.shape[axis]
     centres = torch.arange(pixels, dtype=image.dtype, device=image.device) + 0.5
     at = (centres * (filled / pixels) - 0.5).clamp(min=0)  # in cells, the first one repeated
@@ -226,7 +226,7 @@ def resize_axis(image: Tensor, axis: int, pixels: int) -> Tensor:
     Args:
         image: (H, W, C) uint8.
         axis: 0 or 1.
-        pixels: of that axis in the result.
+        pixels: Of that axis in the result.
 
     Returns:
         (pixels, W, C) or (H, pixels, C) uint8.

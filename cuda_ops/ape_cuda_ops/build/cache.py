@@ -11,7 +11,7 @@ __all__ = ["directory", "file_for", "keep"]
 
 
 def directory() -> Path:
-    """``$APE_STREAM_CACHE``, else ``ape_stream`` in the user's cache folder; may not exist yet."""
+    """`$APE_STREAM_CACHE`, else `ape_stream` in the user's cache folder; may not exist yet."""
     chosen = os.environ.get("APE_STREAM_CACHE")
     if chosen:
         return Path(chosen) / "kernels"
@@ -20,16 +20,16 @@ def directory() -> Path:
 
 
 def file_for(stem: str, suffix: str, *parts: str) -> Path:
-    """The file for what is made from ``parts``: source, compiler, flags, target."""
+    """The file for what is made from `parts`: source, compiler, flags, target."""
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
     return directory() / f"{stem}-{key}{suffix}"
 
 
 def keep(path: Path, content: bytes) -> None:
-    """Write ``content``; another process sees the whole file or no file.
+    """Write `content`; another process sees the whole file or no file.
 
     Raises:
-        OSError: The folder cannot be written.
+        OSError: the folder cannot be written.
     """
     # Code of this folder is loaded into the process: nobody else may write it.
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -42,10 +42,10 @@ def architecture_flags() -> tuple[str, ...]:
 
 
 def compiler() -> str:
-    """Path of the C++ compiler: ``$CXX``, else the first of c++, g++ and clang++.
+    """Path of the C++ compiler: `$CXX`, else the first of c++, g++ and clang++.
 
     Raises:
-        CompileError: There is none.
+        CompileError: there is none.
     """
     chosen = os.environ.get("CXX")
     for name in (chosen,) if chosen else ("c++", "g++", "clang++"):
@@ -58,7 +58,7 @@ def compiler() -> str:
 
 @cache
 def _version(path: str) -> str:
-    """Output of ``--version``; a new compiler compiles again."""
+    """Output of `--version`; a new compiler compiles again."""
     return _run([path, "--version"])
 
 
@@ -66,7 +66,7 @@ def _run(command: list[str]) -> str:
     """Standard output of a command.
 
     Raises:
-        CompileError: It failed; the message has the first lines of its standard error.
+        CompileError: it failed; the message has the first lines of its standard error.
     """
     try:
         done = subprocess.run(  # noqa: S603 - the user's compiler on our own source
@@ -84,14 +84,14 @@ def shared_library(source: Path, extra: tuple[str, ...] = ()) -> Path:
     """Compile one source file, or take it from the disk cache if it is there.
 
     Args:
-        source: a C++ file; it may include the headers in its folder.
-        extra: further compiler flags.
+        source: A C++ file; it may include the headers in its folder.
+        extra: Further compiler flags.
 
     Returns:
         Path of a shared library for this processor.
 
     Raises:
-        CompileError: There is no compiler, it failed, or the cache cannot be written.
+        CompileError: there is no compiler, it failed, or the cache cannot be written.
     """
     path = compiler()
     flags = (*FLAGS, *architecture_flags(), *extra)

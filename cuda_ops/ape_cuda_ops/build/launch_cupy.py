@@ -23,7 +23,7 @@ _INSTALL = "pip install 'ape-stream[cuda13]', or [cuda12]"
 
 
 class CupyLauncher:
-    """Starts kernels through ``cupy.cuda``."""
+    """Starts kernels through `cupy.cuda`."""
 
     name = "cupy"
 
@@ -31,7 +31,7 @@ class CupyLauncher:
         """Check for CuPy and a driver that is new enough for it.
 
         Raises:
-            BackendError: One of them is missing or too old.
+            BackendError: one of them is missing or too old.
         """
         cupy = _cupy()
         try:
@@ -43,7 +43,7 @@ class CupyLauncher:
         """Enqueue one kernel on torch's current stream.
 
         Raises:
-            BackendError: The kernel cannot be compiled, loaded or started.
+            BackendError: the kernel cannot be compiled, loaded or started.
         """
         cuda = _cupy().cuda
         # CuPy passes a NumPy array of one element by value.
@@ -79,7 +79,7 @@ def _cupy() -> Any:
     """CuPy.
 
     Raises:
-        BackendError: It is missing or too old.
+        BackendError: it is missing or too old.
     """
     try:
         cupy = importlib.import_module("cupy")

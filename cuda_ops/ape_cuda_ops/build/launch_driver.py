@@ -29,7 +29,7 @@ class DriverLauncher:
         """Check for the bindings and the driver.
 
         Raises:
-            BackendError: One of them is missing.
+            BackendError: one of them is missing.
         """
         _driver()
 
@@ -37,7 +37,7 @@ class DriverLauncher:
         """Enqueue one kernel on torch's current stream.
 
         Raises:
-            BackendError: The kernel cannot be compiled, loaded or started.
+            BackendError: the kernel cannot be compiled, loaded or started.
         """
         with torch.cuda.device(device):
             index = torch.cuda.current_device()
@@ -49,10 +49,10 @@ class DriverLauncher:
 
 
 def driver_version() -> str:
-    """The CUDA version of the driver, such as ``13.0``.
+    """The CUDA version of the driver, such as `13.0`.
 
     Raises:
-        BackendError: The bindings or the driver are missing.
+        BackendError: the bindings or the driver are missing.
     """
     number = _result(_driver().cuDriverGetVersion())
     return f"{number // 1000}.{number % 1000 // 10}"
@@ -63,7 +63,7 @@ def _driver() -> Any:
     """The bindings of the CUDA driver.
 
     Raises:
-        BackendError: The bindings or the driver are missing.
+        BackendError: the bindings or the driver are missing.
     """
     try:
         driver = importlib.import_module("cuda.bindings.driver")
@@ -81,7 +81,7 @@ def _result(answer: tuple[Any, ...]) -> Any:
     """What a call of the driver returned after its result code.
 
     Raises:
-        BackendError: The code is not success.
+        BackendError: the code is not success.
     """
     code, *results = answer
     if code:

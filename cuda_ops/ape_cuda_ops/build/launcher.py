@@ -3,7 +3,7 @@
 A launcher loads the machine code of a kernel and starts it on torch's current stream. Nothing is
 copied or allocated for that: torch owns every tensor, and a kernel receives one structure by value
 that holds their addresses. The first call of a kernel compiles and loads it, so call once before
-you capture a CUDA graph. ``APE_STREAM_LAUNCHER=cupy`` or ``driver`` forces one.
+you capture a CUDA graph. `APE_STREAM_LAUNCHER=cupy` or `driver` forces one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Kernel:
     """Which kernel to start, and with how many threads."""
 
     source: str
-    """File name in ``csrc/``."""
+    """File name in `csrc/`."""
     name: str
     """Name expression with its template arguments."""
     grid: tuple[int, int, int]
@@ -49,7 +49,7 @@ class Launcher(Protocol):
     """Starts kernels."""
 
     name: str
-    """Its name in ``APE_STREAM_LAUNCHER``."""
+    """Its name in `APE_STREAM_LAUNCHER`."""
 
     def prepare(self) -> None:
         """Raise BackendError when this launcher cannot work here."""
@@ -58,7 +58,7 @@ class Launcher(Protocol):
         """Enqueue one kernel on the device's current stream; does not wait.
 
         Raises:
-            BackendError: The kernel cannot be compiled, loaded or started.
+            BackendError: the kernel cannot be compiled, loaded or started.
         """
 
 
@@ -78,7 +78,7 @@ def chosen() -> Choice:
     """The launcher of this process; a warning says why CuPy is installed but not used.
 
     Raises:
-        BackendError: There is no device or no NVRTC, or no launcher (or not the forced one) works.
+        BackendError: there is no device or no NVRTC, or no launcher (or not the forced one) works.
     """
     return _choose(os.environ.get(FORCE) or None)
 

@@ -41,7 +41,7 @@ class Compiled:
         """Registers per thread and bytes spilled, read from the log.
 
         Raises:
-            CompileError: The log does not contain them.
+            CompileError: the log does not contain them.
         """
         found = _RESOURCES.search(self.log)
         if found is None:
@@ -54,7 +54,7 @@ def _nvrtc() -> Any:
     """The bindings of NVRTC, of the CUDA version that torch has.
 
     Raises:
-        CompileError: The bindings or NVRTC are not installed.
+        CompileError: the bindings or NVRTC are not installed.
     """
     try:
         nvrtc = importlib.import_module("cuda.bindings.nvrtc")
@@ -87,7 +87,7 @@ def _result(answer: tuple[Any, ...]) -> Any:
     """What a call of NVRTC returned after its result code.
 
     Raises:
-        CompileError: The code is not success.
+        CompileError: the code is not success.
     """
     code, *results = answer
     if code:
@@ -96,7 +96,7 @@ def _result(answer: tuple[Any, ...]) -> Any:
 
 
 def _output(program: Any, name: str) -> bytes:
-    """One output of a program: ``CUBIN`` or ``ProgramLog``."""
+    """One output of a program: `CUBIN` or `ProgramLog`."""
     size = _result(getattr(_nvrtc(), f"nvrtcGet{name}Size")(program))
     buffer = bytearray(size)
     _result(getattr(_nvrtc(), f"nvrtcGet{name}")(program, buffer))
@@ -107,10 +107,10 @@ def compile_kernel(source: str, kernel: str, architecture: int, *, reuse: bool =
     """Machine code of one kernel.
 
     Args:
-        source: file name in ``csrc/``; ``device.cuh`` is put before its text.
-        kernel: name expression, such as ``msda_forward<Half, Half, 32, 5, 4, 2>``.
-        architecture: compute capability times ten, such as 90.
-        reuse: read it from the disk cache if it is there, and write it there if not.
+        source: File name in `csrc/`; `device.cuh` is put before its text.
+        kernel: Name expression, such as `msda_forward<Half, Half, 32, 5, 4, 2>`.
+        architecture: Compute capability times ten, such as 90.
+        reuse: Read it from the disk cache if it is there, and write it there if not.
 
     Returns:
         The kernel as a cubin, not PTX, so a driver older than NVRTC can load it.

@@ -248,9 +248,9 @@ def measure(forms: Sequence[Form], frame: Frame, repeats: int) -> list[Cost]:
     """All forms in rounds; the first is the baseline.
 
     Args:
-        forms: at least one.
-        frame: their input.
-        repeats: rounds, at least one; fast forms run once before them, which compiles kernels.
+        forms: At least one.
+        frame: Their input.
+        repeats: Rounds, at least one; fast forms run once before them, which compiles kernels.
     """
     # The reference form has no kernels to compile, and a round of it takes long.
     for form in forms:

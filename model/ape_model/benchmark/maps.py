@@ -109,9 +109,9 @@ def measure_maps(perceiver: ApePerceiver, frame: Frame, repeats: int) -> MapCost
     """Measure the maps of one frame.
 
     Args:
-        perceiver: prepared for its prompts.
-        frame: what is perceived.
-        repeats: rounds; the median is taken.
+        perceiver: Prepared for its prompts.
+        frame: What is perceived.
+        repeats: Rounds; the median is taken.
     """
     nothing: frozenset[MapKind] = frozenset()
     forms = [nothing, *(frozenset((kind,)) for kind in _KINDS)]

@@ -50,7 +50,7 @@ class StageTimer:
     """The marks of one run.
 
     Args:
-        device: where the network runs.
+        device: Where the network runs.
     """
 
     def __init__(self, device: torch.device) -> None:

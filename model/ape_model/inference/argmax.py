@@ -27,8 +27,8 @@ def argmax_upsampled(
     Args:
         values: (K, h, w) float32, at least one map.
         gates: (K, h, w) or (1, h, w) float32: open from 1 on.
-        size: height and width of the frame, pixels.
-        filled: rows and columns of the maps that the frame fills.
+        size: Height and width of the frame, pixels.
+        filled: Rows and columns of the maps that the frame fills.
 
     Returns:
         (H, W) int32: 0 where the gate of the largest is closed, else its position + 1.

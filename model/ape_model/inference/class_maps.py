@@ -106,12 +106,12 @@ def all_queries(
     """Scores and masks of every query of one image of a batch.
 
     Args:
-        model: the network, or its graphs.
-        features: of `model.encode_image`.
-        passes: the prompts.
-        heads: of `model.head`, one for each pass.
-        image: which one of the batch.
-        mask_margin: see `ApeConfig.mask_margin`; masks of things end at their boxes.
+        model: The network, or its graphs.
+        features: Of `model.encode_image`.
+        passes: The prompts.
+        heads: Of `model.head`, one for each pass.
+        image: Which one of the batch.
+        mask_margin: See `ApeConfig.mask_margin`; masks of things end at their boxes.
     """
     count = sum(len(one.ids) for one in passes)
     scores, strength, masks = [], [], []
@@ -167,9 +167,9 @@ def paint_classes(
     """What a semantic map is made from: one map a prompt, by prompt id.
 
     Args:
-        queries: of one image.
-        rule: how they paint.
-        threshold: a pixel belongs to nothing unless a query of this score or more has it in its
+        queries: Of one image.
+        rule: How they paint.
+        threshold: A pixel belongs to nothing unless a query of this score or more has it in its
             mask; 0: every pixel has a prompt; None: the thresholds of the prompts.
     """
     scores, masks = queries.scores, queries.masks
@@ -193,8 +193,8 @@ def paint_segments(queries: AllQueries, mask_score: float) -> Segments:
     the region with the largest softmax score times mask, if its mask is sure there.
 
     Args:
-        queries: of one image.
-        mask_score: see `ApeConfig.panoptic_mask_score`.
+        queries: Of one image.
+        mask_score: See `ApeConfig.panoptic_mask_score`.
     """
     best, prompts = queries.scores.max(1)  # (Q,)
     groups = torch.where(queries.strength >= 1, prompts, -1)

@@ -49,9 +49,9 @@ class CapturedCall:
     """One call as a CUDA graph, with inputs and outputs of its own.
 
     Args:
-        call: must not synchronise with the host, and must keep alive all that it reads other than
+        call: Must not synchronise with the host, and must keep alive all that it reads other than
             its inputs.
-        inputs: on one GPU.
+        inputs: On one GPU.
 
     Raises:
         VariantError: they are not on a GPU.
@@ -104,8 +104,8 @@ class CudaGraphRunner:
     one.
 
     Args:
-        network: in evaluation, on a GPU; its weights stay where they are.
-        capture: makes the call that replays another.
+        network: In evaluation, on a GPU; its weights stay where they are.
+        capture: Makes the call that replays another.
     """
 
     def __init__(

@@ -85,13 +85,13 @@ def find_regions(
     """Select and mask the regions of one batch of images, and merge those of all passes.
 
     Args:
-        model: the network, or its graphs, or what keeps their masks.
-        features: of `model.encode_image`: the backbone has run, once.
-        passes: at least one.
-        heads: of `model.head`, one for each pass.
-        per_prompt: most regions of one prompt.
-        capacity: see `select`.
-        mask_margin: see `ApeConfig.mask_margin`.
+        model: The network, or its graphs, or what keeps their masks.
+        features: Of `model.encode_image`: the backbone has run, once.
+        passes: At least one.
+        heads: Of `model.head`, one for each pass.
+        per_prompt: Most regions of one prompt.
+        capacity: See `select`.
+        mask_margin: See `ApeConfig.mask_margin`.
 
     Returns:
         Regions of each image, strongest first.
@@ -154,7 +154,7 @@ def clip_to_boxes(regions: Regions, margin: float, exempt: Tensor) -> Regions:
 
     Args:
         regions: K of them.
-        margin: how much a box is grown on each side, as a share of its width and height.
+        margin: How much a box is grown on each side, as a share of its width and height.
         exempt: (K,) bool on the host, regions whose masks stay as they are.
     """
     logits = regions.mask_logits.float()
@@ -173,8 +173,8 @@ def inside_boxes(
     Args:
         boxes: (K, 4) x1, y1, x2, y2 over the image's width and height.
         masks: (K, H, W), on the device of the boxes.
-        filled: rows and columns of the masks that the image covers.
-        margin: see `clip_to_boxes`.
+        filled: Rows and columns of the masks that the image covers.
+        margin: See `clip_to_boxes`.
     """
     rows, cols = filled
     # Boxes are shares of the image, not of the canvas. Filled on the device: a copy would wait.

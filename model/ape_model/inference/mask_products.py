@@ -20,7 +20,7 @@ class MaskProducts:
     """Stands for the network in `find_regions`, and keeps the masks that it made.
 
     Args:
-        runner: the network, or its graphs.
+        runner: The network, or its graphs.
     """
 
     def __init__(self, runner: Ape | CudaGraphRunner) -> None:

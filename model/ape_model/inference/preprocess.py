@@ -94,9 +94,9 @@ def make_batch(
 
     Args:
         frames: (H, W, 3) BGR bytes each, of any sizes.
-        config: of the model.
-        dtype: of the batch; pixels are normalised in float32 and then rounded to it.
-        upload: brings a frame to a GPU, which then does the rest; None for a batch on the CPU.
+        config: Of the model.
+        dtype: Of the batch; pixels are normalised in float32 and then rounded to it.
+        upload: Brings a frame to a GPU, which then does the rest; None for a batch on the CPU.
 
     Returns:
         (B, 3, rows, columns) normalised RGB, and height and width of each frame inside it.

@@ -36,11 +36,11 @@ def rank_regions(
     where too few of them are left: the result is that of all pairs.
 
     Args:
-        model: the network, or its graphs.
-        features: of one image.
-        passes: at least one; their thresholds do not count.
-        heads: of `model.head`, one for each pass.
-        top_k: how many regions, at most.
+        model: The network, or its graphs.
+        features: Of one image.
+        passes: At least one; their thresholds do not count.
+        heads: Of `model.head`, one for each pass.
+        top_k: How many regions, at most.
 
     Returns:
         The regions, strongest first.

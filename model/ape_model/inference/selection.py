@@ -101,9 +101,9 @@ def threshold_and_nms(
         logits: (B, Q, P).
         boxes: (B, Q, 4) cx, cy, w, h in 0..1.
         thresholds: (P,) lowest kept score of each prompt.
-        exact: scores the pairs in place of the logits, which are near its own.
+        exact: Scores the pairs in place of the logits, which are near its own.
         nms: IoU above which the weaker region of the same prompt is dropped.
-        capacity: rows of the table, so that no value is read; None: as many as there are pairs.
+        capacity: Rows of the table, so that no value is read; None: as many as there are pairs.
 
     Returns:
         The table, on the device of the logits.
@@ -195,12 +195,12 @@ def select(
     The host waits for a GPU once, for all batches; again only where the capacity was too small.
 
     Args:
-        batches: logits (B, Q, P), boxes (B, Q, 4) as cx, cy, w, h in 0..1, thresholds (P,), the
+        batches: Logits (B, Q, P), boxes (B, Q, 4) as cx, cy, w, h in 0..1, thresholds (P,), the
             lowest kept score of each prompt, and what scores the pairs, if not the logits; see
             `threshold_and_nms`.
-        per_prompt: most regions of one prompt, its strongest.
+        per_prompt: Most regions of one prompt, its strongest.
         nms: IoU above which the weaker region of the same prompt is dropped.
-        capacity: rows of a first table; None on a CPU, which sees how many pairs there are.
+        capacity: Rows of a first table; None on a CPU, which sees how many pairs there are.
 
     Returns:
         For each batch and image, selected pairs, boxes in 0..1.

@@ -47,7 +47,7 @@ class PinnedUploader:
     """Three pinned buffers that take turns.
 
     Args:
-        device: a GPU.
+        device: A GPU.
 
     Raises:
         VariantError: it is none.

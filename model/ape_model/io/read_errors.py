@@ -24,9 +24,9 @@ def read_errors(path: Path, kind: type[ModelError], advice: str) -> Iterator[Non
     Keep the body small: a mistake of our own in it would be reported as a damaged file.
 
     Args:
-        path: the file that is read.
-        kind: the error to raise.
-        advice: what the user can do about a damaged file.
+        path: The file that is read.
+        kind: The error to raise.
+        advice: What the user can do about a damaged file.
 
     Raises:
         ModelError: of `kind`, where the body raised; the cause is kept.

@@ -48,9 +48,9 @@ def write_safetensors(
     """Write a file so that `path` is the old file or the complete new one at every moment.
 
     Args:
-        path: where to; missing folders are made.
-        tensors: any strides, on the CPU.
-        metadata: strings for the header.
+        path: Where to; missing folders are made.
+        tensors: Any strides, on the CPU.
+        metadata: Strings for the header.
 
     Raises:
         CheckpointError: the folder cannot be written, or the disk is or becomes full; nothing new

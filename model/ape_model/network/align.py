@@ -103,7 +103,7 @@ def fixed_point(values: Tensor, width: int) -> Tensor:
 
     Args:
         values: (..., C) finite, of any dtype.
-        width: how many products are summed up at most.
+        width: How many products are summed up at most.
 
     Returns:
         (..., C) float64: of two such rows, every sum of up to `width` products is exact.

@@ -104,10 +104,10 @@ class Ape(nn.Module):
     """Backbone, neck, transformer and heads.
 
     Args:
-        config: every size.
-        backbone: images to `BackboneMaps`; None for the one that `config.backbone` describes.
-        mask_head: region states to masks; None for the one of the released models.
-        coordinates: the unit of boxes inside the network; None for shares of the image.
+        config: Every size.
+        backbone: Images to `BackboneMaps`; None for the one that `config.backbone` describes.
+        mask_head: Region states to masks; None for the one of the released models.
+        coordinates: The unit of boxes inside the network; None for shares of the image.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Ape(nn.Module):
 
         Args:
             images: (B, 3, H, W) normalised RGB, zero-padded right and bottom.
-            sizes: height and width in pixels of each image; None for unpadded images.
+            sizes: Height and width in pixels of each image; None for unpadded images.
         """
         canvas = (images.shape[2], images.shape[3])
         sizes = (canvas,) * len(images) if sizes is None else tuple(sizes)
@@ -182,8 +182,8 @@ class Ape(nn.Module):
         """Find what the prompts name: the part that is run once per kind of prompt.
 
         Args:
-            features: of `encode_image`.
-            prompts: of `vocabulary` or `sentences`.
+            features: Of `encode_image`.
+            prompts: Of `vocabulary` or `sentences`.
         """
         memory, fused = self.encode(features, prompts)
         return self.decode(features, prompts, memory, fused)
@@ -248,8 +248,8 @@ class Ape(nn.Module):
         The mask of a query is the same to the bit whichever others are asked for with it.
 
         Args:
-            outputs: of `head`.
-            image: which one of the batch.
+            outputs: Of `head`.
+            image: Which one of the batch.
             queries: (K,) int64 on the host; None for all, in one product, whose last bits differ.
         """
         hidden, feature = outputs.hidden[image], outputs.mask_feature[image]

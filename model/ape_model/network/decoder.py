@@ -146,7 +146,7 @@ class Decoder(nn.Module):
             position: (B, Q, C), the same for all layers.
             boxes: (B, Q, 4) cx, cy, w, h in 0..1 of the proposals.
             memory: (B, N, C).
-            geometry: of the batch.
+            geometry: Of the batch.
         """
         # Boxes are shares of the image; a level is the image and its padding.
         ratios = geometry.valid_ratios.repeat(1, 1, 2)[:, None]  # (B, 1, L, 4)

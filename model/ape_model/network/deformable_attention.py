@@ -84,7 +84,7 @@ class DeformableAttention(nn.Module):
             reference: (B, Q, L, 2) points or (B, Q, L, 4) boxes cx, cy, w, h, over each level's
                 width and height; offsets are in cells for points, in half boxes for boxes.
             value: (B, N, C) from `project_value`, or tokens to be projected once sampled.
-            levels: the token grids of the N values.
+            levels: The token grids of the N values.
 
         Returns:
             (B, Q, C).

@@ -83,7 +83,7 @@ class Encoder(nn.Module):
         Args:
             tokens: (B, N, C) flattened maps.
             position: (B, N, C) with the level embedding.
-            geometry: of the batch.
+            geometry: Of the batch.
             text: (B, T, Dl) fusion text; None for a model without fusion.
 
         Returns:

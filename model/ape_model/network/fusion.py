@@ -80,7 +80,7 @@ class BiAttention(nn.Module):
         """(B, heads, T, C) attended image means to the (B, T, Dl) update of the text.
 
         Args:
-            pooled: sums of image tokens by attention weights.
+            pooled: Sums of image tokens by attention weights.
             mass: (B, heads, T, 1), what the weights of each sum up to: 1 without dropout.
         """
         # A sum of projections is the projection of the sum, and the bias as often as its weights.

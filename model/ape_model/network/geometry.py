@@ -194,12 +194,12 @@ def batch_geometry(
     """Geometry of a batch; cached, because the frames of a stream are all of one size.
 
     Args:
-        levels: token grids of the padded images.
-        sizes: height and width in pixels of each image inside the canvas.
-        canvas: height and width in pixels of the padded images.
+        levels: Token grids of the padded images.
+        sizes: Height and width in pixels of each image inside the canvas.
+        canvas: Height and width in pixels of the padded images.
         channels: C of the position embedding.
-        anchor_size: side of the finest level's anchors over the image's side.
-        device: of the tensors.
+        anchor_size: Side of the finest level's anchors over the image's side.
+        device: Of the tensors.
     """
     # A tensor made in inference mode could never be used in training later.
     with torch.inference_mode(mode=False), torch.no_grad():

@@ -42,7 +42,7 @@ def map_chunks(compute: Callable[[slice], Tensor], tokens: Tensor) -> Tensor:
 
     Args:
         compute: (B, n, C') of a step's tokens.
-        tokens: that are gone through.
+        tokens: That are gone through.
     """
     steps = token_chunks(tokens)
     first = compute(steps[0])
@@ -126,8 +126,8 @@ class SelfAttention(nn.Module):
 
     Args:
         width: C, channels of a token.
-        heads: attention heads; they divide the width.
-        causal: a token attends only to itself and the tokens before it.
+        heads: Attention heads; they divide the width.
+        causal: A token attends only to itself and the tokens before it.
     """
 
     def __init__(self, width: int, heads: int, *, causal: bool = False) -> None:

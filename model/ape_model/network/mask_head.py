@@ -19,10 +19,10 @@ class MaskHead(nn.Module):
     """The mask convolutions, and the vector of each region.
 
     Args:
-        lateral: channels of the map that it starts from.
+        lateral: Channels of the map that it starts from.
         channels: C' of the mask feature.
-        groups: of every GroupNorm.
-        embed_widths: of the MLP from region states to mask vectors; the last one is C'.
+        groups: Of every GroupNorm.
+        embed_widths: Of the MLP from region states to mask vectors; the last one is C'.
     """
 
     def __init__(

@@ -52,9 +52,9 @@ def _pixel_geometry(plain: Geometry, config: NanoConfig, canvas: tuple[int, int]
     """Express the geometry of a batch in pixels instead of sides of the image.
 
     Args:
-        plain: geometry of the same batch in sides of the image.
-        config: of the model.
-        canvas: height and width of the padded images, pixels.
+        plain: Geometry of the same batch in sides of the image.
+        config: Of the model.
+        canvas: Height and width of the padded images, pixels.
 
     Returns:
         the geometry whose coordinates (anchors, references, positions) are pixels over
@@ -141,7 +141,7 @@ class NanoMaskHead(MaskHead):
     """A narrow mask head: stem map of stride 4 plus memory of stride 8.
 
     Args:
-        config: sizes of nano.
+        config: Sizes of nano.
     """
 
     def __init__(self, config: NanoConfig) -> None:

@@ -90,7 +90,7 @@ class NanoBackbone(nn.Module):
     """Pixels to maps of strides 8, 16 and 32, and a lateral map of stride 4.
 
     Args:
-        config: sizes of nano.
+        config: Sizes of nano.
     """
 
     def __init__(self, config: NanoConfig) -> None:

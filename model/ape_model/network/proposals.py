@@ -33,8 +33,8 @@ def candidates_per_level(objectness: Tensor, levels: Levels, topk: int) -> Tenso
 
     Args:
         objectness: (N,) logits.
-        levels: token grids.
-        topk: how many per level.
+        levels: Token grids.
+        topk: How many per level.
 
     Returns:
         (levels * min(topk, N),) int64 token indices.
@@ -57,7 +57,7 @@ def survivors_per_level(
         objectness: (N,) logits.
         boxes: (K,) int64 tokens to their (K, 4) proposals, cx, cy, w, h in 0..1.
         levels: L token grids.
-        config: of the model.
+        config: Of the model.
 
     Returns:
         (K,) int64 candidates, best first, and (L, K) bool: which are of a level and survive.
@@ -80,8 +80,8 @@ def _fill_quota(survivors: Tensor, quota: int, total: int) -> Tensor:
 
     Args:
         survivors: (L, K) bool, best candidate first, each True in its level if it survived.
-        quota: positions reserved for each level.
-        total: positions in all, K at most.
+        quota: Positions reserved for each level.
+        total: Positions in all, K at most.
 
     Returns:
         (total,) int64 positions, ascending; only where survivors are too few, of others as well.
@@ -101,8 +101,8 @@ def select_queries(
     Args:
         objectness: (N,) logits.
         boxes: (K,) int64 tokens to their (K, 4) proposals, cx, cy, w, h in 0..1.
-        levels: token grids.
-        config: of the model.
+        levels: Token grids.
+        config: Of the model.
 
     Returns:
         (min(queries, N),) int64 token indices, best first; the plain top of all tokens where

@@ -21,10 +21,10 @@ def rope_table(rows: int, cols: int, head_dim: int, reference: int) -> tuple[Ten
     """Cosine and sine of every token's angles.
 
     Args:
-        rows: height of the grid in tokens.
-        cols: width of the grid in tokens.
-        head_dim: channels of a head, a multiple of 4.
-        reference: positions run from 0 to this, exclusive.
+        rows: Height of the grid in tokens.
+        cols: Width of the grid in tokens.
+        head_dim: Channels of a head, a multiple of 4.
+        reference: Positions run from 0 to this, exclusive.
 
     Returns:
         Two (rows * cols, head_dim) float32 tensors, row-major over the grid.

@@ -19,7 +19,7 @@ def restrict_proposals(features: ImageFeatures, region: Tensor) -> ImageFeatures
     """Features whose tokens outside a region make no proposal.
 
     Args:
-        features: of `Ape.encode_image`.
+        features: Of `Ape.encode_image`.
         region: (B, H, W) bool over the canvas; all False means everywhere.
     """
     if not bool(region.any()):

@@ -127,7 +127,7 @@ def deformable_sample(
         reference: (B, Q, L, 2) points or (B, Q, L, 4) boxes.
         offsets: (B, Q, M, L, P, 2).
         logits: (B, Q, M, L, P); the softmax runs over levels and points together.
-        shapes: rows and columns of every level; their products sum to N.
+        shapes: Rows and columns of every level; their products sum to N.
 
     Returns:
         (B, Q, M * D), zero contributions from outside the maps.

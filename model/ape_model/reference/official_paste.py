@@ -34,9 +34,9 @@ def full_masks(
 
     Args:
         logits: (K, H, W) over the canvas.
-        size: height and width in pixels of the unpadded image.
-        canvas: height and width in pixels of the padded image.
-        output: height and width in pixels of the wanted masks.
+        size: Height and width in pixels of the unpadded image.
+        canvas: Height and width in pixels of the padded image.
+        output: Height and width in pixels of the wanted masks.
 
     Returns:
         (K, *output) bool.
@@ -95,8 +95,8 @@ def parity_masks(
     Args:
         canvas_masks: (K, H, W) bool on the padded canvas.
         boxes: (K, 4) x1, y1, x2, y2 in pixels of the canvas.
-        size: height and width in pixels of the unpadded resized image.
-        output: height and width in pixels of the wanted masks.
+        size: Height and width in pixels of the unpadded resized image.
+        output: Height and width in pixels of the wanted masks.
 
     Returns:
         (M, *output) bool masks, (M, 4) boxes in pixels of the output, and (M,) int64 which of

@@ -76,9 +76,9 @@ def official_top(
     Args:
         logits: (Q, P); -inf takes a pair out.
         boxes: (Q, 4) cx, cy, w, h in 0..1 of the unpadded image.
-        size: height and width in pixels of the unpadded resized image.
-        threshold: scores must be greater.
-        topk: how many are kept.
+        size: Height and width in pixels of the unpadded resized image.
+        threshold: Scores must be greater.
+        topk: How many are kept.
         nms: IoU above which the weaker falls.
 
     Returns:

@@ -93,7 +93,7 @@ def semantic_map(logits: Tensor, canvas_logits: Tensor, stuff_only_prior: float 
     Args:
         logits: (K, P) of the painting queries; one query may come twice.
         canvas_logits: (K, H, W) their mask logits on the canvas.
-        stuff_only_prior: where above 0, the first class is the background of a vocabulary of
+        stuff_only_prior: Where above 0, the first class is the background of a vocabulary of
             stuff alone and lies everywhere with this probability (written as its logit).
 
     Returns:
@@ -119,9 +119,9 @@ def panoptic_map(
     Args:
         logits: (K, P) of the painting queries, all columns; one query may come twice.
         canvas_logits: (K, H, W) their mask logits on the canvas.
-        size: height and width in pixels of the unpadded resized image.
-        output: height and width in pixels of the wanted map.
-        words: which columns are things.
+        size: Height and width in pixels of the unpadded resized image.
+        output: Height and width in pixels of the wanted map.
+        words: Which columns are things.
 
     Returns:
         (*output) int32, 0 for nothing, and the segments of its other values.

@@ -71,8 +71,8 @@ class EmbeddingCache:
     """A folder of embeddings of bounded size.
 
     Args:
-        root: the folder; made when first written to.
-        limit: number of files kept, about 8 KB of disk each (65,536: at most 512 MB). When there
+        root: The folder; made when first written to.
+        limit: Number of files kept, about 8 KB of disk each (65,536: at most 512 MB). When there
             are more, those used longest ago are removed.
     """
 

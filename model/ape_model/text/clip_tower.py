@@ -167,7 +167,7 @@ def pool(states: Tensor, ids: Tensor, pooling: Pooling) -> Tensor:
     Args:
         states: (P, T, D) projected states.
         ids: (P, T) int64 token ids; the first of the largest id is the end of the text.
-        pooling: which vector to take.
+        pooling: Which vector to take.
 
     Returns:
         (P, D) vectors in the dtype of `states`, not normalised.
@@ -198,7 +198,7 @@ class ClipTextEncoder:
 
         Args:
             texts: P texts of any content; an empty one has the vector of "no words".
-            progress: called after every batch with the number of texts done.
+            progress: Called after every batch with the number of texts done.
 
         Returns:
             (P, D) float32 on the CPU, not normalised.

@@ -67,8 +67,8 @@ def classify(
     Args:
         texts: P prompts.
         given: P kinds that the user chose, None where the text decides.
-        vocabulary: clean texts of the names that the model was trained on.
-        official: classify as the official code: one space in any prompt makes all of them
+        vocabulary: Clean texts of the names that the model was trained on.
+        official: Classify as the official code: one space in any prompt makes all of them
             sentences.
 
     Raises:
@@ -105,11 +105,11 @@ class PromptEmbedder:
     """Finds or makes the embedding of any text; called from one thread.
 
     Args:
-        space: of the model's text tower; a key of the cache, and checked against the bank.
-        load: loads the text tower; called at most once, and only for an unknown text. None if there
+        space: Of the model's text tower; a key of the cache, and checked against the bank.
+        load: Loads the text tower; called at most once, and only for an unknown text. None if there
             are no text weights.
-        cache: embeddings on disk; None: in memory only.
-        bank: embeddings from a file.
+        cache: Embeddings on disk; None: in memory only.
+        bank: Embeddings from a file.
 
     Raises:
         BankError: the bank was made by another text tower.
@@ -143,8 +143,8 @@ class PromptEmbedder:
         """Return the (P, D) float32 embeddings of P >= 1 texts, on the CPU, not normalised.
 
         Args:
-            texts: prompts, not empty; case and spacing make no difference.
-            progress: called with (done, total) while unknown texts are encoded.
+            texts: Prompts, not empty; case and spacing make no difference.
+            progress: Called with (done, total) while unknown texts are encoded.
 
         Raises:
             PromptTextError: a text has no words, or is unknown and there is no text tower.

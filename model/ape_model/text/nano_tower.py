@@ -47,7 +47,7 @@ def split_words(text: str) -> list[str]:
     """Split a prompt into lower-case words without accents or punctuation.
 
     Args:
-        text: what the user typed.
+        text: What the user typed.
 
     Returns:
         the words in order; empty where the text holds no letter or digit.
@@ -71,8 +71,8 @@ class NanoTokenizer:
     """Turns prompts into `WordIds`.
 
     Args:
-        words: the words with a row of their own, in row order from row 1.
-        config: sizes of the tower.
+        words: The words with a row of their own, in row order from row 1.
+        config: Sizes of the tower.
     """
 
     def __init__(self, words: Sequence[str], config: NanoTextConfig) -> None:
@@ -134,7 +134,7 @@ class NanoText(nn.Module):
     """The tower itself.
 
     Args:
-        config: its sizes.
+        config: Its sizes.
     """
 
     def __init__(self, config: NanoTextConfig) -> None:

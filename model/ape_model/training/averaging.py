@@ -18,8 +18,8 @@ class AveragedWeights:
     """Exponential moving average (EMA) of a network's state.
 
     Args:
-        network: whose weights are averaged, on its device.
-        decay: of the average per update, 0..1 and below 1.
+        network: Whose weights are averaged, on its device.
+        decay: Of the average per update, 0..1 and below 1.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -30,7 +30,7 @@ class AveragedWeights:
         """Move the average towards the current weights.
 
         Args:
-            updates: number of updates of the network so far.
+            updates: Number of updates of the network so far.
         """
         # Early weights are poor: the average forgets them within a few updates.
         decay = min(self.decay, (1 + updates) / (10 + updates))

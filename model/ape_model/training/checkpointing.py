@@ -23,10 +23,10 @@ def checkpoint_layers(
     """Let layers keep only their inputs for the backward pass; the gradients are the same.
 
     Args:
-        network: changed in place.
-        backbone: blocks of the vision transformer.
-        encoder: deformable layers of the encoder.
-        fusion: fusion of image and text.
+        network: Changed in place.
+        backbone: Blocks of the vision transformer.
+        encoder: Deformable layers of the encoder.
+        fusion: Fusion of image and text.
     """
     kinds = {Block: backbone, EncoderLayer: encoder, VisionLanguageFusion: fusion}
     chosen = tuple(kind for kind, on in kinds.items() if on)

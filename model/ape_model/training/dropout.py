@@ -23,8 +23,8 @@ def add_fusion_dropout(network: nn.Module, rate: float) -> None:
     """Let attention weights between image and text be left out at random while a network trains.
 
     Args:
-        network: changed in place.
-        rate: part that is left out, 0..1 and below 1; the rest is scaled up.
+        network: Changed in place.
+        rate: Part that is left out, 0..1 and below 1; the rest is scaled up.
     """
     for module in network.modules():
         if isinstance(module, BiAttention):
@@ -38,8 +38,8 @@ def add_drop_path(network: nn.Module, rate: float) -> None:
     up where they are kept. The rate rises linearly, from 0 in the first block.
 
     Args:
-        network: changed in place; the names of its weights stay.
-        rate: of the last block, 0..1 and below 1.
+        network: Changed in place; the names of its weights stay.
+        rate: Of the last block, 0..1 and below 1.
     """
     for vit in network.modules():
         if rate and isinstance(vit, ViT):

@@ -71,10 +71,10 @@ class Engine:
     cut off goes on to the same bits.
 
     Args:
-        learner: what is trained.
-        config: length of the run, and when it saves and reports.
-        folder: for `state.pt` and `log.jsonl`.
-        report: called with lines of progress.
+        learner: What is trained.
+        config: Length of the run, and when it saves and reports.
+        folder: For `state.pt` and `log.jsonl`.
+        report: Called with lines of progress.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class Engine:
         """Train to the last step; the state is saved at intervals and at the end.
 
         Args:
-            data: the batch of each step.
-            on_save: called after some saves (`validate_every`) and after the last one.
+            data: The batch of each step.
+            on_save: Called after some saves (`validate_every`) and after the last one.
 
         Raises:
             DataError: a batch cannot be made.

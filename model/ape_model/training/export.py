@@ -54,10 +54,10 @@ def export(
     """Write averaged weights as float16 safetensors.
 
     Args:
-        model: the network that they belong to.
-        averaged: its averaged state.
-        path: file to write.
-        facts: seed, steps, number of images and the like, for the header.
+        model: The network that they belong to.
+        averaged: Its averaged state.
+        path: File to write.
+        facts: Seed, steps, number of images and the like, for the header.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -82,13 +82,13 @@ def export_model(
     """Write a folder that `--model` and `--init` take: the network and its text tower.
 
     Args:
-        folder: to write to; made if it does not exist.
-        model: the network.
-        averaged: its averaged state.
-        text: file of the text tower that it was trained with.
-        names: texts that it learnt as names, so that "traffic light" is not taken for a sentence.
-        stuff: those of them that mean stuff: all regions of one are shown as one.
-        facts: seed, steps, number of images and the like, for the header.
+        folder: To write to; made if it does not exist.
+        model: The network.
+        averaged: Its averaged state.
+        text: File of the text tower that it was trained with.
+        names: Texts that it learnt as names, so that "traffic light" is not taken for a sentence.
+        stuff: Those of them that mean stuff: all regions of one are shown as one.
+        facts: Seed, steps, number of images and the like, for the header.
 
     Returns:
         the network's file.

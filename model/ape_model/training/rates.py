@@ -24,9 +24,9 @@ def layer_factor(name: str, depth: int, decay: float) -> float:
     """Factor of a weight's learning rate; the first rule that fits counts.
 
     Args:
-        name: of the weight, as in the state_dict.
-        depth: blocks of the backbone, or what stands for it.
-        decay: rate of a layer over that of the next one (BEiT). Layer 0 is the patch embedding and
+        name: Of the weight, as in the state_dict.
+        depth: Blocks of the backbone, or what stands for it.
+        decay: Rate of a layer over that of the next one (BEiT). Layer 0 is the patch embedding and
             the position table, layer i + 1 is block i, layer `depth` + 1 is everything else.
     """
     if is_slow(name):
@@ -44,10 +44,10 @@ def warm_up_and_cosine(
 
     Args:
         step: 0 and more.
-        steps: of the whole run.
-        warm_up: steps in which the rate rises.
-        decay_from: part of the run, 0..1, after which it falls.
-        peak: the rate between both.
+        steps: Of the whole run.
+        warm_up: Steps in which the rate rises.
+        decay_from: Part of the run, 0..1, after which it falls.
+        peak: The rate between both.
     """
     rising = peak * (step + 1) / warm_up if step < warm_up else peak
     part = max(0.0, (step / steps - decay_from) / (1 - decay_from))  # of the decay

@@ -41,8 +41,8 @@ def read_recipe(path: Path, **changes: Any) -> Recipe:
     """Read a recipe.
 
     Args:
-        path: a TOML file.
-        **changes: fields of `LoopConfig` that replace the file's where they are not None.
+        path: A TOML file.
+        **changes: Fields of `LoopConfig` that replace the file's where they are not None.
 
     Raises:
         RecipeError: the file cannot be read, or a key or value does not fit.

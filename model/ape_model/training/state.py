@@ -26,9 +26,9 @@ def write_state(folder: Path, state: dict[str, Any], keep: int = 1) -> None:
     """Save the state of a run; an interrupted write keeps the previous one.
 
     Args:
-        folder: of the run.
-        state: what is saved as state.pt.
-        keep: how many states to keep; the one before is state.1.pt.
+        folder: Of the run.
+        state: What is saved as state.pt.
+        keep: How many states to keep; the one before is state.1.pt.
     """
     part, newest = folder / "state.part", folder / "state.pt"
     torch.save(state, part)
@@ -52,9 +52,9 @@ def restore_state(
     """Read the last state of a folder and restore it; False where there is none.
 
     Args:
-        folder: of the run.
-        device: of the tensors.
-        restore: takes the state; a state of another run makes it fail.
+        folder: Of the run.
+        device: Of the tensors.
+        restore: Takes the state; a state of another run makes it fail.
 
     Raises:
         TrainingError: there is one, but it is damaged or of another run.
@@ -76,8 +76,8 @@ def average_gradients(parameters: Sequence[nn.Parameter], dtype: torch.dtype | N
     """Average gradients over all processes; those of unused weights count as zero.
 
     Args:
-        parameters: the same, in the same order, in every process.
-        dtype: what they are sent as; float16 halves the traffic (PyTorch's DDP communication
+        parameters: The same, in the same order, in every process.
+        dtype: What they are sent as; float16 halves the traffic (PyTorch's DDP communication
             hook `fp16_compress_hook`). None: as they are.
     """
     if not distributed.is_initialized():

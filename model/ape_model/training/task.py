@@ -170,11 +170,11 @@ def build_task(
     """Put the data sets of a recipe together.
 
     Args:
-        recipe: its data sets.
-        folder: base of relative paths.
-        encode: texts to (N, D) vectors of length one.
-        text: file of the text tower, whose words become negatives.
-        report: called with a line about every data set of images.
+        recipe: Its data sets.
+        folder: Base of relative paths.
+        encode: Texts to (N, D) vectors of length one.
+        text: File of the text tower, whose words become negatives.
+        report: Called with a line about every data set of images.
 
     Raises:
         DataError: a data set cannot be trained on.

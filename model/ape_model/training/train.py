@@ -72,8 +72,8 @@ def train(options: TrainOptions, report: Callable[[str], None]) -> Path:
     """Train to the recipe's last step, from the last state in the folder where there is one.
 
     Args:
-        options: recipe, data and folders.
-        report: called with lines of progress.
+        options: Recipe, data and folders.
+        report: Called with lines of progress.
 
     Returns:
         the network's file of weights; its folder is a model (`--model`, `--init`).

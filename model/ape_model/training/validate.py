@@ -45,11 +45,11 @@ def validate(
     """Evaluate the boxes of a network with all main names as prompts.
 
     Args:
-        model: in eval mode.
+        model: In eval mode.
         names: (C, D) vectors of the main names, things first.
-        things: number of names of things.
-        examples: images with their regions.
-        config: of the model, which may be on a GPU.
+        things: Number of names of things.
+        examples: Images with their regions.
+        config: Of the model, which may be on a GPU.
 
     Returns:
         things_ap50 and stuff_ap50 (if there are such names), agnostic_recall50 (part of the regions
@@ -88,7 +88,7 @@ def _rows(index: int, logits: Tensor, boxes: Tensor, scale: Tensor) -> list[list
     Training gives a region several queries: without suppression all but one of them count as wrong.
 
     Args:
-        index: of the image.
+        index: Of the image.
         logits: (1, Q, C) of queries and names.
         boxes: (1, Q, 4) cx, cy, w, h in 0..1.
         scale: (4,) width and height of the image, twice, pixels.

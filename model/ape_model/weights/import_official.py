@@ -146,10 +146,10 @@ def import_checkpoint(
 
     Args:
         path: `model_final.pth` of a released model.
-        variant: which of the released models it is.
-        folder: for the two files; must hold no model yet, unless `replace`.
-        layout: keys and shapes to expect; None for those of the variant.
-        replace: replace the files in `folder`.
+        variant: Which of the released models it is.
+        folder: For the two files; must hold no model yet, unless `replace`.
+        layout: Keys and shapes to expect; None for those of the variant.
+        replace: Replace the files in `folder`.
 
     Raises:
         VariantError: there is no such variant.

@@ -75,10 +75,10 @@ def export_coco(world: World, out: Path, seeds: range, size: tuple[int, int]) ->
     Instances with too few visible pixels get iscrowd = 1: COCO evaluators ignore them.
 
     Args:
-        world: draws the scenes.
-        out: folder; made if it does not exist.
-        seeds: one scene each; image ids are the seeds.
-        size: height and width in pixels.
+        world: Draws the scenes.
+        out: Folder; made if it does not exist.
+        seeds: One scene each; image ids are the seeds.
+        size: Height and width in pixels.
 
     Returns:
         the path of instances.json; captions.json and images/ are in the same folder.

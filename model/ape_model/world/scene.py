@@ -140,10 +140,10 @@ class Compositor:
     """Draws a scene: first the backdrop, then one sprite over the other.
 
     Args:
-        words: the vocabulary of the class ids.
-        backdrop: regions from far to near; region k gets id k + 1.
-        size: height and width of the image in pixels.
-        pan: how far the camera has moved down and right over the backdrop, pixels.
+        words: The vocabulary of the class ids.
+        backdrop: Regions from far to near; region k gets id k + 1.
+        size: Height and width of the image in pixels.
+        pan: How far the camera has moved down and right over the backdrop, pixels.
     """
 
     def __init__(
@@ -174,8 +174,8 @@ class Compositor:
         """Draw a sprite in front of all others.
 
         Args:
-            actor: the sprite.
-            least_visible: part (0..1) of this and of every other sprite that must stay visible.
+            actor: The sprite.
+            least_visible: Part (0..1) of this and of every other sprite that must stay visible.
 
         Returns:
             False where too little of a sprite would stay visible; nothing is drawn then.

@@ -78,9 +78,9 @@ def _things(scene: Scene, ground: NDArray[np.int32], words: Vocabulary) -> list[
     """The things of a scene, measured by what is visible of them.
 
     Args:
-        scene: the finished scene.
+        scene: The finished scene.
         ground: (H, W) int32 class ids of the stuff, as if there were no things.
-        words: the vocabulary.
+        words: The vocabulary.
     """
     found = []
     for instance in scene.instances:
@@ -178,9 +178,9 @@ def phrases_of(scene: Scene, ground: NDArray[np.int32], words: Vocabulary) -> tu
     """All phrases about the names that occur more than once in a scene.
 
     Args:
-        scene: the finished scene.
+        scene: The finished scene.
         ground: (H, W) int32 class ids of the stuff, as if there were no things.
-        words: the vocabulary.
+        words: The vocabulary.
     """
     things = _things(scene, ground, words)
     phrases: list[Phrase] = []

@@ -244,11 +244,11 @@ def window(
     """Cut a window out of the repeated tile.
 
     Args:
-        name: of the stuff.
-        top: first row; any integer.
-        left: first column; any integer.
-        size: height and width of the window.
-        light: brightness factor.
+        name: Of the stuff.
+        top: First row; any integer.
+        left: First column; any integer.
+        size: Height and width of the window.
+        light: Brightness factor.
 
     Returns:
         (H, W, 3) uint8 BGR, a new array.

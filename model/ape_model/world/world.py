@@ -28,9 +28,9 @@ class World:
     """Renders scenes of named things on named stuffs; the same seed gives the same pixels.
 
     Args:
-        object_px: range of a sprite's longer side, pixels. It does not depend on the image's size:
+        object_px: Range of a sprite's longer side, pixels. It does not depend on the image's size:
             a small training image and a large scene show things of the same size.
-        max_objects: upper limit of sprites in a scene; at least one is drawn.
+        max_objects: Upper limit of sprites in a scene; at least one is drawn.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class World:
         """Draw a scene of random things.
 
         Args:
-            seed: any integer >= 0.
-            size: height and width in pixels, each at least 16.
+            seed: Any integer >= 0.
+            size: Height and width in pixels, each at least 16.
 
         Raises:
             ValueError: the seed or the size is out of range.
@@ -88,8 +88,8 @@ class World:
         """Draw a scene with two or three things of one name, and phrases that mean one of them.
 
         Args:
-            seed: any integer >= 0.
-            size: height and width in pixels, each at least 96.
+            seed: Any integer >= 0.
+            size: Height and width in pixels, each at least 96.
 
         Raises:
             ValueError: the seed or the size is out of range.
@@ -131,10 +131,10 @@ class World:
         """Make a video of moving things; its frames can be drawn in any order.
 
         Args:
-            seed: any integer >= 0.
-            size: height and width in pixels, each at least 64.
-            fps: frames per second, above 0; a thing's speed is per second.
-            cast: main names of the things that may appear; empty: all.
+            seed: Any integer >= 0.
+            size: Height and width in pixels, each at least 64.
+            fps: Frames per second, above 0; a thing's speed is per second.
+            cast: Main names of the things that may appear; empty: all.
             full_occlusion: True: a thing may be hidden completely by another. False: each keeps to
                 its lane, so that neighbours overlap in part at most.
 

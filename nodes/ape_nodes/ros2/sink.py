@@ -52,7 +52,7 @@ class Ros2Sink(Closing):
     Args:
         spec: `ros2:/ape` or `ros2:/robot/ape`: the node's full name.
         mask_encoding: "mono16", or "mono8" where all values fit.
-        label_source: what `label_image` is made from: "instances", masks painted, or "semantic",
+        label_source: What `label_image` is made from: "instances", masks painted, or "semantic",
             the semantic map, which is made while the topic has readers.
         per_stream: True puts each stream under its own name: `~/<stream>/detections`.
         boxes: Kind of boxes of results in space: "oriented" or "axis_aligned".

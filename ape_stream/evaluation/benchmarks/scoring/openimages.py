@@ -46,8 +46,8 @@ def ancestors(tree: Mapping[str, Any], ids: Mapping[str, int]) -> Ancestors:
     """The classes above each class.
 
     Args:
-        tree: The challenge's hierarchy: ``{"LabelName": ..., "Subcategory": [...]}``.
-        ids: Class ids by label name, such as ``{"/m/0jbk": 5}``; other labels are left out.
+        tree: The challenge's hierarchy: `{"LabelName": ..., "Subcategory": [...]}`.
+        ids: Class ids by label name, such as `{"/m/0jbk": 5}`; other labels are left out.
     """
     above: dict[int, set[int]] = defaultdict(set)
 

@@ -67,7 +67,7 @@ class MaskCodes:
 
     @classmethod
     def of(cls, codes: Sequence[Mapping[str, Any]]) -> Self:
-        """Masks given as ``{"size": [H, W], "counts": bytes or str}``."""
+        """Masks given as `{"size": [H, W], "counts": bytes or str}`."""
         texts = [
             c["counts"].encode() if isinstance(c["counts"], str) else c["counts"] for c in codes
         ]
@@ -89,7 +89,7 @@ class MaskCodes:
         return len(self.ends)
 
     def __getitem__(self, k: int) -> dict[str, Any]:
-        """Mask k as ``{"size": [H, W], "counts": bytes}``."""
+        """Mask k as `{"size": [H, W], "counts": bytes}`."""
         start = self.ends[k - 1] if k else 0
         height, width = self.sizes[k].tolist()
         return {"size": [height, width], "counts": self.text[start : self.ends[k]].tobytes()}

@@ -90,10 +90,10 @@ def jittered(
     """Draw a placement: large-scale jitter and a mirror half of the time.
 
     Args:
-        given: height and width of the image.
-        size: height and width of the canvas.
-        scale: least and largest size over the one that fits.
-        rng: source of chance.
+        given: Height and width of the image.
+        size: Height and width of the canvas.
+        scale: Least and largest size over the one that fits.
+        rng: Source of chance.
     """
     factor = fitted(given, size).scale * rng.uniform(*scale)
     corner = []
@@ -110,9 +110,9 @@ def no_margin(
     """Let the canvas of a placement end where the image does: what is left is padding of the batch.
 
     Args:
-        where: on a canvas of `size`.
-        given: height and width of the image.
-        size: largest height and width of the canvas.
+        where: On a canvas of `size`.
+        given: Height and width of the image.
+        size: Largest height and width of the canvas.
 
     Returns:
         where the image lies on the smaller canvas, and the canvas's height and width.
@@ -152,9 +152,9 @@ def paste(under: View, over: View, rows: Collection[int]) -> View:
     """Paste some regions of one view on another, with soft rims.
 
     Args:
-        under: what is pasted on.
-        over: where the regions come from, on a canvas of the same size.
-        rows: which of its regions.
+        under: What is pasted on.
+        over: Where the regions come from, on a canvas of the same size.
+        rows: Which of its regions.
 
     Returns:
         the sum; regions of `over` come after those of `under`.
@@ -173,8 +173,8 @@ def split_regions(view: View, things: int) -> tuple[NDArray[np.int32], list[Regi
     each part weighs as much as a thing does (`assignment.equal_weights`).
 
     Args:
-        view: an image.
-        things: class ids from here on are stuff.
+        view: An image.
+        things: Class ids from here on are stuff.
 
     Returns:
         (H, W) int32, 1 + position in the list, 0 for none; and the region of each kept part.

@@ -103,7 +103,7 @@ def stack_images(pixels: Sequence[NDArray[np.uint8]], config: ApeConfig) -> Tens
 
     Args:
         pixels: (H, W, 3) blue-green-red each.
-        config: of the network that will see them.
+        config: Of the network that will see them.
 
     Returns:
         (B, 3, H, W) float32 normalised RGB.
@@ -142,7 +142,7 @@ def collate(examples: Sequence[Example], config: NanoConfig | ApeConfig) -> Batc
 
     Args:
         examples: B images, at least one.
-        config: of the network that will see them; a released model's counts in sides of the image.
+        config: Of the network that will see them; a released model's counts in sides of the image.
     """
     longest = max(1, *(len(e.classes) for e in examples))  # G: losses need at least one column
     ape = config.ape if isinstance(config, NanoConfig) else config

@@ -40,8 +40,8 @@ def fit_phases(phases: tuple[Phase, ...], data: Sequence[InstanceData]) -> tuple
     """Give every canvas without sides those that suit the images.
 
     Args:
-        phases: of a recipe.
-        data: the data sets of images of the run.
+        phases: Of a recipe.
+        data: The data sets of images of the run.
 
     Raises:
         RecipeError: a canvas has no sides, and there are no images.

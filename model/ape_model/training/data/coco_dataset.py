@@ -54,13 +54,13 @@ class CocoBatches(Dataset["Batch"]):
     and an image whose phrases compare regions is never cropped.
 
     Args:
-        data: the images.
-        phases: of the run: sizes of canvases and batches.
-        config: augmentation, and kind of prompts.
-        seed: of the run.
-        network: sizes of the network that is trained.
-        steps: length of the run.
-        rank: of this process in a distributed run.
+        data: The images.
+        phases: Of the run: sizes of canvases and batches.
+        config: Augmentation, and kind of prompts.
+        seed: Of the run.
+        network: Sizes of the network that is trained.
+        steps: Length of the run.
+        rank: Of this process in a distributed run.
     """
 
     def __init__(
@@ -202,8 +202,8 @@ def read_pixels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     COCO files give the size either as stored or as rotated by EXIF; the one that fits is taken.
 
     Args:
-        path: the image.
-        size: height and width that the data set gives.
+        path: The image.
+        size: Height and width that the data set gives.
 
     Raises:
         DataError: it cannot be read, or has another size.

@@ -22,9 +22,9 @@ def split(data: InstanceData, part: float, seed: int) -> tuple[InstanceData, Ins
     """Set images aside for the score, at least one; of a single image, both get it.
 
     Args:
-        data: all images.
-        part: of them that is set aside, 0..1.
-        seed: of the choice.
+        data: All images.
+        part: Of them that is set aside, 0..1.
+        seed: Of the choice.
 
     Returns:
         the images to learn from, and those for the score.
@@ -41,9 +41,9 @@ def with_classes_of(data: InstanceData, other: InstanceData, path: Path) -> Inst
     """Give another file's regions the class ids of the data that are learnt, by name.
 
     Args:
-        data: what is learnt.
-        other: regions of further classes are left out, and counted.
-        path: of the other file, for the message.
+        data: What is learnt.
+        other: Regions of further classes are left out, and counted.
+        path: Of the other file, for the message.
 
     Raises:
         DataError: it has none of the classes.

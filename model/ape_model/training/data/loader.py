@@ -47,9 +47,9 @@ def load_batches(data: Dataset[Batch], first: int, config: EngineConfig) -> Iter
     """Yield the batches of the steps from `first` to the last one.
 
     Args:
-        data: the batch of each step.
-        first: step to begin with.
-        config: number of steps and of workers.
+        data: The batch of each step.
+        first: Step to begin with.
+        config: Number of steps and of workers.
 
     Raises:
         DataError: a batch cannot be made.

@@ -22,9 +22,9 @@ class MixedBatches(Dataset["Batch"]):
     Which one is a function of seed and step: all processes of a run, and a resumed run, agree.
 
     Args:
-        parts: data sets of batches, all of the same length.
-        ratios: how often each is drawn, over their sum.
-        seed: of the run.
+        parts: Data sets of batches, all of the same length.
+        ratios: How often each is drawn, over their sum.
+        seed: Of the run.
     """
 
     def __init__(

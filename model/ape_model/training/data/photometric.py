@@ -37,7 +37,7 @@ def photometric(image: NDArray[np.uint8], rng: random.Random) -> NDArray[np.uint
 
     Args:
         image: (H, W, 3) blue-green-red.
-        rng: source of chance.
+        rng: Source of chance.
 
     Returns:
         (H, W, 3) blue-green-red; a new array.

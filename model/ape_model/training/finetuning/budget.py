@@ -70,12 +70,12 @@ def estimate(
     """Estimate the memory of a run on batches of one image.
 
     Args:
-        network: sizes.
-        mode: of the run.
-        weights: numbers in the network.
-        learnt: numbers that are learnt.
-        prompts: prompts of a step.
-        checkpointing: activations of layers are computed twice and not kept.
+        network: Sizes.
+        mode: Of the run.
+        weights: Numbers in the network.
+        learnt: Numbers that are learnt.
+        prompts: Prompts of a step.
+        checkpointing: Activations of layers are computed twice and not kept.
     """
     numbers = _activations(network, mode, prompts, checkpointing=checkpointing)
     return Budget(
@@ -143,9 +143,9 @@ def check_budget(budget: Budget, device: torch.device, most: int | None) -> None
     """Refuse a run that does not fit.
 
     Args:
-        budget: of the run.
-        device: where it runs.
-        most: bytes that the user allows; None: what is free on the device.
+        budget: Of the run.
+        device: Where it runs.
+        most: Bytes that the user allows; None: what is free on the device.
 
     Raises:
         TrainingError: it does not fit.

@@ -29,13 +29,13 @@ class TuneBatches(CocoBatches):
     Every image comes up once before one comes up again.
 
     Args:
-        data: the images.
-        config: seed, jitter, views.
-        network: sizes of the network.
-        steps: batches of the run.
-        views: fixed views of an image to choose from; None: every time a new one.
-        rank: of this process in a distributed run.
-        processes: of the run.
+        data: The images.
+        config: Seed, jitter, views.
+        network: Sizes of the network.
+        steps: Batches of the run.
+        views: Fixed views of an image to choose from; None: every time a new one.
+        rank: Of this process in a distributed run.
+        processes: Of the run.
     """
 
     def __init__(

@@ -33,12 +33,12 @@ def export_tuned(
     """Write a folder that `--model` and `--init` take.
 
     Args:
-        folder: to write to.
-        network: with the tuned weights under their official names.
-        learnt: names of the weights that were tuned; all others are copied from the model's file.
-        files: of the model that the run started from; its text tower is linked, not loaded.
-        names: clean texts that were learnt as names.
-        facts: seed, steps and the like, for the header.
+        folder: To write to.
+        network: With the tuned weights under their official names.
+        learnt: Names of the weights that were tuned; all others are copied from the model's file.
+        files: Of the model that the run started from; its text tower is linked, not loaded.
+        names: Clean texts that were learnt as names.
+        facts: Seed, steps and the like, for the header.
 
     Returns:
         SHA-256 (hex) of the text tower that the folder's model belongs to.

@@ -36,9 +36,9 @@ class FeatureStore:
     """A folder of features of bounded size.
 
     Args:
-        folder: made when first written to.
-        space: what decides the features besides the image: network, mode, size.
-        most: bytes kept; what does not fit is computed again each time.
+        folder: Made when first written to.
+        space: What decides the features besides the image: network, mode, size.
+        most: Bytes kept; what does not fit is computed again each time.
     """
 
     def __init__(self, folder: Path, space: str, most: int) -> None:
@@ -51,8 +51,8 @@ class FeatureStore:
         """Return the features of a view, from disk where they are.
 
         Args:
-            name: of the view: image file, its state, and how it lies on the canvas.
-            compute: makes them, on the CPU.
+            name: Of the view: image file, its state, and how it lies on the canvas.
+            compute: Makes them, on the CPU.
         """
         path = self._path(name)
         if path.is_file():

@@ -49,9 +49,9 @@ def add_low_rank(part: nn.Module, rank: int, seed: int) -> None:
     """Put a change on every linear layer of a part; it computes the same until they learn.
 
     Args:
-        part: of the network.
-        rank: of the changes.
-        seed: of their first values.
+        part: Of the network.
+        rank: Of the changes.
+        seed: Of their first values.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

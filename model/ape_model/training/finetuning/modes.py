@@ -28,9 +28,9 @@ class TunedWeights:
     """A network of which some weights learn.
 
     Args:
-        network: all of its weights stop learning, then those of the mode start.
-        mode: what is learnt.
-        config: rank and seed of low-rank changes.
+        network: All of its weights stop learning, then those of the mode start.
+        mode: What is learnt.
+        config: Rank and seed of low-rank changes.
     """
 
     def __init__(self, network: Ape, mode: Mode, config: FineTuneConfig) -> None:
@@ -84,10 +84,10 @@ def make_optimizer(
     """Make the optimizer of a run.
 
     Args:
-        parameters: what is learnt, by name.
-        depth: blocks of the backbone.
-        mode: of the run.
-        config: rates and weight decay.
+        parameters: What is learnt, by name.
+        depth: Blocks of the backbone.
+        mode: Of the run.
+        config: Rates and weight decay.
     """
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():

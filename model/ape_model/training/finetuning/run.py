@@ -292,8 +292,8 @@ def fine_tune(options: FineTuneOptions, report: Callable[[str], None]) -> Path:
     """Fine-tune a model, from the last state in the folder where there is one.
 
     Args:
-        options: model, data, mode and folders.
-        report: called with lines of progress; the score before anything is learnt comes first.
+        options: Model, data, mode and folders.
+        report: Called with lines of progress; the score before anything is learnt comes first.
 
     Returns:
         the folder of the result.

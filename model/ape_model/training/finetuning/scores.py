@@ -72,8 +72,8 @@ class OldWords:
 
     Args:
         vectors: (N, D) of the words.
-        examples: images.
-        config: of the network.
+        examples: Images.
+        config: Of the network.
     """
 
     def __init__(

@@ -38,11 +38,11 @@ class TuneStep:
     full    all of it
 
     Args:
-        network: with the weights that learn.
-        words: the prompts.
-        mode: of the run.
-        config: number of negatives.
-        store: features of views; None: they are computed each time.
+        network: With the weights that learn.
+        words: The prompts.
+        mode: Of the run.
+        config: Number of negatives.
+        store: Features of views; None: they are computed each time.
     """
 
     def __init__(

@@ -37,8 +37,8 @@ def assign_tokens(
         valid: (B, G) bool, False for padding.
         padded: (B, N) bool, anchors that are never assigned; None for none.
         shares: (B, N, G) 0..1, how much of an anchor's cell a region's mask covers; None: unknown.
-        threshold: an anchor of at least this IoU is assigned in any case.
-        least: best anchors of each region, assigned at any IoU.
+        threshold: An anchor of at least this IoU is assigned in any case.
+        least: Best anchors of each region, assigned at any IoU.
 
     Returns:
         (B, N) int64: the region of each anchor, -1 for none. An anchor that several regions claim

@@ -99,9 +99,9 @@ class Criterion(nn.Module):
     """Computes all losses of a step; has weights of its own: class heads on tokens and on pixels.
 
     Args:
-        width: channels of a token.
-        text_width: channels of a prompt.
-        classification: one of `CLASSIFICATIONS`.
+        width: Channels of a token.
+        text_width: Channels of a prompt.
+        classification: One of `CLASSIFICATIONS`.
     """
 
     def __init__(self, width: int, text_width: int, classification: str = "quality") -> None:
@@ -129,12 +129,12 @@ class Criterion(nn.Module):
         """Compute every loss, already weighted.
 
         Args:
-            model: whose heads compute classes and masks.
-            features: of the model for this batch.
-            outputs: of the model for this batch.
-            batch: images and regions.
-            targets: prompts that are true of the regions.
-            apart: cut the gradient between tokens and the class head on them.
+            model: Whose heads compute classes and masks.
+            features: Of the model for this batch.
+            outputs: Of the model for this batch.
+            batch: Images and regions.
+            targets: Prompts that are true of the regions.
+            apart: Cut the gradient between tokens and the class head on them.
 
         Returns:
             scalars by name, the keys of `WEIGHTS`; those of the decoder layers are summed.
@@ -229,9 +229,9 @@ class Criterion(nn.Module):
         """Loss of each score.
 
         Args:
-            logits: any shape.
-            quality: same shape, IoU of the box where the score is positive, else 0.
-            there: same shape, bool, whether the score is positive.
+            logits: Any shape.
+            quality: Same shape, IoU of the box where the score is positive, else 0.
+            there: Same shape, bool, whether the score is positive.
         """
         # In both, IoU or 1 is the target of a positive, 0 that of the others.
         if self.classification == "focal":

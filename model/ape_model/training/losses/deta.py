@@ -66,7 +66,7 @@ def assign(predicted: Tensor, boxes: Tensor, valid: Tensor, rule: StageRule) -> 
         predicted: (B, K, 4) cx, cy, w, h.
         boxes: (B, G, 4) cx, cy, w, h of the regions, in the same unit.
         valid: (B, G) bool, False for padding, which comes last.
-        rule: of the stage.
+        rule: Of the stage.
     """
     found = []
     for image, (own, regions, there) in enumerate(zip(predicted, boxes, valid, strict=True)):

@@ -22,10 +22,10 @@ def focal_loss(
     """Focal loss (Lin et al. 2017, eq. 5).
 
     Args:
-        logits: any shape.
-        targets: same shape, 0 or 1.
-        alpha: weight of positives; negatives weigh 1 - alpha.
-        gamma: exponent that reduces the loss of easy cases.
+        logits: Any shape.
+        targets: Same shape, 0 or 1.
+        alpha: Weight of positives; negatives weigh 1 - alpha.
+        gamma: Exponent that reduces the loss of easy cases.
 
     Returns:
         loss of each element.
@@ -40,9 +40,9 @@ def quality_focal_loss(logits: Tensor, quality: Tensor, gamma: float = 2.0) -> T
     """Quality focal loss (Li et al. 2020, eq. 2): the target of a score is the IoU of its box.
 
     Args:
-        logits: any shape.
-        quality: same shape, 0..1; 0 for what is not there.
-        gamma: exponent that reduces the loss of easy cases.
+        logits: Any shape.
+        quality: Same shape, 0..1; 0 for what is not there.
+        gamma: Exponent that reduces the loss of easy cases.
 
     Returns:
         loss of each element.
@@ -56,7 +56,7 @@ def generalised_iou(first: Tensor, second: Tensor) -> Tensor:
 
     Args:
         first: (..., 4) x1, y1, x2, y2.
-        second: the same shape.
+        second: The same shape.
 
     Returns:
         (...) in -1..1.
@@ -93,9 +93,9 @@ def dice_loss(logits: Tensor, targets: Tensor, axes: Sequence[int]) -> Tensor:
     """Dice loss with a smoothing of one cell (Milletari et al. 2016).
 
     Args:
-        logits: masks before the sigmoid.
-        targets: same shape, 0..1.
-        axes: axes of a mask, summed over.
+        logits: Masks before the sigmoid.
+        targets: Same shape, 0..1.
+        axes: Axes of a mask, summed over.
 
     Returns:
         loss of each mask.

@@ -31,9 +31,9 @@ def mask_losses(model: Ape, outputs: RawOutputs, batch: Batch, region: Tensor) -
     """Mask losses of the last layer's assigned queries; every region has the same weight.
 
     Args:
-        model: whose head makes the masks.
-        outputs: of the model for the batch.
-        batch: images and regions.
+        model: Whose head makes the masks.
+        outputs: Of the model for the batch.
+        batch: Images and regions.
         region: (B, Q) region of each query, -1 for none.
 
     Returns:

@@ -31,8 +31,8 @@ def draw_points(logits: Tensor, count: int, oversample: float, importance: float
     Args:
         logits: (K, h, w) of the masks.
         count: P, points of each mask.
-        oversample: candidates over points.
-        importance: part of the points, 0..1, that are the candidates nearest to the mask's edge
+        oversample: Candidates over points.
+        importance: Part of the points, 0..1, that are the candidates nearest to the mask's edge
             (logits next to zero); the others lie anywhere.
 
     Returns:

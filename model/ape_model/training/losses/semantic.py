@@ -54,7 +54,7 @@ def map_loss(log_shares: Tensor, batch: Batch, classes: Tensor) -> Tensor:
     Args:
         log_shares: (B, C, h, w) logarithm of the share of each class, at a stride of the masks or a
             multiple of it.
-        batch: with the masks of the regions.
+        batch: With the masks of the regions.
         classes: (B, G) int64 class of each region.
 
     Returns:

@@ -35,10 +35,10 @@ def make_learner(
     """Put together what nano gives to the loop.
 
     Args:
-        network: on its device.
-        prompt_sampler: chooses the prompts of a batch.
-        config: optimizer and losses.
-        average: of the network's weights.
+        network: On its device.
+        prompt_sampler: Chooses the prompts of a batch.
+        config: Optimizer and losses.
+        average: Of the network's weights.
     """
     step = NanoStep(network, prompt_sampler, config)
     head = {f"{_HEAD}{name}": p for name, p in step.criterion.named_parameters()}

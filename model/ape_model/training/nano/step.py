@@ -24,9 +24,9 @@ class NanoStep:
     """Computes weighted losses by name.
 
     Args:
-        network: that learns, on its device.
-        prompt_sampler: chooses the prompts of a batch.
-        config: of the criterion, and how long its class head learns alone.
+        network: That learns, on its device.
+        prompt_sampler: Chooses the prompts of a batch.
+        config: Of the criterion, and how long its class head learns alone.
     """
 
     def __init__(self, network: Ape, prompt_sampler: PromptSampler, config: LoopConfig) -> None:

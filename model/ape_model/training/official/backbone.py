@@ -27,8 +27,8 @@ def load_backbone(vit: nn.Module, path: Path) -> str:
     """Load what fits by name and shape; `visual.` (CLIP) may stand in front of a name.
 
     Args:
-        vit: the vision transformer, changed in place.
-        path: a file of torch.save.
+        vit: The vision transformer, changed in place.
+        path: A file of torch.save.
 
     Returns:
         what was loaded, in one line; it names weights that stay random.

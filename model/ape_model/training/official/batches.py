@@ -42,11 +42,11 @@ class OfficialBatches(Dataset["Batch"]):
     """A map-style data set of whole batches, each of one data set of a recipe.
 
     Args:
-        recipe: ratios, augmentation, size of batches.
-        rows: its data sets.
-        network: sizes of the network.
-        rank: of this process among several; all draw the same data set, each its own images.
-        processes: how many there are.
+        recipe: Ratios, augmentation, size of batches.
+        rows: Its data sets.
+        network: Sizes of the network.
+        rank: Of this process among several; all draw the same data set, each its own images.
+        processes: How many there are.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class OfficialBatches(Dataset["Batch"]):
         """Make this process's part of a batch of one data set.
 
         Args:
-            row: of the recipe.
-            turn: batches of this row before.
+            row: Of the recipe.
+            turn: Batches of this row before.
         """
         first = self.rank * self.images
         indices = self.epochs[row][turn][first : first + self.images]
@@ -118,7 +118,7 @@ def collate_samples(samples: Sequence[Sample], config: ApeConfig) -> Batch:
 
     Args:
         samples: B images, each with at least one region.
-        config: of the network that will see them.
+        config: Of the network that will see them.
     """
     images = stack_images([sample.image for sample in samples], config)
     longest = max(len(sample.regions) for sample in samples)  # G

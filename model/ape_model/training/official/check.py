@@ -67,9 +67,9 @@ def check_recipe(
     """Train a tiny network on tiny copies of a recipe's data sets, unbroken and resumed.
 
     Args:
-        recipe: to check.
-        report: called with a line about every data set and the result.
-        rounds: batches of each data set.
+        recipe: To check.
+        report: Called with a line about every data set and the result.
+        rounds: Batches of each data set.
 
     Raises:
         TrainingError: a loss is NaN or infinite or does not fall, or the resumed run differs.

@@ -32,9 +32,9 @@ def write_miniature_data(recipe: OfficialRecipe, root: Path, images: int = 4) ->
     """Write a tiny copy of every data set of a recipe.
 
     Args:
-        recipe: its rows.
-        root: folder of all data sets.
-        images: of each.
+        recipe: Its rows.
+        root: Folder of all data sets.
+        images: Of each.
 
     Raises:
         SinkError: a file cannot be written.

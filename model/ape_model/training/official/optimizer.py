@@ -37,8 +37,8 @@ def make_optimizer(
     """Make the optimizer of a run; each group has its rate in `base`, for the schedule.
 
     Args:
-        weights: what learns, by name.
-        config: rates and weight decay.
+        weights: What learns, by name.
+        config: Rates and weight decay.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, weight in weights.items():

@@ -68,10 +68,10 @@ def paste_on_free(
 
     Args:
         image: (H, W, 3) blue-green-red, where the things come from.
-        regions: its things; those without a mask are not pasted.
+        regions: Its things; those without a mask are not pasted.
         under: (H', W', 3) blue-green-red, what is pasted on.
-        under_regions: its regions; nothing is pasted on their masks.
-        rng: source of chance.
+        under_regions: Its regions; nothing is pasted on their masks.
+        rng: Source of chance.
 
     Returns:
         None where nothing found a position.

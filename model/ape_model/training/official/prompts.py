@@ -28,8 +28,8 @@ class OfficialPrompts:
     """Chooses and embeds prompts; keeps the phrases of earlier batches as negatives.
 
     Args:
-        rows: the data sets of the run.
-        encode: texts to (N, D) vectors.
+        rows: The data sets of the run.
+        encode: Texts to (N, D) vectors.
         width: D, channels of a prompt.
     """
 

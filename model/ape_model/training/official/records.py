@@ -60,10 +60,10 @@ class RowData:
     would make each of them a copy.
 
     Args:
-        row: of the recipe.
-        root: of all data sets.
-        names: of the classes, stuff last.
-        things: number of classes before the stuff.
+        row: Of the recipe.
+        root: Of all data sets.
+        names: Of the classes, stuff last.
+        things: Number of classes before the stuff.
         texts: JSON text of each image.
         sizes: (N, 2) int32 height and width of each image.
         shown: (M, 2) int32 pairs of image and class, each once.
@@ -115,8 +115,8 @@ def read_row(row: DataRow, root: Path) -> RowData:
     """Read the file of a data set.
 
     Args:
-        row: of the recipe.
-        root: of all data sets.
+        row: Of the recipe.
+        root: Of all data sets.
 
     Raises:
         DataError: the file cannot be read, has other classes than the recipe says, or no image.

@@ -65,12 +65,12 @@ def build_run(
     """Put the parts of a run together.
 
     Args:
-        recipe: everything else that decides the run.
-        rows: its data sets.
-        network: on its device; drop path, dropout and activation checkpointing are added in place.
-        encode: texts to (N, D) vectors.
-        folder: for states and log.
-        report: called with lines of progress.
+        recipe: Everything else that decides the run.
+        rows: Its data sets.
+        network: On its device; drop path, dropout and activation checkpointing are added in place.
+        encode: Texts to (N, D) vectors.
+        folder: For states and log.
+        report: Called with lines of progress.
     """
     network.train()
     add_drop_path(network, recipe.drop_path)
@@ -103,9 +103,9 @@ def read_rows(
     """Read the data sets of a recipe.
 
     Args:
-        recipe: its rows.
-        root: folder of all data sets.
-        report: called with a line about each.
+        recipe: Its rows.
+        root: Folder of all data sets.
+        report: Called with a line about each.
 
     Raises:
         DataError: a file is missing or does not fit.
@@ -123,9 +123,9 @@ def train_official(options: TrainOptions, report: Callable[[str], None]) -> Path
     """Train a released model by its recipe, from the last state in the folder where there is one.
 
     Args:
-        options: recipe; `data` is the folder of all data sets, `init` a model of the recipe's
+        options: Recipe; `data` is the folder of all data sets, `init` a model of the recipe's
             sizes with its text tower.
-        report: called with lines of progress.
+        report: Called with lines of progress.
 
     Returns:
         the network's file of weights; its folder is a model (`--model`, `--init`).

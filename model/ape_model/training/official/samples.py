@@ -61,11 +61,11 @@ def make_sample(
     """Read and augment an image.
 
     Args:
-        data: the set that it is of.
-        record: the image.
-        background: an image of the same set that its things are pasted on; None: nothing is pasted.
-        augmentation: sizes and ranges.
-        rng: source of chance.
+        data: The set that it is of.
+        record: The image.
+        background: An image of the same set that its things are pasted on; None: nothing is pasted.
+        augmentation: Sizes and ranges.
+        rng: Source of chance.
 
     Raises:
         DataError: a file cannot be read.
@@ -166,7 +166,7 @@ def stuff_parts(plane: NDArray[np.int32], things: int) -> list[SampleRegion]:
 
     Args:
         plane: (H, W): 0 thing, 1.. stuff, `UNKNOWN`.
-        things: number of classes before the stuff.
+        things: Number of classes before the stuff.
     """
     found = []
     for value in np.unique(plane):
@@ -189,10 +189,10 @@ def draw_phrases(
     """Draw described regions of an image, in a random order.
 
     Args:
-        regions: all of them.
-        most: how many at most.
-        iou: of two that overlap more, one is drawn.
-        rng: source of chance.
+        regions: All of them.
+        most: How many at most.
+        iou: Of two that overlap more, one is drawn.
+        rng: Source of chance.
     """
     order = rng.sample(range(len(regions)), len(regions))
     overlap = box_iou(*[torch.tensor([region.box for region in regions]).view(-1, 4)] * 2)

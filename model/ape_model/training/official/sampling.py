@@ -27,7 +27,7 @@ def repeat_factors(shown: NDArray[np.int32], images: int, threshold: float) -> N
     Args:
         shown: (M, 2) pairs of image and class, each once.
         images: N, number of images.
-        threshold: share of images, 0..1; 0 repeats none.
+        threshold: Share of images, 0..1; 0 repeats none.
 
     Returns:
         (N,) at least 1.
@@ -53,8 +53,8 @@ def row_odds(
         mixture: `separate`: by ratio alone, as with a loader for each set. `mixed`: as with one
             loader, in which each image counts ratio * size of the largest set / size of its set *
             its repeat factor.
-        ratios: of the data sets.
-        factors: repeat factors of the images of each.
+        ratios: Of the data sets.
+        factors: Repeat factors of the images of each.
     """
     odds = np.array(ratios, np.float64)
     if mixture == "mixed":
@@ -68,8 +68,8 @@ class RowSchedule:
 
     Args:
         odds: (R,) probabilities.
-        steps: of the run.
-        seed: of the run.
+        steps: Of the run.
+        seed: Of the run.
     """
 
     def __init__(self, odds: NDArray[np.float64], steps: int, seed: int) -> None:
@@ -91,8 +91,8 @@ class EpochBatches:
     Args:
         factors: (N,) repeat factors.
         wide: (N,) bool, whether an image is wider than high.
-        batch: images of a batch.
-        seed: of the run and the data set.
+        batch: Images of a batch.
+        seed: Of the run and the data set.
     """
 
     def __init__(

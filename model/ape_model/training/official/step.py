@@ -21,9 +21,9 @@ class OfficialStep:
     """Computes weighted losses by name.
 
     Args:
-        network: that learns.
-        prompts: of every batch.
-        recipe: the loss terms of each data set.
+        network: That learns.
+        prompts: Of every batch.
+        recipe: The loss terms of each data set.
     """
 
     def __init__(self, network: Ape, prompts: OfficialPrompts, recipe: OfficialRecipe) -> None:

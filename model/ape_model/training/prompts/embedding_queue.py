@@ -16,7 +16,7 @@ class EmbeddingQueue:
     """Recent phrases of every data set, newest first.
 
     Args:
-        sizes: phrases kept of each data set.
+        sizes: Phrases kept of each data set.
         text_width: D, channels of a phrase.
     """
 
@@ -30,7 +30,7 @@ class EmbeddingQueue:
 
         Args:
             embeddings: (L, D) of this call.
-            dataset: index of the data set.
+            dataset: Index of the data set.
 
         Returns:
             (max(L, size), D) these phrases, then the older ones.

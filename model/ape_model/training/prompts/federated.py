@@ -23,8 +23,8 @@ def draw_classes(
     Args:
         present: (N,) int64 classes of the batch's regions, in any order.
         frequencies: (C,) number of images in which each class occurs; 0 is never drawn.
-        count: number of classes; more where the batch alone has more.
-        generator: source of chance.
+        count: Number of classes; more where the batch alone has more.
+        generator: Source of chance.
 
     Returns:
         (K,) int64 classes, ascending.

@@ -24,10 +24,10 @@ class NegativeSampler:
     """Embedded names of a data set, and negatives to draw from.
 
     Args:
-        encode: texts to (N, D) vectors of length one.
+        encode: Texts to (N, D) vectors of length one.
         prompts: P prompts, the C main names first.
         truth: (P, C) bool, whether a prompt is true of a class.
-        negative_words: words that mean nothing in the data; those near to a prompt are left out.
+        negative_words: Words that mean nothing in the data; those near to a prompt are left out.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class NegativeSampler:
 
         Args:
             classes: (B, G) int64 class of each region; its row of `chosen` where that is given.
-            negative_words: how many of them to add.
-            generator: source of chance.
+            negative_words: How many of them to add.
+            generator: Source of chance.
             chosen: (K,) int64 classes to keep the prompts of; None: all.
 
         Returns:

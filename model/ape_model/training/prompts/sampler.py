@@ -90,9 +90,9 @@ class PromptSampler:
     """Chooses and embeds the prompts of every step, and keeps earlier phrases in a queue.
 
     Args:
-        sets: the prompts of each data set of the run.
+        sets: The prompts of each data set of the run.
         width: D, channels of a prompt.
-        seed: of the run.
+        seed: Of the run.
     """
 
     def __init__(self, sets: Sequence[PromptingConfig], *, width: int, seed: int) -> None:
@@ -103,9 +103,9 @@ class PromptSampler:
         """Choose the prompts of a batch.
 
         Args:
-            model: whose zero token goes with names.
-            batch: images and regions, on the model's device.
-            step: of the run; the same step of the same seed gives the same prompts.
+            model: Whose zero token goes with names.
+            batch: Images and regions, on the model's device.
+            step: Of the run; the same step of the same seed gives the same prompts.
         """
         config, device = self.sets[batch.dataset], batch.images.device
         generator = torch.Generator().manual_seed(step_seed(self.seed, step))
@@ -218,7 +218,7 @@ def merge_near(vectors: Tensor, threshold: float) -> tuple[list[int], list[int]]
 
     Args:
         vectors: (N, D) of length one.
-        threshold: cosine from which two vectors are merged.
+        threshold: Cosine from which two vectors are merged.
 
     Returns:
         the rows that are kept, and for each of the N vectors the index among the kept ones of the

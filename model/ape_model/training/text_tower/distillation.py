@@ -149,11 +149,11 @@ def build_corpus(
     """Collect texts and the teacher's vectors of them.
 
     Args:
-        cldr: name -> keywords.
-        teacher: the sentence encoder.
-        config: length, optimizer and corpus.
-        sizes: the tower's sizes.
-        drawn: names or keywords in `cldr` that are things of the drawn world.
+        cldr: Name -> keywords.
+        teacher: The sentence encoder.
+        config: Length, optimizer and corpus.
+        sizes: The tower's sizes.
+        drawn: Names or keywords in `cldr` that are things of the drawn world.
 
     Returns:
         the corpus; half of its sentences are about `drawn` only.
@@ -227,10 +227,10 @@ def distil(
     """Train the tower.
 
     Args:
-        corpus: texts and targets.
-        config: length, optimizer and corpus.
-        sizes: the tower's sizes.
-        report: called every 100 steps with the step and the loss.
+        corpus: Texts and targets.
+        config: Length, optimizer and corpus.
+        sizes: The tower's sizes.
+        report: Called every 100 steps with the step and the loss.
 
     Returns:
         the trained tower, in eval mode.

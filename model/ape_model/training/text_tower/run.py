@@ -29,11 +29,11 @@ def train_tower(
     """Distil a tower, check it as it will be read (in float16), and write it.
 
     Args:
-        teacher: folder of the sentence encoder.
-        cldr: file of names and keywords.
-        out: file to write, for the key `text` of a recipe.
-        config: the recipe.
-        report: called with lines of progress.
+        teacher: Folder of the sentence encoder.
+        cldr: File of names and keywords.
+        out: File to write, for the key `text` of a recipe.
+        config: The recipe.
+        report: Called with lines of progress.
 
     Raises:
         ModelMissingError: the teacher is not in the folder.

@@ -30,7 +30,7 @@ class Teacher:
     """Sentence vectors of a pretrained encoder, on the CPU.
 
     Args:
-        folder: a model of sentence-transformers.
+        folder: A model of sentence-transformers.
 
     Raises:
         ModelMissingError: the folder holds none.
@@ -62,7 +62,7 @@ class Teacher:
 
         Args:
             texts: N texts.
-            batch: texts at once.
+            batch: Texts at once.
 
         Returns:
             (N, D) float32 of length one; D is 384 for MiniLM.

@@ -149,8 +149,8 @@ async def shown(
         url: The page, with its token.
         form: Name of the row.
         seconds: How long.
-        codec: jpeg, or h264.
-        mode: live, or sync: each image with its own masks.
+        codec: "jpeg" or "h264".
+        mode: "live", or "sync": each image with its own masks.
 
     Raises:
         ApeStreamError: the page shows nothing.

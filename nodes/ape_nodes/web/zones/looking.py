@@ -35,8 +35,8 @@ def within(result: FrameResult, looks: Sequence[Zone]) -> FrameResult:
     is cut at the edge. An area that names prompts restricts only them.
 
     Args:
-        result: with regions of the whole frame.
-        looks: zones of the kind `look`; none: everywhere.
+        result: With regions of the whole frame.
+        looks: Zones of the kind `look`; none: everywhere.
     """
     inside: _Inside = {}
     for position, text in enumerate(result.prompts.texts):

@@ -91,9 +91,9 @@ class Camera:
     """Encodes numbered frames as MPEG-TS, each at its time, and remembers when.
 
     Args:
-        first: number of the first frame.
-        start_s: the encoder's time of the first frame.
-        sent: where the moment of each frame is kept, by its number.
+        first: Number of the first frame.
+        start_s: The encoder's time of the first frame.
+        sent: Where the moment of each frame is kept, by its number.
     """
 
     def __init__(self, sent, *, first=0, start_s=0.0):
@@ -300,8 +300,8 @@ class Playlist:
     """A live HLS stream: half-second segments that appear as time goes by.
 
     Args:
-        folder: where the segments are made.
-        sent: the moment of each frame, by its number.
+        folder: Where the segments are made.
+        sent: The moment of each frame, by its number.
     """
 
     LENGTH = 15  # frames a segment
