@@ -130,7 +130,7 @@ class SerializedTake:
     Where the RMW has no serialized messages, it goes on as `TypedTake`, and reports that.
 
     Args:
-        library: rcl, see `rcl_library`.
+        library: The C library rcl, see `rcl_library`.
         read: Makes a message of bytes, see `cdr`.
         report: Takes one line for the log.
     """
