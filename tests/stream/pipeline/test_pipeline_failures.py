@@ -67,6 +67,7 @@ def test_a_failing_stage_is_named(case, finite):
         parts["perceiver"] = FailingPerceiver()
     if case == "sink":
         parts["sinks"] = [CollectSink(error=SinkError("disk full"), error_at=5, name="out.mp4")]
+    before = set(threading.enumerate())
     other = CollectSink()
     parts["sinks"] = [other, *parts.get("sinks", [])]
     cam = source(finite=finite)
@@ -83,7 +84,7 @@ def test_a_failing_stage_is_named(case, finite):
     assert stats.captured == cam.delivered == stats.published + stats.dropped
     assert stats.published == len(other.results) - (case == "sink")
     assert "failed" in stats.streams["cam"].dropped or finite
-    assert not [t for t in threading.enumerate() if t.name.startswith("ape_stream")]
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize("live", [True, False])
