@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from ape_stream.protocols.pipeline import PaintsMaps, Perceiver
+from ape_stream.protocols.perceiver import PaintsMaps, Perceiver
 
 if TYPE_CHECKING:
     from ape_stream.values.frame import Frame
