@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -19,10 +18,8 @@ from ape_stream import signals
 from ape_stream.channel import Aborted, Ended
 from ape_stream.closing import Closing
 from ape_stream.errors import (
-    ApeStreamError,
     ConfigError,
     PipelineError,
-    StoppedError,
     TruncatedError,
     UsageError,
 )
@@ -115,8 +112,6 @@ class Pipeline(Closing):
         self._resources = Resources()
         self._threads = Threads()
         self._state = RunState()
-        self._started_s: float | None = None
-        self._ended_s: float | None = None
         self._entered = False
         self._iterated = False
         self._closed = False
@@ -195,21 +190,12 @@ class Pipeline(Closing):
         device_memory = self._model.device_memory()  # may ask the driver: not under the guard
         with self._guard:
             return RunStats(
-                elapsed_s=self._elapsed_s(),
+                elapsed_s=self._state.elapsed_s,
                 streams={s.name: s.counters.snapshot(len(s.channel)) for s in self._streams},
                 stages={name: meter.snapshot() for name, meter in self._meters().items()},
                 resident_bytes=resident_bytes(),
                 device_memory=device_memory,
             )
-
-    def _elapsed_s(self) -> float:
-        if self._started_s is None:
-            return 0.0
-        return (self._ended_s or time.monotonic()) - self._started_s
-
-    def _stop_clock(self) -> None:
-        with self._guard:
-            self._ended_s = self._ended_s or time.monotonic()  # the first end counts
 
     def _meters(self) -> dict[str, StageMeter]:
         for stream in self._streams:
@@ -270,35 +256,15 @@ class Pipeline(Closing):
         stopped = self.outcome == "stopped"
         self._abort(STOPPED, "stopped")
         self._threads.join(self._release)
-        reason = error
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            reason = error if self._unread() else None  # nothing is missing of a live stream
-        elif error is None or isinstance(error, GeneratorExit):
-            reason = self._incomplete(stopped=stopped)
+        with self._guard:
+            reason = self._state.missing(self._streams, error, stopped=stopped)
         problems = self._resources.leave(reason)
-        self._stop_clock()
+        with self._guard:
+            self._state.stop_clock()
         return problems
 
     def _release(self, streams: list[SourceStream]) -> None:
         self._resources.release([stream.source for stream in streams])
-
-    def _incomplete(self, *, stopped: bool) -> ApeStreamError | None:
-        """Why results are missing where no error was raised, or None where none are."""
-        if self.truncated:
-            return self.truncated[0]
-        if stopped and self._unread():
-            return StoppedError(f"stopped before the end of {', '.join(self._unread())}")
-        return None
-
-    def _unread(self) -> list[str]:
-        """The streams that have an end which the results do not reach."""
-        with self._guard:
-            whole = self._state.read_to_end
-            return [
-                s.name
-                for s in self._streams
-                if not s.source.live and (s.name not in whole or s.counters.dropped.get(STOPPED))
-            ]
 
     def __iter__(self) -> Iterator[FrameResult]:
         """Every result, after it went through all sinks; opens and closes the run if need be.
@@ -324,7 +290,7 @@ class Pipeline(Closing):
         return f"Pipeline({streams}: {self.prompts}; {self.outcome})"
 
     def _run(self) -> Iterator[FrameResult]:
-        self._started_s = time.monotonic()
+        self._state.start_clock()
         for stream in self._streams:
             self._threads.start(f"source {stream.name}", partial(self._read, stream), stream)
         try:
@@ -342,8 +308,8 @@ class Pipeline(Closing):
             raise
 
     def _finish(self) -> None:
-        self._stop_clock()
         with self._guard:
+            self._state.stop_clock()
             self._state.finish()
         for error in self.truncated:
             _log.warning("%s", error)

@@ -270,11 +270,11 @@ def test_stop_from_another_thread_ends_the_loop_within_a_second():
 
 def test_stop_ends_a_source_that_waits_for_ever():
     source = PushSource("robot")
-    run = Pipeline([source], OraclePerceiver(), PROMPTS)
-    timer = threading.Timer(0.05, run.stop)
-    timer.start()
-    assert list(run) == []
-    timer.join()
+    with Pipeline([source], OraclePerceiver(), PROMPTS) as run:
+        timer = threading.Timer(0.05, run.stop)
+        timer.start()
+        assert list(run) == []
+        timer.join()
     assert run.outcome == "stopped"
 
 
