@@ -9,7 +9,7 @@
     plugins, specs, datasets      parts by name; which part a string means; labelled images
     cli, evaluation, annotation, batch, index, indexing, asking  commands; scores; jobs; ask later
     channel, stats, signals       hand-over between threads; counts and times; Ctrl-C
-    files, errors, tables, closing, devices, optional    what all of them use
+    files, errors, tables, closing, devices, optional, native    what all of them use
 
 Public as modules: `depth`, `draw`, `masks`, `wire`, `testing`, `plugins`, `evaluation`.
 """

@@ -11,6 +11,7 @@
     ├── SinkError             an output cannot be written
     ├── StoppedError          a run was stopped before its files were read to their end
     ├── WireError             bytes are not a message of ours
+    ├── CompileError          C++ of ours cannot be compiled or loaded here
     └── PipelineError         a stage failed while running; `__cause__` says why
 
 A message is one line that says what to do. The command line prints it without a traceback.
@@ -22,6 +23,7 @@ from typing import Self
 
 __all__ = [
     "ApeStreamError",
+    "CompileError",
     "ConfigError",
     "ModelError",
     "PipelineError",
@@ -92,3 +94,7 @@ class PipelineError(ApeStreamError):
         problem = cls(f"{stage} failed: {text}")
         problem.__cause__ = error
         return problem
+
+
+class CompileError(ApeStreamError):
+    """C++ of ours cannot be compiled or loaded here; the message quotes the compiler."""

@@ -51,7 +51,7 @@ _LIBRARIES = (
     _Library(
         "CuPy", "cupy", "starts these kernels", "cuda13", ("cupy-cuda13x", "cupy-cuda12x", "cupy")
     ),
-    _Library("numba", "numba", "kernels on the CPU; searches of an index", "numba"),
+    _Library("numba", "numba", "kernels on the CPU without a C++ compiler", "numba"),
     _Library("aiohttp", "aiohttp", "the live page", "web"),
     _Library("prometheus_client", "prometheus_client", "--metrics, the live page", "metrics"),
     _Library("paho-mqtt", "paho", "events of the live page over MQTT", "mqtt"),

@@ -6,7 +6,7 @@ part           Part: the rows and frames of 1,024 frames of one clip, mapped int
 dropped        what is known of dropped queries, and what they may add to an answer
 cells, blocks  masks, packed and back; compressed pieces with checksums
 levels, levels_file, benchmark  Levels: small bounds of many states, by segments; `bench index`
-scan, kernels  Scanner: every row that reaches a threshold, exactly; compiled loops
+scan, kernels  Scanner: every row that reaches a threshold, exactly; its loops in C++ (csrc/)
 selection      which of these become regions, as in a live run; masks only where they decide
 vectors, similar  embeddings of words, without torch where they are known; more like this
 asking, answer  Index, open: words asked of an index; Answer: frames, tracks, what is not certain

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "LEAST_EXPONENT",
+    "STATE_BITS",
     "UNREADABLE",
     "Codes",
     "Head",
@@ -31,6 +33,7 @@ __all__ = [
     "float32_of",
     "logits_of",
     "read_head",
+    "rounded_states",
     "scores_of",
     "state_codes",
 ]
@@ -44,9 +47,9 @@ _ROWS: Final = 256
 _SIGN_AND_REST: Final = np.int32(0x8FFFE000 - 2**32)
 _EXPONENTS: Final = np.float32(2.0**112)
 """Exponents of a float16 count from -15, those of a float32 from -127."""
-_STATE_BITS: Final = 15
+STATE_BITS: Final = 15
 """And a sign: `STATE_BITS` of `ape_model.network.align`."""
-_LEAST_EXPONENT: Final = -100
+LEAST_EXPONENT: Final = -100
 """As there: smaller states are as good as 0, and a float32 holds every number of codes."""
 _SHORT: Final = 16
 """Rows of so few numbers are not halved."""
@@ -82,11 +85,17 @@ class Codes(NamedTuple):
 def state_codes(states: NDArray[np.float32]) -> Codes:
     """Round each of (N, C) finite states to 15 bits below its largest number."""
     _, exponent = np.frexp(_largest(states))  # (N, 1), largest < 2^exponent
-    exponent = np.maximum(exponent, _LEAST_EXPONENT) - _STATE_BITS
+    exponent = np.maximum(exponent, LEAST_EXPONENT) - STATE_BITS
     code = np.rint(states * np.ldexp(np.float64(1), -exponent))
     # The largest may be rounded up to one more than there is room for.
-    np.clip(code, 1 - 2**_STATE_BITS, 2**_STATE_BITS - 1, out=code)
+    np.clip(code, 1 - 2**STATE_BITS, 2**STATE_BITS - 1, out=code)
     return Codes(code.astype(np.int16), exponent[:, 0].astype(np.int16))
+
+
+def rounded_states(states: NDArray[np.float32]) -> tuple[Codes, NDArray[np.float32]]:
+    """The codes of (N, C) finite states, and the states that they stand for."""
+    codes = state_codes(states)
+    return codes, codes.states()
 
 
 def as_float32(states: NDArray[Any]) -> NDArray[np.float32]:

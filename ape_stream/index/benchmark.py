@@ -23,7 +23,6 @@ import typer
 from numpy.lib.format import open_memmap
 
 from ape_stream.index.alignment import Codes, Head, scores_of, state_codes
-from ape_stream.index.kernels import worthwhile
 from ape_stream.index.levels import SEGMENT, build_levels
 from ape_stream.index.scan import Scanner, Words
 
@@ -41,8 +40,6 @@ PART: Final = 51_200
 _SCALE: Final = 0.56
 _KINDS: Final = 170
 _HITS: Final = 1 / 3000
-_LOADED: Final = 10**6
-"""Pairs: a process that has searched as many has loaded the compiled loops."""
 _DISTINCT: Final = 10
 """Parts that are drawn; more are copies: only the memory that is read must be of full size."""
 
@@ -188,8 +185,7 @@ def index_benchmark(
     with tempfile.TemporaryDirectory() as folder:
         made, head = MadeUpRows(rows, width, Path(folder)), _head(width)
         scanner = Scanner([_Part(part) for part in made.parts], made.levels, head)
-        worthwhile(_LOADED)
-        scanner.search(made.words(1))  # with numba, this compiles the loops
+        scanner.search(made.words(1))  # this compiles the loops
         one = 0.0
         for count, hits in ((1, _HITS), (20, _HITS), (1, 0.0), (20, 0.0)):
             words = [made.words(count, hits) for _ in range(rounds)]

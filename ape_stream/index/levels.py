@@ -22,8 +22,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ape_stream.index.kernels import HALVES, fixed
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -183,16 +181,12 @@ class Levels:
 
     def _loop(self, compiled: Kernels, opened: _Opened, slopes: Slopes) -> NDArray[np.int64]:
         """As `_near`."""
-        spread, longest_rest, rest = (
-            one.view(np.uint16) for one in (self.spread, self.longest_rest, self.rest)
-        )
-        arrays = (self.first, self.middle, self.middle_step, spread, longest_rest, self.codes, rest,
-                  self.order, HALVES)  # fmt: skip
-        along = np.ascontiguousarray(slopes.boxes[: len(self.steps)].T)  # (P, k)
-        texts = np.ascontiguousarray(slopes.texts.T)  # (P, C)
+        arrays = (self.first, self.middle, self.middle_step, self.spread, self.longest_rest,
+                  self.codes, self.rest, self.order)  # fmt: skip
+        along = slopes.boxes[: len(self.steps)].T  # (P, k)
+        texts = (slopes.texts.T, slopes.lengths, along, slopes.boxes[-1], opened[3])
         keys = np.empty(SEGMENT * len(opened[0]), np.int64)
-        own = (texts, slopes.lengths, along, slopes.boxes[-1])
-        return keys[: compiled.candidates(opened, tuple(fixed(one) for one in arrays), own, keys)]
+        return keys[: compiled.candidates(arrays, texts, opened[:3], keys)]
 
 
 def product(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:

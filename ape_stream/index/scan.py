@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 
 from ape_stream.index.alignment import fixed_point, logits_of, scores_of
-from ape_stream.index.kernels import worthwhile
+from ape_stream.index.kernels import kernels
 from ape_stream.index.levels import SLACK, Directions, distinct, products_of_pairs
 
 if TYPE_CHECKING:
@@ -108,14 +108,13 @@ class Scanner:
         """
         asked = _Asked(words, self._head, self._longest)
         slopes = self._directions.slopes(words.vectors, words.biases)
-        compiled = worthwhile(0)
+        compiled = kernels()
         if compiled is not None:
             return self._each_compiled(asked, compiled, slopes)
         pairs = [
             levels.candidates(slopes(number), asked.floor)
             for number, levels in enumerate(self._levels)
         ]
-        worthwhile(sum(len(rows) for rows, _ in pairs))
         if not pairs:
             return []
         # From here on rows are counted through all parts: a step takes those of many parts.

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ape_stream.errors import UsageError
-from ape_stream.index.alignment import as_float32, scores_of, state_codes
+from ape_stream.index.alignment import as_float32, rounded_states, scores_of
 from ape_stream.index.cells import inside_boxes
 from ape_stream.index.dropped.bounds import enclose
 from ape_stream.index.dropped.coarse import encode_coarse
-from ape_stream.indexing.loops import worthwhile
+from ape_stream.indexing.loops import loops
 from ape_stream.indexing.packing import packed
 from ape_stream.indexing.parts import IndexedFrame
 from ape_stream.indexing.survivors import survivors
@@ -99,9 +99,9 @@ class Keeper:
 
     def frame(self, frame: Frame, queries: FrameQueries) -> IndexedFrame:
         """What the index keeps of a frame."""
-        compiled = worthwhile(1)
-        codes = state_codes(as_float32(queries.states))
-        states = codes.states()  # (Q, C)
+        compiled = loops()
+        form = rounded_states if compiled is None else compiled.codes
+        codes, states = form(as_float32(queries.states))  # (Q, C)
         logits = self._logits(states)  # (P, Q)
         scores = scores_of(logits.max(axis=0))  # (Q,)
         kept, dropped = self._divided(states, logits, queries.boxes, compiled)

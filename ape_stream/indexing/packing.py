@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["packed"]
 
-_UNCUT = np.zeros((0, 0), np.bool_)
-
 
 def packed(
     logits: NDArray[np.int8],
@@ -38,10 +36,5 @@ def packed(
     count, height, width = logits.shape
     positive = logits > 0
     bits = np.packbits(positive.reshape(count, height * width), axis=1)
-    # Where rows are whole bytes, as in all maps of our networks, these are the bits of the map.
-    rows = np.packbits(positive, axis=2) if width % 8 else bits.reshape(count, height, width // 8)
-    down, across = edges or (_UNCUT, _UNCUT)
-    whole = int(filled[0]), int(filled[1])
-    across_bits = np.packbits(across, axis=1)
-    counts, numbers, drawn = compiled.deciding(logits, rows, down, across_bits, whole)
+    counts, numbers, drawn = compiled.deciding(logits, positive, edges, filled)
     return PackedMaps(bits, counts, numbers), drawn

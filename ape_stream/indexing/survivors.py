@@ -40,7 +40,7 @@ def survivors(
         how little it is suppressed: the smallest lead of a survivor that does; inf where none does.
     """
     if compiled is not None:
-        return compiled.survivors(logits, boxes, np.float32(floor), np.float32(NMS_IOU))
+        return compiled.survivors(logits, boxes, floor, NMS_IOU)
     alive = floor <= logits  # (P, Q)
     some = alive.any(axis=1)
     alive, scores = alive[some], np.where(alive[some], logits[some], -np.inf)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ape_stream.index.layout import Track
-from ape_stream.indexing.loops import worthwhile
+from ape_stream.indexing.loops import loops
 from ape_stream.trackers.iou import IouTracker, box_iou
 from ape_stream.types import Instances
 
@@ -38,7 +38,7 @@ class RowTracker:
         """
         height, width = frame.size
         boxes = frame.box * np.array([width, height, width, height], np.float32)
-        leaders, owner = grouped(boxes, frame.reference, worthwhile(0))
+        leaders, owner = grouped(boxes, frame.reference, loops())
         # Rounded, as all that a tracker decides by: not by the last bits of a device.
         found = Instances(
             boxes=np.round(boxes[leaders], 2),
@@ -86,7 +86,7 @@ def grouped(
     """
     order = np.argsort(-scores, kind="stable")
     if compiled is not None:
-        return compiled.groups(boxes, order, np.float32(SAME_IOU))
+        return compiled.groups(boxes, order, SAME_IOU)
     near: list[list[int]] = [[] for _ in boxes]
     for row, other in np.argwhere(box_iou(boxes, boxes) > SAME_IOU).tolist():
         near[row].append(other)

@@ -8,7 +8,7 @@ Importing this package compiles nothing: the first call of an operator does, onc
     registry.py      chooses the backend of a device
     device_check.py  compares kernels with their references at the first use of a GPU
     backends/        one implementation per file: CUDA, C++, numba, torch
-    build/           compilers (C++, NVRTC), the launchers and the cache of compiled kernels
+    build/           the compiler of CUDA (NVRTC) and the launchers
     csrc/            the kernels' sources, C++ and CUDA
     bench.py, doctor.py    `ape-stream bench ops` and `resize`; the kernel lines of `doctor`
 """

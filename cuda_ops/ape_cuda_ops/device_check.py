@@ -21,10 +21,10 @@ import torch
 
 from ape_cuda_ops.backends import reference
 from ape_cuda_ops.backends.embedding_bag import EMBEDDING_BAG
-from ape_cuda_ops.build import cache as store
 from ape_cuda_ops.build.launch_driver import driver_version
 from ape_cuda_ops.build.launcher import chosen
 from ape_cuda_ops.errors import BackendError, CompileError, DeviceCheckError
+from ape_stream.native import cache as store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

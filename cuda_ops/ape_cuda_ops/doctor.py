@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from ape_cuda_ops import device_check
-from ape_cuda_ops.build import cxx, nvrtc
-from ape_cuda_ops.build.cache import directory
+from ape_cuda_ops.build import nvrtc
 from ape_cuda_ops.build.launcher import chosen
 from ape_cuda_ops.errors import BackendError
 from ape_cuda_ops.registry import backend_in_use
+from ape_stream.errors import CompileError
+from ape_stream.native import cxx
+from ape_stream.native.cache import directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +45,7 @@ def _result(call: Callable[[], str]) -> str:
     """What a call returns, or why it cannot."""
     try:
         return call()
-    except BackendError as error:
+    except (BackendError, CompileError) as error:
         return f"none: {error}"
 
 

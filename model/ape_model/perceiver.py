@@ -258,7 +258,7 @@ class ApePerceiver:
 
     @torch.inference_mode()
     def queries(self, frame: Frame) -> FrameQueries:
-        """The queries of a frame, for any prepared prompts; see `GivesQueries`."""
+        """The queries of a frame, under any prompts; see `GivesQueries`."""
         if self._spares_a_core:
             leave_a_core()
         images, sizes = make_batch([frame.image], self._config, self._dtype, self._upload)

@@ -59,7 +59,7 @@ DOORS = {
     "huggingface_hub": ("model/ape_model/weights/", "model/ape_peers/places.py"),
     "lz4": ("ape_stream/wire/",),
     "msgpack": ("ape_stream/wire/",),
-    "numba": ("ape_stream/index/kernels.py", "ape_stream/indexing/loops.py", "cuda_ops/"),
+    "numba": ("cuda_ops/",),
     "paho": ("nodes/ape_nodes/web/zones/events.py",),
     "prometheus_client": ("nodes/ape_nodes/metrics/", "nodes/ape_nodes/web/hub.py"),
     "pycocotools": (

@@ -12,8 +12,9 @@ import torch
 
 from ape_cuda_ops.backends.base import Kernels
 from ape_cuda_ops.backends.reference import resize_taps
-from ape_cuda_ops.build.cxx import shared_library
 from ape_cuda_ops.errors import CompileError
+from ape_stream import errors
+from ape_stream.native.cxx import load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,11 +101,10 @@ def _load(name: str, *flags: str) -> ctypes.CDLL:
     Raises:
         CompileError: it cannot be compiled or loaded here.
     """
-    path = shared_library(FOLDER / name, flags)
     try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise CompileError(f"cannot load {path}: {error}") from error
+        return load(FOLDER / name, *flags)
+    except errors.CompileError as error:
+        raise CompileError(str(error)) from error
 
 
 def _readable(value: Tensor) -> Tensor:

@@ -1,8 +1,6 @@
-"""Compiles, keeps and starts kernels.
+"""Compiles and starts kernels of a GPU; `ape_stream.native` compiles those of a CPU.
 
-cxx.py       C++ sources to a shared library, by the user's compiler
 nvrtc.py     CUDA sources to machine code, by NVRTC; needs no GPU
 launcher.py  chooses what loads machine code and starts it on torch's stream
 launch_cupy.py, launch_driver.py    by CuPy; by cuda-bindings
-cache.py     the files of compiled kernels, named by a hash of what made them
 """

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from ape_cuda_ops.build import cache as store
 from ape_cuda_ops.errors import CompileError
+from ape_stream.native import cache as store
 
 __all__ = ["Compiled", "architecture", "compile_kernel", "version"]
 

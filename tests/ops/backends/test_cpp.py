@@ -8,7 +8,7 @@ import torch
 from cases import TOLERANCE, exact, fused, relative
 
 from ape_cuda_ops.backends import cpp, reference
-from ape_cuda_ops.build import cxx
+from ape_stream.native import cxx
 
 SHAPES = ((7, 5), (4, 3))
 
@@ -17,7 +17,7 @@ SHAPES = ((7, 5), (4, 3))
 @pytest.mark.parametrize("level", ["x86-64-v2", "x86-64-v3"])
 def test_older_processors_compute_the_same(level, monkeypatch):
     """With vectors of eight lanes; this processor may have sixteen."""
-    if level == "x86-64-v3" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+    if level == "x86-64-v3" and cxx.architecture_flags() == ("-march=x86-64-v2",):
         pytest.skip("this processor has no AVX2")
     library = ctypes.CDLL(str(cxx.shared_library(cpp.FOLDER / "msda.cpp", (f"-march={level}",))))
     monkeypatch.setattr(cpp, "_attention", lambda: library)

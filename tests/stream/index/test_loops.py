@@ -10,16 +10,15 @@ from test_cells import made
 from test_indexing import BOXES, HEAD, STATES, WORDS, files_of
 
 from ape_stream.cli.main import main
+from ape_stream.index.alignment import rounded_states
 from ape_stream.index.cells import STEPS, inside_boxes
 from ape_stream.index.dropped.bounds import nearest_of_far
 from ape_stream.index.dropped.coarse import differences
-from ape_stream.indexing import keeping, loops
+from ape_stream.indexing import keeping, loops, tracking
 from ape_stream.indexing.keeping import Keep, Keeper
 from ape_stream.indexing.packing import packed
 from ape_stream.indexing.survivors import survivors
 from ape_stream.indexing.tracking import grouped
-
-pytest.importorskip("numba")
 
 
 def same(got, wanted):
@@ -101,19 +100,23 @@ def test_an_index_has_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_clip(tmp_path / "v.mp4", frames=12)
     options = ("v.mp4", "--model", "queries:made", "--prompt", "cup")
-    for name, kept in (("plain", -(10**6)), ("compiled", 10**6)):
-        monkeypatch.setattr(loops, "_kept", kept)
+    for name, form in (("plain", None), ("compiled", loops.loops())):
+        monkeypatch.setattr(keeping, "loops", lambda form=form: form)
+        monkeypatch.setattr(tracking, "loops", lambda form=form: form)
         assert main(["annotate", *options, "--output", f"index:{name}"]) == 0
     assert files_of("compiled") == files_of("plain")
 
 
-def test_they_are_loaded_once_they_pay(monkeypatch):
-    monkeypatch.setattr(loops, "_kept", 0)
-    monkeypatch.setattr(loops, "loops", lambda: "loaded")
-    assert loops.worthwhile(900) is None
-    assert loops.worthwhile(0) is None
-    assert loops.worthwhile(200) == "loaded"
-    assert loops.worthwhile(0) == "loaded"
+@pytest.mark.parametrize("width", [1, 5, 128])
+def test_states_in_16_bits(width):
+    rng = np.random.default_rng(width)
+    states = rng.standard_normal((60, width)) * 10.0 ** rng.integers(-40, 30, (60, 1))
+    states[0] = 0
+    states[1] = 1 - 2.0**-24  # rounded up to one more than there is room for
+    states[2] *= 2.0**-120
+    states = np.clip(states, -3e38, 3e38).astype(np.float32)
+    (got, rounded), (wanted, plain) = loops.loops().codes(states), rounded_states(states)
+    same((*got, rounded), (*wanted, plain))
 
 
 def test_products_with_reference_words_are_small_ones():

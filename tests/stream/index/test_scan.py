@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from ape_stream.index import benchmark, scan
-from ape_stream.index import kernels as kernel_room
 from ape_stream.index.alignment import (
     Head,
     as_float32,
@@ -38,10 +37,8 @@ class Rows:
 @pytest.fixture(params=["numpy", "compiled"])
 def loops(request, monkeypatch):
     """Both forms of the inner loops."""
-    if request.param == "compiled":
-        pytest.importorskip("numba")
     chosen = kernels() if request.param == "compiled" else None
-    monkeypatch.setattr(scan, "worthwhile", lambda _: chosen)
+    monkeypatch.setattr(scan, "kernels", lambda: chosen)
     return chosen
 
 
@@ -223,7 +220,6 @@ def test_every_float16_is_the_same_as_float32():
 @pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("width", [5, 128, 256])
 def test_compiled_products_are_those_of_numpy(kind, width):
-    pytest.importorskip("numba")
     rng = np.random.default_rng(6)
     rows = rng.standard_normal((40, width)) * 2.0 ** rng.integers(-30, 6, (40, width))
     rows[:9] *= 2.0 ** rng.integers(-60, 4, (9, 1))
@@ -244,19 +240,8 @@ def test_compiled_products_are_those_of_numpy(kind, width):
     assert 0 < len(kept) < 90
 
 
-def test_kernels_are_loaded_once_they_pay(monkeypatch):
-    monkeypatch.setattr(kernel_room, "_searched", 0)
-    monkeypatch.setattr(kernel_room, "kernels", lambda: "loaded")
-    assert kernel_room.worthwhile(40_000) is None
-    assert kernel_room.worthwhile(0) is None
-    assert kernel_room.worthwhile(20_000) == "loaded"
-    assert kernel_room.worthwhile(0) == "loaded"
-
-
 @pytest.mark.parametrize("cores", [1, 2, 3, 16])
 def test_threads_share_the_parts_and_find_the_same(cores, monkeypatch):
-    pytest.importorskip("numba")
-    monkeypatch.setattr(scan, "worthwhile", lambda _: kernels())
     monkeypatch.setattr(scan.os, "cpu_count", lambda: cores)
     rng = np.random.default_rng(1)
     made = [made_states(rng, rows, 32) for rows in (90, 1, 200, 60, 40)]

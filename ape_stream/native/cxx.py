@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
+import warnings
 from functools import cache
 from pathlib import Path
 
-import torch
+from ape_stream.errors import CompileError
+from ape_stream.native import cache as store
 
-from ape_cuda_ops.build import cache as store
-from ape_cuda_ops.errors import CompileError
-
-__all__ = ["architecture_flags", "compiler", "shared_library"]
+__all__ = ["architecture_flags", "compiler", "load", "load_if_possible", "shared_library"]
 
 # Nothing here lets the compiler reorder sums or ignore NaN: locations that are NaN read zero.
 FLAGS = (
@@ -28,8 +28,13 @@ FLAGS = (
     "-fno-trapping-math",
     "-Wno-psabi",  # vectors never cross the border of the library
 )
-X86_LEVELS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3"}
-"""Vector extensions of the processor: torch's name and the compiler's."""
+_V3 = frozenset({"abm", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"})
+X86_LEVELS = {
+    "x86-64-v4": _V3 | {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"},
+    "x86-64-v3": _V3,
+}
+"""What a processor needs for each level of the x86-64 psABI, as Linux names it, best first."""
+CPU_INFO = Path("/proc/cpuinfo")
 TIMEOUT_S = 300.0
 
 
@@ -37,8 +42,22 @@ def architecture_flags() -> tuple[str, ...]:
     """Compiler flags for the processor this process runs on."""
     if platform.machine().lower() not in {"x86_64", "amd64"}:
         return ()  # arm64: the compiler's default has 128-bit vectors
-    level = X86_LEVELS.get(torch.backends.cpu.get_cpu_capability(), "x86-64-v2")
-    return (f"-march={level}",)
+    features = _features()
+    fit = (level for level, needed in X86_LEVELS.items() if needed <= features)
+    return (f"-march={next(fit, 'x86-64-v2')}",)
+
+
+@cache
+def _features() -> frozenset[str]:
+    """What Linux says that this processor has; nothing on other systems."""
+    try:
+        with CPU_INFO.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:  # the first core's: the file of a large machine is long
+                if line.startswith("flags"):
+                    return frozenset(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return frozenset()
 
 
 def compiler() -> str:
@@ -112,3 +131,29 @@ def shared_library(source: Path, extra: tuple[str, ...] = ()) -> Path:
                 f"cannot keep compiled kernels in {target.parent}: {error}; set APE_STREAM_CACHE"
             ) from error
     return target
+
+
+def load(source: Path, *flags: str) -> ctypes.CDLL:
+    """The library of one source file, in this process; compiled first where it is not there.
+
+    Args:
+        source: See `shared_library`.
+        flags: Further compiler flags.
+
+    Raises:
+        CompileError: it cannot be compiled or loaded here.
+    """
+    path = shared_library(source, flags)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise CompileError(f"cannot load {path}: {error}") from error
+
+
+def load_if_possible(source: Path, *flags: str) -> ctypes.CDLL | None:
+    """As `load`; None, and a warning, where NumPy has to do it."""
+    try:
+        return load(source, *flags)
+    except CompileError as error:
+        warnings.warn(f"{source.stem} runs in NumPy, several times slower: {error}", stacklevel=3)
+        return None
