@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sqlite3
 from collections import deque
 from pathlib import Path
@@ -38,6 +39,8 @@ _INFO: Final = "sensor_msgs/msg/CameraInfo"
 _TF: Final = {"/tf": False, "/tf_static": True}
 _TRANSFORM_NS: Final = 200_000_000
 """How much later than an image the transform after its stamp may be recorded."""
+_PART: Final = re.compile(r"_\d+$")
+"""How rosbag2 numbers the files of a recording that it splits."""
 _OUR_IMAGES: Final = {"label_image", "instance_image", "confidence_image", "overlay"}
 _log = logging.getLogger("ape_stream")
 
@@ -127,6 +130,8 @@ class BagSource(Closing):
         if len(cameras) > 1:
             cameras = [topic for topic in cameras if "depth" not in topic]
         topic = self._topic or (cameras[0] if len(cameras) == 1 else None)
+        if not topics and self._cut_off:
+            raise SourceError(f"{self._bag}: its recorder was interrupted before the first image")
         if topic is None or topic not in topics:
             raise ConfigError(f"{self._bag}: give topic=, one of {topics or 'no image topics'}")
         self._others = self._choose_others(connections, topic)
@@ -266,9 +271,9 @@ def open_bag(bag: Path) -> tuple[Any, bool]:
     """
     bags = library("rosbags.highlevel", "bags")
     try:
-        path, cut_off = _recording(bag)
+        parts, cut_off = _recordings(bag)
         # Bags carry their definitions; those of older recorders do not, and take the store's.
-        reader = bags.AnyReader([path], default_typestore=type_store())
+        reader = bags.AnyReader(parts, default_typestore=type_store())
         reader.open()
     except SourceError:
         raise
@@ -295,32 +300,40 @@ def _check_definition(bag: Path, store: Any, kind: str) -> None:
             _check_definition(bag, store, detail)
 
 
-def _recording(bag: Path) -> tuple[Path | CutOffRecording, bool]:
+def _recordings(bag: Path) -> tuple[list[Path | CutOffRecording], bool]:
     """What to open, and whether it was cut off.
 
-    That is the bag, or its only recording where the folder lacks the metadata, which a recorder
-    writes when it is closed.
+    That is the bag, or the parts of its recording where the folder lacks the metadata, which a
+    recorder writes when it is closed.
 
     Raises:
         SourceError: there are several recordings, or none.
         OSError: it cannot be read.
     """
-    cut_off = False
-    if bag.is_dir() and not (bag / "metadata.yaml").exists():
-        bag = _only_recording(bag)
-        cut_off = bag.suffix == ".db3"
-    if bag.suffix == ".mcap" and is_cut_off(bag):
-        return CutOffRecording(bag), True
-    if cut_off and bag.with_name(f"{bag.name}-journal").exists():
-        with contextlib.closing(sqlite3.connect(bag)) as database:  # rosbags ignores the journal
+    crashed = bag.is_dir() and not (bag / "metadata.yaml").exists()
+    parts = _parts(bag) if crashed else [bag]
+    found = [_repaired(part, crashed=crashed) for part in parts]
+    databases = crashed and any(part.suffix == ".db3" for part in parts)
+    return found, databases or any(isinstance(one, CutOffRecording) for one in found)
+
+
+def _repaired(part: Path, *, crashed: bool) -> Path | CutOffRecording:
+    """A file, or how one that was cut off can be read."""
+    if part.suffix == ".mcap" and is_cut_off(part):
+        return CutOffRecording(part)
+    if crashed and part.with_name(f"{part.name}-journal").exists():
+        with contextlib.closing(sqlite3.connect(part)) as database:  # rosbags ignores the journal
             database.execute("SELECT name FROM sqlite_master").fetchone()  # rolls it back
-    return bag, cut_off
+    return part
 
 
-def _only_recording(folder: Path) -> Path:
-    recordings = sorted(path for path in folder.iterdir() if path.suffix in (".mcap", ".db3"))
+def _parts(folder: Path) -> list[Path]:
+    """The files of the one recording in a folder: `drive.mcap`, or `drive_0.mcap` and so on."""
+    found = sorted(path for path in folder.iterdir() if path.suffix in (".mcap", ".db3"))
+    recordings = {(_PART.sub("", path.stem), path.suffix) for path in found}
+    names = ", ".join(path.name for path in found) or "no recording"
     if len(recordings) != 1:
-        names = ", ".join(path.name for path in recordings) or "no recording"
         raise SourceError(f"{folder} has no metadata.yaml, and holds {names}: name one recording")
-    _log.warning("%s has no metadata.yaml: reading %s", folder, recordings[0].name)
-    return recordings[0]
+    _log.warning("%s has no metadata.yaml: reading %s", folder, names)
+    # A recorder that was killed at the start of a part leaves an empty file.
+    return [path for path in found if path.stat().st_size] or found
