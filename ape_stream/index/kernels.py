@@ -73,7 +73,8 @@ class Kernels:
         """Rows of open segments that may reach a floor; see `Levels.candidates`.
 
         Args:
-            levels: The fields first, middle, middle_step, spread, longest_rest, codes, rest and order.
+            levels: The fields first, middle, middle_step, spread, longest_rest, codes, rest and
+                order.
             texts: (P, C) vectors, (P,) lengths, (P, k) of codes, (P,) of rests, (P,) what each
                 needs.
             opened: (O,) segments, (O,) words, (O,) bounds without middles.
