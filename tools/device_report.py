@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TIMED_OUT = {124, 137}
 
@@ -29,11 +34,22 @@ def last_line(folder: Path, name: str) -> str:
 
 
 def result(folder: Path, name: str) -> object:
-    """The JSON of a part, or None."""
+    """The JSON of a part, a list where it is a line for each measurement; or None."""
     try:
-        return json.loads((folder / f"{name}.json").read_text())
-    except (OSError, ValueError):
+        text = (folder / f"{name}.json").read_text()
+    except OSError:
         return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return list(whole_lines(text)) or None
+
+
+def whole_lines(text: str) -> Iterator[object]:
+    """The lines that are JSON: the last one may have been cut off."""
+    for line in text.splitlines():
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 def describe(found: object) -> list[str]:

@@ -106,6 +106,13 @@ def discard_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class _Notice(logging.Handler):
+    """Writes what takes a while, and is no warning, to standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
 class _OneLine(logging.Handler):
     """Writes to standard error as it is at each call, so that redirection works."""
 
@@ -114,7 +121,15 @@ class _OneLine(logging.Handler):
 
 
 def show_warnings() -> None:
-    """Print warnings of the library as single lines on standard error; safe to call again."""
+    """Print warnings and notices as single lines on standard error; safe to call again.
+
+    A notice is an information of the logger `ape_stream.notice`: why a user has to wait.
+    """
+    notices = logging.getLogger("ape_stream.notice")
+    if not any(isinstance(handler, _Notice) for handler in notices.handlers):
+        notices.addHandler(_Notice(logging.INFO))
+    notices.setLevel(logging.INFO)
+    notices.propagate = False
     logger = logging.getLogger("ape_stream")
     if not any(isinstance(handler, _OneLine) for handler in logger.handlers):
         logger.addHandler(_OneLine(logging.WARNING))

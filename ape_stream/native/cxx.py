@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import platform
 import shutil
@@ -36,6 +37,7 @@ X86_LEVELS = {
 """What a processor needs for each level of the x86-64 psABI, as Linux names it, best first."""
 CPU_INFO = Path("/proc/cpuinfo")
 TIMEOUT_S = 300.0
+_log = logging.getLogger("ape_stream.notice")  # which the command line prints
 
 
 def architecture_flags() -> tuple[str, ...]:
@@ -120,6 +122,7 @@ def shared_library(source: Path, extra: tuple[str, ...] = ()) -> Path:
     target = store.file_for(source.stem, ".so", text, path, _version(path), *flags)
     if target.exists():
         return target
+    _log.info("compiling %s for this processor, once: it takes some seconds", source.name)
     # Compiled elsewhere and moved: a second process never loads half a library.
     with tempfile.TemporaryDirectory(prefix="ape_stream-") as folder:
         built = Path(folder) / target.name

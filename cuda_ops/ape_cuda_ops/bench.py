@@ -212,23 +212,23 @@ def ops(
         with torch.no_grad():
             chosen = CASES if case == "all" else (case,)
             where = (torch.device(device), DTYPES[dtype])
-            lines = [line for name in chosen for line in measure(name, repeats, *where)]
+            for name in chosen:
+                for line in measure(name, repeats, *where):
+                    typer.echo(json.dumps(asdict(line)) if as_json else _text(line))
     finally:
         torch.set_num_threads(before)
-    if as_json:
-        typer.echo(json.dumps([asdict(line) for line in lines]))
-        return
-    for line in lines:
-        typer.echo(
-            f"{line.case:11} {line.backend:14} {line.cpu_s * 1e3:9.1f} ms CPU "
-            f"{line.wall_s * 1e3:9.1f} ms {line.speedup:6.1f}x  error {line.error:.1e}  "
-            f"{line.least_bytes / 1e6:.0f} MB to move, {line.floor_fraction:.0%} of copy speed"
-        )
+
+
+def _text(line: OpsTiming) -> str:
+    return (
+        f"{line.case:11} {line.backend:14} {line.cpu_s * 1e3:9.1f} ms CPU "
+        f"{line.wall_s * 1e3:9.1f} ms {line.speedup:6.1f}x  error {line.error:.1e}  "
+        f"{line.least_bytes / 1e6:.0f} MB to move, {line.floor_fraction:.0%} of copy speed"
+    )
 
 
 def resize(*, repeats: int, as_json: bool) -> None:
     """Frames of usual sizes resized for the network, compared with Pillow."""
-    lines = []
     for given, wanted in RESIZES:
         image = np.random.default_rng(0).integers(0, 256, (*given, 3), np.uint8)
         calls: dict[str, Callable[[], object]] = {
@@ -240,18 +240,12 @@ def resize(*, repeats: int, as_json: bool) -> None:
             base / mine for (base, _), (mine, _) in zip(*times.values(), strict=True)
         )
         pillow_s, cpu_s = (statistics.median(cpu for cpu, _ in pairs) for pairs in times.values())
-        lines.append(
-            {"from": given, "to": wanted, "pillow_s": pillow_s, "cpu_s": cpu_s, "speedup": ratio}
+        line = {"from": given, "to": wanted, "pillow_s": pillow_s, "cpu_s": cpu_s, "speedup": ratio}
+        text = (
+            f"{given[1]}x{given[0]} to {wanted[1]}x{wanted[0]}: {cpu_s * 1e3:.1f} ms CPU, Pillow"
+            f" {pillow_s * 1e3:.1f} ms, {ratio:.1f}x"
         )
-    if as_json:
-        typer.echo(json.dumps(lines))
-        return
-    for line in lines:
-        (rows, columns), (height, width) = line["from"], line["to"]
-        typer.echo(
-            f"{columns}x{rows} to {width}x{height}: {line['cpu_s'] * 1e3:.1f} ms CPU, Pillow"
-            f" {line['pillow_s'] * 1e3:.1f} ms, {line['speedup']:.1f}x"
-        )
+        typer.echo(json.dumps(line) if as_json else text)
 
 
 def _pillow(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

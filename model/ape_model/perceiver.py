@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ape_cuda_ops import backend_in_use
 from ape_cuda_ops.ops import mask_pack
 from ape_model.inference.argmax import argmax_upsampled
 from ape_model.inference.class_maps import RULES, all_queries, paint_classes, paint_segments
@@ -100,6 +101,7 @@ class ApePerceiver:
         self._files = files = find_model(model)
         self.device = parse_device(device)
         self._dtype = parse_dtype(dtype)
+        backend_in_use(self.device)  # compiled here, not with the first image that a page waits for
         self.network = load_network(files, self.device).to(self._dtype)
         path = None if bank is None else Path(bank)
         self._weights = self.weights(model=model, bank=bank)

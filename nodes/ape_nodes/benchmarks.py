@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import numpy as np
 import typer
@@ -12,13 +12,16 @@ import typer
 from ape_stream.types import Frame, FrameResult, Instances, Mask, PromptSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["SIZE", "camera_image", "percentiles", "report", "scene"]
+__all__ = ["SIZE", "Table", "camera_image", "percentiles", "report", "scene"]
 
 SIZE: Final = (1080, 1920)
+_NUMBER: Final = 9
+"""Characters of a number."""
+T = TypeVar("T")
 
 
 def camera_image(
@@ -61,23 +64,49 @@ def percentiles(times_ms: Sequence[float]) -> tuple[float, float, float]:
     return p50, p95, p99
 
 
-def report(
-    lines: Sequence[Any], columns: Mapping[str, Callable[[Any], str]], *, as_json: bool
-) -> None:
-    """Print measurements as a table, or each as a line of JSON.
+class Table(Generic[T]):
+    """Measurements as a table, or each as a line of JSON: printed as they come.
+
+    What was measured before something failed is then not lost.
 
     Args:
-        lines: Dataclass instances, one per form that was measured.
-        columns: The text of each column of the table, by its title.
+        columns: The text of each column, by its title.
         as_json: Print JSON.
+        first: Characters of the first column.
     """
-    if as_json:
-        for line in lines:
-            typer.echo(json.dumps(asdict(line)))
-        return
-    rows = [list(columns), *([text(line) for text in columns.values()] for line in lines)]
-    # Each column as wide as its longest cell; the first to the left, numbers to the right.
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *rest in rows:
-        cells = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
-        typer.echo("  ".join([f"{first:<{widths[0]}}", *cells]))
+
+    def __init__(
+        self, columns: Mapping[str, Callable[[T], str]], *, as_json: bool, first: int = 24
+    ) -> None:
+        self._columns = columns
+        self._as_json = as_json
+        self._widths = [first, *(max(_NUMBER, len(title)) for title in [*columns][1:])]
+        self._begun = False
+
+    def add(self, line: T) -> None:
+        """Print one more: a dataclass instance."""
+        if self._as_json:
+            typer.echo(json.dumps(asdict(cast("Any", line))))
+            return
+        if not self._begun:
+            self._print([*self._columns])
+        self._print([text(line) for text in self._columns.values()])
+
+    def _print(self, row: Sequence[str]) -> None:
+        """The first column to the left, numbers to the right."""
+        self._begun = True
+        cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], self._widths[1:], strict=True)]
+        typer.echo("  ".join([f"{row[0]:<{self._widths[0]}}", *cells]))
+
+
+def report(
+    lines: Iterable[T],
+    columns: Mapping[str, Callable[[T], str]],
+    *,
+    as_json: bool,
+    first: int = 24,
+) -> None:
+    """Print all measurements; see `Table`."""
+    table = Table(columns, as_json=as_json, first=first)
+    for line in lines:
+        table.add(line)

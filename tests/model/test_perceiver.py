@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ape_model import perceiver as perceiving
 from ape_model.perceiver import ApePerceiver
 from ape_stream import masks
 from ape_stream.errors import ModelError, UsageError
@@ -39,6 +40,13 @@ def test_sixteen_bits_find_the_same_things(home):  # noqa: ARG001
 def test_an_arithmetic_that_nobody_has_is_refused():
     with pytest.raises(ModelError, match="no dtype 'int8': choose one of float32"):
         ApePerceiver(dtype="int8")
+
+
+def test_kernels_are_compiled_before_a_stream_is_opened(monkeypatch, home):  # noqa: ARG001
+    chosen = []
+    monkeypatch.setattr(perceiving, "backend_in_use", chosen.append)
+    ApePerceiver(device="cpu")
+    assert chosen == [torch.device("cpu")]
 
 
 @pytest.mark.parametrize(("threads_set", "threads"), [(None, 3), ("4", 4)])

@@ -77,6 +77,15 @@ def test_a_failed_setup_ends_with_one_line(tmp_path):
     assert "no module venv" in (tmp_path / "out/setup.log").read_text()
 
 
+def test_a_part_that_ran_out_of_time_keeps_what_it_measured(tmp_path):
+    (tmp_path / "parts.tsv").write_text("ops\t124\t30\n")
+    (tmp_path / "ops.json").write_text('{"case": "small"}\n{"case": "large"}\n{"ca')
+    report = [sys.executable, str(ROOT / "tools/device_report.py"), str(tmp_path)]
+    subprocess.run(report, check=True)
+    (part,) = json.loads((tmp_path / "summary.json").read_text())
+    assert part["result"] == [{"case": "small"}, {"case": "large"}]
+
+
 def test_every_part_runs_and_failures_are_recorded(tmp_path):
     fake = tmp_path / "python"
     fake.write_text(STAND_IN)

@@ -38,7 +38,7 @@ def ops(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median is reported.")] = 9,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of every backend.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line per measurement.")] = False,
 ) -> None:
     """Deformable attention, forward: every backend compared with grid_sample."""
     from ape_cuda_ops import bench  # noqa: PLC0415 (torch takes seconds)
@@ -52,7 +52,7 @@ def ops(
 def resize(
     *,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median is reported.")] = 15,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line per measurement.")] = False,
 ) -> None:
     """Frames of usual sizes resized for the network, compared with Pillow."""
     from ape_cuda_ops import bench  # noqa: PLC0415 (torch takes seconds)

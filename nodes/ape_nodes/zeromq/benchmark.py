@@ -209,4 +209,4 @@ def wire(*, rounds: int, as_json: bool) -> None:
         "p95 ms": lambda line: f"{line.ms_p95:.2f}",
         "p99 ms": lambda line: f"{line.ms_p99:.2f}",
     }
-    report(measure(rounds), columns, as_json=as_json)
+    report(measure(rounds), columns, as_json=as_json, first=32)

@@ -23,7 +23,7 @@ def _environment(monkeypatch):
 
 
 def test_every_form_goes_from_one_process_to_the_other():
-    lines = benchmark.measure(20.0, 0.5, SMALL)
+    lines = list(benchmark.measure(20.0, 0.5, SMALL))
     assert [line.form for line in lines] == [
         "bgr8, best effort",
         "bgr8, reliable",
@@ -70,7 +70,7 @@ def test_nothing_received_has_no_latency():
 def test_a_reader_that_dies_is_reported(monkeypatch):
     monkeypatch.setattr(benchmark, "_read", len)  # it fails at once: too many arguments
     with pytest.raises(SourceError, match="ended early"):
-        benchmark.measure(20.0, 1.0, SMALL)
+        list(benchmark.measure(20.0, 1.0, SMALL))
 
 
 def test_it_is_a_command_of_bench(monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """Compiling C++, and what is done where it cannot be."""
 
 import ctypes
+import logging
 import platform
 
 import numpy as np
@@ -71,3 +72,17 @@ def test_the_level_of_a_processor(flags, level, tmp_path, monkeypatch):
         assert cxx.architecture_flags() == (f"-march={level}",)
     finally:
         cxx._features.cache_clear()
+
+
+def test_who_waits_for_the_compiler_sees_why_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("APE_STREAM_CACHE", str(tmp_path))
+    said = []
+    monkeypatch.setattr(
+        logging.getLogger("ape_stream.notice"), "info", lambda *one: said.append(one)
+    )
+    source = tmp_path / "any.cpp"
+    source.write_text("int x;")
+    assert cxx.shared_library(source) == cxx.shared_library(source)
+    assert [text % name for text, name in said] == [
+        "compiling any.cpp for this processor, once: it takes some seconds"
+    ]

@@ -248,8 +248,8 @@ def _line(plan: _Plan, received: _Received, largest: int, spent_s: float, cpu_s:
     )
 
 
-def measure(rate: float, seconds: float, size: tuple[int, int] = SIZE) -> list[Line]:
-    """Send every form for some seconds, one after the other.
+def measure(rate: float, seconds: float, size: tuple[int, int] = SIZE) -> Iterator[Line]:
+    """Send every form for some seconds, one after the other; yields each when it is measured.
 
     Args:
         rate: Images per second.
@@ -262,7 +262,8 @@ def measure(rate: float, seconds: float, size: tuple[int, int] = SIZE) -> list[L
     os.environ["ROS_LOCALHOST_ONLY"] = "1"  # also for the other process
     domain_id = random.randint(1, 100)  # noqa: S311 (to avoid others, not a secret)
     count = max(1, round(rate * seconds))
-    return [_run(_Plan(form, domain_id, rate, count, size)) for form in _FORMS]
+    for form in _FORMS:
+        yield _run(_Plan(form, domain_id, rate, count, size))
 
 
 def dds(*, rate: float, seconds: float, as_json: bool) -> None:

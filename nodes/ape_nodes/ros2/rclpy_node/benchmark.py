@@ -217,7 +217,7 @@ def bench_node(
     *, rate: float, seconds: float, prompts: Sequence[str], parameters: Sequence[str], as_json: bool
 ) -> None:
     """Raw 1080p images to `ape_node`: what it loses, and how old its detections are."""
-    report([measure(rate, seconds, prompts, parameters)], _COLUMNS, as_json=as_json)
+    report([measure(rate, seconds, prompts, parameters)], _COLUMNS, as_json=as_json, first=6)
 
 
 def _number(value: float | None) -> str:

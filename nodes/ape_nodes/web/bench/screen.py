@@ -24,6 +24,7 @@ import cv2
 from aiohttp import web
 
 from ape_nodes.benchmarks import percentiles
+from ape_stream.cli.console import say
 from ape_stream.errors import ApeStreamError
 from ape_stream.sources.synthetic import SyntheticSource
 
@@ -37,6 +38,7 @@ __all__ = [
     "browser",
     "camera_to_shown",
     "nano",
+    "show",
     "shown",
     "tab",
     "value",
@@ -52,6 +54,7 @@ _ARGUMENTS: Final = (
 _WORLD: Final = "synthetic://7?size=320x240&fps=30&frames=60"
 _PROMPTS: Final = "red apple, car"
 _URL: Final = re.compile(r"https?://\S+#t=\S+")
+_SAMPLES: Final = "app.tiles[0].stream.images.samples"
 _WIRE: Final = 4
 """Position of the first stage after the encoding in what the page measures (series.js)."""
 
@@ -126,11 +129,37 @@ async def wait_for_image(socket: aiohttp.ClientWebSocketResponse) -> None:
     """Wait until a page shows an image.
 
     Raises:
-        TimeoutError: it shows none for a minute.
+        ApeStreamError: it shows none for a minute.
     """
-    async with asyncio.timeout(START_S):
-        while (await value(socket, "return Boolean(app.tiles[0]?.stream.shown)")) is not True:  # noqa: ASYNC110 (a page)
-            await asyncio.sleep(0.2)
+    await _until(socket, "Boolean(app.tiles[0]?.stream.shown)")
+
+
+async def _until(socket: aiohttp.ClientWebSocketResponse, condition: str) -> None:
+    try:
+        async with asyncio.timeout(START_S):
+            while (await value(socket, f"return {condition}")) is not True:  # noqa: ASYNC110 (a page)
+                await asyncio.sleep(0.2)
+    except TimeoutError as error:
+        raise ApeStreamError(f"the page has drawn no new image for {START_S:g} s") from error
+
+
+async def show(
+    socket: aiohttp.ClientWebSocketResponse,
+    *,
+    codec: Literal["jpeg", "h264"],
+    mode: Literal["live", "sync"],
+) -> None:
+    """Choose what a page shows, and wait until it has shown it for two seconds.
+
+    Raises:
+        ApeStreamError: it shows no such image for a minute; in sync it waits for the model.
+    """
+    wish = "jpeg" if codec == "jpeg" else "auto"
+    choose = f"app.settings.set('codec', '{wish}'); app.settings.set('mode', '{mode}');"
+    asked_ms = await value(socket, f"{choose} return performance.now()")
+    # What was on its way before comes within half a second.
+    await _until(socket, f"({_SAMPLES}.at(-1)?.atMs ?? 0) > {asked_ms} + 500")
+    await asyncio.sleep(2.0)
 
 
 async def shown(
@@ -157,14 +186,11 @@ async def shown(
     """
     async with tab(program, url) as socket:
         await wait_for_image(socket)
-        wish = "jpeg" if codec == "jpeg" else "auto"
-        choose = f"app.settings.set('codec', '{wish}'); app.settings.set('mode', '{mode}');"
-        await value(socket, f"{choose} await new Promise((go) => setTimeout(go, 2000))")
+        await show(socket, codec=codec, mode=mode)
         wait = f"await new Promise((go) => setTimeout(go, {1e3 * seconds}));"
-        samples = "app.tiles[0].stream.images.samples"
         found = await value(
             socket, f"const from = performance.now(); {wait}"
-            f" return {samples}.filter((s) => s.atMs >= from).map((s) => s.stages)"
+            f" return {_SAMPLES}.filter((s) => s.atMs >= from).map((s) => s.stages)"
         )  # fmt: skip
     if not found:
         raise ApeStreamError(f"{form}: the page has drawn nothing within {seconds:g} s")
@@ -221,6 +247,7 @@ async def _live(source: str) -> AsyncIterator[Nano]:
             if (url := _URL.search(line.decode())) is not None:
                 yield Nano(url[0], run.pid)
                 return
+            say(line.decode().rstrip())  # such as what is compiled
         raise ApeStreamError("ape-stream live has ended without a page")
     finally:
         run.terminate()

@@ -6,16 +6,13 @@ A Chromium shows APE-Nano's results with their masks; each minute is one line of
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import typer
-
-from ape_nodes.benchmarks import percentiles
+from ape_nodes.benchmarks import Table, percentiles
 from ape_nodes.web.bench import screen
 from ape_stream.errors import ApeStreamError, UsageError
 
@@ -28,7 +25,6 @@ __all__ = ["Held", "Minute", "held", "live"]
 
 MINUTE_S: Final = 60.0
 """At most what the page remembers (series.js)."""
-_SHOW: Final = "app.settings.set('codec', 'jpeg'); app.settings.set('mode', 'sync');"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +90,7 @@ def _read(path: Path) -> str:
 async def _minutes(program: str, seconds: float, fps: float) -> AsyncIterator[Minute]:
     async with screen.nano(fps) as run, screen.tab(program, run.url) as socket:
         await screen.wait_for_image(socket)
-        await screen.value(socket, f"{_SHOW} await new Promise((go) => setTimeout(go, 2000))")
+        await screen.show(socket, codec="jpeg", mode="sync")
         started, before = time.monotonic(), held(run.pid)
         while (left_s := started + seconds - time.monotonic()) > 0:
             ages, length_s, page_mb = await _ages(socket, min(MINUTE_S, left_s))
@@ -160,11 +156,8 @@ def live(*, seconds: float, fps: float, as_json: bool) -> None:
     }
 
     async def watch() -> None:
-        # Not the report of the other benchmarks: each minute is said as it ends.
-        if not as_json:
-            typer.echo("  ".join(columns))
+        table = Table(columns, as_json=as_json, first=8)
         async for minute in _minutes(program, seconds, fps):
-            cells = [f"{text(minute):>{len(title)}}" for title, text in columns.items()]
-            typer.echo(json.dumps(asdict(minute)) if as_json else "  ".join(cells))
+            table.add(minute)
 
     asyncio.run(watch())

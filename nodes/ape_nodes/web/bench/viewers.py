@@ -15,7 +15,7 @@ import multiprocessing
 import threading
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -26,6 +26,7 @@ import numpy as np
 from ape_nodes.benchmarks import camera_image, percentiles, scene
 from ape_nodes.web import protocol
 from ape_nodes.web.bench import screen
+from ape_nodes.web.bench.measured import Line, mean
 from ape_nodes.web.encoding.images import H264Encoder, encode_jpeg
 from ape_stream.closing import Closing
 from ape_stream.draw import draw
@@ -38,10 +39,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ape_nodes.web.bench.screen import Shown
+    from ape_nodes.web.bench.measured import Measured
     from ape_stream.types import FrameResult
 
-__all__ = ["CODECS", "RECORDED", "SLOW", "Line", "Measured", "measure"]
+__all__ = ["CODECS", "RECORDED", "SLOW", "Codec", "measure"]
 
 SIZE: Final = (720, 1280)
 NOISE: Final = 32
@@ -54,40 +55,6 @@ WARM_S: Final = 1.0
 _MARK: Final = "blob"
 SLOW: Final = "jpeg, 1, one at 1 MB/s, one stopped"
 RECORDED: Final = "recorded 1080p frame: drawing, conversion"
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One measurement."""
-
-    form: str
-    """Who looks."""
-    cpu_ms: float
-    """CPU time of the server for a source's frame, milliseconds."""
-    encoder_ms: float | None = None
-    """Of it that of the image's encoder."""
-    fps: float | None = None
-    """Images a second of the slowest good viewer."""
-    age_ms_p50: float | None = None
-    """Capture to receipt at the good viewers."""
-    age_ms_p95: float | None = None
-    kilobytes: float | None = None
-    """Of an image and its masks, for each good viewer."""
-    slow_age_ms_p50: float | None = None
-    """The same age at a viewer that reads 1 MB/s."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """All of one run."""
-
-    lines: list[Line]
-    known_ms: float
-    """From a prompt that is added to the first masks that know it."""
-    lost: int
-    """Images that were lost meanwhile."""
-    shown: list[Shown]
-    """Ages on the screen; empty without a browser."""
 
 
 # -- the server's process --------------------------------------------------------------------
@@ -306,18 +273,6 @@ class _Bench:
         return known_ms or -1.0, lost
 
 
-def _mean(one: Line, other: Line) -> Line:
-    """Two measurements of a form as one; the lower of the images a second."""
-    values = {
-        field.name: (getattr(one, field.name) + getattr(other, field.name)) / 2
-        for field in fields(Line)
-        if None not in (getattr(one, field.name), getattr(other, field.name))
-        and field.name not in {"form", "fps"}
-    }
-    rates = [line.fps for line in (one, other) if line.fps is not None]
-    return replace(one, **values, fps=min(rates, default=None))
-
-
 def _alone(codec: Codec, seconds: float, size: tuple[int, int]) -> Line:
     """The encoder without a server: CPU time of an image, milliseconds."""
     encoder, images, taken = H264Encoder(size[1]), _images(size), 0
@@ -343,55 +298,63 @@ def _recorded(seconds: float) -> Line:
 
 
 async def _measure(
-    line: Connection, seconds: float, size: tuple[int, int], program: str | None
-) -> Measured:
+    measured: Measured,
+    line: Connection,
+    seconds: float,
+    size: tuple[int, int],
+    program: str | None,
+) -> None:
     url, token = line.recv()
     headers = {"Authorization": f"Bearer {token}"}
     async with aiohttp.ClientSession(headers=headers) as client:
         bench = _Bench(line, url, client)
-        lines = [await bench.look("nobody", seconds, [])]
+        measured.add(await bench.look("nobody", seconds, []))
         for codec in CODECS:
-            lines.append(_alone(codec, seconds, size))  # next to the others: machines get busy
+            measured.add(_alone(codec, seconds, size))  # next to the others: machines get busy
             turns = []
             for count in (1, 4, 4, 1):  # so that a machine that gets slower changes no ratio
                 viewers = [_Viewer(codec) for _ in range(count)]
                 form = f"{codec}, {count} of 720p"
                 turns.append(await bench.look(form, seconds / 2, viewers))
-            lines += [_mean(turns[0], turns[3]), _mean(turns[1], turns[2])]
+            measured.add(mean(turns[0], turns[3]))
+            measured.add(mean(turns[1], turns[2]))
         slow = _Viewer("jpeg", SLOW_BYTES_PER_S)
-        lines.append(await bench.look(SLOW, seconds, [_Viewer("jpeg")], slow=slow, stopped=True))
-        known_ms, lost = await bench.add_prompt()
-    lines.append(_recorded(seconds))
-    shown = []
+        measured.add(await bench.look(SLOW, seconds, [_Viewer("jpeg")], slow=slow, stopped=True))
+        measured.known_ms, measured.lost = await bench.add_prompt()
+    measured.add(_recorded(seconds))
     if program is not None:
         page = f"{url}/#t={token}"
         for codec in CODECS:
             form = f"{codec}, 720p"
-            shown.append(await screen.shown(program, page, form, seconds, codec=codec))
-        shown.append(await screen.camera_to_shown(program, seconds))
-    return Measured(lines, known_ms, lost, shown)
+            measured.add(await screen.shown(program, page, form, seconds, codec=codec))
+        measured.add(await screen.camera_to_shown(program, seconds))
 
 
 def measure(
+    measured: Measured,
     seconds: float,
     fps: float = 30.0,
     size: tuple[int, int] = SIZE,
     program: str | None = None,
-) -> Measured:
+) -> None:
     """Look at a server in every way.
 
     Args:
+        measured: Takes what is measured.
         seconds: How long each is measured.
         fps: Images a second of the camera.
         size: Height and width of the images, pixels.
         program: A Chromium for ages on the screen; None leaves them out.
+
+    Raises:
+        ApeStreamError: the page shows nothing.
     """
     ours, theirs = multiprocessing.Pipe()
     # Spawned: a forked process would share the threads' locks of this one.
     server = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, size, fps))
     server.start()
     try:
-        return asyncio.run(_measure(ours, seconds, size, program))
+        asyncio.run(_measure(measured, ours, seconds, size, program))
     finally:
         ours.send("stop")
         server.join(10.0)
