@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["PALETTE", "colours_of", "draw", "palette", "pixelate", "tint"]
 
 OPACITY = 0.5
+"""Of masks over the image, 0..1."""
 PALETTE = 64
 """Colours of `palette`."""
 # M. Okabe and K. Ito, "Color Universal Design", 2008, without black: orange, sky blue, bluish

@@ -28,8 +28,10 @@ __all__ = ["Ending", "deferred", "on_first_signal", "polite_end"]
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 _SIGNALS = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name))
 _KILLS_AT = 3
+"""The third signal ends the process at once."""
 _OVER = 0  # no signal has this number
 _JOIN_S = 5.0
+"""Seconds that a thread has to end."""
 
 
 @dataclass(slots=True)

@@ -43,6 +43,7 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _SINK_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)
 _MAP_FOLDERS = ("semantic", "panoptic")
 _SHOWN = 60
+"""Characters of a source in a message."""
 _LONGEST_NAME = 200
 """Bytes of a stream's name: it becomes the name of a folder, and systems allow 255."""
 _PATTERN = re.compile(r"[*?\[]|%0?\d*d")

@@ -36,6 +36,7 @@ _STATM = Path("/proc/self/statm")
 # Long enough for a steady number at 1 frame/s, short enough to show a stall soon.
 _RATE_WINDOW_S = 5.0
 _REMEMBERED = 512
+"""Latest values of which percentiles are taken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ FRAMES: Final = "frames"
 STRIPS: Final = "strips.jsonl"
 """In a clip's work folder."""
 _JPEG_QUALITY: Final = 95
+"""Of images to train on: their losses are small next to those of the video."""
 
 
 class ClipOutputs(Closing):

@@ -30,7 +30,9 @@ SIDE: Final = 96
 _AROUND: Final = 0.25
 """Of the surroundings, in parts of the region's longer side."""
 _JPEG_QUALITY: Final = 80
+"""Of small images in a page that should stay small."""
 _DARKENED: Final = 0.45
+"""Brightness of what is not the region, over its own."""
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ __all__ = ["summary_of", "table_of", "write_summary"]
 _ROWS: Final = 40
 """Clips in the table; a longer list is in the file."""
 _WORDS: Final = 8
+"""Columns of the table; the words after them share one."""
 
 
 def summary_of(states: Sequence[ClipState], prompts: Sequence[str]) -> dict[str, Any]:

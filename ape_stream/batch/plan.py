@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["ClipChanges", "Plan", "changes_of_clips", "differences", "load_plan"]
 
 _FORMAT: Final = 1
+"""Of plan.json; another one is refused."""
 _SHOWN: Final = 10
+"""Differences, or clips, that a message lists."""
 _VALUE_CHARS: Final = 60
+"""Of a value in a message."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Pool", "ProcessPool"]
 
 _END_S = 5.0
+"""Seconds that a process has to end by itself; then it is killed."""
 
 
 class Pool(Protocol):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["RayPool"]
 
 _LOCAL_STARTS: Final = 3
+"""Attempts to start a cluster on this machine."""
 _log = logging.getLogger("ape_stream")
 
 

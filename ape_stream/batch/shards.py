@@ -30,6 +30,7 @@ TEMPORARY: Final = ".tmp"
 """Suffix of what is not whole; left by a kill, removed by the next run."""
 _SUFFIX: Final = ".shard"
 _FOOTER_BYTES: Final = 1 << 16
+"""Of the end of a file, in which its footer is looked for: it has some ten bytes for each frame."""
 
 
 @dataclass(frozen=True, slots=True)

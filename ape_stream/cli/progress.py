@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["Found", "consume", "found_lines", "summary"]
 
 _LINE_EVERY_S = 5.0
+"""Between two lines, where there is no terminal."""
 _BAR_EVERY_S = 0.2
+"""Between two drawings of the bar."""
 _WORDS_SHOWN = 20
+"""Prompts that the summary lists, most found first."""
 
 
 class Found:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["Bars", "JsonLines", "Lines"]
 
 _LINE_EVERY_S = 5.0
+"""Between two lines, where there is no terminal."""
 _WORDS = 4
+"""Words in a line, most found first."""
 
 
 def _duration(seconds: float) -> str:

@@ -24,6 +24,7 @@ __all__ = ["WARM_UP", "SharedPerceiver"]
 WARM_UP: Final = "warm-up"
 """Stream of the blank frame that a model is given before its first image."""
 _WARM_UP_SHAPE: Final = (480, 640, 3)
+"""Height, width and channels of that frame."""
 
 
 class SharedPerceiver:

@@ -63,6 +63,7 @@ SLICES: Final = "4"
 KEY_FRAME_S: Final = 1.0
 """Seconds of stream between key frames, where players can seek to."""
 NOMINAL_RATE: Final = 30
+"""Frames a second that the encoder plans its bits for; each frame keeps its own time."""
 LONGEST_SIDE: Final = 16_384
 """Pixels: x264 takes no larger images."""
 

@@ -32,6 +32,7 @@ _OF_SCREEN: Final = (0.95, 0.85)
 """Of the screen's width and height: the frame and the title of a window need room, too."""
 _END_KEYS: Final = (ord("q"), 27)  # 27: Esc
 _PAUSED_MS: Final = 50
+"""Between two looks at the keyboard while the window is paused."""
 _FONTS: Final = ("/usr/share/fonts", "/usr/local/share/fonts")
 
 

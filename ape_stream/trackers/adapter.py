@@ -25,8 +25,7 @@ _CLASSES = {
     "ocsort": "OCSORTTracker",
     "sort": "SORTTracker",
 }
-
-
+"""Class of each algorithm."""
 _FORGET_S = 600.0
 """Seconds without a region after which a prompt's tracker is forgotten, far over what any loses
 tracks in: prompts that were replaced must not be tracked for ever."""

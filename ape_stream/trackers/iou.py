@@ -37,7 +37,9 @@ _NEWEST = 0.5
 """Share of the newest measured velocity in a track's velocity; the rest is its past."""
 
 _OTHER_CORNER = [2, 3, 0, 1]
+"""Columns of a box with its corners exchanged."""
 _NONE = np.zeros(4, np.float32)
+"""No velocity."""
 
 
 def box_iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

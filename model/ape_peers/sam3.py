@@ -28,6 +28,7 @@ PROMPTS_WITH_MASKS = 16
 """With more prompts, the masks of one are made again once it is known that some are kept: those of
 a prompt take 66 MB."""
 _HALF = (0.5, 0.5, 0.5)
+"""Mean and standard deviation of its pixels, as its processor has them."""
 
 
 class Sam3Perceiver(PretrainedPeer):

@@ -24,6 +24,7 @@ __all__ = ["RerunFileSink", "RerunSink"]
 
 EXTRA: Final = "rerun"
 _QUALITY: Final = 85
+"""Of JPEG: raw images of a minute would be gigabytes."""
 
 
 class _Log:

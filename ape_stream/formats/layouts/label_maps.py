@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["LabelMaps"]
 
 _MAX = 0xFFFF
+"""Largest number of a pixel in 16 bits."""
 
 
 class LabelMaps(Layout):

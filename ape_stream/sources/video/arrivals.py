@@ -33,7 +33,9 @@ SILENCE_S: Final = 0.5
 """A sender that is silent for longer may have stood still, or have a backlog to send."""
 
 _BAD_PACKETS: Final = 50
+"""Errors in a row after which the connection is taken as useless."""
 _HELD_BACK: Final = 2
+"""Packets that FFmpeg may hold back: one in its demuxer, one in its parser."""
 _DELAYED: Final = 64
 """Frames that a decoder may hold, and some more."""
 

@@ -35,6 +35,7 @@ _HELD: Final = 32
 """Frames of a backlog that are kept in case they are the last."""
 
 _JITTER_S, _LEAP_S = 0.1, 10.0
+"""A time at most this far back is disorder, one further ahead a restart; see `StreamClock`."""
 _AGREE_S, _PLAYLIST_AGREE_S = 0.1, 0.5
 """How far two arrivals may differ; a playlist is read again every segment or half segment."""
 

@@ -22,6 +22,7 @@ __all__ = ["await_segment"]
 
 _WEB: Final = ("http://", "https://")
 _MOST_BYTES: Final = 1 << 20
+"""Of a playlist that is read: thousands of segments."""
 _TARGET: Final = re.compile(r"#EXT-X-TARGETDURATION:(\d{1,3})\b")
 _VARIANT: Final = re.compile(r"^#EXT-X-STREAM-INF:.*\n(?!#)(\S+)", re.MULTILINE)
 _POLLS: Final = 10

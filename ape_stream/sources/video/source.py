@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["VideoSource"]
 
 _RETRY_S: Final = 0.5
+"""Between two attempts to open what is not there yet."""
 
 
 class VideoSource(Closing):

@@ -41,6 +41,7 @@ _SEED: Final = 1_000_007
 _SIDE: Final = 480
 """Long side that the scene is drawn in, pixels: at this size its things are as nano knows them."""
 _THINGS: Final = 12
+"""Most things in a drawn image."""
 _KINDS: Final[tuple[MapKind, ...]] = ("semantic", "panoptic")
 
 

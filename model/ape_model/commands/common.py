@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["one_line_errors", "print_json", "print_table", "progress_bar", "size"]
 
 _USAGE_ERROR: Final = 2
+"""Exit code of what the user gave wrong."""
 
 
 @contextmanager

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["NanoMaskHead", "PixelCoordinates", "build_nano"]
 
 STRIDES = (8, 16, 32)
+"""Pixels of the canvas to a token, of each level."""
 LARGEST_ANCHOR = 0.98
 """Anchors stay below one unit: their logits must be finite."""
 

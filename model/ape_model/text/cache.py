@@ -31,6 +31,7 @@ __all__ = ["CachedPrompt", "EmbeddingCache", "EmbeddingSpace", "cache_root"]
 
 _FORMAT: Final = "1"  # part of every key: another format never reads these files
 _LIMIT: Final = 65_536
+"""Files that are kept."""
 _log = logging.getLogger(__name__)
 
 

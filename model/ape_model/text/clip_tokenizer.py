@@ -31,6 +31,7 @@ CONTEXT_LENGTH: Final = 77
 VOCABULARY_SIZE: Final = 49_408
 """256 bytes, 256 bytes that end a word, 48,894 merges, start and end."""
 _MERGES: Final = VOCABULARY_SIZE - 2 * 256 - 2
+"""What the vocabulary has beyond bytes, bytes that end a word, start and end."""
 _START: Final = "<start_of_text>"
 _END: Final = "<end_of_text>"
 _WORD_END: Final = "</w>"

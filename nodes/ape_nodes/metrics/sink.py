@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["MetricsSink"]
 
 DEFAULT_PORT = 9464
+"""As the exporter of OpenTelemetry for Prometheus has it."""
 
 
 class MetricsSink(Closing):

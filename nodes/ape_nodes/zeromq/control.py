@@ -35,7 +35,9 @@ CONNECT_S: Final = 2.0
 
 With the start of the command, whoever asks nobody learns so within three seconds."""
 _POLL_MS: Final = 100
+"""After so long a wait the thread looks whether it is to end."""
 _MAX_REQUEST_BYTES: Final = 1_000_000
+"""A thousand long prompts."""
 _log = logging.getLogger("ape_stream")
 
 

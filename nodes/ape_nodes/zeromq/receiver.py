@@ -25,8 +25,11 @@ from ape_stream.wire.header import MAX_MESSAGE_BYTES
 __all__ = ["Receiver", "ReceiverStats", "open_receiver"]
 
 HEARTBEAT_S: Final = 0.5
+"""Between two acknowledgements of all that came, which also say that the reader lives."""
 _POLL_MS: Final = 10
+"""Of one wait for a message, in which no acknowledgement is sent."""
 _QUEUE: Final = 8
+"""Messages that may wait in each queue."""
 _MAX_PEERS: Final = 256  # more than the runs that `ReceiveWindow` remembers
 _MAX_RUNS: Final = 1024  # runs whose sequence numbers are followed; streams that may wait
 _MAX_TOPIC_BYTES: Final = 1 << 16

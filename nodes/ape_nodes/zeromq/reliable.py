@@ -30,7 +30,9 @@ DATA: Final = 1
 PING: Final = 2
 _RESEND: Final = 1
 PING_EVERY_S: Final = 0.2
+"""Between two pings while results are not acknowledged."""
 RESEND_EVERY_S: Final = 0.3
+"""Between two requests to send again."""
 OWNER_SILENT_S: Final = 2.0
 """After this much silence another reader may replace the present one."""
 

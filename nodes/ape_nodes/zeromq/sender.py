@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["PubSender", "PushSender", "ReliableSender", "Sender", "SenderStats", "open_sender"]
 
 _POLL_MS = 50
+"""Of one wait, after which it looks whether it is to end."""
 _PUB_HIGH_WATER = 8
 """Enough for a short delay of a reader; a longer queue would only hold old results."""
 _RECEIVE_BURST = 256

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ZmqSource"]
 
 _POLL_S = 0.2
+"""Of one wait, after which it looks whether it is to end."""
 
 
 class _JoinedRuns:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["ResultReader", "subscribe"]
 
 _POLL_S = 0.2
+"""Of one wait, after which it looks whether it is to end."""
 
 
 class ResultReader(Closing):

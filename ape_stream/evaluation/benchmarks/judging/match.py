@@ -23,6 +23,7 @@ __all__ = ["Matches", "best_threshold", "match"]
 _RIGHT, _ALARM, _NOT_JUDGED = range(3)
 _ON_NOTHING: Final = -1
 _ON_CROWD: Final = -2
+"""What a detection hits where it hits no labelled region."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,6 +24,7 @@ SIDE: Final = 640
 NAMED: Final = 20
 """Errors of an image that are named below it."""
 _QUALITY: Final = 80
+"""Of JPEG: the page holds all of its images."""
 # Colours as of overlays: colour-blind people can distinguish them, too.
 _HEAD: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">

@@ -28,6 +28,7 @@ _COCO = (
     (92, "banner", 0), (93, "blanket", 0), (187, "sky-other-merged", 0),
 )  # fmt: skip
 _BDD = (7, 10, 30, 31, 35, 40)
+"""Panoptic ids of BDD10K: some of stuff, and, from 31 on, of things."""
 
 
 def _painted(scene: Scene, values: Sequence[int], ground: int) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ __all__ = ["HEIGHT", "WIDTH", "Scene", "Shape", "scenes", "write_image"]
 HEIGHT: Final = 48
 WIDTH: Final = 64
 _GROUND: Final = 110
+"""Grey of the background."""
 _CELLS: Final = tuple((row, column) for row in range(2) for column in range(3))
 """Each shape has a cell of its own, so that none covers another."""
 

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["Manifest", "Predicted", "annotation_digests", "describe"]
 
 _FORMAT: Final = 1
+"""Of the manifest; another one is refused."""
 _NAME: Final = "manifest.json"
 _CHUNK: Final = 1 << 20
+"""Bytes that are read at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,9 @@ __all__ = ["made_up_predictions", "made_up_truth", "scores_benchmark"]
 # LVIS v1 val: 244,707 regions in 19,809 images, 1,203 classes.
 IMAGES: Final = 19_809
 CLASSES: Final = 1203
+"""As LVIS has them."""
 SIZE: Final = (480, 640)
+"""Height and width of an image."""
 SHARD: Final = 500
 """Images of a shard."""
 _REGIONS: Final = 12

@@ -21,6 +21,7 @@ __all__ = ["photometric"]
 BRIGHTNESS = 32.0
 """Most that is added to every channel, 0..255."""
 CONTRAST = (0.6, 1.4)
+"""Least and largest factor."""
 SATURATION = (0.6, 1.4)
 """Least and largest factor."""
 HUE = 9.0
@@ -28,6 +29,7 @@ HUE = 9.0
 BLUR_PX = (0.3, 1.2)
 """Standard deviation, pixels."""
 JPEG_QUALITY = (40, 95)
+"""Least and largest quality."""
 RARE = 0.2
 """Share of the images that are blurred, and of those that are compressed."""
 

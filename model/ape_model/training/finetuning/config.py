@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["FineTuneConfig", "read_config"]
 
 _RATES: Final = {"prompt": 0.02, "head": 1e-4, "lora": 2e-4, "full": 1e-5}
+"""Learning rate of each mode where none is given."""
 _STEPS: Final = (200, 1000)
+"""Least and most updates where their number is not given."""
 _STEPS_PER_IMAGE: Final = 20
+"""Updates for each image, between those two."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from ape_model.network.boxes import box_iou
 __all__ = ["assign_queries", "assign_tokens", "best_queries", "equal_weights"]
 
 UNASSIGNED = -1
+"""In place of a region: the query has none."""
 
 # Every function compares all predictions of an image with all its regions in one (B, K, G) matrix.
 # Padded regions get a value below every IoU, so that they are never the maximum.

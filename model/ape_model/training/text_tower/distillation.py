@@ -41,8 +41,11 @@ class DistilConfig:
     """Length, optimizer and corpus of a distillation."""
 
     steps: int = 3000
+    """Updates."""
     batch: int = 384
+    """Texts of an update."""
     learning_rate: float = 1e-3
+    """Largest learning rate of the one-cycle schedule."""
     whitening: float = 0.7
     """Exponent of the whitening: 0 keeps the teacher's spectrum, 1 makes it flat."""
     temperature: float = 0.07
@@ -50,7 +53,9 @@ class DistilConfig:
     forget: float = 0.15
     """Probability that a word's own row is hidden, so that its pieces learn to replace it."""
     phrases: int = 16000
+    """Sentences of the corpus."""
     seed: int = 0
+    """Of everything that is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
