@@ -103,15 +103,15 @@ class AnnotateJob:
     ) -> tuple[dict[str, Any], list[Path]]:
         """Track a clip and write its files."""
         counts: Counter[str] = Counter()
-        scores: dict[int, str] = {}
+        text_of: dict[int, str] = {}  # of each track, by its id
         rejected = self._outputs.rejected.get(results.clip.name, [])
         with ClipOutputs(results, self._outputs) as outputs:
             for result in with_first_sightings(self._tracked(results)):
                 kept = _without(result, rejected)
                 outputs.write(kept)
-                _count(kept, counts, scores)
+                _count(kept, counts, text_of)
                 progress(1)
-        tracks = Counter(scores.values())
+        tracks = Counter(text_of.values())
         texts = self._prompts.texts
         found = {
             "frames": outputs.frames,
@@ -158,10 +158,11 @@ def _without(result: FrameResult, rejected: Sequence[int]) -> FrameResult:
     return FrameResult(result.frame, kept, result.prompts)
 
 
-def _count(result: FrameResult, counts: Counter[str], tracks: dict[int, str]) -> None:
+def _count(result: FrameResult, counts: Counter[str], text_of: dict[int, str]) -> None:
+    """Count the regions of each text, and note the text of each track."""
     found = result.instances
     for index, prompt_id in enumerate(found.prompt_ids.tolist()):
         text = result.prompts[prompt_id].text
         counts[text] += 1
         if found.track_ids is not None and found.track_ids[index] > 0:
-            tracks[int(found.track_ids[index])] = text
+            text_of[int(found.track_ids[index])] = text

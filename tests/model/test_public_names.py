@@ -1,4 +1,4 @@
-"""The names that the package offers without an import of its rooms."""
+"""The names that the package offers without an import of its modules."""
 
 import subprocess
 import sys

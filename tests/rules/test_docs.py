@@ -129,19 +129,26 @@ def test_the_first_screen_shows_an_image_of_modest_size():
     assert any(path.suffix == ".webp" and path.stat().st_size <= 3_000_000 for path in shown)
 
 
-def test_the_architecture_names_the_rooms_that_there_are():
-    """Rooms of a row share their parent: `ape_model/weights/`, `io/`."""
+def test_the_architecture_names_the_packages_that_there_are():
+    """Packages of a row share their parent: `ape_model/weights/`, `io/`."""
     text = (ROOT / "ARCHITECTURE.md").read_text()
     named = set()
     for row in re.findall(r"^\| (`\w+/.*?) \|", text, re.MULTILINE):
-        rooms = re.findall(r"`([\w/]+)/`", row)
-        named |= {rooms[0], *(f"{rooms[0].split('/')[0]}/{room}" for room in rooms[1:])}
+        names = re.findall(r"`([\w/]+)/`", row)
+        named |= {names[0], *(f"{names[0].split('/')[0]}/{name}" for name in names[1:])}
     there = {
         f"{package}/{init.parent.name}"
         for package, folder in PACKAGES.items()
         for init in folder.glob("*/__init__.py")
     }
-    assert {room for room in named if "/" in room} - {"ape_cuda_ops/csrc"} == there
+    assert {name for name in named if "/" in name} - {"ape_cuda_ops/csrc"} == there
+
+
+def test_the_glossary_is_in_order():
+    text = (DOCS / "glossary.md").read_text()
+    words = [word.lower() for word in re.findall(r"^\| \*\*(.+?)\*\* \|", text, re.MULTILINE)]
+    assert len(words) > 40
+    assert words == sorted(set(words))
 
 
 def test_the_installation_names_every_extra():
