@@ -1,7 +1,7 @@
 """What sinks may ask of a run."""
 
-from ape_stream.config.build import OneStream
 from ape_stream.pipeline import Pipeline
+from ape_stream.sinks.one_stream import OneStream
 from ape_stream.testing import CollectSink, ListSource, OraclePerceiver, frames
 from ape_stream.types import PromptSet
 
