@@ -1,8 +1,12 @@
-"""Output files: written under a temporary name, locked, and renamed when they are whole."""
+"""Output files: written under a temporary name, locked, and renamed when they are whole.
+
+And what tells input files apart that are too large to be read as a whole.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import stat
@@ -18,7 +22,7 @@ if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "PART",
@@ -28,11 +32,14 @@ __all__ = [
     "is_whole",
     "refuse_running",
     "refuse_unwritable",
+    "sampled_digest",
     "written",
 ]
 
 PART = ".part"
 """Added to the name of what is not whole yet."""
+_SAMPLE = 1 << 16
+"""Bytes read at the head, the middle and the end of a file for its digest."""
 _UNSAFE = re.compile(r"[^\w.-]+")
 # Systems allow 255 bytes for a name; a suffix and `.part` are added to this.
 _NAME_BYTES = 200
@@ -268,3 +275,29 @@ def refuse_running(part: Path) -> None:
     if part.is_file():
         with held(part):
             return
+
+
+def sampled_digest(files: Iterable[Path], folder: Path | None = None) -> str:
+    """SHA-256 (hex) over the names, sizes and samples of files.
+
+    Samples are the first, middle and last 64 KiB: a shelf of videos is not read as a whole before
+    the work begins. A file that cannot be read has its name alone.
+
+    Args:
+        files: The files, in order.
+        folder: What their names count from; None takes the bare names.
+    """
+    digest = hashlib.sha256()
+    for path in files:
+        shown = path.name if folder is None else os.path.relpath(path.absolute(), folder)
+        digest.update(f"{shown}\0".encode(errors="surrogateescape"))
+        try:
+            with path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                digest.update(f"{size}\0".encode())
+                for at in sorted({0, max(0, (size - _SAMPLE) // 2), max(0, size - _SAMPLE)}):
+                    file.seek(at)
+                    digest.update(file.read(_SAMPLE))
+        except OSError:
+            digest.update(b"unreadable\0")
+    return digest.hexdigest()

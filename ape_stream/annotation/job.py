@@ -14,7 +14,7 @@ import numpy as np
 from ape_stream.annotation.first_sightings import with_first_sightings
 from ape_stream.annotation.outputs import ClipOutputs
 from ape_stream.annotation.records import frame_line, frame_values, instances_of
-from ape_stream.batch.clips import file_digest
+from ape_stream.files import sampled_digest
 from ape_stream.pipeline.tracking import StreamTracker
 from ape_stream.plugins import load, make
 from ape_stream.protocols import KnowsWeights
@@ -81,7 +81,7 @@ class AnnotateJob:
         factory = load("perceivers", self._model["plugin"])
         if not isinstance(factory, KnowsWeights):
             return {}
-        return {"weights": file_digest(map(Path, factory.weights(**self._model["options"])))}
+        return {"weights": sampled_digest(map(Path, factory.weights(**self._model["options"])))}
 
     def load(self) -> None:
         """Load the model and prepare the prompts."""

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ape_stream.errors import UsageError
+from ape_stream.files import sampled_digest
 from ape_stream.sources.media import URL, find_media, is_pattern, natural_key
 from ape_stream.specs import stream_name
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from ape_stream.sources.media import Found
 
@@ -28,7 +29,6 @@ __all__ = [
     "Clip",
     "Shelf",
     "clip_spec",
-    "file_digest",
     "find_clips",
     "is_clip",
 ]
@@ -38,8 +38,6 @@ RESERVED: Final = frozenset(("failed.jsonl", "plan.json", "report.html", "summar
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 """Characters of a file's name that would break lines of tables and of answers."""
-_SAMPLE: Final = 1 << 16
-"""Bytes read at the head, the middle and the end of a file for its digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ class Clip:
     size: int
     """Bytes."""
     digest: str
-    """Of its content; see `file_digest`."""
+    """Of its content; see `sampled_digest`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,32 +148,6 @@ def _clip(name: str, one: Found, folder: Path | None) -> Clip:
     source = Path(one.spec).absolute().relative_to(folder).as_posix()
     try:
         size = sum(path.stat().st_size for path in one.files if path.exists())
-        return Clip(name, source, size, file_digest(one.files, folder))
+        return Clip(name, source, size, sampled_digest(one.files, folder))
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
-
-
-def file_digest(files: Iterable[Path], folder: Path | None = None) -> str:
-    """SHA-256 (hex) over the names, sizes and samples of files.
-
-    Samples are the first, middle and last 64 KiB: a shelf of videos is not read as a whole before
-    the work begins. A file that cannot be read has its name alone.
-
-    Args:
-        files: The files, in order.
-        folder: What their names count from; None takes the bare names.
-    """
-    digest = hashlib.sha256()
-    for path in files:
-        shown = path.name if folder is None else os.path.relpath(path.absolute(), folder)
-        digest.update(f"{shown}\0".encode(errors="surrogateescape"))
-        try:
-            with path.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                digest.update(f"{size}\0".encode())
-                for at in sorted({0, max(0, (size - _SAMPLE) // 2), max(0, size - _SAMPLE)}):
-                    file.seek(at)
-                    digest.update(file.read(_SAMPLE))
-        except OSError:
-            digest.update(b"unreadable\0")
-    return digest.hexdigest()

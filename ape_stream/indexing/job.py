@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ape_stream.batch.clips import file_digest
 from ape_stream.batch.folder import json_bytes
 from ape_stream.batch.shards import write_whole
 from ape_stream.errors import ConfigError
+from ape_stream.files import sampled_digest
 from ape_stream.index.layout import read_manifest
 from ape_stream.indexing.base import open_base
 from ape_stream.indexing.keeping import Keep, Keeper
@@ -113,5 +113,5 @@ def weights_digest(model: dict[str, Any]) -> str:
     """Of the files of a model; of its options where its plugin names no files."""
     factory = load("perceivers", model["plugin"])
     if isinstance(factory, KnowsWeights):
-        return file_digest(map(Path, factory.weights(**model["options"])))
-    return file_digest([])
+        return sampled_digest(map(Path, factory.weights(**model["options"])))
+    return sampled_digest([])

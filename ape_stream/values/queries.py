@@ -39,7 +39,7 @@ class NetworkFacts:
     model: str
     """The model's name."""
     weights: str
-    """Digest of its files; see `file_digest`."""
+    """Digest of its files; see `sampled_digest`."""
     alignment: Mapping[str, NDArray[Any]]
     """float32 parameters of the alignment: `weight` (C, D), `offset` (C,), `bias_weight` (D,),
     `bias_offset` () and `scale` ()."""

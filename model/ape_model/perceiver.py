@@ -32,9 +32,9 @@ from ape_model.queries import facts_of, queries_of
 from ape_model.text.embedder import VOCABULARY, classify
 from ape_model.weights.registry import DEFAULT, drawn_stuff, find_model
 from ape_stream import masks
-from ape_stream.batch.clips import file_digest
 from ape_stream.devices import parse_device, parse_dtype
 from ape_stream.errors import ConfigError
+from ape_stream.files import sampled_digest
 from ape_stream.stats import DeviceMemory
 from ape_stream.types import Instances, Maps, SemanticMap
 from ape_stream.values.texts import clean_text
@@ -143,7 +143,7 @@ class ApePerceiver:
             self.network,
             self._embedder,
             config=self._config,
-            weights=file_digest(self._weights),
+            weights=sampled_digest(self._weights),
             threshold=self._threshold,
             per_prompt=self._per_prompt,
             stuff=self._known_stuff,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ape_stream.batch.clips import Clip, file_digest
+from ape_stream.batch.clips import Clip
 from ape_stream.evaluation.benchmarks.prediction.ask import Asker
 from ape_stream.evaluation.benchmarks.prediction.payload import pack
 from ape_stream.evaluation.benchmarks.prediction.source import address, open_task
+from ape_stream.files import sampled_digest
 from ape_stream.plugins import load, make
 from ape_stream.protocols import KnowsWeights
 
@@ -75,7 +76,7 @@ class PredictJob:
         factory = load("perceivers", self._model["plugin"])
         if not isinstance(factory, KnowsWeights):
             return {}
-        return {"weights": file_digest(map(Path, factory.weights(**self._model["options"])))}
+        return {"weights": sampled_digest(map(Path, factory.weights(**self._model["options"])))}
 
     def load(self) -> None:
         """Load the model."""
