@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,4 +21,6 @@ def numbers(array: NDArray[Any], kind: Any) -> NDArray[Any]:
 def address(array: NDArray[Any]) -> int:
     """Where the numbers of an array begin, which must outlive the call and lie in one piece."""
     assert array.flags.c_contiguous  # noqa: S101 (a mistake of ours, and memory is at stake)
+    if array.size and array.flags.writeable:  # a third of the time of what follows
+        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
     return int(array.ctypes.data)

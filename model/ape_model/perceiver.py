@@ -28,7 +28,7 @@ from ape_model.inference.selection import initial_capacity
 from ape_model.inference.threads import leave_a_core
 from ape_model.inference.transfer import to_host
 from ape_model.loading import load_network, open_embedder
-from ape_model.queries import facts_of, queries_of
+from ape_model.queries import facts_of, no_name, queries_of
 from ape_model.text.embedder import VOCABULARY, classify
 from ape_model.weights.registry import DEFAULT, drawn_stuff, find_model
 from ape_stream import masks
@@ -125,6 +125,7 @@ class ApePerceiver:
         self._per_prompt = per_prompt
         self._map_rule = map_rule
         self._map_threshold = map_threshold
+        self._no_name = no_name(self.network)
         self._passes: list[PromptPass] = []
         self._stuff = np.zeros(0, np.bool_)
 
@@ -265,8 +266,9 @@ class ApePerceiver:
             leave_a_core()
         images, sizes = make_batch([frame.image], self._config, self._dtype, self._upload)
         features = self._runner.encode_image(images, sizes)
-        products = MaskProducts(self._runner)
-        (queries,) = queries_of(self.network, products, features, (), (), self.facts)
+        products, names = MaskProducts(self._runner), [self._no_name]
+        heads = [self._runner.head(features, self._no_name)]
+        (queries,) = queries_of(self.network, products, features, names, heads, self.facts)
         return queries
 
     @torch.inference_mode()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ape_model.text.embedder import PromptEmbedder
     from ape_model.weights.registry import ModelFiles
 
-__all__ = ["facts_of", "queries_of"]
+__all__ = ["facts_of", "no_name", "queries_of"]
 
 
 def facts_of(
@@ -86,18 +86,23 @@ def queries_of(
         products: Its masks.
         features: Of `runner.encode_image`.
         prompts: Of each pass.
-        heads: Of `runner.head`, of each pass; there may be none.
+        heads: Of `runner.head`, of each pass.
         facts: Of the network.
     """
     passes = zip(prompts, heads, strict=True)
     outputs = next((head for one, head in passes if one.vectors is not None), None)
-    if outputs is None:  # sentences alone, or nothing
-        none = features.lateral.new_zeros(1, network.config.text_width)
-        outputs = products.runner.head(features, network.vocabulary(none))
+    if outputs is None:  # sentences alone
+        outputs = products.runner.head(features, no_name(network))
     return [
         _of_image(network, products, features, outputs, image, facts)
         for image in range(len(features.sizes))
     ]
+
+
+def no_name(network: Ape) -> PromptFeatures:
+    """A name whose embedding is zero: the queries are the same for any."""
+    parameter = network.alignment.log_scale
+    return network.vocabulary(parameter.new_zeros(1, network.config.text_width))
 
 
 def _of_image(

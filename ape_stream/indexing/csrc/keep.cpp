@@ -41,27 +41,28 @@ class Borders {
   // Sets `near` [height, width]. Returns whether four positive cells of what the image fills are a
   // square.
   bool find(uint8_t* near) {
-    const int64_t stride = width_ + 1;
+    // What is written are bytes, which may be any object: only locals are known not to change.
+    const int64_t height = height_, width = width_, stride = width + 1;
+    const int64_t corners = filled_width_ - 1;
     // Border pixels read border cells twice.
-    for (int64_t y = 0; y < height_; ++y) row(y)[width_] = row(y)[width_ - 1];
-    std::memcpy(row(height_), row(height_ - 1), stride);
+    for (int64_t y = 0; y < height; ++y) row(y)[width] = row(y)[width - 1];
+    std::memcpy(row(height), row(height - 1), stride);
     bool square = false;
-    for (int64_t y = 0; y < height_; ++y) {
+    for (int64_t y = 0; y < height; ++y) {
       const uint8_t *a = row(y), *c = row(y + 1);
       // By the lower right cell of the block; the first row and column stay 0.
       uint8_t* mixed = mixed_.data() + (y + 1) * stride + 1;
-      for (int64_t x = 0; x < width_; ++x)
+      for (int64_t x = 0; x < width; ++x)
         mixed[x] = (a[x] | a[x + 1] | c[x] | c[x + 1]) ^ (a[x] & a[x + 1] & c[x] & c[x + 1]);
       if (square || y + 1 >= filled_height_) continue;
       uint8_t found = 0;
-      for (int64_t x = 0; x + 1 < filled_width_; ++x)
-        found |= a[x] & a[x + 1] & c[x] & c[x + 1];
+      for (int64_t x = 0; x < corners; ++x) found |= a[x] & a[x + 1] & c[x] & c[x + 1];
       square = found;
     }
-    for (int64_t y = 0; y < height_; ++y) {
+    for (int64_t y = 0; y < height; ++y, near += width) {
       const uint8_t *above = mixed_.data() + y * stride, *below = above + stride;
-      for (int64_t x = 0; x < width_; ++x)
-        near[y * width_ + x] = above[x] | above[x + 1] | below[x] | below[x + 1];
+      for (int64_t x = 0; x < width; ++x)
+        near[x] = above[x] | above[x + 1] | below[x] | below[x + 1];
     }
     return square;
   }
@@ -71,18 +72,39 @@ class Borders {
   std::vector<uint8_t> cells_, mixed_;
 };
 
+// The largest absolute value, by its bits, which without a sign are in the order of the numbers: of a
+// maximum of integers a compiler makes vectors, of one of floats it may not.
+template <typename Value>
+float largest_of(int64_t count, Value given) {
+  int32_t largest = 0;
+  for (int64_t c = 0; c < count; ++c) {
+    const float value = given(c);
+    int32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    largest = std::max(largest, bits & 0x7fffffff);
+  }
+  float value;
+  std::memcpy(&value, &largest, sizeof value);
+  return value;
+}
+
 // Appends the numbers of the cells that are kept.
 int8_t* append(const int8_t* logits, const uint8_t* kept, int64_t cells, int8_t* end) {
-  for (int64_t first = 0; first < cells; first += 8) {
-    const int64_t last = std::min<int64_t>(first + 8, cells);
-    uint64_t some = 0;
-    std::memcpy(&some, kept + first, last - first);
-    if (!some) continue;  // most are not near a border
-    for (int64_t k = first; k < last; ++k) {
-      *end = logits[k];
-      end += kept[k];
+  int64_t first = 0;
+  const auto take = [&](int64_t last) {
+    for (; first < last; ++first) {
+      *end = logits[first];
+      end += kept[first];
     }
+  };
+  for (uint64_t some; first + 8 <= cells;) {
+    std::memcpy(&some, kept + first, sizeof some);
+    if (some)
+      take(first + 8);
+    else  // most are not near a border
+      first += 8;
   }
+  take(cells);
   return end;
 }
 
@@ -173,18 +195,21 @@ extern "C" int64_t deciding(const int8_t* logits, const uint8_t* positive, const
       const uint8_t *rows = down + mask * height, *columns = across + mask * width;
       uint8_t cut = 0;
       for (int64_t y = 0; y < height; ++y) {
+        const uint8_t *given = positive + y * width, row = rows[y];
         uint8_t* own = borders.row(y);
         for (int64_t x = 0; x < width; ++x) {
-          const uint8_t inside = positive[y * width + x] & rows[y] & columns[x];
-          cut |= positive[y * width + x] ^ inside;
+          const uint8_t inside = given[x] & row & columns[x];
+          cut |= given[x] ^ inside;
           own[x] = inside;
         }
       }
       if (cut) {  // of most maps the box cuts nothing
         square = borders.find(near.data());
-        for (int64_t y = 0; y < height; ++y)
-          for (int64_t x = 0; x < width; ++x)
-            kept[y * width + x] |= near[y * width + x] & rows[y] & columns[x];
+        for (int64_t y = 0; y < height; ++y) {
+          const uint8_t *found = near.data() + y * width, row = rows[y];
+          uint8_t* own = kept.data() + y * width;
+          for (int64_t x = 0; x < width; ++x) own[x] |= found[x] & row & columns[x];
+        }
       }
     }
     drawn[mask] |= square ? kThing : 0;
@@ -201,18 +226,17 @@ extern "C" void differences(const float* states, const float* kept, const int64_
                             int64_t count, int64_t width, int8_t* code, float* step, double* lost) {
   for (int64_t k = 0; k < count; ++k, states += width, code += width) {
     const float* nearest = kept + base[k] * width;
-    float largest = 0;
+    const auto difference = [=](int64_t c) { return states[c] - nearest[c]; };
+    const float own = std::max(largest_of(width, difference) / 127.0f, 1e-30f);
     for (int64_t c = 0; c < width; ++c)
-      largest = std::max(largest, std::abs(states[c] - nearest[c]));
-    step[k] = std::max(largest / 127.0f, 1e-30f);
+      code[c] = static_cast<int8_t>(std::rint(difference(c) / own));
     double total = 0;
-    for (int64_t c = 0; c < width; ++c)
-      code[c] = static_cast<int8_t>(std::rint((states[c] - nearest[c]) / step[k]));
     for (int64_t c = 0; c < width; ++c) {
-      const double difference = static_cast<double>(states[c]) - static_cast<double>(nearest[c]);
-      const double rest = difference - static_cast<double>(code[c]) * static_cast<double>(step[k]);
+      const double wide = static_cast<double>(states[c]) - static_cast<double>(nearest[c]);
+      const double rest = wide - static_cast<double>(code[c]) * static_cast<double>(own);
       total += rest * rest;
     }
+    step[k] = own;
     lost[k] = std::sqrt(total);
   }
 }
@@ -236,10 +260,8 @@ extern "C" void codes(const float* given, int64_t count, int64_t width, int64_t 
                       int64_t least_exponent, int16_t* code, int16_t* exponent, float* state) {
   const double limit = std::ldexp(1.0, static_cast<int>(bits)) - 1;
   for (int64_t k = 0; k < count; ++k, given += width, code += width, state += width) {
-    float largest = 0;
-    for (int64_t c = 0; c < width; ++c) largest = std::max(largest, std::abs(given[c]));
     int own = 0;
-    std::frexp(largest, &own);  // largest < 2^own
+    std::frexp(largest_of(width, [=](int64_t c) { return given[c]; }), &own);  // it is < 2^own
     own = std::max<int>(own, static_cast<int>(least_exponent)) - static_cast<int>(bits);
     exponent[k] = static_cast<int16_t>(own);
     const double scale = std::ldexp(1.0, -own);

@@ -263,7 +263,7 @@ class Ape(nn.Module):
             return feature.new_zeros(0, *feature.shape[-2:])
         # A product of another shape has other last bits: so always whole blocks of neighbours.
         if len(hidden) <= FEW_QUERIES:
-            return self.mask_head.logits(hidden, feature)[queries]
+            return self.mask_head.logits(hidden, feature).index_select(0, queries)
         asked = [divmod(query, MASK_BLOCK) for query in queries.tolist()]
         blocks = {
             block: self.mask_head.logits(
