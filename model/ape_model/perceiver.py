@@ -266,10 +266,8 @@ class ApePerceiver:
             leave_a_core()
         images, sizes = make_batch([frame.image], self._config, self._dtype, self._upload)
         features = self._runner.encode_image(images, sizes)
-        products, names = MaskProducts(self._runner), [self._no_name]
-        heads = [self._runner.head(features, self._no_name)]
-        (queries,) = queries_of(self.network, products, features, names, heads, self.facts)
-        return queries
+        given = self.network, MaskProducts(self._runner), features, [self._no_name]
+        return queries_of(*given, [self._runner.head(features, self._no_name)], self.facts)[0]
 
     @torch.inference_mode()
     def rank(self, frames: Sequence[Frame], top_k: int) -> list[Instances]:
