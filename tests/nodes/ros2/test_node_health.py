@@ -51,6 +51,9 @@ def test_diagnostics_hold_rates_ages_and_drops(world):
     assert status.level in (0, b"\0")
     assert values["prompts"] == "person"
     assert values["subscribed"] == "True"
+    # The fake has no rcl.
+    typed = not hasattr(world.ros_rclpy.rclpy, "__file__")
+    assert values["taken_as"] == ("typed" if typed else "serialized")
     assert int(values["published"]) > 0
     assert float(values["age_ms_p95"]) >= float(values["age_ms_p50"]) >= 0
     assert {"perceive_ms_p50", "dropped", "publish_hz"} <= set(values)
