@@ -14,6 +14,7 @@ import numpy as np
 
 from ape_nodes.web.access import Access, Tokens, check_reach
 from ape_nodes.web.camera import Found
+from ape_nodes.web.encoding.native import native_labels
 from ape_nodes.web.hub import Hub
 from ape_nodes.web.recorder import Recorder, Rotation, plain
 from ape_nodes.web.server import Server
@@ -115,6 +116,7 @@ class WebSink(Closing):
             cookie=f"ape_stream_{self._port}",
             secure=self._tls is not None,
         )
+        native_labels()  # compiled now if need be, not while the first page waits for its masks
         self._server = Server(self._hub, access, self._host, self._port, self._tls)
         self._server.start()
         say(f"live page: {self.url}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from ape_nodes.web.encoding.native import native_labels
 from ape_stream.masks import paint_order
 from ape_stream.wire.codecs import pack_leb128
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from ape_stream.types import Mask
 
-__all__ = ["LABELS", "label_map", "pack_label_map"]
+__all__ = ["LABELS", "label_map", "pack_label_map", "paint", "runs"]
 
 LABELS: Final = 255
 """Regions of a frame that have a label: a label is one byte, and 0 is nothing."""
@@ -36,7 +37,18 @@ def label_map(masks: Sequence[Mask], size: tuple[int, int], step: int = 2) -> ND
         (ceil(H / step), ceil(W / step)) uint8: 0 nothing, k the mask at position k - 1.
     """
     painted = np.zeros((-(-size[0] // step), -(-size[1] // step)), np.uint8)
-    for k in paint_order(masks[:LABELS]):
+    native = native_labels()
+    (paint if native is None else native.paint)(masks[:LABELS], painted, step)
+    return painted
+
+
+def paint(masks: Sequence[Mask], painted: NDArray[np.uint8], step: int) -> None:
+    """Paint at most 255 masks into a map of zeros, the plain form; see `label_map`.
+
+    Raises:
+        ValueError: a mask is not inside the map.
+    """
+    for k in paint_order(masks):
         mask = masks[k]
         # The first row and column of the crop that the map has.
         top, left = -mask.y % step, -mask.x % step
@@ -44,7 +56,18 @@ def label_map(masks: Sequence[Mask], size: tuple[int, int], step: int = 2) -> ND
         y, x = (mask.y + top) // step, (mask.x + left) // step
         target = painted[y : y + part.shape[0], x : x + part.shape[1]]
         np.copyto(target, np.uint8(k + 1), where=part)
-    return painted
+
+
+def runs(labels: NDArray[np.uint8]) -> tuple[bytes, bytes]:
+    """Runs of equal labels in a map, row by row, the plain form: their labels and lengths.
+
+    A label is a byte, a length unsigned LEB128.
+    """
+    flat = labels.ravel()
+    ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)  # (R,)
+    lengths = ends.copy()
+    lengths[1:] -= ends[:-1]
+    return flat[ends - 1].tobytes(), pack_leb128(lengths)
 
 
 def pack_label_map(labels: NDArray[np.uint8], *, small: bool = True) -> bytes:
@@ -56,9 +79,7 @@ def pack_label_map(labels: NDArray[np.uint8], *, small: bool = True) -> bytes:
         labels: The map.
         small: Deflate it, to about half; else it is stored, which takes no time.
     """
-    flat = labels.ravel()
-    ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)  # (R,)
-    runs = ends.copy()
-    runs[1:] -= ends[:-1]
-    head = struct.pack("<HHI", labels.shape[1], labels.shape[0], len(runs))
-    return zlib.compress(head + flat[ends - 1].tobytes() + pack_leb128(runs), 1 if small else 0)
+    native = native_labels()
+    values, lengths = (runs if native is None else native.runs)(labels)
+    head = struct.pack("<HHI", labels.shape[1], labels.shape[0], len(values))
+    return zlib.compress(head + values + lengths, 1 if small else 0)
