@@ -27,14 +27,16 @@ if TYPE_CHECKING:
 
 __all__ = ["recover"]
 
+_RECORDING = b"RRF2"
+"""First bytes of a recording of rerun, since version .24."""
 _CUT_SHORT = TruncatedError("recovered from a run that was cut short")
 
 
 def recover(part: str | Path, *, overwrite: bool = False) -> tuple[Path, str]:
     """Make a whole file of what a run wrote, and remove the part.
 
-    All are marked as partial inside (of lines, the last one has the key `partial`); lines that were
-    cut off are left out.
+    All but recordings of rerun are marked as partial inside (of lines, the last one has the key
+    `partial`); lines that were cut off are left out.
 
     Args:
         part: What the run left: `out.json.part`, `out.mp4.part`, `labels.part/`, ...
@@ -170,12 +172,24 @@ def _labels(part: Path, final: Path) -> str:
     return f"{count} frames"
 
 
+def _recording(part: Path, final: Path) -> str:
+    """Give it its name: rerun reads a recording to where it was cut off."""
+    with held(part), written(final):
+        size = part.stat().st_size
+        with part.open("rb") as file:
+            begun = file.read(len(_RECORDING)) == _RECORDING
+        _refuse_empty(part, int(begun))
+        part.replace(final)
+    return f"{size / 1e6:.1f} MB for rerun"
+
+
 _KINDS = {
     ".json": _json,
     ".jsonl": _jsonl,
     ".mp4": _video,
     ".mkv": _video,
     ".png": _image,
+    ".rrd": _recording,
     "labels": _labels,
 }
 

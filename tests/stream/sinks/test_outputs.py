@@ -305,6 +305,18 @@ def test_a_pipe_is_written_directly(tmp_path):
 # ------------------------------------------------------------------------------------- recover
 
 
+def test_a_recording_of_rerun_gets_its_name_where_it_holds_something(tmp_path):
+    part = tmp_path / "o.rrd.part"
+    for content in (b"", b"RR", b"other"):
+        part.write_bytes(content)
+        with pytest.raises(SinkError, match="nothing to recover"):
+            recover(part)
+    part.write_bytes(b"RRF2" + bytes(2_000_000))
+    assert recover(part) == (tmp_path / "o.rrd", "2.0 MB for rerun")
+    assert (tmp_path / "o.rrd").read_bytes()[:4] == b"RRF2"
+    assert not part.exists()
+
+
 @EVERY
 def test_what_was_cut_short_is_recovered(tmp_path, name, kind):
     cut_short(kind(str(tmp_path / name)), 40)
