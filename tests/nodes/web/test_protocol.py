@@ -11,8 +11,10 @@ from aiohttp.http_websocket import WebSocketWriter
 
 from ape_nodes.web import protocol
 from ape_nodes.web.encoding.labels import label_map, pack_label_map
+from ape_nodes.web.protocol import Ack
 from ape_stream import masks
 from ape_stream.errors import UsageError
+from ape_stream.tables import read_table
 
 
 def read_labels(data):
@@ -131,6 +133,34 @@ def test_what_is_no_binary_message_is_refused(data):
 def test_what_a_page_may_not_say_is_refused_with_the_reason(text, reason):
     with pytest.raises(UsageError, match=reason):
         protocol.read_message(text)
+
+
+ODD = [None, True, 0, -3, 2**40, 1.5, float("nan"), "video", "masks", [], {}]
+
+
+def ways_to_acknowledge():
+    """Usual ones, and each with one key that is odd, missing or too much."""
+    usual = {"cam": 0, "seq": 7, "what": "masks", "age_ms": 20.5, "decode_ms": None}
+    yield usual
+    yield {**usual, "path": "/etc"}
+    for key in usual:
+        yield {name: value for name, value in usual.items() if name != key}
+        yield from ({**usual, key: value} for value in ODD)
+
+
+def outcome(read, *given, **more):
+    """What it returns, or says."""
+    try:
+        return repr(read(*given, **more))  # NaN is not equal to itself
+    except UsageError as error:
+        return str(error)
+
+
+def test_acknowledgements_are_read_as_every_other_message_is():
+    for given in ways_to_acknowledge():
+        text = json.dumps({"type": "ack", **given})
+        plain = outcome(read_table, Ack, given, "a message 'ack'", error=UsageError)
+        assert outcome(protocol.read_message, text) == plain
 
 
 @pytest.mark.parametrize(
