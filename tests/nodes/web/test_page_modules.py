@@ -253,3 +253,71 @@ def test_a_jpeg_is_decoded_with_and_without_webcodecs(page):
     for _, pixels, broken in found:
         np.testing.assert_allclose(pixels, [[0, 0, 0], [200, 90, 40]], atol=4)
         assert broken == "refused"
+
+
+ZONES = """
+    const { Zones } = await import('/js/zones.js');
+    const { History } = await import('/js/history.js');
+    const settled = () => new Promise((go) => setTimeout(go, 30));
+    const named = (name) => ({ name, kind: 'line', points: [[0, 0], [1, 1]], prompts: [] });
+    const names = (zones) => zones.map(({ name }) => name);
+    // A server far away: it keeps what is asked until it is let to answer.
+    const server = { rev: 0, zones: [], asked: [] };
+    const ask = (message) => new Promise((resolve) => server.asked.push({ message, resolve }));
+    const zones = new Zones(0, { ask }, new History());
+    const said = () => zones.receive({ rev: server.rev, zones: server.zones, counts: {} });
+    const answer = () => {
+        const { message, resolve } = server.asked.shift();
+        if (message.base_rev !== server.rev) { resolve({ type: 'conflict' }); return said(); }
+        [server.rev, server.zones] = [server.rev + 1, message.zones];
+        said();
+        resolve({ type: 'ok', rev: server.rev });
+    };
+    said();
+"""
+
+
+def test_edits_of_zones_that_follow_fast_are_in_no_conflict(page):
+    found = page.run(
+        ZONES
+        + """
+        for (const name of ['a', 'b', 'c']) zones.add(named(name));
+        const atOnce = names(zones.zones), sent = server.asked.length;
+        answer();
+        await settled();
+        const meanwhile = names(zones.zones);
+        while (server.asked.length) { answer(); await settled(); }
+        zones.history.undo();
+        answer();
+        await settled();
+        return { atOnce, sent, meanwhile, server: names(server.zones), shown: names(zones.zones) };
+    """
+    )
+    assert found == {
+        "atOnce": ["a", "b", "c"],
+        "sent": 1,
+        "meanwhile": ["a", "b", "c"],  # what was not sent yet does not vanish
+        "server": ["a", "b"],
+        "shown": ["a", "b"],
+    }
+
+
+def test_an_edit_of_zones_never_overwrites_that_of_another_page(page):
+    found = page.run(
+        ZONES
+        + """
+        zones.add(named('mine'));
+        zones.add(named('mine too'));
+        answer();
+        [server.rev, server.zones] = [2, [named('another')]];
+        said();
+        await settled();
+        const shown = names(zones.zones);
+        answer();
+        await settled();
+        const last = [names(server.zones), names(zones.zones), server.asked.length];
+        document.querySelectorAll('.notice').forEach((node) => node.remove());
+        return { shown, last };
+    """
+    )
+    assert found == {"shown": ["mine", "mine too"], "last": [["another"], ["another"], 0]}

@@ -75,8 +75,15 @@ export class Zones extends EventTarget {
     this.history = history;
     this.known = false;
     this.rev = 0;
-    /** @type {Zone[]} */
+    /** As they are shown: with edits that the server has not answered. @type {Zone[]} */
     this.zones = [];
+    /** As the server has said last. @type {Zone[]} */
+    this.served = [];
+    /** The revision that is shown. */
+    this.shownRev = 0;
+    /** Edits that were not sent. @type {{zones: Zone[], label: string, before: Zone[] | null}[]} */
+    this.pending = [];
+    this.sending = false;
     /** By name. @type {Record<string, any>} */
     this.counts = {};
     this.chosen = -1;
@@ -88,8 +95,8 @@ export class Zones extends EventTarget {
   receive({ rev, zones, counts }) {
     this.known = true;
     this.rev = rev;
-    this.zones = zones;
-    this.chosen = Math.min(this.chosen, zones.length - 1);
+    this.served = zones;
+    if (!this.sending) this.#show();
     this.count(counts ?? {});
   }
 
@@ -147,24 +154,49 @@ export class Zones extends EventTarget {
   }
 
   /**
+   * Shown at once, and sent after the edits before it: each is against the revision that its
+   * forerunner made, so none is in conflict with this page's own.
    * @param {Zone[]} zones
    * @param {string} label
    * @param {Zone[] | null} [before] for undo; null: it is itself one
    */
-  async save(zones, label, before = this.zones) {
-    const shown = this.zones;
+  save(zones, label, before = this.zones) {
     this.zones = zones;
     this.changed();
-    const answer = await this.link.ask({ type: "zones.set", cam: this.cam, base_rev: this.rev, zones });
-    if (answer.type === "ok") {
-      this.rev = Math.max(this.rev, answer.rev);
-      if (before) this.history.push(label, () => this.#undo(before, label, answer.rev));
-      return;
+    this.pending.push({ zones, label, before });
+    if (!this.sending) this.#pump();
+  }
+
+  async #pump() {
+    this.sending = true;
+    for (let rev = this.rev, edit; (edit = this.pending.shift()); ) {
+      const answer = await this.link.ask({ type: "zones.set", cam: this.cam, base_rev: rev, zones: edit.zones });
+      if (answer.type !== "ok") this.#refused(edit.label, answer);
+      else this.#taken(edit, (rev = answer.rev));
     }
-    if (this.zones === zones) this.zones = before ?? shown;
-    this.changed();
+    this.sending = false;
+    if (this.rev > this.shownRev) this.#show(); // somebody else's that came meanwhile
+  }
+
+  #taken({ label, before }, /** @type {number} */ rev) {
+    this.rev = Math.max(this.rev, rev);
+    this.shownRev = rev;
+    if (before) this.history.push(label, () => this.#undo(before, label, rev));
+  }
+
+  #refused(/** @type {string} */ label, answer) {
+    this.pending = []; // they stand on what was refused
+    this.#show();
     const why = answer.type === "conflict" ? "somebody else has changed the zones" : answer.reason;
     notice(`Not possible (${label}): ${why}`, { kind: "error" });
+  }
+
+  /** Show the server's zones. */
+  #show() {
+    this.zones = this.served;
+    this.shownRev = this.rev;
+    this.chosen = Math.min(this.chosen, this.zones.length - 1);
+    this.changed();
   }
 
   #undo(before, label, rev) {
