@@ -59,6 +59,17 @@ def test_diagnostics_hold_rates_ages_and_drops(world):
     assert {"perceive_ms_p50", "dropped", "publish_hz"} <= set(values)
 
 
+def test_the_log_says_what_a_node_waits_for(monkeypatch):
+    world = World("fake", monkeypatch)
+    world.start()
+    node = world.active(cli_args=["--ros-args", "-r", "image:=/camera/image_raw"])
+    assert node.get_logger().lines == [
+        ("info", "loading the model nano"),
+        ("info", "active: /camera/image_raw is read once an output has a reader"),
+    ]
+    world.end()
+
+
 def test_the_time_of_publishing_is_that_of_making_the_messages(world, monkeypatch):
     node = world.active()
     monkeypatch.setattr(node, "publish", lambda *_: time.sleep(0.02))

@@ -155,6 +155,8 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
             self.stop()
             return TransitionCallbackReturn.FAILURE
         self.state_name = "active"
+        topic = self.images.topic(self._value("image_transport"))
+        self.get_logger().info(f"active: {topic} is read once an output has a reader")
         self._answer(self.prompt_set({}), "")
         return super().on_activate(state)
 
@@ -204,6 +206,7 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         options = self._options("perceivers", name, model="model", device="device", dtype="dtype")
         if canvas := self._value("canvas"):  # 0: the model's own
             options["canvas"] = canvas
+        self.get_logger().info(f"loading the model {self._value('model')}")
         self.perceiver.load(lambda: make("perceivers", name, options=options))
         self._uses_perceiver = True
         self.perceiver.warm_up(self.prompt_set({}))
