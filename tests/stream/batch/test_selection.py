@@ -1,5 +1,7 @@
 """Which frames of a clip are taken."""
 
+import math
+
 import pytest
 
 from ape_stream.batch.selection import Chooser, Selection, parse_time
@@ -25,6 +27,7 @@ RATE_30 = [1.4 + k / 30 for k in range(30)]  # as an mpegts file, which does not
         ({"fps": 10}, list(range(0, 30, 3))),
         ({"fps": 10, "start_s": 1 / 30}, list(range(1, 30, 3))),
         ({"fps": 60}, list(range(30))),
+        ({"fps": 0.5}, [0]),
         ({"max_frames": 2, "stride": 2}, [0, 2]),
         ({"start_s": 5}, []),
     ],
@@ -61,6 +64,8 @@ def test_what_is_no_time_is_refused(text):
     "choice",
     [
         {"start_s": 2, "end_s": 1},
+        {"start_s": 1, "end_s": 1},
+        {"fps": math.inf},
         {"stride": 0},
         {"fps": 0},
         {"fps": 5, "stride": 2},
@@ -73,7 +78,18 @@ def test_what_selects_nothing_is_refused(choice):
 
 
 def test_the_estimate_is_what_is_taken():
-    for choice in ({}, {"stride": 7}, {"start_s": 0.5}, {"end_s": 0.1}, {"fps": 10}):
+    for choice in (
+        {},
+        {"stride": 7},
+        {"start_s": 0.5},
+        {"start_s": 5},  # after its end
+        {"end_s": 0.1},
+        {"start_s": 0.5, "end_s": 0.7},
+        {"end_s": 9},
+        {"fps": 10},
+        {"fps": 60},
+        {"max_frames": 4},
+    ):
         selection = Selection(**choice)
-        assert selection.estimate(30, 30.0) == len(taken(RATE_30, **choice))
+        assert selection.estimate(30, 30.0) == len(taken(RATE_30, **choice)), choice
     assert Selection().estimate(None, 30.0) is None

@@ -30,6 +30,15 @@ def test_a_shard_without_frames_can_hold_the_end(shards):
     assert len(list(shards.frames())) == 4
 
 
+def test_the_end_is_known_once_all_shards_are_there(shards):
+    assert shards.end() == {"frames": 4, "problem": None}
+    shards.path(0).unlink()
+    assert shards.end() is None
+    shards.write(0, [b"one"])
+    shards.path(1).unlink()
+    assert shards.end() is None
+
+
 @pytest.mark.parametrize("cut", [1, 5, 20, 10**9])
 def test_a_shard_that_is_cut_short_is_not_there(shards, cut):
     path = shards.path(1)

@@ -47,6 +47,19 @@ def test_time_left_counts_clips_of_unknown_length_like_the_others(monkeypatch):
     finding.add(100)  # 50 frames/s
     states[0].frames = 100
     assert left_s(states, finding, writing) == pytest.approx((200 + 100 + 2 * 200) / 50)
+    writing.start()
+    now[0] += 10.0
+    writing.add(50)  # 5 frames/s, by now less than are found
+    states[0].written = 100
+    assert left_s(states, finding, writing) == pytest.approx((200 + 100 + 2 * 200) / 5)
+
+
+def test_a_clip_is_found_once_its_end_is_known():
+    state = ClipState(Clip("a", "a.mp4", 1, "digest"), expected=300)
+    assert not state.take_end(None)
+    assert (state.status, state.expected) == ("waiting", 300)
+    assert state.take_end({"frames": 280, "problem": None})
+    assert (state.status, state.expected, state.frames) == ("found", 280, 280)
 
 
 def attempts(*at, during="find"):
@@ -60,6 +73,8 @@ def attempts(*at, during="find"):
         (attempts(40, 41), 2, False),
         (attempts(40, 44, 41), 3, True),  # the clip kills its workers
         (attempts(40, 300, 41), 1, False),  # somebody else does
+        (attempts(40, 48), 2, False),  # as far as a worker reads ahead
+        (attempts(40, 49), 1, False),
         (attempts(40, 41) + attempts(40, during="write"), 1, False),
         (attempts(5, 300, 40, 44, 41), 3, True),
         (attempts(*range(0, 900, 100)), 1, False),
