@@ -200,6 +200,11 @@ def test_cache_lives_where_xdg_says(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert cache_root() == tmp_path / "home" / ".cache" / "ape_stream" / "prompts"
 
 
+def files_of(root: Path) -> set[Path]:
+    """The cache's files, one a prompt, below a folder."""
+    return set(root.rglob("*.safetensors"))
+
+
 def _truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
 
@@ -217,7 +222,8 @@ def _empty(path: Path) -> None:
 def _another_prompt(path: Path) -> None:
     other = EmbeddingCache(path.parent / "other")
     other.put(SPACE, "dog", torch.ones(6))
-    next(other._files()).replace(path)
+    (its_file,) = files_of(other.root)
+    its_file.replace(path)
 
 
 @pytest.mark.parametrize("damage", [_truncate, _flip_a_bit, _empty, _another_prompt])
@@ -228,7 +234,7 @@ def test_a_damaged_file_is_replaced_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     whole = PromptEmbedder(SPACE, lambda: tower, cache=cache).embed(["cat"])
-    (path,) = cache._files()
+    (path,) = files_of(cache.root)
     damage(path)
     with caplog.at_level(logging.WARNING):
         replaced = PromptEmbedder(SPACE, lambda: tower, cache=cache).embed(["cat"])
@@ -243,8 +249,10 @@ def test_a_damaged_file_is_replaced_with_a_warning(
 def test_the_longest_unused_go_first(tmp_path: Path) -> None:
     cache = EmbeddingCache(tmp_path, limit=3)
     for age, text in enumerate(["new", "newer", "old", "oldest", "used"]):
+        before = files_of(tmp_path)
         cache.put(SPACE, text, torch.ones(4))
-        os.utime(cache._path(SPACE, text), (1_000 - age, 1_000 - age))
+        (path,) = files_of(tmp_path) - before
+        os.utime(path, (1_000 - age, 1_000 - age))
     assert cache.get(SPACE, "used") is not None
     assert cache.prune() == 2
     assert [label.text for label in cache] == ["new", "newer", "used"]
