@@ -220,7 +220,8 @@ class Pipeline(Closing):
             # Prompts first: for a typing error no camera is opened and no file made. In the model's
             # thread, because a perceiver is called from one thread only.
             self._threads.start("model", self._run_model, None)
-            self._model.request().result()
+            if not self._prepared():
+                return self
             self._resources.enter("source", [(s.name, s.source) for s in self._streams])
             for stream in self._streams:
                 stream.settle()  # an open source knows if it is live
@@ -230,6 +231,16 @@ class Pipeline(Closing):
             self.close(error)
             raise
         return self
+
+    def _prepared(self) -> bool:
+        """Prepare the prompts; False where the run was stopped meanwhile, and nothing is opened."""
+        try:
+            self._model.request().result()
+        except PipelineError:
+            if self.outcome != "stopped":
+                raise
+            return False
+        return True
 
     def close(self, error: BaseException | None = None) -> None:
         """Stop what still runs and close all sources and sinks, even if one of them fails.
@@ -290,6 +301,8 @@ class Pipeline(Closing):
         return f"Pipeline({streams}: {self.prompts}; {self.outcome})"
 
     def _run(self) -> Iterator[FrameResult]:
+        if self.outcome == "stopped":  # before it began: sources may not be open
+            return
         self._state.start_clock()
         for stream in self._streams:
             self._threads.start(f"source {stream.name}", partial(self._read, stream), stream)

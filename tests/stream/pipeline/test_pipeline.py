@@ -268,6 +268,23 @@ def test_stop_from_another_thread_ends_the_loop_within_a_second():
     assert run.stats().in_flight == 0
 
 
+@pytest.mark.parametrize("while_preparing", [False, True])
+def test_a_run_that_is_stopped_before_it_begins_has_no_results(while_preparing):
+    class StopsInPrepare(OraclePerceiver):
+        def prepare(self, prompts):
+            run.stop()
+            super().prepare(prompts)
+
+    source, sink = endless(), CollectSink()
+    perceiver = StopsInPrepare() if while_preparing else OraclePerceiver()
+    run = Pipeline([source], perceiver, PROMPTS, sinks=[sink])
+    if not while_preparing:
+        run.stop()
+    assert list(run) == []
+    assert run.outcome == "stopped"
+    assert (source.opened, sink.opened) == (0, 0)
+
+
 def test_stop_ends_a_source_that_waits_for_ever():
     source = PushSource("robot")
     with Pipeline([source], OraclePerceiver(), PROMPTS) as run:
