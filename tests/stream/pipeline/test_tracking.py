@@ -99,13 +99,32 @@ class Coasting:
 
 def test_a_tracker_may_return_other_regions():
     tracker = StreamTracker(Coasting)
-    sets = [PromptSet.of("car, dog"), PromptSet.of("dog, cat"), PromptSet.of("cat, dog")]
+    words = ("car, dog", "dog, cat", "cat, dog", "dog")
+    sets = [PromptSet.of(text) for text in words]
     seen = []
     for k, prompts in enumerate(sets):
         now = frame(k, k / 30)
         given = tracker.update(found(now, prompts), prompts, now)
         seen.append([prompts.texts[i] for i in given.prompt_ids])
-    assert seen == [["car", "dog"], ["dog"], ["dog", "cat"]]  # nobody asks for the car any more
+    # Nobody asks for the car any more, nor, at last, for the cat.
+    assert seen == [["car", "dog"], ["dog"], ["dog", "cat"], ["dog"]]
+
+
+class WithoutIds:
+    """A tracker that gives no ids."""
+
+    def update(self, found, time_s):  # noqa: ARG002 (the protocol's)
+        return found
+
+
+@pytest.mark.parametrize("make", [IouTracker, WithoutIds])
+def test_a_frame_may_have_no_region_and_a_region_no_id(make):
+    tracker, prompts = StreamTracker(make), PromptSet.of("car")
+    for k in range(2):
+        assert len(tracker.update(Instances.empty(SIZE), prompts, frame(k, k / 30, k))) == 0
+    now = frame(2, 2 / 30, 1)
+    ids = tracker.update(found(now, prompts), prompts, now).track_ids
+    assert ids is None if make is WithoutIds else ids.tolist() == [0]
 
 
 # ------------------------------------------------------------------------------------ times
