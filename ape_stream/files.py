@@ -46,7 +46,7 @@ _NAME_BYTES = 200
 
 
 def file_name(stream: str) -> str:
-    """The name of a stream as one part of a path: it may be a path itself, or a stranger's."""
+    """The name of a stream as one part of a path: it may be a path itself, or come from anyone."""
     # No dot at the ends: neither a hidden file nor "..".
     name = _UNSAFE.sub("-", stream).strip("-.") or "stream"
     return name.encode()[:_NAME_BYTES].decode(errors="ignore")

@@ -224,7 +224,7 @@ def _remove_if_empty(folder: Path) -> None:
 def _named(legend: Path) -> Iterator[str]:
     """The files that a legend names; what is no line of ours, as after a kill, is left out.
 
-    A name that leads out of the folder is left out too: a legend may be a stranger's.
+    A name that leads out of the folder is left out too: a legend may come from anyone.
     """
     if not legend.is_file():
         return

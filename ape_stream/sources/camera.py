@@ -49,7 +49,7 @@ class CameraSource(Closing):
         self.spec = spec
         self.name = name or spec
         self.live = True
-        self._wishes = {
+        self._wanted = {
             cv2.CAP_PROP_FRAME_WIDTH: width,
             cv2.CAP_PROP_FRAME_HEIGHT: height,
             cv2.CAP_PROP_FPS: fps,
@@ -79,10 +79,10 @@ class CameraSource(Closing):
         self._capture = cv2.VideoCapture(device, cv2.CAP_V4L2)
         if not self._capture.isOpened():
             raise SourceError(f"camera {self._path} cannot be opened: another program may use it")
-        for wish, value in self._wishes.items():
+        for key, value in self._wanted.items():
             if value is not None:
-                # Only a wish: a camera takes the nearest mode that it has.
-                self._capture.set(wish, value)
+                # Only asked for: a camera takes the nearest mode that it has.
+                self._capture.set(key, value)
         return self
 
     def close(self, _: BaseException | None = None, /) -> None:

@@ -201,7 +201,7 @@ class _Delays:
         """Remember a frame's delay.
 
         Where frames come in bundles (HLS), the first of each was waited for and is late; it is
-        compared with its like alone.
+        compared with other first ones alone.
         """
         if self._frozen:
             return

@@ -57,7 +57,7 @@ def await_segment(url: str, left: threading.Event, timeout_s: float) -> None:
 
 
 def _fetch(url: str, timeout_s: float) -> str:
-    if not url.lower().startswith(_WEB):  # a stranger's playlist must not name a file
+    if not url.lower().startswith(_WEB):  # a playlist of others must not name a local file
         raise ValueError(url)
     with urlopen(url, timeout=timeout_s) as answer:  # noqa: S310 (checked above)
         return str(answer.read(_MOST_BYTES), "utf-8", "replace")

@@ -137,7 +137,7 @@ def with_times(times):
 
 
 class NeverBack:
-    """A tracker that cannot bear a time that steps back."""
+    """A tracker that refuses a time that steps back."""
 
     def __init__(self):
         self.last, self.inner = -1.0, IouTracker()
