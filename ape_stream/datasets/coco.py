@@ -177,7 +177,7 @@ def _region(
     """Parse one annotation; None, and counted, where it cannot be used.
 
     Returns:
-        the region, and whether it need not be found: such a one is counted too.
+        The region, and whether it need not be found: such a one is counted too.
     """
     box = _box(row, size)
     shape = row.content.get("segmentation")

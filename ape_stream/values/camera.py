@@ -134,7 +134,7 @@ class Camera:
             columns: (w,) columns of pixels.
 
         Returns:
-            x and y, float32 metres, which broadcast to (h, w).
+            The x and y, float32 metres, which broadcast to (h, w).
         """
         if self.distortion:
             chosen = self._undistorted[np.ix_(rows, columns)]  # (h, w, 2)

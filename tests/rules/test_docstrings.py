@@ -30,6 +30,8 @@ def test_docstrings_have_one_form(path):
         assert not re.search(r"``|:\w+:`", text), text
         for argument, word in (match.groups() for match in section(text, "Args")):
             assert not A_WORD.fullmatch(word), f"{argument}: {word} ... begins with a capital"
+        for word in re.findall(r"\n(?:Returns|Yields):\n {4}(\S+)", text):
+            assert not A_WORD.fullmatch(word), f"{word} ... begins with a capital"
         for error, word in (match.groups() for match in section(text, "Raises")):
             lower = word == "Ray" or not re.fullmatch(r"[A-Z][a-z]*[.,;:]?", word)
             assert lower, f"{error}: {word} ... goes on from the name, without a capital"

@@ -75,7 +75,7 @@ def run(
     """Measure a frame; see `ape-stream bench maps`.
 
     Returns:
-        the costs, and what was measured.
+        The costs, and what was measured.
     """
     height, width = read_size(size, "--size", UsageError)
     if image is not None and not prompts:

@@ -58,7 +58,7 @@ def _pixel_geometry(plain: Geometry, config: NanoConfig, canvas: tuple[int, int]
         canvas: Height and width of the padded images, pixels.
 
     Returns:
-        the geometry whose coordinates (anchors, references, positions) are pixels over
+        The geometry whose coordinates (anchors, references, positions) are pixels over
         `config.unit_on(canvas)`, and whose valid ratios turn them into shares of each level.
     """
     device = plain.padded.device

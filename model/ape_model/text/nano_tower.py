@@ -50,7 +50,7 @@ def split_words(text: str) -> list[str]:
         text: What the user typed.
 
     Returns:
-        the words in order; empty where the text holds no letter or digit.
+        The words in order; empty where the text holds no letter or digit.
     """
     # NFKD splits "é" into "e" and an accent, which is then left out.
     plain = unicodedata.normalize("NFKD", text.casefold())
@@ -86,7 +86,7 @@ class NanoTokenizer:
             prompts: P texts, each with at least one word.
 
         Returns:
-            the ids, T = words of the longest prompt.
+            The ids, T = words of the longest prompt.
 
         Raises:
             ValueError: a prompt holds no word.

@@ -136,7 +136,7 @@ class Engine:
         """Learn from one batch.
 
         Returns:
-            the weighted losses; where they made an update, also the gradient's norm as `norm`.
+            The weighted losses; where they made an update, also the gradient's norm as `norm`.
 
         Raises:
             TrainingError: a loss or a gradient is NaN or infinite; no weight has changed then.

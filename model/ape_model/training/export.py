@@ -91,7 +91,7 @@ def export_model(
         facts: Seed, steps, number of images and the like, for the header.
 
     Returns:
-        the network's file.
+        The network's file.
 
     Raises:
         CheckpointError: a file cannot be read or written.

@@ -81,7 +81,7 @@ def export_coco(world: World, out: Path, seeds: range, size: tuple[int, int]) ->
         size: Height and width in pixels.
 
     Returns:
-        the path of instances.json; captions.json and images/ are in the same folder.
+        The path of instances.json; captions.json and images/ are in the same folder.
 
     Raises:
         OSError: a file cannot be written.

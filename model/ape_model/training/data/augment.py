@@ -115,7 +115,7 @@ def no_margin(
         size: Largest height and width of the canvas.
 
     Returns:
-        where the image lies on the smaller canvas, and the canvas's height and width.
+        Where the image lies on the smaller canvas, and the canvas's height and width.
     """
     sides = [
         min(room, max(1, round(where.scale * side))) for side, room in zip(given, size, strict=True)
@@ -157,7 +157,7 @@ def paste(under: View, over: View, rows: Collection[int]) -> View:
         rows: Which of its regions.
 
     Returns:
-        the sum; regions of `over` come after those of `under`.
+        The sum; regions of `over` come after those of `under`.
     """
     mask = np.isin(over.ids, [1 + row for row in rows])  # (H, W)
     share = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), EDGE)[..., None]  # (H, W, 1)

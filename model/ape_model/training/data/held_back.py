@@ -27,7 +27,7 @@ def split(data: InstanceData, part: float, seed: int) -> tuple[InstanceData, Ins
         seed: Of the choice.
 
     Returns:
-        the images to learn from, and those for the score.
+        The images to learn from, and those for the score.
     """
     order = list(data.images)
     random.Random(f"{seed}/split").shuffle(order)  # noqa: S311 - a seed, not a secret

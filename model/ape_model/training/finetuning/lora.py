@@ -64,7 +64,7 @@ def merge_low_rank(part: nn.Module) -> list[nn.Parameter]:
     """Put the changes into the matrices: names and shapes are again those of before.
 
     Returns:
-        the matrices.
+        The matrices.
     """
     found = []
     for module, name in list(_matrices(part)):

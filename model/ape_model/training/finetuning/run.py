@@ -296,7 +296,7 @@ def fine_tune(options: FineTuneOptions, report: Callable[[str], None]) -> Path:
         report: Called with lines of progress; the score before anything is learnt comes first.
 
     Returns:
-        the folder of the result.
+        The folder of the result.
 
     Raises:
         ModelError: model, data, bank or settings cannot be used, the run does not fit into memory,

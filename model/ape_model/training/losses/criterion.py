@@ -137,7 +137,7 @@ class Criterion(nn.Module):
             apart: Cut the gradient between tokens and the class head on them.
 
         Returns:
-            scalars by name, the keys of `WEIGHTS`; those of the decoder layers are summed.
+            Scalars by name, the keys of `WEIGHTS`; those of the decoder layers are summed.
         """
         losses = self._tokens(features, outputs, batch, targets, apart=apart)
         losses |= self._maps(features, outputs, batch, targets, apart=apart)
@@ -315,7 +315,7 @@ def choose_region(logits: Tensor, best: Tensor, valid: Tensor, truth: Tensor) ->
             negative) or of several (stuff in parts) is left out.
 
     Returns:
-        the mean over the phrases of exactly one region, scalar.
+        The mean over the phrases of exactly one region, scalar.
     """
     rows = best[..., None].expand(-1, -1, logits.shape[-1])  # (B, G, L)
     regions = logits.gather(1, rows).masked_fill(~valid[..., None], -torch.inf)  # (B, G, L)

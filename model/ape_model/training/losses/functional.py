@@ -28,7 +28,7 @@ def focal_loss(
         gamma: Exponent that reduces the loss of easy cases.
 
     Returns:
-        loss of each element.
+        Loss of each element.
     """
     score = logits.sigmoid()
     plain = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
@@ -45,7 +45,7 @@ def quality_focal_loss(logits: Tensor, quality: Tensor, gamma: float = 2.0) -> T
         gamma: Exponent that reduces the loss of easy cases.
 
     Returns:
-        loss of each element.
+        Loss of each element.
     """
     plain = functional.binary_cross_entropy_with_logits(logits, quality, reduction="none")
     return (logits.sigmoid() - quality).abs() ** gamma * plain
@@ -98,7 +98,7 @@ def dice_loss(logits: Tensor, targets: Tensor, axes: Sequence[int]) -> Tensor:
         axes: Axes of a mask, summed over.
 
     Returns:
-        loss of each mask.
+        Loss of each mask.
     """
     score = logits.sigmoid()
     both = (score * targets).sum(tuple(axes))

@@ -37,7 +37,7 @@ def mask_losses(model: Ape, outputs: RawOutputs, batch: Batch, region: Tensor) -
         region: (B, Q) region of each query, -1 for none.
 
     Returns:
-        scalars: `mask` (cross entropy) and `dice` of regions with masks; `projection` and
+        Scalars: `mask` (cross entropy) and `dice` of regions with masks; `projection` and
         `affinity` of those with a box alone, where the batch has any.
     """
     hidden = outputs.decoded.hidden[-1]

@@ -113,7 +113,7 @@ class OfficialCriterion:
             targets: Prompts that are true of the regions.
 
         Returns:
-            scalars by name, as `class`, `class_0`, `bbox_enc`.
+            Scalars by name, as `class`, `class_0`, `bbox_enc`.
         """
         boxes = self.target_boxes(model, batch)  # (B, G, 4)
         regions = count_regions(batch.valid)

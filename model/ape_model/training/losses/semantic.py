@@ -58,7 +58,7 @@ def map_loss(log_shares: Tensor, batch: Batch, classes: Tensor) -> Tensor:
         classes: (B, G) int64 class of each region.
 
     Returns:
-        the sum of both, scalar.
+        The sum of both, scalar.
     """
     masks = batch.masks * batch.valid[..., None, None]  # (B, G, H, W)
     factor = masks.shape[-1] // log_shares.shape[-1]

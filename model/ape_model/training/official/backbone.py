@@ -31,7 +31,7 @@ def load_backbone(vit: nn.Module, path: Path) -> str:
         path: A file of torch.save.
 
     Returns:
-        what was loaded, in one line; it names weights that stay random.
+        What was loaded, in one line; it names weights that stay random.
 
     Raises:
         CheckpointError: the file cannot be read, or nothing in it fits.

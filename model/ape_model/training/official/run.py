@@ -128,7 +128,7 @@ def train_official(options: TrainOptions, report: Callable[[str], None]) -> Path
         report: Called with lines of progress.
 
     Returns:
-        the network's file of weights; its folder is a model (`--model`, `--init`).
+        The network's file of weights; its folder is a model (`--model`, `--init`).
 
     Raises:
         ModelError: recipe, data or weights cannot be used, or the loss is NaN or infinite.

@@ -221,7 +221,7 @@ def merge_near(vectors: Tensor, threshold: float) -> tuple[list[int], list[int]]
         threshold: Cosine from which two vectors are merged.
 
     Returns:
-        the rows that are kept, and for each of the N vectors the index among the kept ones of the
+        The rows that are kept, and for each of the N vectors the index among the kept ones of the
         one that represents it.
     """
     kept: list[int] = []

@@ -161,7 +161,7 @@ def build_corpus(
         drawn: Names or keywords in `cldr` that are things of the drawn world.
 
     Returns:
-        the corpus; half of its sentences are about `drawn` only.
+        The corpus; half of its sentences are about `drawn` only.
     """
     rng = random.Random(config.seed)  # noqa: S311 - a seed, not a secret
     cldr = {n.casefold(): [k.casefold() for k in ks] for n, ks in cldr.items()}
@@ -238,7 +238,7 @@ def distil(
         report: Called every 100 steps with the step and the loss.
 
     Returns:
-        the trained tower, in eval mode.
+        The trained tower, in eval mode.
     """
     torch.manual_seed(config.seed)
     tower, probes = _start(corpus, sizes), _Probes(sizes.hidden)

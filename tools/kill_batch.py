@@ -1,6 +1,6 @@
 """Kill a job over files again and again, at random moments, and compare its files at the end.
 
-    python tools/kill-batch.py --kills 50
+    python tools/kill_batch.py --kills 50
 
 The job runs with a stand-in model over small clips. Each round starts it, waits for a random time
 and kills, with SIGKILL, the run or one of its workers; a killed run is started again. When enough
