@@ -41,9 +41,13 @@ class _Mark(NamedTuple):
     """A moment at which one stage ends and another begins."""
 
     stage: str
+    """The one that begins."""
     cpu: float
+    """`time.process_time()`, seconds."""
     wall: float
+    """`time.perf_counter()`, seconds."""
     event: Any
+    """In the stream of a GPU; None on a CPU."""
 
 
 class StageTimer:
@@ -58,8 +62,8 @@ class StageTimer:
         self._open = [REST]
         self._marks: list[_Mark] = []
 
-    def _mark(self) -> None:
-        """From now on it is the innermost open stage; on a GPU the host does not wait."""
+    def mark(self) -> None:
+        """Count time for the innermost open stage from now on; on a GPU the host does not wait."""
         # A GPU works behind the host: an event in its stream is the moment that counts.
         event = None
         if self._device.type == "cuda":
@@ -73,12 +77,12 @@ class StageTimer:
         def timed(*given: Any, **named: Any) -> Any:
             # Two marks per call: a stage begins, and the one around it goes on.
             self._open.append(stage)
-            self._mark()
+            self.mark()
             try:
                 return call(*given, **named)
             finally:
                 self._open.pop()
-                self._mark()
+                self.mark()
 
         return timed
 
@@ -132,11 +136,11 @@ def timed_stages(model: Ape) -> Iterator[StageTimer]:
         # What is on the object itself, not on its class, must come back afterwards.
         before.append((module, name, module.__dict__.get(name)))
         setattr(module, name, stages.around(stage, getattr(module, name)))
-    stages._mark()  # noqa: SLF001 (of this file)
+    stages.mark()
     try:
         yield stages
     finally:
-        stages._mark()  # noqa: SLF001
+        stages.mark()
         for module, name, own in before:
             if own is None:
                 delattr(module, name)

@@ -49,7 +49,7 @@ class BiAttention(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def _by_head(self, x: Tensor) -> Tensor:
+    def by_head(self, x: Tensor) -> Tensor:
         """(B, T, width) -> (B, heads, T, head_dim)."""
         return x.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
 
@@ -64,7 +64,7 @@ class BiAttention(nn.Module):
             `keys @ v + bias`.
         """
         # q . k = (W v + b) . k = v . (W^T k) + b . k, for each head with its rows of W and b.
-        keys = self._by_head(self.l_proj(text)) * self.head_dim**-0.5  # (B, heads, T, d)
+        keys = self.by_head(self.l_proj(text)) * self.head_dim**-0.5  # (B, heads, T, d)
         weight = self.v_proj.weight.unflatten(0, (self.heads, self.head_dim))  # (heads, d, C)
         bias = self.v_proj.bias.view(self.heads, self.head_dim, 1)  # (heads, d, 1)
         return keys @ weight, keys @ bias
@@ -72,7 +72,7 @@ class BiAttention(nn.Module):
     def folded_values(self, text: Tensor) -> Tensor:
         """(B, T, Dl) text to (B, heads, T, C) values, output projection folded in."""
         # out_v_proj sums over heads: each takes its columns, and only the bias is left for later.
-        values = self._by_head(self.values_l_proj(text))  # (B, heads, T, d)
+        values = self.by_head(self.values_l_proj(text))  # (B, heads, T, d)
         weight = self.out_v_proj.weight.unflatten(1, (self.heads, self.head_dim))  # (C, heads, d)
         return values @ weight.permute(1, 2, 0)  # (heads, d, C) on the right
 

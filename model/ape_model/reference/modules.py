@@ -49,8 +49,8 @@ def bi_attention(
     block: BiAttention, vision: Tensor, text: Tensor, hidden: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Bi-directional attention with all projections (GLIP): `BiAttention.forward`."""
-    q = block._by_head(block.v_proj(vision)) * block.head_dim**-0.5  # noqa: SLF001 (its reference form)
-    k = block._by_head(block.l_proj(text))  # noqa: SLF001
+    q = block.by_head(block.v_proj(vision)) * block.head_dim**-0.5
+    k = block.by_head(block.l_proj(text))
     scores = q @ k.mT  # (B, heads, N, T)
     # A softmax ignores any shift; the official one is by the largest score of the whole batch.
     scores = (scores - scores.max()).clamp(-SCORE_LIMIT, SCORE_LIMIT)
@@ -60,8 +60,8 @@ def bi_attention(
     if hidden is not None:  # (B, T) bool: text tokens that the image must not see
         scores = scores.masked_fill(hidden[:, None, None], -torch.inf)
     of_vision = scores.softmax(-1)  # (B, heads, N, T)
-    from_text = of_vision @ block._by_head(block.values_l_proj(text))  # noqa: SLF001
-    from_vision = of_text @ block._by_head(block.values_v_proj(vision))  # noqa: SLF001
+    from_text = of_vision @ block.by_head(block.values_l_proj(text))
+    from_vision = of_text @ block.by_head(block.values_v_proj(vision))
     return (
         block.out_v_proj(from_text.transpose(1, 2).flatten(2)),
         block.out_l_proj(from_vision.transpose(1, 2).flatten(2)),

@@ -94,10 +94,10 @@ class Masks:
 
 def written(block, vision, text, of_text, of_vision):
     """`BiAttention` as GLIP writes it, with these masks (B, heads, T, N) of attention weights."""
-    q, k = block._by_head(block.v_proj(vision)), block._by_head(block.l_proj(text))
+    q, k = block.by_head(block.v_proj(vision)), block.by_head(block.l_proj(text))
     scores = q @ k.mT * block.head_dim**-0.5  # (B, heads, N, T)
-    from_text = (scores.softmax(-1) * of_vision.mT) @ block._by_head(block.values_l_proj(text))
-    from_vision = (scores.mT.softmax(-1) * of_text) @ block._by_head(block.values_v_proj(vision))
+    from_text = (scores.softmax(-1) * of_vision.mT) @ block.by_head(block.values_l_proj(text))
+    from_vision = (scores.mT.softmax(-1) * of_text) @ block.by_head(block.values_v_proj(vision))
     return [
         project(x.transpose(1, 2).flatten(2))
         for project, x in ((block.out_v_proj, from_text), (block.out_l_proj, from_vision))
