@@ -137,7 +137,7 @@ class _Run:
         engine = self._engine(network, parameters)
         # The first measurement is of the model as it came, also where a run goes on.
         before = [self._score(network, one) for one in scored]
-        found = old.measure(network) if len(self.words.old) else None
+        old_before = old.measure(network) if len(self.words.old) else None
         for one, values in zip(scored, before, strict=True):
             self._report_scores(f"before, {one.label}", values, engine)
         if engine.load():
@@ -157,9 +157,9 @@ class _Run:
         if not engine.is_main_process:
             return self.options.out
         self._after(network, engine, scored, before)
-        if found is not None:
-            again = old.measure(network)
-            self.report(str(old.compare(found, again, self._threshold)))
+        if old_before is not None:
+            old_after = old.measure(network)
+            self.report(str(old.compare(old_before, old_after, self._threshold)))
         return self._write(weights, engine)
 
     @property
@@ -243,7 +243,7 @@ class _Run:
         )
 
     def _score(self, network: Ape, one: _Scored) -> dict[str, float]:
-        return score(network, one.words.names, one.things, one.examples, self.sizes)
+        return score(network, one.words.main_vectors, one.things, one.examples, self.sizes)
 
     def _report_scores(self, when: str, values: dict[str, float], engine: Engine) -> None:
         listed = ", ".join(f"{key} {value:.3f}" for key, value in values.items())

@@ -49,7 +49,7 @@ class TuneWords:
     """The bank that the user gave."""
 
     @property
-    def names(self) -> Tensor:
+    def main_vectors(self) -> Tensor:
         """(C, D) vectors of the main names."""
         return self.vectors[: self.truth.shape[1]]
 
