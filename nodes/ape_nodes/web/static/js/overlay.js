@@ -3,6 +3,7 @@
 import { inkOn } from "./colours.js";
 import { flatContext } from "./painter.js";
 
+const HANDLE_PX = 30; // of a handle that is touched, and half a plate
 const FONT = 12;
 const PAD = 4;
 const TRAIL_MS = 4000;
@@ -139,7 +140,9 @@ export class Overlay {
     if (!points.length) return;
     // At the highest point of an area, at the first point of a line: seldom two plates in one spot.
     const [px, py] = kind !== "line" ? points.reduce((a, b) => (b[1] < a[1] ? b : a)) : points[0];
-    this.#plate(`${name}${counts ? `  ${counts}` : ""}`, at.x(px), at.y(py), "#ffffff", "#1a1a1a", true);
+    // The points of a chosen one have handles, which are above the plate.
+    const above = chosen ? HANDLE_PX * at.scale : 0;
+    this.#plate(`${name}${counts ? `  ${counts}` : ""}`, at.x(px), at.y(py) - above, "#ffffff", "#1a1a1a", true);
   }
 
   /** The way that counts as in: from the right of the line, seen from its first point, to its left. */
