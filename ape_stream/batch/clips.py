@@ -99,7 +99,10 @@ def find_clips(
             # The same file by two ways is one clip.
             found.setdefault(os.path.realpath(one.spec) if one.root else one.spec, one)
     if not found:
-        raise UsageError(f"no video and no image in {', '.join(sources)}")
+        raise UsageError(
+            f"no video and no image in {', '.join(sources)}: what has another suffix than theirs is"
+            " taken only if it is named itself"
+        )
     roots = [str(one.root.absolute()) for one in found.values() if one.root is not None]
     folder = Path(os.path.commonpath(roots)) if roots else None
     named = _named([*found.values()], folder, reserved)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ape_stream.batch.clips import Clip
 from ape_stream.batch.selection import Selection
+from ape_stream.errors import ApeStreamError, UsageError
 from ape_stream.tables import read_table
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a worker reports; the last one of a task is `done`, `failed`, `fatal` or `died`."""
+    """What a worker reports; the last one of a task is one of those that `kind` names last."""
 
     slot: str
     """Which worker."""
@@ -158,12 +159,18 @@ class Event:
     """Number of the task."""
     kind: str
     """"started", "loading", "loaded", "open" (a shard), "frames", "shard" (is made); at the end
-    "done", "failed", "fatal" (no task can succeed) or "died"."""
+    "done", "failed", "refused" (no task can succeed before the user gives another value), "fatal"
+    (none can for another reason) or "died"."""
     value: Any = None
     """Frames: how many more. Of a shard: its number. Done: the answer. Died: the reason, and what
     it said last. Otherwise: the reason, one line."""
     retry: bool = False
     """Of "failed": whether another try could succeed."""
+
+    def error(self) -> ApeStreamError:
+        """What the run raises because of it."""
+        kind = UsageError if self.kind == "refused" else ApeStreamError
+        return kind(str(self.value))
 
 
 def make_job(address: str, options: Mapping[str, Any]) -> Job:

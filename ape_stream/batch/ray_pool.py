@@ -152,5 +152,5 @@ class _Actor:
         while True:
             event = events.get()
             yield event
-            if event["kind"] in {"done", "failed", "fatal"}:
+            if event["kind"] in {"done", "failed", "refused", "fatal"}:
                 return

@@ -131,7 +131,9 @@ def _refuse(out: OutFolder, old: Plan | None, new: Plan, takeover: Takeover) -> 
     """
     if takeover.overwrite:
         return
-    if old is None:
+    # A plan under which nothing was found protects nothing: a first command with a mistake in it
+    # must not stand in the way of the right one.
+    if old is None or not any(_has_results(out, old, clip) for clip in old.clips):
         _refuse_unplanned(out, new, takeover.final_files)
         return
     if old.find.keys() != new.find.keys():

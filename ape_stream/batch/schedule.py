@@ -182,8 +182,8 @@ class Schedule:
                 running.at = event.value * self._shard_frames
             case "shard":
                 self._made_shard(running)
-            case "fatal":
-                raise ApeStreamError(str(event.value))
+            case "refused" | "fatal":
+                raise event.error()
             case _:
                 del self._running[event.slot]
                 self._ended(running, event)

@@ -51,12 +51,13 @@ class Worker:
         self._loaded = False
 
     def run(self, task: Task, emit: Emit) -> None:
-        """Do a task; the last thing emitted is "done", "failed" or "fatal"."""
+        """Do a task; the last thing emitted is "done", "failed", "refused" or "fatal"."""
         emit("started")
         try:
             emit("done", self._run(task, emit))
         except _FatalError as error:
-            emit("fatal", _line(error))
+            given = isinstance(error.__cause__, UsageError)
+            emit("refused" if given else "fatal", _line(error))
         except SinkError as error:
             number = getattr(error.__cause__, "errno", None)
             emit("fatal" if number in _NO_CLIP_IS_AT_FAULT else "failed", self._shown(error))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from ape_stream.batch.job import Event, Task
 from ape_stream.batch.processes import ProcessPool
-from ape_stream.errors import ApeStreamError, ConfigError, PipelineError, StoppedError
+from ape_stream.errors import ConfigError, PipelineError, StoppedError
 
 if TYPE_CHECKING:
     import threading
@@ -25,7 +25,7 @@ __all__ = ["EARLY_DEATHS", "LAST", "Engine", "EngineKind", "identify"]
 
 EARLY_DEATHS: Final = 10
 """Workers that may die in a row before they have begun."""
-LAST: Final = frozenset(("done", "failed", "fatal", "died"))
+LAST: Final = frozenset(("done", "failed", "refused", "fatal", "died"))
 """Events that end a task."""
 _WAIT_S: Final = 0.2
 """How long a wait for an event goes on before it looks whether the run was stopped."""
@@ -96,7 +96,7 @@ def identify(pool: Pool, events: Queue[Event], stop: threading.Event) -> dict[st
             answer: dict[str, Any] = event.value
             return answer
         if event.kind != "died":
-            raise ApeStreamError(str(event.value))
+            raise event.error()
     raise PipelineError(f"the model cannot be made: {' '.join(event.value)}")
 
 

@@ -163,6 +163,17 @@ def test_another_plan_is_refused_with_what_differs(folder, capsys):
 
 
 @pytest.mark.usefixtures("in_process")
+def test_a_command_with_a_mistake_does_not_stand_in_the_way_of_the_right_one(folder, capsys):
+    write(folder / "a.mp4", frames=3)
+    assert annotate("a.mp4", "--prompt", "unreadable") == 2
+    assert "error: 'unreadable' cannot be read by this model" in capsys.readouterr().err
+    (folder / "b.mp4").write_bytes(b"broken")
+    assert annotate("b.mp4", "--stride", "2") == 1
+    assert annotate("a.mp4") == 0
+    assert summary_of()["frames"] == 3
+
+
+@pytest.mark.usefixtures("in_process")
 def test_a_broken_clip_that_was_repaired_is_done(folder):
     write(folder / "in" / "a.mp4", frames=3)
     (folder / "in" / "b.mp4").write_bytes(b"broken")
