@@ -51,6 +51,17 @@ class _PromptChange:
     threshold: float | None
     answer: Future[PromptSet]
 
+    @property
+    def is_first(self) -> bool:
+        """Whether it asks for what the run was made with."""
+        return self.prompts is None and self.threshold is None
+
+    def too_late(self) -> PipelineError:
+        """The answer where the run ends before it."""
+        if self.is_first:
+            return PipelineError("the run was stopped before it began")
+        return PipelineError("the run is over: it takes no more prompts")
+
 
 class InferenceThread:
     """The model's thread.
@@ -89,6 +100,7 @@ class InferenceThread:
         self._threshold = threshold
         self._active = prompts.with_threshold(threshold)
         self._prepared = False  # whether the model knows `_active`
+        self._begun = False  # whether the thread runs
         self._pending: list[_PromptChange] = []
         self._over = False
 
@@ -99,14 +111,21 @@ class InferenceThread:
     ) -> Future[PromptSet]:
         """Ask for new prompts, a threshold or both; the answer holds what is active then.
 
-        Asking for neither prepares the prompts that the run was made with.
+        Asking for neither prepares the prompts that the run was made with. What is asked for before
+        the thread runs takes their place, and is judged with them: nobody could answer sooner.
         """
         answer: Future[PromptSet] = Future()
+        change = _PromptChange(prompts, threshold, answer)
         with self._guard:
             if self._over:
-                answer.set_exception(PipelineError("the run is over: it takes no more prompts"))
+                answer.set_exception(change.too_late())
+            elif not self._begun and not change.is_first:
+                self._given = prompts if prompts is not None else self._given
+                self._threshold = threshold if threshold is not None else self._threshold
+                self._active = self._given.with_threshold(self._threshold)
+                answer.set_result(self._active)
             else:
-                self._pending.append(_PromptChange(prompts, threshold, answer))
+                self._pending.append(change)
                 self._guard.notify_all()
         return answer
 
@@ -116,9 +135,7 @@ class InferenceThread:
             # From here on `request` refuses by itself: nothing is added that nobody would answer.
             self._over = True
             for change in self._pending:
-                change.answer.set_exception(
-                    PipelineError("the run ended before the prompts changed")
-                )
+                change.answer.set_exception(change.too_late())
             self._pending.clear()
 
     @property
@@ -146,6 +163,8 @@ class InferenceThread:
             Aborted: the run is over.
             PipelineError: the perceiver or a tracker failed.
         """
+        with self._guard:
+            self._begun = True
         while batch := self._next_batch():
             if batch := self._made(batch):
                 self._deliver(batch, self._perceive(batch))

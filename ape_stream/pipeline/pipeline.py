@@ -160,7 +160,8 @@ class Pipeline(Closing):
 
         Only texts that are new to the model are encoded. It is all or nothing: a refusal leaves
         the old prompts active. Tracks go on under every prompt that stays, in any order, with its
-        text and kind. Returns the active prompts, once they are.
+        text and kind. Returns the active prompts, once they are. Before the run is entered they
+        take the place of those that it was made with, and the model judges them when it is.
 
         Raises:
             PromptError: a prompt cannot be used; the message says why.

@@ -6,7 +6,14 @@ import time
 
 import pytest
 
-from ape_stream.errors import ConfigError, PromptError, SourceError, TruncatedError, UsageError
+from ape_stream.errors import (
+    ConfigError,
+    PipelineError,
+    PromptError,
+    SourceError,
+    TruncatedError,
+    UsageError,
+)
 from ape_stream.pipeline import Pipeline
 from ape_stream.sources.push import PushSource
 from ape_stream.testing import CollectSink, ListSource, OraclePerceiver, frames
@@ -244,6 +251,27 @@ def test_prompts_after_the_end_are_refused():
         list(run)
     with pytest.raises(Exception, match="the run is over"):
         run.set_prompts("dog", timeout_s=5)
+
+
+def test_prompts_before_the_start_take_the_place_of_the_first_ones():
+    run = Pipeline([ListSource(list(frames(2)))], OraclePerceiver(), PROMPTS)
+    assert run.set_prompts("dog", timeout_s=5) == run.prompts
+    assert run.set_threshold(0.7, timeout_s=5) == PromptSet.of("dog").with_threshold(0.7)
+    assert [result.prompts for result in run] == 2 * [PromptSet.of("dog").with_threshold(0.7)]
+
+
+def test_bad_prompts_before_the_start_are_refused_at_it():
+    run = Pipeline([ListSource(list(frames(2)))], Picky(), PROMPTS)
+    run.set_prompts("bad", timeout_s=5)
+    with pytest.raises(UsageError, match="cannot read 'bad'"):
+        list(run)
+
+
+def test_a_run_that_was_stopped_before_it_began_says_so():
+    run = Pipeline([ListSource(list(frames(2)))], OraclePerceiver(), PROMPTS)
+    run.stop()
+    with pytest.raises(PipelineError, match="stopped before it began"):
+        list(run)
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.5])
