@@ -35,7 +35,9 @@ __all__ = [
     "without_file_url",
 ]
 
-IMAGE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+IMAGE_SUFFIXES = frozenset(
+    (".avif", ".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+)
 """Suffixes of files that are one image each."""
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
@@ -68,6 +70,8 @@ def _file_plugin(spec: str) -> str:
     # A file whose own name holds a bracket is a file, not a pattern.
     if spec and not path.exists() and _PATTERN.search(spec):
         return "images"
+    if spec == "-":
+        raise UsageError("standard input is not read as a source: give a file or a URL")
     if not spec or not path.exists():
         raise UsageError(f"no such source: {spec!r} is no file, directory, pattern, device or URL")
     images = path.is_dir() or path.suffix.lower() in {*IMAGE_SUFFIXES, ".txt"}

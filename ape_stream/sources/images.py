@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 from ape_stream.closing import Closing
 from ape_stream.errors import SourceError, TruncatedError
 from ape_stream.sources.media import natural_key
-from ape_stream.sources.pixels import read_image
+from ape_stream.sources.pixels import count_images, read_animation, read_image
 from ape_stream.specs import IMAGE_SUFFIXES
 from ape_stream.types import Frame
 from ape_stream.values.texts import read_text
@@ -34,7 +34,8 @@ class ImagesSource(Closing):
     """Images in natural order (frame2 before frame10), one every `1 / fps` seconds.
 
     Args:
-        spec: An image; a directory; a pattern (`shots/*.png`, `frame_%04d.png`); or a `.txt` file
+        spec: An image, or an animation (PNG, WebP, AVIF) with all its images at their times; a
+            directory; a pattern (`shots/*.png`, `frame_%04d.png`); or a `.txt` file
             with a path a line, relative to itself.
         name: Of the stream, written into every frame; None for the spec itself.
         fps: Images per second of the stream's clock, above 0.
@@ -52,17 +53,22 @@ class ImagesSource(Closing):
         self.live = False
         self._fps = fps
         self._paths: list[Path] = []
+        self._count = 0  # of images
         self._wanted: Callable[[int, float], bool] | None = None
 
     @property
     def frame_count(self) -> int | None:
         """Number of images."""
-        return len(self._paths) or None
+        return self._count or None
 
     @property
     def rate(self) -> Fraction | None:
-        """Images per second; see `KnowsRate`."""
-        return Fraction(self._fps)
+        """Images per second; see `KnowsRate`. Those of an animation have times of their own."""
+        return None if self._is_animation else Fraction(self._fps)
+
+    @property
+    def _is_animation(self) -> bool:
+        return self._count > len(self._paths)
 
     def keep(self, wanted: Callable[[int, float], bool]) -> None:
         """Read these images only; see `SkipsFrames`."""
@@ -96,6 +102,9 @@ class ImagesSource(Closing):
         if not self._paths:
             kinds = ", ".join(sorted(IMAGE_SUFFIXES))
             raise SourceError(f"{self.spec} holds no images ({kinds}) and no videos")
+        # An animation that is named is read as a whole; in a folder it is an image like the others.
+        named = self._paths == [Path(self.spec)]
+        self._count = count_images(self._paths[0]) if named else len(self._paths)
 
     def close(self, error: BaseException | None = None, /) -> None:
         """Nothing is held open."""
@@ -107,6 +116,9 @@ class ImagesSource(Closing):
             SourceError: none could be read.
             TruncatedError: after the last one, some could not be read; it names them.
         """
+        if self._is_animation:
+            yield from self._animated(self._paths[0])
+            return
         problems = []
         for index, path in enumerate(self._paths):
             if self._wanted is not None and not self._wanted(index, index / self._fps):
@@ -129,6 +141,19 @@ class ImagesSource(Closing):
                 f"{len(problems)} of {len(self._paths)} images of {self.spec} could not be read:"
                 f" {named}"
             )
+
+    def _animated(self, path: Path) -> Iterator[Frame]:
+        """The images of an animation; none is a file, so they have no `origin`."""
+        index, time_s = 0, 0.0
+        try:
+            for index, (image, shown_s) in enumerate(read_animation(path)):
+                if self._wanted is None or self._wanted(index, time_s):
+                    yield Frame(image, index, time_s, self.name, time.monotonic_ns())
+                time_s += shown_s or 1 / self._fps
+        except SourceError as error:
+            if not time_s:  # of a stream without any frame nothing was processed
+                raise
+            raise TruncatedError(f"{index + 1} of {self._count} images: {error}") from error
 
 
 def _paths(spec: str) -> list[Path]:

@@ -25,6 +25,7 @@ VIDEO_SUFFIXES: Final = frozenset(
         ".avi",
         ".dv",
         ".flv",
+        ".gif",
         ".h264",
         ".hevc",
         ".ivf",

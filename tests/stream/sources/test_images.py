@@ -47,6 +47,43 @@ def test_one_image(tmp_path):
     assert isinstance(ImagesSource(str(path)), Source)
 
 
+def animation(path, shades=(10, 90, 200), durations=(40, 100, 60)):
+    first, *others = (Image.new("RGB", (6, 4), (shade,) * 3) for shade in shades)
+    first.save(path, save_all=True, append_images=others, duration=list(durations), lossless=True)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_an_animation_has_all_its_images_at_their_times(tmp_path, suffix):
+    path = animation(tmp_path / f"a.{suffix}")
+    frames = read(path)
+    assert values(frames) == [10, 90, 200]
+    assert [frame.time_s for frame in frames] == pytest.approx([0, 0.04, 0.14])
+    assert [frame.origin for frame in frames] == [None] * 3
+    with ImagesSource(str(path)) as source:
+        source.keep(lambda index, _: index == 1)
+        assert [(frame.index, *values([frame])) for frame in source] == [(1, 90)]
+
+
+def test_an_animation_among_images_is_one_of_them(tmp_path, caplog):
+    path = animation(tmp_path / "a.webp")
+    save(tmp_path / "b.png", 7)
+    assert values(read(tmp_path)) == [10, 7]
+    assert f"{path} holds 3 images: the first is taken" in caplog.text
+
+
+def test_an_animation_that_is_cut_short_is_read_as_far_as_it_goes(tmp_path):
+    whole = animation(tmp_path / "a.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(whole[: whole.rindex(b"fcTL") - 4])
+    seen = []
+    with (
+        ImagesSource(str(tmp_path / "b.png")) as source,
+        pytest.raises(TruncatedError, match="2 of 3 images"),
+    ):
+        seen.extend(source)
+    assert values(seen) == [10, 90]
+
+
 def test_a_folder_comes_in_natural_order_without_other_files(tmp_path):
     for number in (10, 9, 1, 100):
         save(tmp_path / f"f{number}.png", number)
