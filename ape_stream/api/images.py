@@ -81,7 +81,9 @@ class LoadedModel:
 
         Args:
             images: One image, or a list of them: NumPy arrays (H, W, 3) uint8 in blue-green-red
-                as OpenCV reads them, PIL images, or paths of files.
+                as OpenCV reads them, PIL images as their pixels are stored
+                (`PIL.ImageOps.exif_transpose` turns a photograph), or paths of files, which are
+                turned upright.
             prompts: "red apple, dog face", or texts and `Prompt`s.
 
         Returns:

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from ape_stream.channel import Aborted, Channel, Ended
 from ape_stream.closing import Closing
+from ape_stream.errors import UsageError
 from ape_stream.sources.clock import StreamClock, checked_s
+from ape_stream.sources.pixels import to_bgr
 from ape_stream.types import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
-    from numpy.typing import NDArray
+    from ape_stream.sources.pixels import ImageLike
 
 __all__ = ["PushSource"]
 
@@ -46,11 +47,12 @@ class PushSource(Closing):
         """How often times stepped back."""
         return self._clock.restarts
 
-    def push(self, image: NDArray[np.uint8], time_s: float, origin: str | None = None) -> bool:
+    def push(self, image: ImageLike, time_s: float, origin: str | None = None) -> bool:
         """Hand an image over.
 
         Args:
-            image: (H, W, 3) uint8, blue-green-red; not to be written to afterwards.
+            image: (H, W, 3) uint8, blue-green-red, not to be written to afterwards; or what else
+                `find` takes for one image.
             time_s: Seconds on the sender's clock, 0 up to 1e10.
             origin: The file it came from, if any.
 
@@ -58,12 +60,18 @@ class PushSource(Closing):
             False once the run is over: push no more.
 
         Raises:
-            ValueError: the image is none, or the time is out of range; the run goes on without
+            UsageError: the image is none, or the time is out of range; the run goes on without
                 this frame.
         """
-        # Before the frame is counted: a refused time must not leave a gap in the indices.
-        checked_s(time_s)
-        frame = Frame(image, self._count, time_s, self.name, time.monotonic_ns(), origin)
+        # Before the frame is counted: what is refused must not leave a gap in the indices.
+        pixels = to_bgr(image)
+        try:
+            checked_s(time_s)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"a frame's time is a number of seconds, 0 or more: {error}"
+            ) from error
+        frame = Frame(pixels, self._count, time_s, self.name, time.monotonic_ns(), origin)
         self._count += 1
         return self.put(frame)
 

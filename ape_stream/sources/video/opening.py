@@ -113,7 +113,8 @@ class Address:
             SourceError: it cannot be opened, has no such stream, or holds no video.
         """
         if not self.is_url and Path(self.spec).exists() and not Path(self.spec).is_file():
-            raise SourceError(f"{self.shown} is not a file")  # a pipe would block for ever
+            # A pipe would block for ever.
+            raise SourceError(f"{self.shown} is not a file: give a file or a URL")
         if not self.is_url and Path(self.spec).exists() and not Path(self.spec).stat().st_size:
             raise SourceError(f"{self.shown} is empty: copy it again, or name another file")
         container = self._container(again=again)

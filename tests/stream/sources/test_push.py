@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from ape_stream.errors import UsageError
 from ape_stream.pipeline import Pipeline
 from ape_stream.protocols import KnowsFrameCount
 from ape_stream.sources.push import PushSource
@@ -70,13 +71,31 @@ def test_a_blocked_push_is_freed_by_the_end_of_the_run():
     assert answers == [False]
 
 
+@pytest.mark.parametrize(
+    ("given", "time_s", "says"),
+    [
+        (None, 0.0, "an image is a NumPy array, .* got NoneType"),  # what OpenCV reads at the end
+        (np.zeros((16, 16, 3)), 0.0, "multiply values of 0..1 by 255"),
+        (np.zeros((3, 16, 20), np.uint8), 0.0, "channels last"),
+        (np.zeros((16, 16, 3), np.uint16), 0.0, "divide values of 16 bits"),
+        (image(), "0", "time is a number of seconds"),
+    ],
+)
+def test_what_is_no_frame_is_refused_and_leaves_no_gap(given, time_s, says):
+    source = PushSource("mine", live=True)
+    with pytest.raises(UsageError, match=says):
+        source.push(given, time_s)
+    source.push(np.zeros((16, 16), np.uint8), 0.0)
+    assert next(iter(source)).index == 0
+
+
 @pytest.mark.parametrize("time_s", [-1.0, float("nan"), float("inf"), 1e300])
 def test_a_time_out_of_range_costs_its_frame_and_not_the_run(time_s):
     source = PushSource("robot", live=False)
 
     def feed():
         source.push(image(), 0.0)
-        with pytest.raises(ValueError, match="a frame's time is 0 to"):
+        with pytest.raises(UsageError, match="a frame's time is 0 to"):
             source.push(image(), time_s)
         source.push(image(), 0.1)
         source.end()
