@@ -16,11 +16,12 @@ Public as modules: `depth`, `draw`, `masks`, `wire`, `testing`, `plugins`, `eval
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from ape_stream.api import LoadedModel, find, load, open  # noqa: A004 (reads as what it does)
     from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig
     from ape_stream.errors import (
@@ -53,11 +54,6 @@ if TYPE_CHECKING:
         Segment,
         SemanticMap,
     )
-
-try:
-    __version__ = metadata.version("ape-stream")
-except metadata.PackageNotFoundError:  # run from a checkout that is not installed
-    __version__ = "unknown"
 
 __all__ = [
     "ApeStreamError",
@@ -138,6 +134,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name, or a module, on use."""
+    if name == "__version__":
+        return _version()
     for home, names in _HOMES.items():
         if name in names:
             value = globals()[name] = getattr(import_module(home), name)
@@ -146,6 +144,16 @@ def __getattr__(name: str) -> Any:
     if name.startswith("_") or find_spec(module) is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return import_module(module)
+
+
+def _version() -> str:
+    """The version that is installed; "unknown" where the sources are only on the path."""
+    from importlib import metadata  # noqa: PLC0415 (most of what `import ape_stream` would take)
+
+    try:
+        return metadata.version("ape-stream")
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def __dir__() -> list[str]:

@@ -39,6 +39,28 @@ def wait_for_frames(path, count):
         time.sleep(0.02)
 
 
+SIGNALLED = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "ape_stream.cli.main":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from ape_stream.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_while_modules_are_imported_prints_nothing(folder):
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED],
+        env=environment(folder), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
 @pytest.mark.parametrize(
     ("number", "again", "code"),
     [
