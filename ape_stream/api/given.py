@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ape_stream.protocols import Perceiver, Sink, Source, Tracker
+    from ape_stream.types import MapKind
 
     Pixels: TypeAlias = NDArray[np.uint8] | Image.Image | Frame
     """One image in memory."""
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     OneOutput: TypeAlias = str | PathLike[str] | OutputConfig | Sink
     GivenTracker: TypeAlias = str | PluginConfig | Tracker | Callable[[], Tracker] | None
 
-__all__ = ["fits", "model", "outputs", "sources", "tracker"]
+__all__ = ["fits", "maps", "model", "outputs", "sources", "tracker"]
 
 Part = Literal["a source", "an output", "a model", "a tracker"]
 
@@ -151,6 +152,12 @@ def outputs(given: OneOutput | Sequence[OneOutput]) -> tuple[list[OutputConfig],
         else:
             ready.append(fits(item, "an output"))
     return named, ready
+
+
+def maps(given: MapKind | Iterable[MapKind]) -> tuple[MapKind, ...]:
+    """The maps that are asked for: one, or several."""
+    # Asked by its type: a text is an iterable of letters, too.
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def model(

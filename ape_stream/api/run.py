@@ -32,7 +32,7 @@ def open(  # noqa: A001, PLR0913 (reads as what it does; all that a run is made 
     outputs: OneOutput | Sequence[OneOutput] = (),
     policy: Policy = "auto",
     overwrite: bool = False,
-    maps: Iterable[MapKind] = (),
+    maps: MapKind | Iterable[MapKind] = (),
     **model_options: Any,
 ) -> Pipeline:
     """Look for words in a video, frame by frame.
@@ -54,7 +54,7 @@ def open(  # noqa: A001, PLR0913 (reads as what it does; all that a run is made 
         outputs: Files, directories or addresses to write to, or ready `Sink`s; one, or a list.
         policy: Frames that wait for the model: `every`, only the `newest`, or `auto` by source.
         overwrite: Replace output files of an earlier run; False refuses to.
-        maps: `"semantic"`, `"panoptic"`: maps of every pixel that every result is to have.
+        maps: `"semantic"`, `"panoptic"`, or a list: maps of every pixel that every result has.
         **model_options: Options of the perceiver, such as `device="cuda"`.
 
     Returns:
@@ -77,7 +77,7 @@ def open(  # noqa: A001, PLR0913 (reads as what it does; all that a run is made 
         threshold=threshold,
         policy=policy,
         overwrite=overwrite,
-        maps=tuple(maps),
+        maps=given.maps(maps),
     )
     return build_pipeline(
         config, sources=ready_sources, sinks=sinks, perceiver=ready_model, tracker=ready_tracker

@@ -85,7 +85,7 @@ Tracker = Annotated[
 Policy = Annotated[
     str | None, typer.Option(help="Frames for which there is no time: every, newest or auto.")
 ]
-Stream = Annotated[int | None, typer.Option(help="Which video stream of a file, from 0.")]
+Stream = Annotated[int | None, typer.Option(help="Which video stream of a file, from 0.", min=0)]
 Live = Annotated[
     bool | None,
     typer.Option(

@@ -149,7 +149,8 @@ def _prompts(lines: Sequence[str], file: Path | None) -> PromptSet | None:
         try:
             listed = [line.strip() for line in read_text(file).splitlines()]
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the prompts in {file}: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"cannot read the prompts in {file}: {reason}") from error
         texts += [line for line in listed if line and not line.startswith("#")]
     if not texts and (lines or file is not None):
         raise PromptError("no prompt given: name at least one thing to find")

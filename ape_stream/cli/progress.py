@@ -150,7 +150,8 @@ def _numbers(run: Pipeline, stats: RunStats) -> str:
     known = [age for age in ages if age is not None]
     age = f", age {max(known):.0f} ms" if known else ""
     dropped = f", {stats.dropped} dropped" if stats.dropped else ""
-    return f"{stats.published}{of} frames, {rate:.1f} frames/s{age}{dropped}"
+    done = f"{stats.published}{of} frames" if of else counted(stats.published, "frame")
+    return f"{done}, {rate:.1f} frames/s{age}{dropped}"
 
 
 def consume(run: Pipeline, *, quiet: bool) -> Found:

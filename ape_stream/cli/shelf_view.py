@@ -42,8 +42,9 @@ def _numbers(standing: Standing) -> str:
     left = "" if standing.left_s is None else f", {_duration(standing.left_s)} left"
     counts = sorted(standing.counts.items(), key=lambda item: -item[1])
     found = ", ".join(f"{count} {text}" for text, count in counts[:_WORDS] if count)
-    rate = f"{standing.found_hz:.1f} frames/s"
-    return f"{standing.frames}{of} frames, {rate}{left}" + (f"; {found}" if found else "")
+    # Nothing is found, and there is no rate, where only files are written again.
+    rate = f", {standing.found_hz:.1f} frames/s" if standing.found_hz else ""
+    return f"{standing.frames}{of} frames{rate}{left}" + (f"; {found}" if found else "")
 
 
 def _clips(standing: Standing) -> str:

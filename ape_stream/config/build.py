@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ape_stream.errors import ConfigError, SinkError, SourceError
+from ape_stream.errors import ConfigError, PluginError, SinkError, SourceError
 from ape_stream.files import file_name
 from ape_stream.formats.registry import FORMATS
 from ape_stream.pipeline import Pipeline
-from ape_stream.plugins import load, make, option_names
+from ape_stream.plugins import load, make, names, option_names
 from ape_stream.protocols import ChecksItself
 from ape_stream.sinks.conflicts import refuse_conflicts
 from ape_stream.sinks.one_stream import OneStream
@@ -106,11 +106,7 @@ def _sinks(config: RunConfig, streams: Sequence[str]) -> list[Sink]:
     """The outputs; one that is named with `{stream}` becomes one for each stream."""
     sinks = []
     for output in config.outputs:
-        if wrong := set(re.findall(r"\{\w*\}", output.output)) - {"{stream}"}:
-            raise ConfigError(
-                f"output {output.output!r}: {' and '.join(sorted(wrong))} stands for nothing, only"
-                " {stream} does, for a stream's name"
-            )
+        _refuse_names(output, streams)
         for stream in streams if "{stream}" in output.output else [output.stream]:
             if output.stream in (None, stream):
                 name = output.output.replace("{stream}", file_name(stream or ""))
@@ -119,8 +115,32 @@ def _sinks(config: RunConfig, streams: Sequence[str]) -> list[Sink]:
     return sinks
 
 
+def _refuse_names(output: OutputConfig, streams: Sequence[str]) -> None:
+    """Refuse an output that would get no results, or whose name has a field that is none.
+
+    Raises:
+        ConfigError: it would, or has.
+    """
+    if wrong := set(re.findall(r"\{\w*\}", output.output)) - {"{stream}"}:
+        raise ConfigError(
+            f"output {output.output!r}: {' and '.join(sorted(wrong))} stands for nothing, only"
+            " {stream} does, for a stream's name"
+        )
+    if output.stream not in (None, *streams):
+        raise ConfigError(
+            f"output {output.output!r} is of stream {output.stream!r}, and no source has that"
+            f" name; there are: {', '.join(streams)}"
+        )
+
+
 def _sink(config: OutputConfig, *, overwrite: bool) -> Sink:
     plugin = sink_plugin(config.output)
+    if plugin not in (known := names("sinks")):
+        folder = "" if Path(config.output).suffix else f"; a folder needs a slash: {config.output}/"
+        raise PluginError(
+            f"output {config.output!r}: no output is called {plugin!r}; there are:"
+            f" {', '.join(known)}{folder}"
+        )
     if plugin == "labels":
         _refuse_format(config.output)
     options = dict(config.options)

@@ -68,9 +68,16 @@ def test_every_stream_has_its_own_tracker():
         ({"source": []}, ConfigError, "no source given"),
         ({"tracker": "psychic"}, PluginError, "no tracker is called 'psychic'"),
         ({"tracker": ape_stream.PluginConfig("iou", {"x": 1})}, ConfigError, "unknown option 'x'"),
-        ({"outputs": ["out.xyz"]}, PluginError, "no sink is called 'xyz'"),
+        ({"outputs": ["out.xyz"]}, PluginError, "no output is called 'xyz'"),
         ({"threshold": 3.0}, PromptError, "threshold is 3.0"),
         ({"policy": "some"}, ConfigError, "policy 'some'"),
+        ({"maps": "heat"}, ConfigError, "there is no map 'heat'"),
+        (
+            {"outputs": [ape_stream.OutputConfig("a.json", "gate")]},
+            ConfigError,
+            "'a.json' is of stream 'gate', and no source has that name; there are: cam",
+        ),
+        ({"outputs": ["results"]}, PluginError, "a folder needs a slash: results/"),
         ({"device": "cuda"}, ConfigError, "a ready perceiver takes no options, got device"),
     ],
 )
