@@ -80,6 +80,8 @@ def ask(  # noqa: PLR0913 (typer reads a command's options from its parameters)
         answer = _rechecked(found, answer, videos, device)
     written = _write(found, answer, question.range(), videos, files)
     _report(answer, written, as_json=as_json)
+    if not answer.frames and (files.suffix or files.outputs) and not as_json:
+        typer.echo("nothing was found: no image and no output is written")
     if answer.missing:
         raise typer.Exit(EXIT_INCOMPLETE)
 

@@ -101,7 +101,9 @@ def test_nothing_found_writes_no_image(made, tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     assert ask(made, "cat", "--from", "50", "--output", str(sheet)) == 0
     assert not sheet.exists()
-    assert str(sheet) not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert str(sheet) not in out
+    assert "nothing was found: no image and no output is written" in out
 
 
 def test_the_network_on_just_the_frames_that_are_not_certain(made):
