@@ -13,10 +13,11 @@ OUT/.shards/clips/<clip>/attempts.jsonl   workers that it cost
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from ape_stream.batch.shards import TEMPORARY, ShardFolder, write_whole
+from ape_stream.errors import ConfigError
 from ape_stream.files import held, written
 
 if TYPE_CHECKING:
@@ -58,14 +59,23 @@ class OutFolder:
         """Keep other runs out, and remove what a killed one left half written.
 
         Raises:
-            ConfigError: another run is at work here.
-            SinkError: the folder cannot be written.
+            ConfigError: another run is at work here, or this is no folder that can be written.
         """
         lock = self.work / "lock"
-        with written(lock):
+        try:
             self.work.mkdir(parents=True, exist_ok=True)
             lock.touch()
-        with held(lock):
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write into {self.root}: {error.strerror or error}: give another --out-dir"
+            ) from error
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(held(lock))
+            except ConfigError as error:
+                raise ConfigError(
+                    f"another run is at work in {self.root}: wait for it, or give another --out-dir"
+                ) from error
             for left in self.work.rglob(f".*{TEMPORARY}"):
                 with suppress(OSError):
                     left.unlink()

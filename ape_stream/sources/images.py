@@ -177,7 +177,8 @@ def _listed(path: Path) -> list[Path]:
     try:
         lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"cannot read the list of images {path}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"cannot read the list of images {path}: {reason}") from error
     named = [line.strip() for line in lines]
     return [path.parent / line for line in named if line and not line.startswith("#")]
 

@@ -212,7 +212,8 @@ def _given(listing: Path) -> list[str]:
     try:
         lines = [line.strip() for line in read_text(listing).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the list of sources {listing}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot read the list of sources {listing}: {reason}") from error
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
         raise UsageError(f"the list of sources {listing} names nothing: write one source a line")

@@ -125,5 +125,6 @@ def _read_lines(path: Path | None) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise PromptTextError(f"{path} cannot be read as text: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise PromptTextError(f"{path} cannot be read as text: {reason}") from error
     return [line.strip() for line in lines if line.strip()]

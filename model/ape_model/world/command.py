@@ -33,7 +33,9 @@ def export(
         path = export_coco(
             World(), out, range(seed, seed + scenes), read_size(size, "--size", typer.BadParameter)
         )
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write {out}: {error.strerror or error}") from error
+    except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     typer.echo(path)
 
@@ -55,6 +57,8 @@ def video(
         out.mkdir(parents=True, exist_ok=True)
         for index in range(frames):
             write_image(out / f"{index:06d}.png", moving.scene(index))
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write {out}: {error.strerror or error}") from error
+    except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     typer.echo(out)

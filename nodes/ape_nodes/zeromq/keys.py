@@ -41,7 +41,7 @@ def make_keys(folder: Path) -> list[Path]:
         admitted = clients / "client.key"
         admitted.write_bytes((folder / "client.key").read_bytes())
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be written: {error}") from error
+        raise ConfigError(f"{folder} cannot be written: {error.strerror or error}") from error
     return [*written, admitted]
 
 

@@ -192,12 +192,20 @@ def test_results_of_no_job_are_not_replaced(folder, capsys):
     assert Path("out/a/overlay.mp4").read_bytes() == b"mine"
 
 
+def test_a_file_is_no_output_folder(folder, capsys):
+    write(folder / "a.mp4", frames=3)
+    assert annotate("a.mp4", out="a.mp4") == 2
+    assert (
+        "error: cannot write into a.mp4: Not a directory: give another" in capsys.readouterr().err
+    )
+
+
 def test_two_runs_do_not_share_a_folder(folder, capsys):
     write(folder / "a.mp4", frames=3)
     process = start(folder, "fake://9/hangs")
     wait_for(folder / "out/plan.json")
     assert annotate("a.mp4") == 2
-    assert "another run" in capsys.readouterr().err
+    assert "error: another run is at work in out: wait for it" in capsys.readouterr().err
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
