@@ -60,6 +60,7 @@ _LIBRARIES = (
     _Library("cyclonedds", "cyclonedds", "ROS 2 topics without a ROS installation", "dds"),
     _Library("rosbags", "rosbags", "bags, and ROS 2 messages without ROS", "bags"),
     _Library("pyarrow", "pyarrow", "index and ask", "index"),
+    _Library("threadpoolctl", "threadpoolctl", "index", "index"),
     _Library("rerun-sdk", "rerun", "rerun: and .rrd outputs", "rerun"),
     _Library("ray", "ray", "annotate --engine ray", "ray"),
     _Library("trackers", "trackers", "other trackers than iou", "trackers"),

@@ -17,6 +17,7 @@ import numpy as np
 from ape_stream.index.layout import PARTS
 from ape_stream.index.levels import Levels, build_levels
 from ape_stream.index.part import open_part
+from ape_stream.native.threads import one_blas_thread
 from ape_stream.optional import library
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def levels_of(root: Path, part: Part) -> Levels:
     found = _read(path, identity)
     if found is not None and found.rows == part.info.rows:
         return found
-    made = build_levels(part.states(), part.rows.track)
+    with one_blas_thread():
+        made = build_levels(part.states(), part.rows.track)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with suppress(OSError):  # an index that cannot be written is searched all the same
         temporary.write_bytes(levels_bytes(made, identity))

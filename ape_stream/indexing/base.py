@@ -15,6 +15,7 @@ from ape_stream.errors import ConfigError
 from ape_stream.index.alignment import UNREADABLE, Head, read_head
 from ape_stream.index.layout import FORMAT, HEAD, MANIFEST, REFERENCE, Manifest, read_manifest
 from ape_stream.indexing.keeping import Reference
+from ape_stream.native.threads import one_blas_thread
 from ape_stream.sinks.coco import package_version
 
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ def _made(facts: NetworkFacts, texts: tuple[str, ...]) -> tuple[Head, Reference]
     head = Head(**facts.alignment, basis=np.zeros((0, width), np.float32))
     vectors, biases = head.project(facts.embed(texts))
     # Principal directions of the words, not centred: bounds are of products with a text itself.
-    _, _, directions = np.linalg.svd(vectors.astype(np.float64), full_matrices=False)
+    with one_blas_thread():
+        _, _, directions = np.linalg.svd(vectors.astype(np.float64), full_matrices=False)
     basis = np.ascontiguousarray(directions[:DIRECTIONS], np.float32)
     return replace(head, basis=basis), Reference(texts, vectors, biases)
 

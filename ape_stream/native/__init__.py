@@ -3,4 +3,5 @@
 cxx      shared_library, load: a source file to a library of this process
 cache    the files of what was compiled, named by a hash of what made them
 arrays   arrays as arguments of C functions
+threads  NumPy's linear algebra on one thread
 """

@@ -93,6 +93,7 @@ DOORS = {
         "ape_stream/trackers/",
         "nodes/ape_nodes/web/zones/counting.py",
     ),
+    "threadpoolctl": ("ape_stream/native/threads.py",),
     "trackers": ("ape_stream/evaluation/", "ape_stream/trackers/"),
     "transformers": ("model/ape_peers/places.py",),
     "ultralytics": ("model/ape_peers/yolo.py",),
