@@ -161,7 +161,7 @@ def _images(folder: Path, rows: list[Row], skips: Skips) -> tuple[_Files, set[An
         if key in found or key in cut:
             raise DatasetError(f"{row.where} repeats the id {key!r}")
         if not file.is_file():
-            raise DatasetError(f"{row.where}: {file} is missing")
+            raise DatasetError(f"{row.where}: {file} is missing; --images names its folder")
         read_image_size(file, row.where, size)
         if is_cut_short(file):
             skips.add("image cut short")

@@ -35,7 +35,13 @@ def evaluate(
         plan: How much is drawn, and in which sizes.
         tracker: Makes one tracker per video.
         progress: Called with what comes next.
+
+    Raises:
+        ValueError: the world cannot draw a size.
     """
+    # Tried first: a size that one part cannot have must not cost the time of those before it.
+    for size in plan.sizes:
+        world.sentence_scene(plan.seed, size)
     model = TimedPerceiver(perceiver)
     report: Report = {"words": len(world.names), "prompts": len(world.prompts)}
     parts: dict[str, Callable[[], Report]] = {

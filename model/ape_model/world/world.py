@@ -95,7 +95,10 @@ class World:
             ValueError: the seed or the size is out of range.
         """
         if seed < 0 or min(size) < 96:
-            raise ValueError(f"sentences need seed >= 0 and sides >= 96, got {seed} and {size}")
+            raise ValueError(
+                "sentences need a seed of 0 or more and images of 96x96 pixels or more, got"
+                f" {seed} and {size[1]}x{size[0]}"
+            )
         # A few layouts allow no sentence: draw another one, from the next random stream.
         for attempt in count():
             rng = np.random.default_rng((seed, *size, 1 + attempt))

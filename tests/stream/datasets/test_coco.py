@@ -95,7 +95,10 @@ def test_phrases_belong_to_their_region(write):
         (table(images=[]), "has no images"),
         (table(categories=[]), "has no categories"),
         (table(images=[3]), "row 0 of images is 3"),
-        (table(images=[image(file_name="gone.png")]), r"image row 0: .*gone.png is missing"),
+        (
+            table(images=[image(file_name="gone.png")]),
+            r"image row 0: .*gone.png is missing; --images names its",
+        ),
         (table(images=[image(file_name=None)]), "image row 0 needs 'file_name'"),
         (table(images=[image(height="40")]), "image row 0 needs 'height'"),
         (table(images=[image(), image()]), "image row 1 repeats the id 7"),

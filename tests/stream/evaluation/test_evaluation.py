@@ -358,6 +358,13 @@ def test_command_judges_several_sizes(command):
     assert "mixed" in done.stdout
 
 
+def test_a_size_that_sentences_cannot_have_is_refused_before_anything_is_judged(command):
+    done = command.invoke(app, ["synthetic", "--scenes", "1", "--size", "96x64", "--videos", "0"])
+    assert done.exit_code == 2
+    assert "96x96 pixels or more" in " ".join(done.output.replace("│", " ").split())
+    assert "judging" not in done.output
+
+
 @pytest.mark.parametrize("arguments", [["--size", "wide"], ["--size", "8x8"], ["--scenes", "0"]])
 def test_command_refuses_bad_values_in_one_line(command, arguments):
     done = command.invoke(app, ["synthetic", *arguments])
