@@ -206,7 +206,8 @@ class ApeNode(LifecycleNode):  # type: ignore[misc]
         options = self._options("perceivers", name, model="model", device="device", dtype="dtype")
         if canvas := self._value("canvas"):  # 0: the model's own
             options["canvas"] = canvas
-        self.get_logger().info(f"loading the model {self._value('model')}")
+        if self.perceiver.loaded is None:  # the cameras of a process share it
+            self.get_logger().info(f"loading the model {self._value('model')}")
         self.perceiver.load(lambda: make("perceivers", name, options=options))
         self._uses_perceiver = True
         self.perceiver.warm_up(self.prompt_set({}))
