@@ -8,7 +8,7 @@ computes them, by device.
 from __future__ import annotations
 
 from collections.abc import Sequence  # noqa: TC003 - torch reads the annotations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -18,9 +18,14 @@ from ape_cuda_ops.backends.embedding_bag import EMBEDDING_BAG
 from ape_cuda_ops.backends.reference import level_sizes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ape_cuda_ops.backends.base import Kernels
 
 __all__ = ["mask_pack", "msda", "msda_fused", "nms_grouped"]
+
+F = TypeVar("F", bound="Callable[..., Any]")
+_LIBRARY = torch.library.Library("ape_stream", "FRAGMENT")
 
 
 def msda(
@@ -155,8 +160,34 @@ def _pairs(sides: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(sides[::2], sides[1::2], strict=True))
 
 
+def _operator(name: str) -> Callable[[F], F]:
+    """Register a function as an operator; gives what calls it.
+
+    Not `torch.library.custom_op`: at its first call it loads torch's compiler, which takes longer
+    than to load nano, and as much memory as its weights.
+    """
+
+    def register(compute: F) -> F:
+        schema = torch.library.infer_schema(compute, mutates_args=())
+        _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
+        _LIBRARY.impl(name, compute, "CompositeExplicitAutograd")
+        return cast("F", getattr(torch.ops.ape_stream, name).default)
+
+    return register
+
+
+def _fake(name: str) -> Callable[[F], F]:
+    """Register what gives the shapes and dtypes of an operator alone."""
+
+    def register(fake: F) -> F:
+        torch.library.register_fake(f"ape_stream::{name}", fake, lib=_LIBRARY)
+        return fake
+
+    return register
+
+
 # One operator for both forms of input: without a reference, locations and weights are final.
-@torch.library.custom_op("ape_stream::msda", mutates_args=())
+@_operator("msda")
 def _msda(
     value: Tensor,
     shapes: Sequence[int],
@@ -171,7 +202,7 @@ def _msda(
 
 
 # The fake forms give shapes and dtypes alone: torch.compile and torch.export trace with them.
-@_msda.register_fake
+@_fake("msda")
 def _(
     value: Tensor,
     shapes: Sequence[int],  # noqa: ARG001
@@ -183,7 +214,7 @@ def _(
     return value.new_empty(B, offsets_or_locations.shape[1], H * D)
 
 
-@torch.library.custom_op("ape_stream::msda_backward", mutates_args=())
+@_operator("msda_backward")
 def _msda_backward(  # noqa: PLR0913, RUF100 - what forward takes, and the gradient
     grad: Tensor,
     value: Tensor,
@@ -203,7 +234,7 @@ def _msda_backward(  # noqa: PLR0913, RUF100 - what forward takes, and the gradi
     )
 
 
-@_msda_backward.register_fake
+@_fake("msda_backward")
 def _(
     grad: Tensor,  # noqa: ARG001
     value: Tensor,
@@ -275,7 +306,9 @@ def _through_locations(
     return by_offset, torch.cat((by_centre, by_side), -1)
 
 
-_msda.register_autograd(_msda_gradients, setup_context=_save_inputs)
+torch.library.register_autograd(
+    "ape_stream::msda", _msda_gradients, setup_context=_save_inputs, lib=_LIBRARY
+)
 
 
 def _post_kernels(tensor: Tensor) -> Kernels:
@@ -285,17 +318,17 @@ def _post_kernels(tensor: Tensor) -> Kernels:
     return registry.choose(tensor.device)
 
 
-@torch.library.custom_op("ape_stream::nms_grouped", mutates_args=())
+@_operator("nms_grouped")
 def _nms_grouped(boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:
     return _post_kernels(boxes).nms_grouped(boxes, starts, threshold)
 
 
-@_nms_grouped.register_fake
+@_fake("nms_grouped")
 def _(boxes: Tensor, starts: Tensor, threshold: float) -> Tensor:  # noqa: ARG001
     return boxes.new_empty(len(boxes), dtype=torch.bool)
 
 
-@torch.library.custom_op("ape_stream::mask_pack", mutates_args=())
+@_operator("mask_pack")
 def _mask_pack(
     logits: Tensor, size: Sequence[int], filled: Sequence[float], threshold: float
 ) -> Tensor:
@@ -303,6 +336,6 @@ def _mask_pack(
     return _post_kernels(logits).mask_pack(logits, (height, width), (rows, cols), threshold)
 
 
-@_mask_pack.register_fake
+@_fake("mask_pack")
 def _(logits: Tensor, size: Sequence[int], filled: Sequence[float], threshold: float) -> Tensor:  # noqa: ARG001
     return logits.new_empty((logits.shape[0], size[0], -(-size[1] // 32)), dtype=torch.int32)

@@ -1,5 +1,8 @@
 """The operators as torch sees them: autograd, compile, export, CUDA graphs."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from cases import fused
@@ -86,3 +89,16 @@ def test_a_cuda_graph_holds_the_operator():
         out = ape_cuda_ops.msda_fused(*inputs, SHAPES)
     graph.replay()
     assert torch.equal(out, eager)
+
+
+def test_the_first_call_does_not_load_torchs_compiler():
+    """It takes longer than to load a small model, at every start of every command."""
+    script = """
+import sys, torch
+from ape_cuda_ops.ops import mask_pack, msda, nms_grouped
+msda(torch.zeros(1, 4, 1, 8), [(2, 2)], torch.zeros(1, 1, 1, 1, 1, 2), torch.ones(1, 1, 1, 1, 1))
+nms_grouped(torch.zeros(1, 4), torch.zeros(1), torch.zeros(1, dtype=torch.int64), 1, 0.5)
+mask_pack(torch.zeros(1, 2, 2), (4, 4))
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
