@@ -6,6 +6,7 @@ import copy
 import inspect
 from collections.abc import Iterable
 from functools import partial
+from io import IOBase
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -149,6 +150,8 @@ def outputs(given: OneOutput | Sequence[OneOutput]) -> tuple[list[OutputConfig],
             named.append(item)
         elif isinstance(item, (str, PathLike)):
             named.append(OutputConfig(fspath(item)))
+        elif isinstance(item, IOBase):  # it has the methods of a sink, for something else
+            raise ConfigError("an open file cannot be an output: give its path")
         else:
             ready.append(fits(item, "an output"))
     return named, ready

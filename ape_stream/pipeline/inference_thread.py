@@ -51,17 +51,6 @@ class _PromptChange:
     threshold: float | None
     answer: Future[PromptSet]
 
-    @property
-    def is_first(self) -> bool:
-        """Whether it asks for what the run was made with."""
-        return self.prompts is None and self.threshold is None
-
-    def too_late(self) -> PipelineError:
-        """The answer where the run ends before it."""
-        if self.is_first:
-            return PipelineError("the run was stopped before it began")
-        return PipelineError("the run is over: it takes no more prompts")
-
 
 class InferenceThread:
     """The model's thread.
@@ -115,17 +104,16 @@ class InferenceThread:
         the thread runs takes their place, and is judged with them: nobody could answer sooner.
         """
         answer: Future[PromptSet] = Future()
-        change = _PromptChange(prompts, threshold, answer)
         with self._guard:
             if self._over:
-                answer.set_exception(change.too_late())
-            elif not self._begun and not change.is_first:
+                answer.set_exception(_too_late())
+            elif not self._begun and (prompts is not None or threshold is not None):
                 self._given = prompts if prompts is not None else self._given
                 self._threshold = threshold if threshold is not None else self._threshold
                 self._active = self._given.with_threshold(self._threshold)
                 answer.set_result(self._active)
             else:
-                self._pending.append(change)
+                self._pending.append(_PromptChange(prompts, threshold, answer))
                 self._guard.notify_all()
         return answer
 
@@ -135,7 +123,7 @@ class InferenceThread:
             # From here on `request` refuses by itself: nothing is added that nobody would answer.
             self._over = True
             for change in self._pending:
-                change.answer.set_exception(change.too_late())
+                change.answer.set_exception(_too_late())
             self._pending.clear()
 
     @property
@@ -333,6 +321,10 @@ class InferenceThread:
         yield
         with self._guard:
             meter.work.add(time.monotonic() - start)
+
+
+def _too_late() -> PipelineError:
+    return PipelineError("the run is over: it takes no more prompts")
 
 
 def _lost(item: tuple[SourceStream, FrameResult], cause: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from ape_stream.errors import PipelineError
+from ape_stream.errors import ApeStreamError, PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,11 +31,17 @@ class Resources:
             named: Each with its name.
 
         Raises:
-            Exception: what the first that cannot be opened raised.
+            ApeStreamError: what the first that cannot be opened raised.
+            PipelineError: it raised something else, which is the cause of this one.
         """
         for name, resource in named:
             # Listed only once it is open: what could not be opened must not be closed.
-            resource.__enter__()
+            try:
+                resource.__enter__()
+            except ApeStreamError:
+                raise
+            except Exception as error:
+                raise PipelineError.of(f"opening {kind} {name}", error) from error
             self._open.append((f"{kind} {name}", resource))
 
     def release(self, resources: Iterable[Source]) -> None:

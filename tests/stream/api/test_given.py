@@ -1,5 +1,6 @@
 """What `open` takes: images in memory, one output, ready trackers; and what it refuses."""
 
+import io
 import threading
 
 import numpy as np
@@ -123,6 +124,7 @@ class NoFrames:
         ({"model": OraclePerceiver}, r"not a class: give OraclePerceiver\(...\)"),
         ({"outputs": [NoFrames()]}, r"NoFrames cannot be an output: it has no write\(\)"),
         ({"outputs": CollectSink}, "not a class"),
+        ({"outputs": io.StringIO()}, "an open file cannot be an output: give its path"),
         ({"tracker": object()}, r"object cannot be a tracker: it has no update\(\)"),
         ({"tracker": object}, r"object cannot be a tracker"),
         ({"tracker": FrameTracker()}, r"update\(found, time_s\): missing .* argument: 'frame'"),

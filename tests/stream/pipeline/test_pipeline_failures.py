@@ -160,6 +160,18 @@ def test_a_source_that_hangs_is_left_behind_and_named(caplog):
             thread.join(5)
 
 
+def test_what_fails_in_its_own_way_while_it_opens_is_named_and_the_others_are_closed():
+    class Locked(CollectSink):
+        def __enter__(self):
+            raise KeyError("no key")
+
+    feed, first = source(finite=True), CollectSink()
+    sinks = [first, Locked(name="safe")]
+    with pytest.raises(PipelineError, match="opening sink safe failed: KeyError: 'no key'"):
+        list(Pipeline([feed], OraclePerceiver(), PROMPTS, sinks=sinks))
+    assert (feed.closed, first.closed) == (1, 1)
+
+
 def test_errors_of_the_caller_pass_through_and_reach_the_sinks():
     sink = CollectSink()
     run = Pipeline([source(finite=False)], OraclePerceiver(), PROMPTS, sinks=[sink])
