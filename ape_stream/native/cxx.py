@@ -9,7 +9,6 @@ import platform
 import shutil
 import subprocess
 import tempfile
-import warnings
 from functools import cache
 from pathlib import Path
 
@@ -158,5 +157,5 @@ def load_if_possible(source: Path, *flags: str) -> ctypes.CDLL | None:
     try:
         return load(source, *flags)
     except CompileError as error:
-        warnings.warn(f"{source.stem} runs in NumPy, several times slower: {error}", stacklevel=3)
+        _log.warning("%s runs in NumPy, several times slower: %s", source.stem, error)
         return None
