@@ -4,7 +4,7 @@ import ast
 import re
 
 import pytest
-from house import PACKAGES, ROOT
+from house import PACKAGES, ROOT, nodes_of
 
 FILES = sorted(path for package in PACKAGES.values() for path in package.rglob("*.py"))
 A_WORD = re.compile(r"[a-z]+[.,;:]?")
@@ -12,7 +12,7 @@ A_WORD = re.compile(r"[a-z]+[.,;:]?")
 
 
 def docstrings(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             yield ast.get_docstring(node) or ""
 

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from house import PACKAGES, ROOT, imported_libraries
+from house import PACKAGES, ROOT, imported_libraries, nodes_of, text_of, tree_of
 
 SOURCES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
 TOP_LEVEL = frozenset(
@@ -127,9 +127,8 @@ def public_definitions(tree: ast.Module) -> set[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_a_file_is_a_room_of_modest_size(path):
-    text = path.read_text()
-    assert text.count("\n") <= MAX_FILE_LINES
-    for node in ast.walk(ast.parse(text)):
+    assert text_of(path).count("\n") <= MAX_FILE_LINES
+    for node in nodes_of(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, node.name
 
@@ -154,7 +153,7 @@ def modules_beneath(folder: Path) -> set[str]:
     "init", [path for path in SOURCES if path.name == "__init__.py"], ids=relative
 )
 def test_a_package_has_a_map_of_its_modules(init):
-    lines = map_of(ast.get_docstring(ast.parse(init.read_text()), clean=False) or "")
+    lines = map_of(ast.get_docstring(tree_of(init), clean=False) or "")
     heads = {name for names, _ in lines for name in names}
     named = heads | {name for _, names in lines for name in names}
     assert len(lines) <= MAX_MAP_LINES
@@ -165,13 +164,13 @@ def test_a_package_has_a_map_of_its_modules(init):
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_outside_libraries_come_in_by_their_one_door(path):
-    for library in imported_libraries(ast.parse(path.read_text())) & DOORS.keys():
+    for library in imported_libraries(path) & DOORS.keys():
         assert relative(path).startswith(DOORS[library]), f"{library} is imported here"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_all_names_what_is_public(path):
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     declared = declared_all(tree)
     if declared is None:
         assert path.name in {"__init__.py", "__main__.py"}, "__all__ is missing"

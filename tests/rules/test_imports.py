@@ -23,7 +23,7 @@ def imported(name, path, known):
     """The known modules that a module imports; of `from package import module`, the module."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     targets = set()
-    for node in runtime_nodes(ast.parse(path.read_text())):
+    for node in runtime_nodes(path):
         if isinstance(node, ast.Import):
             targets |= {alias.name for alias in node.names}
         if not isinstance(node, ast.ImportFrom):
