@@ -163,7 +163,7 @@ def test_an_index_of_other_settings_is_not_gone_on_with(place, capsys):
     path = place / "IDX/manifest.json"
     path.write_text(path.read_text().replace('"resizing": "64"', '"resizing": "32"'))
     capsys.readouterr()
-    assert make("a.mp4", "b.mp4", "--extend") == 1
+    assert make("a.mp4", "b.mp4", "--extend") == 2
     (line,) = [text for text in capsys.readouterr().err.splitlines() if "resizing" in text]
     assert "indexed with other settings (resizing: 32 then, 64 now)" in line
     (missing,) = index.open("IDX").store.missing  # its parts are not those of this manifest
