@@ -61,5 +61,5 @@ def test_without_images_an_open_canvas_is_refused():
 
 
 def test_one_side_alone_is_refused():
-    with pytest.raises(ValueError, match="height, width, batch and most"):
+    with pytest.raises(ValueError, match="width is 0: it must be at least 1"):
         Canvas(height=64)

@@ -159,5 +159,5 @@ def test_unknown_terms_are_refused():
         CriterionConfig(decoder=("class", "iou"))
     with pytest.raises(ValueError, match="no term 'mask'"):
         CriterionConfig(encoder=("mask",))
-    with pytest.raises(ValueError, match="masks is dense or points"):
+    with pytest.raises(ValueError, match="masks is 'some': it must be one of dense, points"):
         CriterionConfig(masks="some")

@@ -28,6 +28,7 @@ def world(monkeypatch):
 
 @pytest.fixture
 def take():
+    pytest.importorskip("rclpy", reason="needs a ROS 2 installation")
     from ape_nodes.ros2.rclpy_node import take  # noqa: PLC0415 (imports rclpy)
 
     return take
