@@ -10,7 +10,7 @@ import chromium
 from chromium import Browser
 
 from ape_nodes.web import protocol
-from ape_nodes.web.encoding.images import encode_jpeg
+from ape_nodes.web.encoding.images import H264Encoder, encode_jpeg
 from ape_nodes.web.encoding.labels import pack_label_map
 from ape_nodes.web.protocol import BinaryHead
 
@@ -253,6 +253,32 @@ def test_a_jpeg_is_decoded_with_and_without_webcodecs(page):
     for _, pixels, broken in found:
         np.testing.assert_allclose(pixels, [[0, 0, 0], [200, 90, 40]], atol=4)
         assert broken == "refused"
+
+
+def test_a_frame_that_comes_in_two_widths_is_decoded_and_answered_twice(page):
+    """Each message holds a credit until its decoding has ended."""
+    units = []
+    for width in (64, 96):
+        encoder = H264Encoder(width)
+        data, key = encoder.encode(np.zeros((64, 96, 3), np.uint8), key=True)
+        units.append([base64.b64encode(data).decode(), key, encoder.codec])
+    found = page.run(
+        """
+        const {H264Decoder} = await import('/js/decode.js');
+        const decoder = new H264Decoder((why) => { throw Error(why); });
+        const unit = ([data, key, codec]) => decoder.decode({
+            seq: 34, key, meta: {codec}, image: Uint8Array.from(atob(data), (c) => c.charCodeAt(0)),
+        });
+        const late = new Promise((go) => setTimeout(() => go({codedWidth: 'none'}), 10000));
+        const frames = await Promise.all(args[0].map(unit).map((one) => Promise.race([one, late])));
+        const widths = frames.map((frame) => frame.codedWidth);
+        frames.forEach((frame) => frame.close?.());
+        decoder.close();
+        return widths;
+        """,
+        units,
+    )
+    assert found == [64, 96]
 
 
 ZONES = """

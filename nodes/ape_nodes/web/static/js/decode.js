@@ -35,22 +35,25 @@ export class H264Decoder {
     this.codec = "";
     /** @type {VideoDecoder | null} */
     this.decoder = null;
-    /** @type {Map<number, (frame: VideoFrame | null) => void>} */
+    /** By the number of their unit. @type {Map<number, (frame: VideoFrame | null) => void>} */
     this.waiting = new Map();
+    // Not `seq`: a frame comes twice where the width changes, and each unit must be acknowledged.
+    this.units = 0;
   }
 
   /**
    * @param {import("./protocol.js").Message} message
    * @returns {Promise<VideoFrame | null>} null: it needs an earlier unit that never came
    */
-  decode({ seq, key, meta, image }) {
+  decode({ key, meta, image }) {
     if (this.codec !== meta.codec || !this.decoder) {
       if (!key) return Promise.resolve(null);
       this.#configure(meta.codec);
     }
+    const timestamp = this.units++;
     return new Promise((resolve) => {
-      this.waiting.set(seq, resolve);
-      this.decoder.decode(new EncodedVideoChunk({ type: key ? "key" : "delta", timestamp: seq, data: image }));
+      this.waiting.set(timestamp, resolve);
+      this.decoder.decode(new EncodedVideoChunk({ type: key ? "key" : "delta", timestamp, data: image }));
     });
   }
 
