@@ -219,7 +219,7 @@ def test_rendering_is_fast_enough_to_feed_a_training(world):
         (lambda: World(max_objects=0), "max_objects"),
         (lambda: World().scene(-1), "seed"),
         (lambda: World().scene(1, (8, 100)), "sides"),
-        (lambda: World().sentence_scene(1, (64, 100)), "sides"),
+        (lambda: World().sentence_scene(1, (64, 100)), "96x96 pixels or more"),
         (lambda: World().video(1, fps=0), "fps"),
         (lambda: World().video(1, cast=("gryphon",)), "gryphon"),
     ],
