@@ -1,6 +1,7 @@
 """Real ROS 2 topics between processes over loopback, without ROS."""
 
 import contextlib
+import json
 import threading
 import time
 
@@ -20,6 +21,9 @@ from ape_stream.errors import SourceError
 from ape_stream.pipeline import Pipeline
 from ape_stream.testing import OraclePerceiver
 from ape_stream.types import PromptSet
+
+SILENT_S = 60.0
+"""After which peers are taken as lost to one another."""
 
 
 @pytest.fixture(autouse=True)
@@ -70,14 +74,30 @@ def test_images_in_results_out_and_every_side_restarts():
         looping.join()
 
 
-def test_the_node_is_killed_and_another_replaces_it():
+def replaces_a_killed_node():
     with Peer("camera"), Peer("watch") as watcher:
-        for words in (["cat"], ["red apple", "dog"]):
-            with Peer("ape", ", ".join(words)):  # killed with SIGKILL at the end
-                seen = {}
-                while (seen.get("classes"), seen.get("ids")) != (words, words):
-                    seen = watcher.lines(1)[0]
-                assert seen["labels"] == list(range(len(words) + 1))
+        silence = threading.Timer(SILENT_S, watcher.process.kill)
+        silence.start()
+        try:
+            for words in (["cat"], ["red apple", "dog"]):
+                with Peer("ape", ", ".join(words)):  # killed with SIGKILL at the end
+                    seen = {}
+                    while (seen.get("classes"), seen.get("ids")) != (words, words):
+                        seen = watcher.lines(1)[0]
+                    assert seen["labels"] == list(range(len(words) + 1))
+        finally:
+            silence.cancel()
+
+
+def test_the_node_is_killed_and_another_replaces_it(monkeypatch):
+    try:
+        replaces_a_killed_node()
+    except json.JSONDecodeError:  # the watcher was silent and has been ended
+        # Once in some twenty runs the peers of a domain do not find one another; why is not known.
+        number, holder = processes.claim_domain()
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
+        with holder:
+            replaces_a_killed_node()
 
 
 def test_a_large_image_arrives_byte_for_byte():
