@@ -1,6 +1,6 @@
 """Output files: written under a temporary name, locked, and renamed when they are whole.
 
-And what tells input files apart that are too large to be read as a whole.
+It also distinguishes input files that are too large to be read as a whole.
 """
 
 from __future__ import annotations

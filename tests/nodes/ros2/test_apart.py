@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 from processes import Peer
-from ros_bench import PATIENCE_S, World
+from ros_bench import PATIENCE_S
 
 from ape_nodes.ros2.encoder import byte_array
 from ape_nodes.ros2.space.results import SPACE_TOPICS
@@ -21,14 +21,6 @@ OF_EVERY_FRAME = SPECS.keys() - {*SPACE_TOPICS, "annotations"}
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = 1, 2, 3, 4
 PROMPTS = ("--ros-args", "-p", "perceiver:=oracle", "-p", "prompts:=['cat', 'dog']")
 PIXELS = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
-
-
-@pytest.fixture
-def world(monkeypatch):
-    made = World("real", monkeypatch)
-    made.start()
-    yield made
-    made.end()
 
 
 def test_the_end_of_a_test_removes_its_readers(world):

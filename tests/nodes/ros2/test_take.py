@@ -6,7 +6,7 @@ import gc
 
 import numpy as np
 import pytest
-from ros_bench import World, an_image
+from ros_bench import an_image
 
 from ape_nodes.ros2.topics import DIAGNOSTICS, INPUTS, OUTPUTS
 from ape_stream.errors import SourceError
@@ -16,14 +16,6 @@ IMAGE, JPEG, CLOUD = (
     f"sensor_msgs/msg/{name}" for name in ("Image", "CompressedImage", "PointCloud2")
 )
 SPECS = {spec.name: spec for spec in (*INPUTS, *OUTPUTS)}
-
-
-@pytest.fixture
-def world(monkeypatch):
-    made = World("real", monkeypatch)
-    made.start()
-    yield made
-    made.end()
 
 
 @pytest.fixture

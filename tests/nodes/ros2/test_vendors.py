@@ -7,7 +7,6 @@ import time
 import numpy as np
 import pytest
 from processes import Peer
-from ros_bench import World
 
 pytest.importorskip("cyclonedds")
 
@@ -23,14 +22,6 @@ OF_EVERY_FRAME = SPECS.keys() - {*SPACE_TOPICS, "annotations"}
 IMAGE = TopicSpec("", "sensor_msgs/msg/Image", True, False, 2, False, "")
 NOISE = np.random.default_rng(1)
 HASH = hashlib.md5(NOISE.integers(0, 256, (1080, 1920, 3), np.uint8).tobytes()).hexdigest()
-
-
-@pytest.fixture
-def world(monkeypatch):
-    made = World("real", monkeypatch)
-    made.start()
-    yield made
-    made.end()
 
 
 def topics(world, name, namespace):

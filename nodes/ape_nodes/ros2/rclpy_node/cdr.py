@@ -2,7 +2,8 @@
 
 The encoding is PLAIN_CDR in both byte orders (OMG DDS-XTypes 1.3, 7.4 and 7.6.2), which every RMW
 sends: four bytes name it, and what follows is aligned to the size of each value, counted from
-their end. Every length is checked before anything is made of it.
+their end. Every length is checked before anything is made of it. `dds.cdr` does it for all types by
+rosbags, which a ROS installation does not have.
 """
 
 from __future__ import annotations
