@@ -41,28 +41,31 @@ def watch(word=None):
     specs = {spec.name: spec for spec in OUTPUTS}
     wanted = ("label_info", "detections", "label_image")
     readers = {name: node.reader(f"/robot/ape/{name}", specs[name]) for name in wanted}
-    latest = {}
+    label_info = None
+    # By their stamps: of the newest of each, one may be a frame ahead of the other every time.
+    detections, label_images = {}, {}
     while True:
-        for name, reader in readers.items():
-            for message in reader.take(0.02):
-                latest[name] = message
-        if len(latest) < 3 or stamp_of(latest["detections"]) != stamp_of(latest["label_image"]):
+        for message in readers["label_info"].take(0.02):
+            label_info = message
+        for name, waiting in (("detections", detections), ("label_image", label_images)):
+            waiting |= {stamp_of(message): message for message in readers[name].take(0.02)}
+        if label_info is None:
             continue
-        found = latest["detections"].detections
-        classes = [entry.class_name for entry in latest["label_info"].class_map]
-        ids = [entry.results[0].hypothesis.class_id for entry in found]
-        if word is not None and (word not in classes or ids != [word]):
-            continue
-        image = latest["label_image"]
-        report = {
-            "classes": classes,
-            "ids": ids,
-            "labels": np.unique(image.data.view("<u2")).tolist(),
-            "frame_id": latest["detections"].header.frame_id,
-            "stamp": stamp_of(latest["detections"]),
-            "image_stamp": stamp_of(image),
-        }
-        print(json.dumps(report), flush=True)  # noqa: T201
+        for stamp in sorted(detections.keys() & label_images.keys()):
+            report = report_of(label_info, detections.pop(stamp), label_images.pop(stamp))
+            if word is None or (word in report["classes"] and report["ids"] == [word]):
+                print(json.dumps(report), flush=True)  # noqa: T201
+
+
+def report_of(label_info, detections, label_image):
+    return {
+        "classes": [entry.class_name for entry in label_info.class_map],
+        "ids": [entry.results[0].hypothesis.class_id for entry in detections.detections],
+        "labels": np.unique(label_image.data.view("<u2")).tolist(),
+        "frame_id": detections.header.frame_id,
+        "stamp": stamp_of(detections),
+        "image_stamp": stamp_of(label_image),
+    }
 
 
 def ape(words):

@@ -1,7 +1,6 @@
 """Real ROS 2 topics between processes over loopback, without ROS."""
 
 import contextlib
-import json
 import threading
 import time
 
@@ -21,9 +20,6 @@ from ape_stream.errors import SourceError
 from ape_stream.pipeline import Pipeline
 from ape_stream.testing import OraclePerceiver
 from ape_stream.types import PromptSet
-
-SILENT_S = 60.0
-"""After which peers are taken as lost to one another."""
 
 
 @pytest.fixture(autouse=True)
@@ -74,30 +70,14 @@ def test_images_in_results_out_and_every_side_restarts():
         looping.join()
 
 
-def replaces_a_killed_node():
+def test_the_node_is_killed_and_another_replaces_it():
     with Peer("camera"), Peer("watch") as watcher:
-        silence = threading.Timer(SILENT_S, watcher.process.kill)
-        silence.start()
-        try:
-            for words in (["cat"], ["red apple", "dog"]):
-                with Peer("ape", ", ".join(words)):  # killed with SIGKILL at the end
-                    seen = {}
-                    while (seen.get("classes"), seen.get("ids")) != (words, words):
-                        seen = watcher.lines(1)[0]
-                    assert seen["labels"] == list(range(len(words) + 1))
-        finally:
-            silence.cancel()
-
-
-def test_the_node_is_killed_and_another_replaces_it(monkeypatch):
-    try:
-        replaces_a_killed_node()
-    except json.JSONDecodeError:  # the watcher was silent and has been ended
-        # Once in some twenty runs the peers of a domain do not find one another; why is not known.
-        number, holder = processes.claim_domain()
-        monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
-        with holder:
-            replaces_a_killed_node()
+        for words in (["cat"], ["red apple", "dog"]):
+            with Peer("ape", ", ".join(words)):  # killed with SIGKILL at the end
+                seen = {}
+                while (seen.get("classes"), seen.get("ids")) != (words, words):
+                    seen = watcher.lines(1)[0]
+                assert seen["labels"] == list(range(len(words) + 1))
 
 
 def test_a_large_image_arrives_byte_for_byte():
