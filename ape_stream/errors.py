@@ -35,6 +35,7 @@ __all__ = [
     "TruncatedError",
     "UsageError",
     "WireError",
+    "reason_of",
 ]
 
 
@@ -98,3 +99,11 @@ class PipelineError(ApeStreamError):
 
 class CompileError(ApeStreamError):
     """C++ of ours cannot be compiled or loaded here; the message quotes the compiler."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What happened, for a message that names the file itself.
+
+    Of an error of the system its text alone: `str` has its number and the file's name as well.
+    """
+    return str(getattr(error, "strerror", None) or error)

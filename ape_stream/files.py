@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ape_stream.errors import ConfigError, SinkError, TruncatedError
+from ape_stream.errors import ConfigError, SinkError, TruncatedError, reason_of
 
 if sys.platform != "win32":
     import fcntl
@@ -66,7 +66,7 @@ def written(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SinkError(f"cannot write {path}: {error.strerror or error}") from error
+        raise SinkError(f"cannot write {path}: {reason_of(error)}") from error
     except ValueError as error:  # a NUL in the name
         raise SinkError(f"cannot write {str(path)!r}: {error}") from error
 
@@ -261,8 +261,7 @@ def refuse_unwritable(path: Path) -> None:
             return
     except OSError as error:
         raise SinkError(
-            f"cannot write {path}: {above} takes no files ({error.strerror or error}): name another"
-            " folder"
+            f"cannot write {path}: {above} takes no files ({reason_of(error)}): name another folder"
         ) from error
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ape_stream.errors import SinkError, UsageError
+from ape_stream.errors import SinkError, UsageError, reason_of
 from ape_stream.masks import label_map, upsampled
 from ape_stream.values.maps import Maps
 
@@ -127,7 +127,7 @@ class FrameResult:
         try:
             Path(path).write_bytes(data.tobytes())
         except OSError as error:
-            raise SinkError(f"cannot write {path}: {error.strerror or error}") from error
+            raise SinkError(f"cannot write {path}: {reason_of(error)}") from error
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""

@@ -24,7 +24,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from ape_stream.errors import UsageError
+from ape_stream.errors import UsageError, reason_of
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -91,8 +91,7 @@ def checked_path(spec: str) -> Path:
             os.lstat(spec)
     except (OSError, ValueError) as error:
         shown = spec if len(spec) <= _SHOWN else f"{spec[:_SHOWN]}..."
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot use {shown!r} as a file name: {reason}") from error
+        raise UsageError(f"cannot use {shown!r} as a file name: {reason_of(error)}") from error
     return Path(spec)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ape_stream.errors import UsageError
+from ape_stream.errors import UsageError, reason_of
 from ape_stream.values.texts import read_text
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def rejected_in(path: Path) -> dict[str, list[int]]:
         rejected = json.loads(read_text(path))["rejected"]
         pairs = {(str(item["clip"]), int(item["track"])) for item in rejected}
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UsageError(f"cannot read {path}: {reason_of(error)}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{path} is no review of the report page: {error}") from error
     tracks: dict[str, list[int]] = {}

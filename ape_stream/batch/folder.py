@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from ape_stream.batch.shards import TEMPORARY, ShardFolder, write_whole
-from ape_stream.errors import ConfigError
+from ape_stream.errors import ConfigError, reason_of
 from ape_stream.files import held, written
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class OutFolder:
             lock.touch()
         except OSError as error:
             raise ConfigError(
-                f"cannot write into {self.root}: {error.strerror or error}: give another --out-dir"
+                f"cannot write into {self.root}: {reason_of(error)}: give another --out-dir"
             ) from error
         with ExitStack() as stack:
             try:

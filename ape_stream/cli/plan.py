@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ape_stream.config import OutputConfig, PluginConfig, RunConfig, SourceConfig, load
-from ape_stream.errors import PromptError, UsageError
+from ape_stream.errors import PromptError, UsageError, reason_of
 from ape_stream.pipeline import Policy
 from ape_stream.sinks.conflicts import refuse_inputs
 from ape_stream.sources.media import expand
@@ -149,8 +149,7 @@ def _prompts(lines: Sequence[str], file: Path | None) -> PromptSet | None:
         try:
             listed = [line.strip() for line in read_text(file).splitlines()]
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"cannot read the prompts in {file}: {reason}") from error
+            raise UsageError(f"cannot read the prompts in {file}: {reason_of(error)}") from error
         texts += [line for line in listed if line and not line.startswith("#")]
     if not texts and (lines or file is not None):
         raise PromptError("no prompt given: name at least one thing to find")

@@ -23,7 +23,7 @@ from collections.abc import Mapping  # noqa: TC003 (`read_table` reads the annot
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ape_stream.errors import ConfigError, PromptError
+from ape_stream.errors import ConfigError, PromptError, reason_of
 from ape_stream.pipeline import Policy  # noqa: TC001 (the same)
 from ape_stream.plugins import PERCEIVER, perceiver_of
 from ape_stream.tables import read_table
@@ -133,7 +133,7 @@ def load(path: Path, *, prompts: PromptSet | None = None) -> RunConfig:
     try:
         given = tomllib.loads(read_text(path))
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+        raise ConfigError(f"cannot read {path}: {reason_of(error)}") from error
     except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, or nested too deep
         raise ConfigError(f"{path} is not TOML: {error}") from error
     try:

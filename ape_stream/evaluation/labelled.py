@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ape_stream.errors import ConfigError, SourceError
+from ape_stream.errors import ConfigError, SourceError, reason_of
 from ape_stream.sources.pixels import read_image
 from ape_stream.specs import IMAGE_SUFFIXES
 from ape_stream.types import Frame, PromptSet
@@ -43,7 +43,7 @@ def read_classes(path: Path) -> PromptSet:
     try:
         given = json.loads(read_text(path))
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+        raise ConfigError(f"cannot read {path}: {reason_of(error)}") from error
     except (ValueError, RecursionError) as error:  # neither UTF-8 nor JSON, or too deep for it
         raise ConfigError(f"{path} is not JSON: {error}") from error
     if not isinstance(given, list):
@@ -143,8 +143,7 @@ def _read_labels(path: Path) -> NDArray[np.int64]:
         with Image.open(path) as image:
             values = np.asarray(image)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SourceError(f"cannot read the label image {path}: {reason}") from error
+        raise SourceError(f"cannot read the label image {path}: {reason_of(error)}") from error
     if values.ndim != 2:
         raise SourceError(f"the label image {path} has {values.shape[2]} channels: one is needed")
     return values.astype(np.int64)

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from ape_stream.errors import ConfigError, UsageError
+from ape_stream.errors import ConfigError, UsageError, reason_of
 from ape_stream.formats.records import (
     RESULTS,
     FrameRecord,
@@ -226,4 +226,4 @@ def _reading(path: Path) -> Iterator[IO[bytes]]:
         with path.open("rb") as lines:
             yield lines
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UsageError(f"cannot read {path}: {reason_of(error)}") from error

@@ -23,7 +23,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from ape_stream import masks
 from ape_stream.draw import draw
-from ape_stream.errors import ConfigError, SinkError
+from ape_stream.errors import ConfigError, SinkError, reason_of
 from ape_stream.files import is_whole
 from ape_stream.masks.redact import redact
 from ape_stream.sinks.file_sink import FileSink
@@ -157,8 +157,7 @@ def encoded(path: str | Path) -> Iterator[None]:
     try:
         yield
     except (OSError, av.FFmpegError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SinkError(f"cannot write {path}: {reason}") from error
+        raise SinkError(f"cannot write {path}: {reason_of(error)}") from error
 
 
 class _Writer:

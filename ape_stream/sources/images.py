@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from ape_stream.closing import Closing
-from ape_stream.errors import SourceError, TruncatedError
+from ape_stream.errors import SourceError, TruncatedError, reason_of
 from ape_stream.sources.media import natural_key
 from ape_stream.sources.pixels import count_images, read_animation, read_image
 from ape_stream.specs import IMAGE_SUFFIXES
@@ -177,8 +177,7 @@ def _listed(path: Path) -> list[Path]:
     try:
         lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SourceError(f"cannot read the list of images {path}: {reason}") from error
+        raise SourceError(f"cannot read the list of images {path}: {reason_of(error)}") from error
     named = [line.strip() for line in lines]
     return [path.parent / line for line in named if line and not line.startswith("#")]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ape_stream.errors import UsageError
+from ape_stream.errors import UsageError, reason_of
 from ape_stream.specs import IMAGE_SUFFIXES, checked_path, source_plugin, without_file_url
 from ape_stream.values.texts import read_text
 
@@ -212,8 +212,9 @@ def _given(listing: Path) -> list[str]:
     try:
         lines = [line.strip() for line in read_text(listing).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot read the list of sources {listing}: {reason}") from error
+        raise UsageError(
+            f"cannot read the list of sources {listing}: {reason_of(error)}"
+        ) from error
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
         raise UsageError(f"the list of sources {listing} names nothing: write one source a line")

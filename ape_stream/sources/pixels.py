@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ape_stream.errors import SourceError, UsageError
+from ape_stream.errors import SourceError, UsageError, reason_of
 from ape_stream.sources.media import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
@@ -210,8 +210,7 @@ def _refused(path: Path) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise SourceError(f"{path} is not an image that can be read{_instead(path)}") from error
     except _UNREADABLE as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SourceError(f"cannot read the image {path}: {reason}") from error
+        raise SourceError(f"cannot read the image {path}: {reason_of(error)}") from error
 
 
 def _instead(path: Path) -> str:

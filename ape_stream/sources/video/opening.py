@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import av
 from av.stream import Disposition
 
-from ape_stream.errors import SourceError
+from ape_stream.errors import SourceError, reason_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -193,8 +193,7 @@ def reason(error: Exception, *, silent_s: float | None = None) -> str:
     """
     if isinstance(error, av.ExitError | av.TimeoutError) and silent_s is not None:
         return f"no data for {silent_s:g} s"
-    text = getattr(error, "strerror", None)
-    return without_secrets(str(text or error)).partition("\n")[0]
+    return without_secrets(reason_of(error)).partition("\n")[0]
 
 
 def without_secrets(text: str) -> str:
